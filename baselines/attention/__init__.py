@@ -1,0 +1,1 @@
+"""Softmax attention: the reference that every recurrence is compared with."""

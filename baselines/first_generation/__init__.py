@@ -1,0 +1,1 @@
+"""Linear recurrences whose decay does not depend on the input."""

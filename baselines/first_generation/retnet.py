@@ -1,0 +1,58 @@
+"""RetNet: multi-scale retention, the decay fixed per head.
+
+Sun et al. 2023, arXiv 2307.08621, eqs. 5 to 8, with the authors' code (torchscale) where the two differ:
+
+    S <- g_h S + k v^T,   y = S q,   g_h = 1 - 2^(-5-h)
+    out = W_o ( silu(W_g x) * norm_h(y) ),   q and k rotated, k scaled by d_k^-1/2
+
+The norm of each head is a root-mean-square norm without gain; values are twice as wide as the model. Rotation is pure (no xPos
+scaling) on a grid of angles that includes both ends. Deviation: the channel mixing is the shell's SwiGLU, as for every mixer.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.kernels import choose
+from models.layers import RMSNorm, rotary, split_heads
+from models.registry import register
+
+
+@register(
+    "retnet",
+    paper="Sun et al. 2023, arXiv 2307.08621",
+    equation="S <- g_h S + k v^T;  y = S q,  g_h = 1 - 2^(-5-h)",
+)
+class RetNet(nn.Module):
+    """Retention. State: the matrix [b, h, k, v] and the place in the text, for the rotation."""
+
+    period = 64  # the chunk of the chunked form
+    fixed_state = True
+
+    def __init__(self, width: int, heads: int, inner: int | None = None, provider: str = "auto"):
+        """`inner` is the width of the values over all heads, twice the model's by default."""
+        super().__init__()
+        inner = 2 * width if inner is None else inner
+        self.heads, self.provider = heads, provider
+        self.queries, self.keys = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+        self.values, self.gate = nn.Linear(width, inner, bias=False), nn.Linear(width, inner, bias=False)
+        self.out = nn.Linear(inner, width, bias=False)
+        self.norm = RMSNorm(inner // heads, weight=False)
+        for layer in (self.queries, self.keys, self.values, self.gate):
+            nn.init.xavier_uniform_(layer.weight, gain=2**-2.5)
+        nn.init.xavier_uniform_(self.out.weight, gain=2**-1)
+        self.register_buffer("log_decay", torch.log1p(-(2.0 ** (-5 - torch.arange(heads)))), persistent=False)
+        half = width // heads // 2
+        self.register_buffer("frequency", 10000.0 ** -torch.linspace(0, 1, half, dtype=torch.float64), persistent=False)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, int] | None = None) -> tuple[Tensor, tuple[Tensor, int]]:
+        matrix, start = (None, 0) if state is None else state
+        q, k, v = (split_heads(layer(x), self.heads) for layer in (self.queries, self.keys, self.values))
+        q = rotary(q, start, self.frequency)
+        k = rotary(k, start, self.frequency) * k.shape[-1] ** -0.5
+        decay = self.log_decay.expand(x.shape[0], x.shape[1], -1)
+        y, matrix = choose("scan", self.provider)(q, k, v, log_forget=decay, state=matrix)
+        y = F.silu(self.gate(x)) * self.norm(y).flatten(2)
+        return self.out(y), (matrix, start + x.shape[1])

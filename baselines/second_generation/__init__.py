@@ -1,0 +1,1 @@
+"""Linear recurrences whose gates are computed from the input."""

@@ -1,0 +1,63 @@
+"""Mamba: the selective state space, every channel with N states of its own.
+
+Gu and Dao 2023, arXiv 2312.00752, Algorithm 2 and Section 3.4, with the initialisation of the authors' code:
+
+    h_t = exp(Delta_t A) h_{t-1} + Delta_t B_t x_t,   y_t = C_t h_t + D x_t
+    B, C, Delta from the token; Delta = softplus(W_2 W_1 x + bias), A = -exp(A_log)
+
+around it: gate and input projections (expansion 2), a causal convolution of 4, SiLU, and the product with silu(z). It mixes
+channels itself, so the shell adds no SwiGLU and depth is solved instead. Deviation: the authors' scaling of the output
+projection by 1 / sqrt(number of layers) is left out, since a mixer does not know its depth.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.kernels import choose
+from models.layers import ShortConvolution, step_bias
+from models.registry import register
+
+
+@register(
+    "mamba",
+    paper="Gu and Dao 2023, arXiv 2312.00752",
+    equation="h <- exp(Delta A) . h + Delta B x;  y = C h + D x",
+)
+class Mamba(nn.Module):
+    """The Mamba block. State: the convolution's last inputs and h [b, d, N]."""
+
+    period = 64  # the longest stream of the scan
+    fixed_state = True
+    mixes_channels = True
+
+    def __init__(
+        self, width: int, heads: int, inner: int | None = None, states: int = 16, kernel: int = 4, provider: str = "auto"
+    ):
+        """`inner` is the number of channels, twice the width by default; `states` is N. `heads` is not used."""
+        super().__init__()
+        inner = 2 * width if inner is None else inner
+        self.provider, self.states, self.rank = provider, states, math.ceil(width / 16)
+        self.project = nn.Linear(width, 2 * inner, bias=False)
+        self.convolution = ShortConvolution(inner, kernel, bias=True)
+        self.select = nn.Linear(inner, self.rank + 2 * states, bias=False)
+        self.step = nn.Linear(self.rank, inner)
+        nn.init.uniform_(self.step.weight, -(self.rank**-0.5), self.rank**-0.5)
+        self.step.bias = nn.Parameter(step_bias(inner))
+        self.A_log = nn.Parameter(torch.arange(1.0, states + 1).log().repeat(inner, 1))
+        self.D = nn.Parameter(torch.ones(inner))
+        self.out = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        tail, h = (None, None) if state is None else state
+        x, z = self.project(x).chunk(2, dim=-1)
+        x, tail = self.convolution(x, tail)
+        x = F.silu(x)
+        step, B, C = self.select(x).split([self.rank, self.states, self.states], dim=-1)
+        delta = F.softplus(self.step(step))
+        y, h = choose("selective", self.provider)(x, delta, -self.A_log.exp(), B, C, h)
+        return self.out((y + self.D * x) * F.silu(z)), (tail, h)

@@ -1,0 +1,1 @@
+"""Transformers that carry memory tokens from segment to segment."""

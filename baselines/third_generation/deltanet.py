@@ -1,0 +1,52 @@
+"""DeltaNet: the delta rule; each key's old value is replaced, not added to.
+
+Yang et al. 2024, arXiv 2406.06484, after Schlag et al. 2021, arXiv 2102.11174, with the published layer's defaults:
+
+    S <- S + b k (v - S k)^T,   y = S q
+    q, k = l2(silu(conv(W x))), v = silu(conv(W_v x)), b = sigmoid(W_b x), q scaled by d_k^-1/2, RMSNorm per head before W_o
+
+Deviation: none known.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.kernels import choose
+from models.layers import RMSNorm, ShortConvolution, l2_norm, split_heads
+from models.registry import register
+
+
+@register(
+    "deltanet",
+    paper="Yang et al. 2024, arXiv 2406.06484",
+    equation="S <- S + b k (v - S k)^T;  y = S q",
+)
+class DeltaNet(nn.Module):
+    """The delta-rule layer. State: the convolutions' last inputs and S [b, h, k, v]."""
+
+    period = 64  # the chunk of the chunked form
+    fixed_state = True
+
+    def __init__(self, width: int, heads: int, inner: int | None = None, kernel: int = 4, provider: str = "auto"):
+        """`inner` is the width of queries, keys and values over all heads, the model's by default."""
+        super().__init__()
+        inner = width if inner is None else inner
+        self.heads, self.provider = heads, provider
+        self.qkv = nn.Linear(width, 3 * inner, bias=False)
+        self.convolution = ShortConvolution(3 * inner, kernel)
+        self.rate = nn.Linear(width, heads, bias=False)
+        self.norm = RMSNorm(inner // heads, eps=1e-5)
+        self.out = nn.Linear(inner, width, bias=False)
+        for part in (*self.qkv.weight.chunk(3), self.rate.weight, self.out.weight):
+            nn.init.xavier_uniform_(part, gain=2**-2.5)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        tail, matrix = (None, None) if state is None else state
+        qkv, tail = self.convolution(self.qkv(x), tail)
+        q, k, v = (split_heads(part, self.heads) for part in F.silu(qkv).chunk(3, dim=-1))
+        q, k = l2_norm(q) * q.shape[-1] ** -0.5, l2_norm(k)
+        rate = self.rate(x).sigmoid()
+        y, matrix = choose("scan", self.provider)(q, k, v, rate=rate, compare=True, state=matrix)
+        return self.out(self.norm(y).flatten(2)), (tail, matrix)

@@ -1,0 +1,61 @@
+"""Gated DeltaNet: the delta rule on a state that first forgets.
+
+Yang, Kautz, Hatamizadeh 2024, arXiv 2412.06464, eq. 10 and Section 3.3, with the published layer's defaults:
+
+    S <- a S,   S <- S + b k (v - S k)^T,   y = S q
+    a = exp(-exp(A_log) softplus(W_a x + bias)), b = sigmoid(W_b x); out = W_o ( norm_h(y) * silu(W_g x) )
+
+q, k = l2(silu(conv(W x))) of 3/4 width, v = silu(conv(W_v x)) of 3/2 width, q scaled by d_k^-1/2. Norm, then gate.
+Deviation: none known.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.kernels import choose
+from models.layers import RMSNorm, ShortConvolution, l2_norm, split_heads, step_bias
+from models.registry import register
+
+
+@register(
+    "gated-deltanet",
+    paper="Yang, Kautz and Hatamizadeh 2024, arXiv 2412.06464",
+    equation="S <- a S;  S <- S + b k (v - S k)^T;  y = S q",
+)
+class GatedDeltaNet(nn.Module):
+    """The gated delta-rule layer. State: the convolution's last inputs and S [b, h, k, v]."""
+
+    period = 64  # the chunk of the chunked form
+    fixed_state = True
+
+    def __init__(self, width: int, heads: int, inner: int | None = None, kernel: int = 4, provider: str = "auto"):
+        """`inner` is the width of queries and keys over all heads, 3/4 of the model's by default; values have twice that."""
+        super().__init__()
+        inner = max(1, 3 * width // (4 * heads)) * heads if inner is None else inner
+        self.heads, self.provider, self.widths = heads, provider, [inner, inner, 2 * inner]
+        self.qkv = nn.Linear(width, 4 * inner, bias=False)
+        self.convolution = ShortConvolution(4 * inner, kernel)
+        self.gates = nn.Linear(width, 2 * heads, bias=False)
+        self.A_log = nn.Parameter(torch.empty(heads).uniform_(1e-3, 16).log())
+        self.step_bias = nn.Parameter(step_bias(heads))
+        self.gate = nn.Linear(width, 2 * inner, bias=False)
+        self.norm = RMSNorm(2 * inner // heads, eps=1e-5)
+        self.out = nn.Linear(2 * inner, width, bias=False)
+        for part in (*self.qkv.weight.split(self.widths), *self.gates.weight.chunk(2), self.gate.weight, self.out.weight):
+            nn.init.xavier_uniform_(part, gain=2**-2.5)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        tail, matrix = (None, None) if state is None else state
+        qkv, tail = self.convolution(self.qkv(x), tail)
+        q, k, v = (split_heads(part, self.heads) for part in F.silu(qkv).split(self.widths, dim=-1))
+        q, k = l2_norm(q) * q.shape[-1] ** -0.5, l2_norm(k)
+        step, rate = self.gates(x).float().chunk(2, dim=-1)
+        log_forget = -self.A_log.exp() * F.softplus(step + self.step_bias)
+        y, matrix = choose("scan", self.provider)(
+            q, k, v, log_forget=log_forget, rate=rate.sigmoid(), compare=True, state=matrix
+        )
+        y = self.norm(y).flatten(2) * F.silu(self.gate(x))
+        return self.out(y), (tail, matrix)

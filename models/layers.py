@@ -1,0 +1,99 @@
+"""The parts that many models share: norms, SwiGLU, short convolution, rotary positions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm (Zhang and Sennrich 2019, arXiv 1910.07467): `x / sqrt(mean(x^2) + eps) * g` over the last axis.
+
+    With `weight=False` it has no gain, as RetNet's per-head norm.
+    """
+
+    def __init__(self, width: int, weight: bool = True, eps: float = 1e-6):
+        super().__init__()
+        self.eps = eps
+        self.shape = (width,)
+        self.weight = nn.Parameter(torch.ones(width)) if weight else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.shape, self.weight, self.eps)
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward layer (Shazeer 2020, arXiv 2002.05202): `W_down (silu(W_gate x) * W_up x)`; no biases."""
+
+    def __init__(self, width: int, inner: int):
+        super().__init__()
+        self.gate_up = nn.Linear(width, 2 * inner, bias=False)
+        self.down = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+class ShortConvolution(nn.Module):
+    """Causal depthwise convolution over time, kernel 4 by default: `y_t = sum_j w_j x_{t-j} (+ bias)`, per channel.
+
+    Shapes: x [b, t, d] -> y [b, t, d]. The state is the last `kernel - 1` inputs, [b, kernel - 1, d]; None stands for zeros.
+    """
+
+    def __init__(self, width: int, kernel: int = 4, bias: bool = False):
+        super().__init__()
+        self.kernel = kernel
+        self.weight = nn.Parameter(torch.empty(width, 1, kernel))
+        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+        nn.init.uniform_(self.weight, -(kernel**-0.5), kernel**-0.5)
+
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if state is None:
+            state = x.new_zeros(x.shape[0], self.kernel - 1, x.shape[2])
+        seen = torch.cat([state.to(x.dtype), x], dim=1)
+        # Four shifted multiply-adds beat conv1d on a CPU, whose depthwise path wants [b, d, t] copies.
+        time = x.shape[1]
+        y = seen[:, self.kernel - 1 :] * self.weight[:, 0, self.kernel - 1]
+        for shift in range(self.kernel - 1):
+            y = torch.addcmul(y, seen[:, shift : shift + time], self.weight[:, 0, shift].to(y.dtype))
+        if self.bias is not None:
+            y = y + self.bias
+        return y, seen[:, time:].clone()
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[b, t, h * d] -> [b, t, h, d]."""
+    return x.unflatten(-1, (heads, -1))
+
+
+def l2_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """`x / sqrt(sum(x^2) + eps)` over the last axis: unit keys and queries of the delta-rule models."""
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
+
+
+def rotary(x: Tensor, start: int, frequency: Tensor | None = None) -> Tensor:
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864) for x [b, t, h, d] whose first token stands at place `start`.
+
+    The pair (x_i, x_{i + d/2}) turns by `place * frequency_i`, by default `10000^(-2 i / d)`. Raises ValueError if d is odd.
+    """
+    half = x.shape[-1] // 2
+    if 2 * half != x.shape[-1]:
+        raise ValueError(f"Rotary positions need an even head width, not {x.shape[-1]}; change width or heads.")
+    if frequency is None:
+        frequency = 10000.0 ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
+    # Angles in float64: float32 loses whole radians beyond some ten million tokens.
+    place = torch.arange(start, start + x.shape[1], device=x.device, dtype=torch.float64)
+    angle = torch.outer(place, frequency.to(place))[:, None]
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    first, second = x[..., :half], x[..., half:]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def step_bias(count: int, low: float = 1e-3, high: float = 1e-1) -> Tensor:
+    """The bias that makes softplus(bias) log-uniform in [low, high]: the initial step sizes of Mamba."""
+    step = torch.exp(torch.rand(count) * (math.log(high) - math.log(low)) + math.log(low)).clamp(min=1e-4)
+    return step + torch.log(-torch.expm1(-step))

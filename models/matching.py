@@ -1,0 +1,67 @@
+"""The parameter match: which inner width and depth give a model the reference Transformer's parameters.
+
+A mixer with the shell's SwiGLU keeps the depth and solves the SwiGLU's width; one that brings its own channel mixing solves the
+depth and then its own inner width; one that alone is larger than the budget shrinks its own inner width until the SwiGLU has
+its least width. This module only searches: what a shape weighs is counted by its caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Depth, SwiGLU width (0: none) and the mixer's inner width (None: its default)."""
+
+    depth: int
+    feed: int
+    inner: int | None = None
+
+
+class NoMatch(ValueError):
+    """No shape of a model comes near the reference's parameters."""
+
+
+def tolerance(parameters: int) -> float:
+    """The largest relative difference allowed: 1 % from 10M parameters, 5 % below."""
+    return 0.01 if parameters >= 10_000_000 else 0.05
+
+
+def default_feed(width: int) -> int:
+    """The reference's SwiGLU width: 8/3 of the model's, in multiples of 8."""
+    return max(8, round(width * 8 / 3 / 8) * 8)
+
+
+def by_feed(count: Callable[[Shape], int], target: int, depth: int, width: int, unit: int | None) -> Shape:
+    """The SwiGLU width that comes nearest to `target`; with a mixer beyond the budget, its inner width first.
+
+    `unit` is the step of the mixer's inner width, None if it has no such setting.
+    """
+    least = max(8, width // 2)
+    inner = None
+    if unit is not None and count(Shape(depth, least)) > target:
+        inner = _inner(lambda inner: count(Shape(depth, least, inner)), target, width, unit)
+    feed = nearest(lambda feed: count(Shape(depth, feed, inner)), target, 1, 16 * width)
+    return Shape(depth, feed, inner)
+
+
+def by_depth(count: Callable[[Shape], int], target: int, depth: int, width: int, unit: int | None) -> Shape:
+    """The depth that comes nearest to `target` for a mixer without SwiGLU, and then its inner width."""
+    best = nearest(lambda depth: count(Shape(depth, 0)), target, 1, 8 * depth)
+    if unit is None:
+        return Shape(best, 0)
+    return Shape(best, 0, _inner(lambda inner: count(Shape(best, 0, inner)), target, width, unit))
+
+
+def _inner(count: Callable[[int], int], target: int, width: int, unit: int) -> int:
+    return unit * nearest(lambda units: count(units * unit), target, 1, max(2, 8 * width // unit))
+
+
+def nearest(count: Callable[[int], int], target: int, low: int, high: int) -> int:
+    """The argument in [low, high] at which the increasing function `count` comes nearest to `target`."""
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (middle, high) if count(middle) <= target else (low, middle)
+    return min((low, high), key=lambda value: abs(count(value) - target))

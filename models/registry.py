@@ -1,0 +1,106 @@
+"""Every model by name, and the families they belong to.
+
+A class joins with one decorator in its own file, and nothing else is touched. Its family is the folder that the file lies
+in: `baselines/<family>/` and `models/titans/`; a file from anywhere else joins the family `yours`. This module knows no model:
+`import baselines` (and `models.titans`) is what fills it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+FAMILIES = (
+    "attention",
+    "first_generation",
+    "second_generation",
+    "third_generation",
+    "segment_recurrent",
+    "titans",
+    "yours",
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered class: a token mixer or a whole language model, and where it comes from."""
+
+    name: str
+    cls: type
+    family: str
+    paper: str
+    equation: str
+    file: Path
+
+    @property
+    def family_order(self) -> int:
+        """Place of the family in history; tables and figures take their order and hue from it."""
+        return FAMILIES.index(self.family)
+
+    @property
+    def is_language_model(self) -> bool:
+        """True if the class is a whole language model (its first setting is `size`), False if it is a token mixer."""
+        return next(iter(inspect.signature(self.cls).parameters)) == "size"
+
+
+class UnknownModel(KeyError):
+    """No model of that name is registered."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+_entries: dict[str, Entry] = {}
+
+
+def register(name: str, *, paper: str, equation: str) -> Callable[[type], type]:
+    """Class decorator: enter a token mixer or a language model under `name` (lower case, hyphens).
+
+    A token mixer's constructor begins `(self, width, heads, ...)`, a language model's `(self, size, ...)`. `paper` says
+    authors, year and arXiv number; `equation` is the update in one line. Raises ValueError for a name that is taken by
+    another file, or a constructor of neither form.
+    """
+
+    def enter(cls: type) -> type:
+        first = next(iter(inspect.signature(cls).parameters), None)
+        if first not in ("width", "size"):
+            raise ValueError(
+                f"{cls.__name__} cannot be registered as '{name}': its constructor must begin (self, width, heads, ...) "
+                f"for a token mixer or (self, size, ...) for a language model."
+            )
+        entry = Entry(name, cls, _family(cls.__module__), paper, equation, Path(inspect.getfile(cls)))
+        if name in _entries and _entries[name].file != entry.file:
+            raise ValueError(f"The name '{name}' is already taken by {_entries[name].file}; choose another.")
+        _entries[name] = entry
+        return cls
+
+    return enter
+
+
+def _family(module: str) -> str:
+    """The family that a module's place gives: `baselines.third_generation.ttt` -> third_generation."""
+    parts = module.split(".")
+    if len(parts) > 2 and parts[0] in ("baselines", "models") and parts[1] in FAMILIES:
+        return parts[1]
+    return "yours"
+
+
+def names() -> list[str]:
+    """All registered names, by family in historical order, then by name."""
+    return sorted(_entries, key=lambda name: (_entries[name].family_order, name))
+
+
+def entry(name: str) -> Entry:
+    """The entry of a name. Raises UnknownModel with the names there are."""
+    if name in _entries:
+        return _entries[name]
+    if not _entries:
+        raise UnknownModel(f"Unknown model '{name}': no model is registered yet; import baselines first.")
+    close = difflib.get_close_matches(name, _entries, n=1)
+    guess = f" Did you mean '{close[0]}'?" if close else ""
+    raise UnknownModel(
+        f"Unknown model '{name}'.{guess} Registered are: {', '.join(names())} (import baselines registers them all)."
+    )

@@ -1,0 +1,313 @@
+"""A comparison's question: `plan.toml`, read strictly, and the cells that it asks for."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from results.table_reader import PlanError, TableReader
+
+FILE_NAME = "plan.toml"
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+DEVICES = ("cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One thing to measure: a model on a task with one seed ("training", "timing"), or a task's cheats ("floors")."""
+
+    comparison: str
+    kind: str  # "training" | "timing" | "floors"
+    model: str  # "" for floors
+    settings: dict[str, Any]
+    task: str
+    task_settings: dict[str, Any]
+    size: dict[str, int]  # width, depth, heads; empty for floors
+    budget: dict[str, int]  # steps, batch_tokens; empty for floors
+    seed: int
+    lr: float
+    dtype: str
+    provider: str  # as requested; what ran is written in the row
+    device: str
+    threads: int
+    model_files: tuple[str, ...] = ()  # the user's own .py files, imported again by workers
+
+    def describe(self) -> str:
+        """A short human name, e.g. "retnet on needle, seed 0"."""
+        if self.kind == "floors":
+            return f"floors of {self.task}"
+        return f"{self.model} on {self.task}" + (f", seed {self.seed}" if self.kind == "training" else "")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One [[tasks]] or [[timings]] table: the task's name and settings, and what it overrides."""
+
+    name: str
+    settings: dict[str, Any]
+    budget: dict[str, int] = field(default_factory=dict)
+    learning_rate: float | None = None
+    models: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A validated comparison. `cells(plan, names)` says what it asks for."""
+
+    comparison: str
+    title: str
+    question: str
+    models: tuple[str, ...]
+    seeds: tuple[int, ...]
+    learning_rate: float
+    size: dict[str, int]
+    budget: dict[str, int]
+    settings: dict[str, dict[str, Any]]
+    tasks: tuple[Entry, ...]
+    timings: tuple[Entry, ...]
+    dtype: str = "float32"
+    provider: str = "auto"
+    device: str = "cpu"
+    workers: int = 1
+    threads: int = 1  # of a timing cell; a training cell always has one
+    timeout: float | None = None  # seconds a cell may take; None for no limit
+    model_files: tuple[str, ...] = ()
+
+    def with_overrides(
+        self,
+        *,
+        models: Sequence[str] | None = None,
+        tasks: Sequence[str] | None = None,
+        seeds: Sequence[int] | None = None,
+        size: Mapping[str, int] | None = None,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+        steps: int | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        provider: str | None = None,
+        workers: int | None = None,
+        model_files: Sequence[str] | None = None,
+    ) -> Plan:
+        """The plan with parts replaced; `tasks` filters tasks and timings, `settings` may name models and tasks."""
+        plan = self
+        if models is not None:
+            plan = replace(plan, models=tuple(models))
+        if tasks is not None:
+            plan = _only_tasks(plan, tasks)
+        for name, changes in (settings or {}).items():
+            plan = _with_settings(plan, name, changes)
+        if steps is not None:
+            plan = _with_steps(plan, steps)
+        simple = {
+            "seeds": None if seeds is None else tuple(seeds),
+            "size": None if size is None else {**self.size, **size},
+            "device": device,
+            "dtype": dtype,
+            "provider": provider,
+            "workers": workers,
+            "model_files": None if model_files is None else tuple(str(file) for file in model_files),
+        }
+        plan = replace(plan, **{name: value for name, value in simple.items() if value is not None})
+        _check(plan, "the command line")
+        return plan
+
+
+def comparisons(root: Path) -> list[str]:
+    """Names of the comparisons below `root`: its folders that hold a plan.toml, sorted."""
+    return sorted(path.parent.name for path in Path(root).glob(f"*/{FILE_NAME}"))
+
+
+def load(path: Path) -> Plan:
+    """Read a plan.toml, or the one in the folder `path`; raises PlanError with one sentence on anything odd."""
+    path = Path(path)
+    path = path / FILE_NAME if path.is_dir() else path
+    if not path.is_file():
+        known = ", ".join(comparisons(path.parent.parent)) if path.parent.parent.is_dir() else ""
+        raise PlanError(f"There is no comparison at {path}; known comparisons: {known or 'none'}.")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PlanError(f"{path} is not valid TOML: {error}.") from None
+    plan = _plan(path.resolve().parent.name, table, TableReader(str(path)))
+    _check(plan, str(path))
+    return plan
+
+
+def _plan(comparison: str, table: dict[str, Any], reader: TableReader) -> Plan:
+    keys = "title question models seeds learning_rate dtype provider device workers threads timeout size budget"
+    reader.refuse_unknown(table, (*keys.split(), "settings", "tasks", "timings"), "")
+    settings = reader.take(table, "settings", dict, {})
+    for name in settings:
+        reader.take(settings, name, dict, where="[settings] ")
+    return Plan(
+        comparison=comparison,
+        title=reader.take(table, "title", str),
+        question=reader.take(table, "question", str),
+        models=tuple(reader.take_list(table, "models", str)),
+        seeds=tuple(reader.take_list(table, "seeds", int)),
+        learning_rate=reader.take(table, "learning_rate", float),
+        size=reader.numbers(table, "size", ("width", "depth", "heads")),
+        budget=reader.numbers(table, "budget", ("steps", "batch_tokens")),
+        settings=settings,
+        tasks=tuple(_entry(item, "tasks", reader) for item in reader.take_list(table, "tasks", dict, [])),
+        timings=tuple(_entry(item, "timings", reader) for item in reader.take_list(table, "timings", dict, [])),
+        dtype=reader.take(table, "dtype", str, "float32"),
+        provider=reader.take(table, "provider", str, "auto"),
+        device=reader.take(table, "device", str, "cpu"),
+        workers=reader.take(table, "workers", int, 1),
+        threads=reader.take(table, "threads", int, _processors()),
+        timeout=reader.take(table, "timeout", float, None),
+    )
+
+
+def _entry(table: dict[str, Any], kind: str, reader: TableReader) -> Entry:
+    where = f"[[{kind}]] "
+    own = ("name", "models") if kind == "timings" else ("name", "models", "budget", "learning_rate")
+    budget, rate = {}, None
+    if kind == "tasks":
+        budget = reader.numbers(table, "budget", ("steps", "batch_tokens"), where, partial=True)
+        rate = reader.take(table, "learning_rate", float, None, where)
+    return Entry(
+        name=reader.take(table, "name", str, where=where),
+        settings={key: value for key, value in table.items() if key not in own},
+        budget=budget,
+        learning_rate=rate,
+        models=tuple(reader.take_list(table, "models", str, where=where)) if "models" in table else None,
+    )
+
+
+def cells(plan: Plan, names: Sequence[str]) -> list[Cell]:
+    """Every cell that the plan asks for: floors, then training, then timing. `names` are all models there are."""
+    for name in plan.settings:
+        _known(name, names, "model", f"[settings.{name}]")
+    chosen = _expand(plan.models, names)
+    floors: list[Cell] = []
+    for entry in plan.tasks:
+        cell = _cell(plan, entry, "floors", "", plan.seeds[0])
+        floors += [] if cell in floors else [cell]
+    training = [
+        _cell(plan, entry, "training", model, seed)
+        for entry in plan.tasks
+        for seed in plan.seeds
+        for model in _chosen(entry, chosen, names)
+    ]
+    timing = [
+        _cell(plan, entry, "timing", model, plan.seeds[0])
+        for entry in plan.timings
+        for model in _chosen(entry, chosen, names)
+    ]
+    if not training and not timing:
+        raise PlanError(f"Nothing is left to run in {plan.comparison!r}: no chosen model meets a chosen task.")
+    return floors + training + timing
+
+
+def _cell(plan: Plan, entry: Entry, kind: str, model: str, seed: int) -> Cell:
+    floors = kind == "floors"
+    return Cell(
+        comparison=plan.comparison,
+        kind=kind,
+        model=model,
+        settings=dict(plan.settings.get(model, {})),
+        task=entry.name,
+        task_settings=dict(entry.settings),
+        size={} if floors else dict(plan.size),
+        budget={**plan.budget, **entry.budget} if kind == "training" else {},
+        seed=seed,
+        lr=0.0 if kind != "training" else entry.learning_rate or plan.learning_rate,
+        dtype="" if floors else plan.dtype,
+        provider="" if floors else plan.provider,
+        device="cpu" if floors else plan.device,
+        threads=plan.threads if kind == "timing" else 1,
+        model_files=() if floors else plan.model_files,
+    )
+
+
+def _expand(models: Iterable[str], names: Sequence[str]) -> list[str]:
+    chosen: list[str] = []
+    for model in models:
+        for name in names if model == "all" else [_known(model, names, "model", "")]:
+            if name not in chosen:
+                chosen.append(name)
+    return chosen
+
+
+def _chosen(entry: Entry, chosen: list[str], names: Sequence[str]) -> list[str]:
+    allowed = chosen if entry.models is None else _expand(entry.models, names)
+    return [name for name in chosen if name in allowed]
+
+
+def _known(name: str, names: Sequence[str], what: str, where: str) -> str:
+    if name in names:
+        return name
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names) or 'none'}."
+    raise PlanError(f"There is no {what} {name!r}{f' ({where})' if where else ''}; {hint}")
+
+
+def _only_tasks(plan: Plan, tasks: Sequence[str]) -> Plan:
+    names = list(dict.fromkeys(entry.name for entry in (*plan.tasks, *plan.timings)))
+    wanted = {_known(name, names, "task", "") for name in tasks}
+    keep = {kind: tuple(e for e in getattr(plan, kind) if e.name in wanted) for kind in ("tasks", "timings")}
+    return replace(plan, **keep)
+
+
+def _with_settings(plan: Plan, name: str, changes: Mapping[str, Any]) -> Plan:
+    entries = {"tasks": plan.tasks, "timings": plan.timings}
+    if not any(entry.name == name for entry in (*plan.tasks, *plan.timings)):
+        return replace(plan, settings={**plan.settings, name: {**plan.settings.get(name, {}), **changes}})
+    changed = {
+        kind: tuple(replace(e, settings={**e.settings, **changes}) if e.name == name else e for e in group)
+        for kind, group in entries.items()
+    }
+    return replace(plan, **changed)
+
+
+def _with_steps(plan: Plan, steps: int) -> Plan:
+    tasks = tuple(replace(entry, budget={**entry.budget, "steps": steps}) for entry in plan.tasks)
+    return replace(plan, budget={**plan.budget, "steps": steps}, tasks=tasks)
+
+
+def _check(plan: Plan, source: str) -> None:
+    """Numbers and names that no reading of the file can check key by key."""
+    budgets = [plan.budget, *(entry.budget for entry in plan.tasks)]
+    rates = [plan.learning_rate, *(entry.learning_rate for entry in plan.tasks if entry.learning_rate is not None)]
+    width, heads = plan.size["width"], plan.size["heads"]
+    unknown_sizes = sorted(set(plan.size) - {"width", "depth", "heads"})
+    twins = [
+        f"[[{kind}]] {entry.name!r} stands twice with equal keys; remove one"
+        for kind, group in (("tasks", plan.tasks), ("timings", plan.timings))
+        for index, entry in enumerate(group)
+        if entry in group[:index]
+    ]
+    problems = [
+        (bool(unknown_sizes), f"size has no {', '.join(unknown_sizes)}; known: width, depth, heads"),
+        (any(value < 1 for value in plan.size.values()), f"size must be positive, not {plan.size}"),
+        (heads >= 1 and width % heads != 0, f"width {width} must be a multiple of heads {heads}"),
+        (any(v < 1 for budget in budgets for v in budget.values()), "steps and batch_tokens must be positive"),
+        (any(not math.isfinite(r) or r <= 0 for r in rates), "learning_rate must be positive and finite"),
+        (not plan.models, "models is empty; name some, or write models = ['all']"),
+        (not plan.seeds, "seeds is empty; write seeds = [0]"),
+        (any(seed < 0 for seed in plan.seeds), "seeds must not be negative"),
+        (len(set(plan.seeds)) != len(plan.seeds), "seeds must differ from one another"),
+        (plan.dtype not in DTYPES, f"dtype {plan.dtype!r} is unknown; known: {', '.join(DTYPES)}"),
+        (plan.device not in DEVICES, f"device {plan.device!r} is unknown; known: {', '.join(DEVICES)}"),
+        (not plan.provider, "provider is empty; write provider = 'auto'"),
+        (plan.workers < 1, "workers must be at least 1"),
+        (plan.threads < 1, "threads must be at least 1"),
+        (plan.timeout is not None and not plan.timeout > 0, "timeout must be a positive number of seconds"),
+        (not plan.tasks and not plan.timings, "there is no [[tasks]] and no [[timings]]; add at least one"),
+        *((True, twin) for twin in twins),
+    ]
+    for wrong, message in problems:
+        if wrong:
+            raise PlanError(f"{source}: {message}.")
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,116 @@
+"""The contract of a task: what is asked, how it is marked, and what a fool would score.
+
+A task draws training batches, sets an exam, and marks the answers. It never sees a model: `tasks/train.py` and
+`tasks/evaluate.py` stand between the two. Everything a task draws comes from generators seeded by its arguments, so equal
+settings give equal bytes on any platform.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+IGNORE = -100  # a target that is not asked; torch's own default for cross entropy
+
+
+class Batch(NamedTuple):
+    """Rows of equal length with what must be predicted at each place.
+
+    `targets[i, t]` is the token that should follow `tokens[i, : t + 1]`, or IGNORE where nothing is asked.
+    """
+
+    tokens: Tensor  # long [b, t]
+    targets: Tensor  # long [b, t]
+    where: dict[str, Any]  # the settings that the batch was drawn under, e.g. {"length": 4096, "depth": 0.25}
+
+
+class Exam(NamedTuple):
+    """A batch to be marked, teacher-forced; with a prompt, it is also answered by choice and by generation.
+
+    The first `prompt` tokens of every row are the question; what follows is the true answer, which only teacher forcing
+    may see. `choices` are the token sequences of a closed set (terminator included); `generate` is the largest number of
+    tokens to continue greedily, ending early at `stop`.
+    """
+
+    batch: Batch
+    prompt: int | None = None
+    choices: tuple[tuple[int, ...], ...] = ()
+    generate: int = 0
+    stop: int | None = None
+
+
+class Answers(NamedTuple):
+    """What a model answered to one Exam. Rows are the exam's rows."""
+
+    log_probability: Tensor  # float [b, t], natural logarithm of the target's probability; 0 where nothing is asked
+    hit: Tensor  # bool [b, t], the target was the most probable token; False where nothing is asked
+    choice: Tensor | None = None  # long [b], index of the most probable of `choices`
+    text: tuple[tuple[int, ...], ...] | None = None  # generated tokens of each row, without the stop token
+
+
+class Measurement(NamedTuple):
+    """One number: a mean over `count` items (bytes, questions, steps), under the settings `where`."""
+
+    metric: str
+    value: float
+    count: int
+    where: dict[str, Any]
+
+
+class Task(ABC):
+    """What every task offers. Its constructor's signature is its configuration, as it is for a model.
+
+    A task is named by `name` and described to users by its docstring, whose first line is shown by `bench.py list`.
+    """
+
+    name: ClassVar[str]
+    protocol: str = "trained"  # printed beside every number
+    vocab: int = 256
+
+    @abstractmethod
+    def training(self, seed: int, step: int, progress: float, tokens: int) -> Batch:
+        """The training batch of one step: about `tokens` tokens in rows of equal length, a pure function of the arguments.
+
+        `progress` runs from 0 to 1 over the budget, for tasks with a curriculum.
+        """
+
+    @abstractmethod
+    def exams(self, split: str) -> Iterator[Exam]:
+        """The fixed exam of a split, "validation" or "test"; the same at every call."""
+
+    @abstractmethod
+    def mark(self, exam: Exam, answers: Answers) -> Iterable[Measurement]:
+        """Measurements of one exam. Equal (metric, where) of several exams are averaged, weighted by count."""
+
+    def finish(self, measurements: list[Measurement]) -> list[Measurement]:
+        """A last step over the averaged measurements, for metrics that are no means (perplexity)."""
+        return measurements
+
+    @abstractmethod
+    def floors(self) -> dict[str, list[Measurement]]:
+        """What cheats score on the test split, by the cheat's name: same metrics and `where` as `mark` gives."""
+
+    def oracle(self, exam: Exam) -> Answers:
+        """The answers of somebody who knows: every target certain, every choice and text right. Marked, it scores 100 %."""
+        asked = exam.batch.targets != IGNORE
+        answers = Answers(torch.zeros(asked.shape), asked.clone())
+        if exam.prompt is None:
+            return answers
+        truths = [self.truth(exam, row) for row in range(len(asked))]
+        choice = torch.tensor([exam.choices.index(t) for t in truths]) if exam.choices else None
+        texts = tuple(tuple(token for token in truth if token != exam.stop) for truth in truths) if exam.generate else None
+        return answers._replace(choice=choice, text=texts)
+
+    @staticmethod
+    def truth(exam: Exam, row: int) -> tuple[int, ...]:
+        """The true answer's tokens of one row, terminator included."""
+        targets = exam.batch.targets[row, exam.prompt - 1 :]
+        return tuple(int(token) for token in targets[targets != IGNORE])
+
+    def data_hash(self) -> str:
+        """A hash of the data that the task reads (files, word lists), for the keys of results; "" for none."""
+        return ""

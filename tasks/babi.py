@@ -12,7 +12,9 @@ A new task is a subclass of `EventTask` (or of `BabiTask`, if no events are told
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import accumulate
 from random import Random
 from typing import Any, NamedTuple
@@ -59,6 +61,12 @@ class Item(NamedTuple):
     supports: tuple[int, ...]  # indices of the facts that the answer follows from, in the released data's order
 
 
+@lru_cache(maxsize=4096)
+def wordings(event: Event) -> tuple[str, ...]:
+    """All ways to tell an event, without the full stop."""
+    return tuple(text.format_map(event._asdict()) for text in WORDING[event.kind])
+
+
 def pick(random: Random, options: Sequence[Any]) -> Any:
     """One option, uniformly; built on `random()` alone, the only draw that Python promises to keep over versions."""
     return options[int(random.random() * len(options))]
@@ -70,7 +78,8 @@ class Scene:
     def __init__(self, world: World, kinds: dict[str, float], random: Random) -> None:
         self.world = world
         self.random = random
-        self.kinds = tuple(zip(accumulate(kinds.values()), kinds, strict=True))
+        self.bounds = tuple(accumulate(kinds.values()))
+        self.acts = tuple(getattr(self, kind) for kind in kinds)
         self.room = {name: pick(random, world.rooms) for name in world.actors}
         self.place = {name: pick(random, world.rooms) for name in world.things}  # a room, or the actor who holds it
 
@@ -79,9 +88,7 @@ class Scene:
         random = self.random
         while True:
             actor = pick(random, self.world.actors)
-            point = random.random() * self.kinds[-1][0]
-            kind = next(kind for bound, kind in self.kinds if point < bound)
-            event = getattr(self, kind)(actor)
+            event = self.acts[bisect(self.bounds, random.random() * self.bounds[-1])](actor)
             if event is not None:
                 return event
 
@@ -208,7 +215,7 @@ class EventTask(BabiTask):
 
     def sentence(self, event: Event, random: Random) -> str:
         """The event in words: verbs uniformly, "there" by the task's share."""
-        text = pick(random, WORDING[event.kind]).format_map(event._asdict())
+        text = pick(random, wordings(event))
         there = event.kind in self.there and random.random() < self.there[event.kind]
         return f"{text} there." if there else f"{text}."
 
@@ -339,6 +346,6 @@ TASKS: dict[str, BabiTask] = {
         WhereIsObject("qa2", _WORLD, _CARRY, ROOMS),
         WhereWasObject("qa3", _WORLD, _CARRY, ROOMS, there=0.2),
         Relations(),
-        WhoGaveWhat("qa5", _GIVERS, _CARRY | {"give": 3.75}, _GIVERS.actors + OBJECTS),
+        WhoGaveWhat("qa5", _GIVERS, _CARRY | {"give": 3.5}, _GIVERS.actors + OBJECTS),
     )
 }

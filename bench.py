@@ -1,0 +1,360 @@
+"""The hall: the command line, and measure(cell) -> rows. The only module that knows every wing.
+
+python bench.py list                      models by family, tasks, comparisons
+python bench.py run COMPARISON            measure what is missing, then draw the report
+python bench.py report COMPARISON         redraw tables and figures from the stored rows
+python bench.py check MODEL|FILE.py|all   hold a model, or your own file, to the contract
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import inspect
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import baselines
+import tasks
+from models import kernels, language_model, registry, user_file
+from models.language_model import Size
+from results import overrides, provenance, record, report, schedule
+from results import plan as plans
+from results.forecast import forecast
+from results.plan import Cell, Plan
+from results.progress import Display
+from tasks.evaluate import evaluate
+from tasks.throughput import Throughput
+from tasks.throughput import measure as measure_throughput
+from tasks.train import train
+
+ROOT = Path(__file__).resolve().parent
+RESULTS = ROOT / "results"
+CODE_OF_ALL = ("models/*.py", "models/kernels/*.py", "tasks/train.py", "tasks/evaluate.py", "tasks/precision.py")
+NOT_IN_RESULTS = ("check.py", "user_file.py")
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+def prepare(model_files: Sequence[str]) -> None:
+    """Register the user's own files, in the hall and again in every worker process."""
+    for file in model_files:
+        user_file.load_file(file)
+
+
+def measure(cell: Cell, progress: Progress) -> record.Measured:
+    """Measure one cell: train and examine a model, time it, or let a task's cheats sit the exam."""
+    torch.set_num_threads(cell.threads)
+    if cell.device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("device cuda was asked for, but torch sees no CUDA device here; use --device cpu")
+    with kernels.watch() as ran:
+        measured = {"floors": _floors, "training": _trained, "timing": _timed}[cell.kind](cell, progress)
+    return record.Measured(**measured, provider="+".join(sorted(ran)))
+
+
+def _floors(cell: Cell, progress: Progress) -> dict[str, Any]:
+    task = tasks.create(cell.task, **cell.task_settings)
+    found = [(name, *m) for name, measurements in task.floors().items() for m in measurements]
+    return {"protocol": task.protocol, "measurements": found}
+
+
+def _trained(cell: Cell, progress: Progress) -> dict[str, Any]:
+    task = tasks.create(cell.task, **cell.task_settings)
+    model = _build(cell, task.vocab)
+    run = {"dtype": cell.dtype, "device": cell.device}
+    log = train(model, task, **cell.budget, lr=cell.lr, seed=cell.seed, progress=progress, **run)
+    model.eval()
+    begun, longest = time.perf_counter(), [1]
+
+    def examined(news: dict[str, Any]) -> None:
+        longest.append(news["length"])
+        progress(news)
+
+    found = [(None, *m) for m in evaluate(model, task, **run, progress=examined)]
+    tail = log.losses[-max(1, len(log.losses) // 10) :]
+    found += [
+        (None, "training_loss", sum(tail) / len(tail), len(tail), {"over": "last tenth of the steps"}),
+        (None, "training_seconds", log.seconds, len(log.losses), {"tokens": log.tokens}),
+        (None, "evaluation_seconds", time.perf_counter() - begun, 1, {}),
+    ]
+    state = _largest_state(model, max(longest), cell.device)
+    return {
+        "parameters": language_model.parameter_count(model),
+        "state_bytes": state,
+        "protocol": task.protocol,
+        "measurements": found,
+    }
+
+
+def _timed(cell: Cell, progress: Progress) -> dict[str, Any]:
+    settings = tasks.checked(Throughput, cell.task_settings)
+    model = _build(cell, 256)
+    found = []
+    for m in measure_throughput(model, settings, language_model.state_bytes, dtype=cell.dtype, device=cell.device):
+        found.append((None, *m))
+        progress(m.where)
+    parameters = language_model.parameter_count(model)
+    state = max(int(m[2]) for m in found if m[1] == "state_bytes")
+    return {"parameters": parameters, "state_bytes": state, "protocol": "timing", "measurements": found}
+
+
+def _build(cell: Cell, vocab: int) -> torch.nn.Module:
+    settings = dict(cell.settings)
+    if cell.provider != "auto":
+        settings["provider"] = cell.provider
+    return language_model.seeded(cell.model, Size(vocab, **cell.size), cell.seed, **settings)
+
+
+@torch.no_grad()
+def _largest_state(model: torch.nn.Module, context: int, device: str) -> int:
+    """Bytes of the largest state over one period after `context` tokens, for one row of the batch."""
+    token = torch.zeros(1, 1, dtype=torch.long, device=device)
+    _, state = model(token.expand(1, max(1, context)))
+    largest = language_model.state_bytes(state)
+    for _ in range(model.period):
+        _, state = model(token, state)
+        largest = max(largest, language_model.state_bytes(state))
+    return largest
+
+
+def identify(cell: Cell) -> record.Identity:
+    """What a cell is before it is measured: its key, its model's family, and the hashes of its code and data."""
+    if cell.kind == "timing":
+        task_file, data_hash = ROOT / "tasks" / "throughput.py", ""
+    else:
+        task_file, data_hash = _task_facts(cell.task, repr(sorted(cell.task_settings.items())))
+    files, family, order = {task_file}, "", 0
+    if cell.model:
+        entry = registry.entry(cell.model)
+        files.add(entry.file)
+        family, order = entry.family, entry.family_order
+    code = _code_hash(frozenset(files), cell.kind != "floors")
+    device_class = cell.device if cell.device == "cpu" else torch.cuda.get_device_name()
+    key = record.key(cell, data_hash, code, device_class, provenance.machine(), cell.threads)
+    return record.Identity(key, family, order, code, data_hash)
+
+
+@cache
+def _task_facts(name: str, settings: str) -> tuple[Path, str]:
+    task = tasks.create(name, **dict(ast.literal_eval(settings)))
+    return Path(inspect.getfile(type(task))), task.data_hash()
+
+
+@cache
+def _code_hash(files: frozenset[Path], with_models: bool) -> str:
+    """Hash of the code that a cell's numbers depend on: its own files, what they import, and the measuring here."""
+    found = set(files)
+    if with_models:
+        found |= {path for pattern in CODE_OF_ALL for path in ROOT.glob(pattern) if path.name not in NOT_IN_RESULTS}
+    closure = provenance.import_closure(ROOT, found)
+    hall = "".join(inspect.getsource(f) for f in (measure, _floors, _trained, _timed, _build, _largest_state))
+    code = provenance.code_hash(provenance.named(ROOT, closure))
+    return hashlib.sha256((code + hall).encode()).hexdigest()[:16]
+
+
+def command_list(arguments: argparse.Namespace, console: Console) -> int:
+    """Show what there is: models by family with equation and paper, tasks, comparisons, files that failed to import."""
+    table = Table("model", "family", "equation", "paper", title="Models")
+    for name in registry.names():
+        entry = registry.entry(name)
+        table.add_row(name, entry.family.replace("_", " "), entry.equation, entry.paper)
+    console.print(table)
+    table = Table("task", "what it asks", title="Tasks")
+    for name in tasks.names():
+        table.add_row(name, tasks.describe(name))
+    table.add_row("throughput", (inspect.getdoc(sys.modules[Throughput.__module__]) or "").splitlines()[0])
+    console.print(table)
+    table = Table("comparison", "question", title="Comparisons")
+    for name in plans.comparisons(RESULTS):
+        table.add_row(name, plans.load(RESULTS / name).question)
+    console.print(table)
+    for module, error in baselines.failures.items():
+        console.print(f"not importable: {module}: {error}", style="red", markup=False)
+    return 0
+
+
+def command_run(arguments: argparse.Namespace, console: Console) -> int:
+    """Measure the cells of a comparison that are missing, and draw its report."""
+    plan = _plan(arguments)
+    cells = plans.cells(plan, registry.names())
+    _check_settings(cells)
+    rows_path = RESULTS / plan.comparison / "rows.jsonl"
+    if arguments.dry_run:
+        here = record.read(rows_path)
+        past = record.read(rows_path.parent / "reference" / "rows.jsonl") + here
+        table, line = forecast(plan, cells, lambda cell: identify(cell).key, here, past)
+        console.print(table, line)
+        return 0
+    begun = time.monotonic()
+    with Display(len(cells), quiet=arguments.quiet) as display:
+        summary = schedule.run(
+            cells,
+            measure,
+            identify,
+            rows_path,
+            workers=plan.workers,
+            timeout=plan.timeout,
+            retry_failed=arguments.retry_failed,
+            initializer=prepare,
+            initargs=(plan.model_files,),
+            on_event=display.tell,
+        )
+    console.print(
+        f"{summary.measured} cells measured, {summary.skipped} already there, {summary.failed} failed, "
+        f"in {time.monotonic() - begun:.0f} s; rows in {_shown(rows_path)}"
+    )
+    _report(plan, RESULTS / plan.comparison, {identify(cell).key for cell in cells}, console)
+    return 1 if summary.failed else 0
+
+
+def command_report(arguments: argparse.Namespace, console: Console) -> int:
+    """Redraw a comparison's tables and figures from its stored rows."""
+    folder = RESULTS / arguments.comparison
+    plan = plans.load(folder)
+    _report(plan, folder / "reference" if arguments.reference else folder, None, console)
+    return 0
+
+
+def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console) -> None:
+    """Draw the report of the rows in `folder`; with `keys`, of those cells only, so that stale rows stay out."""
+    rows = record.read(folder / "rows.jsonl")
+    if not rows:
+        raise record.RecordError(f"There are no rows in {_shown(folder / 'rows.jsonl')}; run the comparison first.")
+    if keys is not None:
+        rows = [row for row in rows if row["cell"] in keys]
+    is_reference = folder.name == "reference"
+    reference = [] if is_reference else record.read(folder / "reference" / "rows.jsonl")
+    out = folder if is_reference else folder / "report"
+    page = report.report(rows, out, title=plan.title, question=plan.question, reference=reference)
+    console.print(f"report: {_shown(page)}")
+
+
+def command_check(arguments: argparse.Namespace, console: Console) -> int:
+    """Hold a registered model, the models of a file, or all of them to the contract; print one line a property."""
+    from models.check import check
+
+    names = registry.names() if arguments.model == "all" else [arguments.model]
+    if arguments.model.endswith(".py"):
+        names = user_file.load_file(arguments.model)
+    failed = 0
+    for name in names:
+        registry.entry(name)
+        console.print(f"[bold]{name}[/bold]")
+        for item in check(name, thorough=arguments.thorough, **overrides.settings(arguments.set).get(name, {})):
+            failed += not item.passed
+            mark = "[green]holds[/green]" if item.passed else "[red]FAILS[/red]"
+            console.print(f"  {mark}  {item.name}: {item.figure}  {item.detail}", highlight=False)
+    console.print(f"{len(names)} model(s) checked, {failed} propert{'y' if failed == 1 else 'ies'} failed")
+    return 1 if failed else 0
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    """The comparison's plan with the command line's changes."""
+    plan = plans.load(RESULTS / arguments.comparison)
+    names = overrides.names(arguments.models or "")
+    files = [name for name in names if name.endswith(".py")]
+    own = [name for file in files for name in user_file.load_file(file)]
+    chosen = [name for name in names if name not in files] + own
+    return plan.with_overrides(
+        models=chosen or None,
+        tasks=overrides.names(arguments.tasks or "") or None,
+        seeds=overrides.seeds(arguments.seeds) if arguments.seeds else None,
+        size=overrides.size(arguments.size) if arguments.size else None,
+        settings=overrides.settings(arguments.set),
+        steps=arguments.steps,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        provider=arguments.provider,
+        workers=arguments.workers,
+        model_files=[str(Path(file).resolve()) for file in files],
+    )
+
+
+def _check_settings(cells: Sequence[Cell]) -> None:
+    """Refuse a misspelt setting or an impossible size before anything is measured."""
+    seen = set()
+    for cell in cells:
+        what = (cell.model, repr(cell.settings), repr(cell.size), cell.task, repr(cell.task_settings), cell.provider)
+        if what in seen:
+            continue
+        seen.add(what)
+        if cell.kind == "timing":
+            tasks.checked(Throughput, cell.task_settings)
+        elif cell.kind == "floors":
+            tasks.create(cell.task, **cell.task_settings)
+        if cell.model:
+            with torch.device("meta"):
+                _build(cell, 256)
+
+
+def _shown(path: Path) -> str:
+    return os.path.relpath(path)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="bench.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    setting = {
+        "metavar": "NAME.SETTING=VALUE",
+        "action": "append",
+        "default": [],
+        "help": "a model's or task's setting",
+    }
+    commands.add_parser("list", help="models by family, tasks, comparisons").set_defaults(run=command_list)
+    run = commands.add_parser("run", help="measure what is missing in a comparison, then draw its report")
+    run.set_defaults(run=command_run)
+    run.add_argument("comparison", help="a folder of results/ that holds a plan.toml")
+    run.add_argument("--models", metavar="A,B", help="only these models; a path/to/file.py adds your own")
+    run.add_argument("--tasks", metavar="A,B", help="only these tasks")
+    run.add_argument("--seeds", metavar="0,1", help="these seeds instead of the plan's")
+    run.add_argument("--size", metavar="width=64,depth=2,heads=4", help="change the size")
+    run.add_argument("--set", **setting)
+    run.add_argument("--steps", type=int, help="training steps of every task")
+    run.add_argument("--device", help="cpu or cuda")
+    run.add_argument("--dtype", help="float32, float32+onednn or bfloat16")
+    run.add_argument("--provider", help=f"auto, {', '.join(kernels.PROVIDERS)}")
+    run.add_argument("--workers", type=int, help="training cells side by side, one thread each")
+    run.add_argument("--retry-failed", action="store_true", help="measure failed cells again")
+    run.add_argument("--dry-run", action="store_true", help="print the cells and their time, measure nothing")
+    run.add_argument("--quiet", action="store_true", help="print failures and the end only")
+    shown = commands.add_parser("report", help="redraw tables and figures from the stored rows")
+    shown.set_defaults(run=command_report)
+    shown.add_argument("comparison", help="a folder of results/ that holds rows.jsonl")
+    shown.add_argument("--reference", action="store_true", help="redraw the committed reference instead")
+    checked = commands.add_parser("check", help="hold a model to the contract")
+    checked.set_defaults(run=command_check)
+    checked.add_argument("model", help="a registered name, a path/to/file.py, or all")
+    checked.add_argument("--thorough", action="store_true", help="the long properties too")
+    checked.add_argument("--set", **setting)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; bad input is one sentence and exit code 2, Ctrl-C is 130."""
+    parsed = parser().parse_args(arguments)
+    console = Console()
+    try:
+        return parsed.run(parsed, console)
+    except KeyboardInterrupt:
+        print("Stopped; what was measured is kept, run the same command to go on.", file=sys.stderr)
+        return 130
+    except (ValueError, KeyError, RuntimeError, OSError, ImportError) as error:
+        if os.environ.get("TITANOMACHY_TRACE"):
+            raise
+        print(f"bench.py: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""What a run will do: its cells, which of them stand already, and the time that earlier rows let one expect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from results import record
+from results.plan import Cell, Plan
+
+OWN_TIME = 3.0  # seconds that a cell takes besides training and examining: building, reading data, counting state
+
+
+def expected_seconds(cell: Cell, past: Sequence[dict[str, Any]]) -> float | None:
+    """Seconds that a training cell took before, scaled to its tokens; None without an earlier timing of model and task."""
+    if cell.kind != "training":
+        return None
+    known = [row for row in past if (row["model"], row["task"], row["status"]) == (cell.model, cell.task, "ok")]
+    trained = next((row for row in reversed(known) if row["metric"] == "training_seconds"), None)
+    examined = next((row for row in reversed(known) if row["metric"] == "evaluation_seconds"), None)
+    if trained is None or examined is None:
+        return None
+    tokens = cell.budget["steps"] * cell.budget["batch_tokens"]
+    return trained["value"] * tokens / max(1, trained["where"]["tokens"]) + examined["value"] + OWN_TIME
+
+
+def forecast(
+    plan: Plan, cells: Sequence[Cell], key: Callable[[Cell], str], here: list[dict], past: list[dict]
+) -> tuple[Table, str]:
+    """The table of a run's cells, and one line with its time. `here` are this machine's rows, `past` any that timed a cell."""
+    done = record.statuses(here)
+    table = Table("cell", "kind", "steps", "tokens", "seconds", "state", title=plan.title)
+    total, unknown, missing = 0.0, 0, 0
+    for cell in cells:
+        stands = done.get(key(cell))
+        seconds = expected_seconds(cell, past)
+        if stands is None:
+            missing += 1
+            total += (seconds or 0.0) / plan.workers
+            unknown += seconds is None
+        tokens = cell.budget.get("steps", 0) * cell.budget.get("batch_tokens", 0)
+        table.add_row(
+            cell.describe(),
+            cell.kind,
+            str(cell.budget.get("steps", "")),
+            f"{tokens:,}" if tokens else "",
+            "unknown" if seconds is None else f"{seconds:.0f}",
+            {None: "to be measured", "ok": "there", "failed": "failed"}[stands],
+        )
+    line = f"{len(cells)} cells, {missing} to be measured, about {total / 60:.1f} minutes on {plan.workers} workers"
+    return table, line + (f" and {unknown} cells without an earlier timing" if unknown else "")

@@ -1,0 +1,166 @@
+"""What a row is: its columns, a cell's key, and the making of rows from a cell and what was measured."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from results import provenance
+from results.plan import Cell
+
+SCHEMA = 1
+FLOOR_FAMILY, FLOOR_ORDER = "floor", 99
+OBJECTS = ("settings", "where", "size", "budget", "versions")
+COLUMNS = (
+    "schema", "comparison", "cell", "model", "family", "family_order", "settings", "parameters", "state_bytes", "task",
+    "protocol", "metric", "value", "count", "where", "status", "reason", "size", "budget", "seed", "lr", "dtype",
+    "provider", "provider_requested", "device", "threads", "versions", "commit", "dirty", "code_hash", "data_hash",
+    "when",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the hall knows of a cell before it is measured."""
+
+    key: str
+    family: str = ""
+    family_order: int = 0
+    code_hash: str = ""
+    data_hash: str = ""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What measuring a cell gave. A measurement is (floor's name or None, metric, value, count, where)."""
+
+    parameters: int | None = None
+    state_bytes: int | None = None
+    protocol: str = ""
+    provider: str = ""  # that ran
+    measurements: Sequence[tuple[str | None, str, float, int, dict[str, Any]]] = field(default_factory=tuple)
+
+
+def key(
+    cell: Cell, data_hash: str = "", code_hash: str = "", device_class: str = "cpu", machine: str = "", threads: int = 1
+) -> str:
+    """A short hash of all that decides a cell's numbers; of machine and threads too where its numbers are times.
+
+    Paths do not enter: a user's own file counts by its content, which the caller puts into `code_hash`.
+    """
+    decides = {
+        name: getattr(cell, name)
+        for name in (
+            "comparison", "kind", "model", "settings", "task", "task_settings", "size", "budget", "seed", "lr",
+            "dtype", "provider",
+        )
+    }  # fmt: skip
+    decides |= {"data_hash": data_hash, "code_hash": code_hash, "device_class": device_class, "schema": SCHEMA}
+    if cell.kind == "timing":
+        decides |= {"machine": machine, "threads": threads}
+    return hashlib.sha256(canonical(decides).encode()).hexdigest()[:16]
+
+
+def now() -> str:
+    """The time as rows write it: UTC, ISO 8601, to the microsecond, so that text order is time order."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def canonical(value: Any) -> str:
+    """JSON text that is equal for equal values, whatever the order of their keys."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def rows(cell: Cell, identity: Identity, measured: Measured) -> list[dict[str, Any]]:
+    """One row per measurement; a value that is no finite number becomes a failed row that names its metric.
+
+    Raises ValueError if nothing was measured.
+    """
+    if not measured.measurements:
+        raise ValueError(f"Nothing was measured for {cell.describe()}; a cell gives at least one number.")
+    shared = _shared(cell, identity)
+    shared |= {name: getattr(measured, name) for name in ("parameters", "state_bytes", "protocol", "provider")}
+    made = []
+    for model, metric, value, count, where in measured.measurements:
+        row = shared | {"model": cell.model if model is None else model, "where": dict(where)}
+        if value is not None and math.isfinite(value):
+            row |= {"metric": metric, "value": _plain(value), "count": int(count), "status": "ok", "reason": ""}
+        else:
+            row |= _failed(f"diverged: {metric} is {value}")
+        made.append(_ordered(row))
+    return made
+
+
+def failure(cell: Cell, identity: Identity, reason: str) -> list[dict[str, Any]]:
+    """The single row of a cell that gave no number, with the reason in one sentence."""
+    row = _shared(cell, identity) | {"parameters": None, "state_bytes": None, "protocol": "", "provider": ""}
+    return [_ordered(row | {"model": cell.model, "where": {}} | _failed(reason))]
+
+
+def check(row: dict[str, Any]) -> None:
+    """Raise ValueError, saying what is wrong, unless `row` is a well-formed row."""
+    if tuple(row) != COLUMNS:
+        missing, unknown = [c for c in COLUMNS if c not in row], [c for c in row if c not in COLUMNS]
+        detail = f"missing {missing}, unknown {unknown}" if missing or unknown else "their order differs"
+        raise ValueError(f"A row has exactly the columns of results.identity.COLUMNS in that order; {detail}.")
+    if row["schema"] != SCHEMA:
+        raise ValueError(f"The row has schema {row['schema']!r}, this version reads {SCHEMA}; measure the cell again.")
+    for column, value in row.items():
+        if (column in OBJECTS) != isinstance(value, dict) or isinstance(value, (list, tuple)):
+            raise ValueError(
+                f"Column {column!r} must be {'an object' if column in OBJECTS else 'a scalar'}: {value!r}."
+            )
+    value, ok = row["value"], row["status"] == "ok"
+    if row["status"] not in ("ok", "failed"):
+        raise ValueError(f"Column 'status' must be 'ok' or 'failed', not {row['status']!r}.")
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if ok and not (number and row["metric"]):
+        raise ValueError(f"An ok row needs a metric and a finite value, not {row['metric']!r} and {value!r}.")
+    if not ok and not (value is None and row["metric"] == "" and row["count"] == 0 and row["reason"]):
+        raise ValueError("A failed row has metric '', value null, count 0 and a reason.")
+
+
+def _failed(reason: str) -> dict[str, Any]:
+    sentence = " ".join(str(reason).split()) or "failed without a message"
+    return {"metric": "", "value": None, "count": 0, "status": "failed", "reason": sentence[:300]}
+
+
+def _shared(cell: Cell, identity: Identity) -> dict[str, Any]:
+    floors = cell.kind == "floors"
+    return {
+        "schema": SCHEMA,
+        "comparison": cell.comparison,
+        "cell": identity.key,
+        "family": FLOOR_FAMILY if floors else identity.family,
+        "family_order": FLOOR_ORDER if floors else identity.family_order,
+        "settings": {"model": dict(cell.settings), "task": dict(cell.task_settings)},
+        "task": cell.task,
+        "size": dict(cell.size),
+        "budget": dict(cell.budget),
+        "seed": cell.seed,
+        "lr": cell.lr,
+        "dtype": cell.dtype,
+        "provider_requested": cell.provider,
+        "device": cell.device,
+        "threads": cell.threads,
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
+        "dirty": provenance.dirty(),
+        "code_hash": identity.code_hash,
+        "data_hash": identity.data_hash,
+        "when": now(),
+    }
+
+
+def _ordered(row: dict[str, Any]) -> dict[str, Any]:
+    return {column: row[column] for column in COLUMNS}
+
+
+def _plain(value: float) -> int | float:
+    """A Python number, also where a numpy or tensor scalar came in."""
+    return value if type(value) in (int, float) else float(value)

@@ -1,0 +1,127 @@
+"""Where a number comes from: versions, commit, machine, and the content of the code that made it."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@lru_cache(maxsize=1)
+def _versions() -> tuple[tuple[str, str], ...]:
+    found = {"python": platform.python_version()}
+    for package in ("torch", "numpy"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = ""
+    found["platform"] = f"{platform.system()} {platform.machine()}"
+    found["machine"] = machine()
+    return tuple(found.items())
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, torch and numpy ("" where absent), the platform, and the machine in words; imports none."""
+    return dict(_versions())
+
+
+@lru_cache(maxsize=1)
+def machine() -> str:
+    """The processor's model and number of cores, e.g. "AMD EPYC 7763, 2 cores"; no host name."""
+    model = platform.processor() or platform.machine()
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        model = found.group(1).strip() if found else model
+    except OSError:
+        pass
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{model}, {cores} core{'s' if cores != 1 else ''}"
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+@lru_cache(maxsize=8)
+def commit(root: Path = ROOT) -> str:
+    """The commit that is checked out, "" without git."""
+    return _git(root, "rev-parse", "HEAD") or ""
+
+
+@lru_cache(maxsize=8)
+def dirty(root: Path = ROOT) -> bool:
+    """Whether tracked files differ from the commit; True where git cannot say."""
+    status = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return status is None or bool(status)
+
+
+def code_hash(files: Iterable[tuple[str, Path]]) -> str:
+    """A hash over (relative name, content) of files; neither their order nor where they lie matters."""
+    digest = hashlib.sha256()
+    for name, path in sorted({(str(name), Path(path)) for name, path in files}):
+        content = Path(path).read_bytes()
+        digest.update(f"{name}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()[:16]
+
+
+def named(root: Path, files: Iterable[Path]) -> list[tuple[str, Path]]:
+    """Files with the names that `code_hash` takes: relative to `root`, or the bare name for a file outside it."""
+    root = Path(root).resolve()
+    paths = sorted(Path(file).resolve() for file in files)
+    return [(p.relative_to(root).as_posix() if p.is_relative_to(root) else p.name, p) for p in paths]
+
+
+def import_closure(root: Path, files: Iterable[Path]) -> set[Path]:
+    """`files` and every module below `root` that they import, transitively, read from their text without running it.
+
+    Packages on the way count by their __init__.py. Raises SyntaxError for a file that is not Python.
+    """
+    root = Path(root).resolve()
+    waiting = [Path(file).resolve() for file in files]
+    closure: set[Path] = set()
+    while waiting:
+        file = waiting.pop()
+        if file in closure:
+            continue
+        closure.add(file)
+        for name in _imported(root, file):
+            waiting += _module_files(root, name)
+    return closure
+
+
+def _imported(root: Path, file: Path) -> Iterator[str]:
+    """Dotted names that a file may import; of `from a import b` both a and a.b, since b may be a module."""
+    tree = ast.parse(file.read_bytes(), filename=str(file))
+    package = file.parent.relative_to(root).parts if file.is_relative_to(root) else ()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            yield origin
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+def _module_files(root: Path, name: str) -> list[Path]:
+    """The file of a module below `root`, and the __init__.py of every package above it; none for anything else."""
+    parts = [part for part in name.split(".") if part]
+    found: list[Path] = []
+    for depth in range(1, len(parts) + 1):
+        place = root.joinpath(*parts[:depth])
+        found += [path for path in (place / "__init__.py", place.with_suffix(".py")) if path.is_file()]
+    return found

@@ -1,0 +1,123 @@
+"""The one evaluation loop: long inputs are fed in pieces with the state carried, and every task marks the answers.
+
+A question is read once. Teacher forcing, the closed set of choices and generation all go on from the state after it,
+which the model's contract keeps untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from tasks.precision import precision
+from tasks.task import IGNORE, Answers, Exam, Measurement, Task
+
+Model = Callable[..., tuple[Tensor, Any]]
+
+PIECE = 1024  # tokens of each row fed at once
+
+
+def evaluate(
+    model: Model,
+    task: Task,
+    split: str = "test",
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    piece: int = PIECE,
+    progress: Callable[[dict], None] | None = None,
+) -> list[Measurement]:
+    """All measurements of a model on a task's exam: marked, averaged over exams by count, and finished by the task."""
+    measurements: list[Measurement] = []
+    with torch.no_grad(), precision(dtype, device):
+        for number, exam in enumerate(task.exams(split)):
+            measurements += task.mark(exam, answer(model, exam, device, piece))
+            if progress is not None:
+                progress({"exam": number + 1, "length": exam.batch.tokens.shape[1]})
+    return task.finish(average(measurements))
+
+
+def average(measurements: list[Measurement]) -> list[Measurement]:
+    """One measurement for each (metric, where), weighted by count, in order of first appearance."""
+    sums: dict[tuple, list] = {}
+    for m in measurements:
+        entry = sums.setdefault((m.metric, tuple(sorted(m.where.items()))), [m, 0.0, 0])
+        entry[1] += m.value * m.count
+        entry[2] += m.count
+    return [m._replace(value=total / count if count else 0.0, count=count) for m, total, count in sums.values()]
+
+
+def answer(model: Model, exam: Exam, device: str = "cpu", piece: int = PIECE) -> Answers:
+    """A model's answers to one exam."""
+    tokens, targets = exam.batch.tokens.to(device), exam.batch.targets.to(device)
+    if exam.prompt is None:
+        scored = [score(logits, part) for logits, part, _ in _pieces(model, tokens, targets, None, piece)]
+        log_probability, hit = (torch.cat(parts, 1).cpu() for parts in zip(*scored, strict=True))
+        return Answers(log_probability, hit)
+    scored, state, last = [], None, None
+    for logits, part, after in _pieces(model, tokens[:, : exam.prompt], targets[:, : exam.prompt], None, piece):
+        scored.append(score(logits, part))
+        last, state = logits[:, -1].float(), after
+    if tokens.shape[1] > exam.prompt:
+        for logits, part, _ in _pieces(model, tokens[:, exam.prompt :], targets[:, exam.prompt :], state, piece):
+            scored.append(score(logits, part))
+    log_probability, hit = (torch.cat(parts, 1).cpu() for parts in zip(*scored, strict=True))
+    choice = choose(model, state, last, exam.choices).cpu() if exam.choices else None
+    text = generate(model, state, last, exam.generate, exam.stop) if exam.generate else None
+    return Answers(log_probability, hit, choice, text)
+
+
+def _pieces(model: Model, tokens: Tensor, targets: Tensor, state: Any, piece: int):
+    for start in range(0, tokens.shape[1], piece):
+        logits, state = model(tokens[:, start : start + piece], state)
+        yield logits, targets[:, start : start + piece], state
+
+
+def score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability of each asked target and whether it is the most probable token; 0 and False elsewhere."""
+    asked = targets != IGNORE
+    chosen, wanted = logits[asked].float(), targets[asked]
+    log_probability = torch.zeros(targets.shape, device=logits.device)
+    hit = torch.zeros(targets.shape, dtype=torch.bool, device=logits.device)
+    log_probability[asked] = chosen.log_softmax(-1).gather(-1, wanted[:, None])[:, 0]
+    hit[asked] = chosen.argmax(-1) == wanted
+    return log_probability, hit
+
+
+def choose(model: Model, state: Any, last: Tensor, choices: tuple[tuple[int, ...], ...]) -> Tensor:
+    """Index [b] of the most probable choice after the question; `last` [b, vocab] are the logits at its end.
+
+    All choices go through the model at once, as rows that share the state; shorter ones are padded on the right,
+    where no score is read.
+    """
+    rows, count, longest = last.shape[0], len(choices), max(map(len, choices))
+    padded = torch.tensor([list(c) + [0] * (longest - len(c)) for c in choices], device=last.device)
+    real = torch.tensor([[i < len(c) for i in range(longest)] for c in choices], device=last.device)
+    logits = last[:, None].expand(-1, count, -1).reshape(rows * count, 1, -1)
+    if longest > 1:
+        spread = tree_map(lambda x: x.repeat_interleave(count, 0) if isinstance(x, Tensor) else x, state)
+        rest, _ = model(padded[:, :-1].repeat(rows, 1), spread)
+        logits = torch.cat([logits, rest.float()], 1)
+    scores = logits.log_softmax(-1).gather(-1, padded.repeat(rows, 1)[..., None])[..., 0]
+    return (scores * real.repeat(rows, 1)).sum(-1).view(rows, count).argmax(-1)
+
+
+def generate(model: Model, state: Any, last: Tensor, longest: int, stop: int | None) -> tuple[tuple[int, ...], ...]:
+    """Greedy continuations of at most `longest` tokens a row, each ended before its first `stop`."""
+    new: list[Tensor] = []
+    running = torch.ones(last.shape[0], dtype=torch.bool, device=last.device)
+    for _ in range(longest):
+        token = last.argmax(-1)
+        new.append(token)
+        if stop is not None:
+            running &= token != stop
+        if not running.any() or len(new) == longest:
+            break
+        logits, state = model(token[:, None], state)
+        last = logits[:, -1].float()
+    rows = torch.stack(new, 1).tolist()
+    return tuple(tuple(row[: row.index(stop)] if stop in row else row) for row in rows)

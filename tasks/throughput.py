@@ -1,0 +1,144 @@
+"""How fast a model is and what it holds: training, prefill and decoding against context length.
+
+Every figure is a median over repeats after a warm-up, with its 10 % and 90 % quantiles as metrics of their own. Where
+the processor was busy with something else the repeats are taken again.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tasks.precision import precision
+from tasks.task import Measurement
+
+BUSY = 0.75  # least share of the wall time that our own thread must have computed, or the repeats are taken again
+TRIES = 3
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """The settings of a timing: context lengths, rows of a training batch, repeats, and tokens decoded at each length."""
+
+    lengths: tuple[int, ...] = (256, 1024, 4096)
+    batch_tokens: int = 4096
+    repeats: int = 5
+    decode: int = 16
+
+    def __post_init__(self):
+        if not self.lengths or min(self.lengths) < 1:
+            raise ValueError(f"throughput.lengths must be positive context lengths, not {self.lengths}.")
+        if min(self.repeats, self.decode, self.batch_tokens) < 1:
+            raise ValueError("throughput.repeats, decode and batch_tokens must each be at least 1.")
+
+
+def measure(
+    model: nn.Module,
+    settings: Throughput,
+    state_bytes: Callable[[Any], int],
+    *,
+    dtype: str,
+    device: str,
+    vocab: int = 256,
+) -> Iterator[Measurement]:
+    """Yield the measurements of one model: speed, memory and state at each context length; `count` is the repeats."""
+    model.to(device)
+    before = os.getloadavg()[0]
+    for length in settings.lengths:
+        rows = max(1, settings.batch_tokens // length)
+        tokens = torch.randint(vocab, (rows, length), generator=torch.Generator().manual_seed(0)).to(device)
+        where = {"length": length}
+        with precision(dtype, device):
+            peak: list[int] = []
+            times = _timed(lambda: _train_step(model, tokens), settings.repeats, device, peak)  # noqa: B023
+            yield from _rate("training_tokens_per_second", tokens.numel(), times, where)
+            yield Measurement("peak_memory_bytes", float(statistics.median(peak)), len(peak), where)
+            with torch.no_grad():
+                times = _timed(lambda: model(tokens), settings.repeats, device)  # noqa: B023
+                yield from _rate("prefill_tokens_per_second", tokens.numel(), times, where)
+                _, state = model(tokens[:1])
+                times = _timed(lambda: _decode(model, tokens[:1], state, settings.decode), settings.repeats, device)  # noqa: B023
+            yield from _spread("decoding_milliseconds_per_token", [1e3 * t / settings.decode for t in times], where)
+            yield Measurement("state_bytes", float(state_bytes(state)), 1, where)
+    yield Measurement("machine_load", before, 1, {"when": "before"})
+    yield Measurement("machine_load", os.getloadavg()[0], 1, {"when": "after"})
+
+
+def _train_step(model: nn.Module, tokens: Tensor) -> None:
+    model.zero_grad(set_to_none=True)
+    logits, _ = model(tokens[:, :-1] if tokens.shape[1] > 1 else tokens)
+    F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, -logits.shape[1] :].flatten()).backward()
+
+
+def _decode(model: nn.Module, tokens: Tensor, state: Any, count: int) -> None:
+    for step in range(count):
+        _, state = model(tokens[:, step % tokens.shape[1]][:, None], state)
+
+
+def _timed(action: Callable[[], Any], repeats: int, device: str, peak: list[int] | None = None) -> list[float]:
+    """Wall seconds of each repeat after one warm-up; the repeats are taken again while the machine was busy elsewhere."""
+    action()
+    for _ in range(TRIES):
+        times, computed = [], 0.0
+        if peak is not None:
+            peak.clear()
+        for _ in range(repeats):
+            start = _reset_peak(device)
+            wall, own = time.perf_counter(), time.process_time()
+            action()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - wall)
+            computed += time.process_time() - own
+            if peak is not None:
+                peak.append(_peak(device) - start)
+        if device != "cpu" or computed >= BUSY * sum(times):
+            break
+    return times
+
+
+def _rate(metric: str, tokens: int, times: list[float], where: dict) -> Iterator[Measurement]:
+    yield from _spread(metric, [tokens / t for t in times], where)
+
+
+def _spread(metric: str, values: list[float], where: dict) -> Iterator[Measurement]:
+    ordered = sorted(values)
+    yield Measurement(metric, statistics.median(ordered), len(ordered), where)
+    for name, share in (("10", 0.1), ("90", 0.9)):
+        yield Measurement(f"{metric}_quantile_{name}", ordered[round(share * (len(ordered) - 1))], len(ordered), where)
+
+
+def _reset_peak(device: str) -> int:
+    """Start a new peak and return the memory held now."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    reset = Path("/proc/self/clear_refs")
+    if reset.exists():
+        reset.write_text("5")  # Linux: sets the resident high-water mark back to what is held now
+        return _status("VmRSS")
+    return _peak(device)
+
+
+def _peak(device: str) -> int:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    if Path("/proc/self/status").exists():
+        return _status("VmHWM")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))

@@ -1,0 +1,95 @@
+"""The one training loop: any callable with the model's contract, on any task."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tasks.precision import precision
+from tasks.task import IGNORE, Task
+
+WARM_UP = 0.1  # share of the steps over which the learning rate rises
+LAST_RATE = 0.1  # share of the peak that the cosine ends at
+CLIP = 1.0
+WEIGHT_DECAY = 0.1
+BETAS = (0.9, 0.95)
+
+
+class Training(NamedTuple):
+    """What a training run left besides the trained model."""
+
+    losses: list[float]  # mean loss of each step, nats per asked token
+    tokens: int
+    seconds: float
+
+
+Progress = Callable[[dict], None]
+
+
+def schedule(step: int, steps: int) -> float:
+    """Share of the peak learning rate at `step`: linear warm-up, then a cosine down to LAST_RATE."""
+    warm = max(1, round(WARM_UP * steps))
+    if step < warm:
+        return (step + 1) / warm
+    done = (step - warm) / max(1, steps - warm)
+    return LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def optimiser(model: nn.Module, lr: float) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only: norms, biases, gates' constants and single vectors are left alone."""
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    vectors = [p for p in model.parameters() if p.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=BETAS)
+
+
+def train(
+    model: nn.Module,
+    task: Task,
+    *,
+    steps: int,
+    batch_tokens: int,
+    lr: float,
+    seed: int = 0,
+    dtype: str = "float32",
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Training:
+    """Train `model` on `task` for `steps` steps of about `batch_tokens` tokens; data order depends on `seed` alone.
+
+    Loss is the mean over asked targets. `progress` is told step, steps, loss and tokens_per_second about twice a
+    second. Raises FloatingPointError when the loss is no longer finite.
+    """
+    model.to(device).train()
+    adam = optimiser(model, lr)
+    losses: list[float] = []
+    tokens, begun, told = 0, time.perf_counter(), 0.0
+    for step in range(steps):
+        batch = task.training(seed, step, step / steps, batch_tokens)
+        for group in adam.param_groups:
+            group["lr"] = lr * schedule(step, steps)
+        with precision(dtype, device):
+            logits, _ = model(batch.tokens.to(device))
+            asked = batch.targets != IGNORE
+            loss = F.cross_entropy(logits[asked].float(), batch.targets[asked].to(device))
+            adam.zero_grad(set_to_none=True)
+            loss.backward()
+        value = loss.item()
+        if not math.isfinite(value):
+            raise FloatingPointError(f"diverged: the loss is {value} at step {step} of {steps}")
+        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        adam.step()
+        losses.append(value)
+        tokens += batch.tokens.numel()
+        now = time.perf_counter()
+        if progress is not None and (now - told > 0.5 or step == steps - 1):
+            told = now
+            speed = tokens / (now - begun)
+            progress({"step": step + 1, "steps": steps, "loss": value, "tokens_per_second": speed})
+    return Training(losses, tokens, time.perf_counter() - begun)

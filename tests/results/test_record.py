@@ -1,0 +1,177 @@
+"""Rows and the file that holds them: strict columns, one append per cell, torn ends, keys."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fake_measure import cell, identify
+
+from results import record
+
+
+def made(name="model", value=0.5, **settings):
+    one = cell(name, **settings)
+    measured = record.Measured(
+        10, 20, "trained", "chunked", [(None, "accuracy", value, 4, {"length": n}) for n in (1, 2, 3)]
+    )
+    return record.rows(one, identify(one), measured)
+
+
+def test_rows_have_exactly_the_columns_and_come_back_equal(tmp_path):
+    path = tmp_path / "new" / "rows.jsonl"
+    path.parent.mkdir()
+    rows = made()
+    record.append(path, rows)
+    assert record.read(path) == rows
+    assert list(rows[0]) == list(record.COLUMNS) and list(record.frame(path).columns) == list(record.COLUMNS)
+    assert rows[0]["settings"] == {"model": {}, "task": {"length": 64}} and rows[0]["provider"] == "chunked"
+    assert (tmp_path / "new" / ".locks" / ".gitignore").read_text() == "*\n"
+
+
+def test_floors_carry_their_own_names_and_family():
+    floors = dataclasses.replace(cell(""), kind="floors")
+    measured = record.Measured(measurements=[("majority", "accuracy", 0.1, 5, {})])
+    (row,) = record.rows(floors, identify(floors), measured)
+    assert (row["model"], row["family"], row["parameters"]) == ("majority", "floor", None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"extra": 1}, {"value": float("nan")}, {"value": None}, {"status": "done"}, {"where": 3}, {"model": [1]},
+        {"metric": ""}, {"status": "failed"}, {"schema": 0}, {"lr": float("inf")}, {"value": "0.5"}, {"value": True},
+    ],
+)  # fmt: skip
+def test_a_malformed_row_is_refused_and_nothing_is_written(tmp_path, change):
+    path = tmp_path / "rows.jsonl"
+    good, *_ = made()
+    with pytest.raises(ValueError, match="row|Column"):
+        record.append(path, [good, {**good, **change}])
+    with pytest.raises(ValueError):
+        record.append(path, [{name: good[name] for name in reversed(record.COLUMNS)}])
+    assert not path.exists() or path.read_text() == ""
+
+
+@pytest.mark.parametrize("tail", [b'{"schema": 1, "compar', b"not json at all\n", b"17\n"])
+def test_a_torn_last_line_is_passed_over_and_cut_before_the_next_append(tmp_path, tail):
+    path = tmp_path / "rows.jsonl"
+    record.append(path, made("first"))
+    with open(path, "ab") as file:
+        file.write(tail)
+    assert [row["model"] for row in record.read(path)] == ["first"] * 3
+    record.append(path, made("second"))
+    assert [row["model"] for row in record.read(path)] == ["first"] * 3 + ["second"] * 3
+    assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_half_a_cell_left_by_a_death_while_writing_is_no_cell(tmp_path, monkeypatch):
+    path = tmp_path / "rows.jsonl"
+    record.append(path, made("first"))
+    whole = path.read_bytes()
+    monkeypatch.setattr(record.os, "fsync", _die_at_second_call())
+    with pytest.raises(KeyboardInterrupt):
+        record.append(path, made("second"))
+    monkeypatch.undo()
+    content = path.read_bytes()
+    cut = content.rfind(b"\n", 0, len(content) - 1) + 1  # whole lines, but one row short
+    assert cut > len(whole)
+    os.truncate(path, cut)
+    assert {row["model"] for row in record.read(path)} == {"first"}
+    record.append(path, made("third"))
+    assert [row["model"] for row in record.read(path)] == ["first"] * 3 + ["third"] * 3
+
+
+def _die_at_second_call():
+    calls = []
+
+    def fsync(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    return fsync
+
+
+def test_a_full_disk_is_a_clear_error_and_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "rows.jsonl"
+    record.append(path, made("first"))
+    before = path.read_bytes()
+    calls = []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(record.os, "fsync", full)
+    with pytest.raises(record.RecordError, match="No space left on device"):
+        record.append(path, made("second"))
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    record.append(path, made("third"))
+    assert {row["model"] for row in record.read(path)} == {"first", "third"}
+
+
+def test_corruption_elsewhere_names_file_and_line(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    record.append(path, made())
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], "{broken", lines[2]]) + "\n")
+    with pytest.raises(record.RecordError, match=r"rows\.jsonl, line 2"):
+        record.read(path)
+
+
+def _append_many(path: str, name: str) -> None:
+    for _ in range(10):
+        record.append(Path(path), made(name))
+
+
+def test_two_processes_appending_at_once_never_mix_lines(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_append_many, args=(str(path), name)) for name in ("a", "b")]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    models = [row["model"] for row in record.read(path)]
+    assert len(models) == 60
+    assert all(len(set(models[i : i + 3])) == 1 for i in range(0, 60, 3))  # a cell's rows stay together
+
+
+def test_the_last_attempt_that_measured_something_counts():
+    early, late = made("m", 0.1), made("m", 0.2)
+    failed = record.failure(cell("m"), identify(cell("m")), "out of memory")
+    for order in ([*early, *late, *failed], [*failed, *late, *early]):
+        assert [row["value"] for row in record.attempts(order)] == [0.2] * 3
+    assert record.statuses(early + failed) == {early[0]["cell"]: "ok"}
+    assert record.attempts(failed) == failed
+
+
+def test_key_changes_with_what_decides_the_numbers_and_nothing_else():
+    base = cell("m", rate=1)
+    same = dataclasses.replace(base, settings=dict(base.settings), model_files=("/somewhere/mine.py",), threads=7)
+    assert record.key(base, "d", "c") == record.key(same, "d", "c")
+    assert record.key(base, "d", "c") == record.key(base, "d", "c", machine="another", threads=9)
+    reordered = dataclasses.replace(base, size={"heads": 4, "depth": 2, "width": 64})
+    assert record.key(reordered, "d", "c") == record.key(base, "d", "c")
+    different = {
+        "comparison": "x", "kind": "floors", "model": "n", "settings": {"rate": 2}, "task": "t", "lr": 0.1, "seed": 1,
+        "task_settings": {}, "size": {}, "budget": {}, "dtype": "bfloat16", "provider": "chunked",
+    }  # fmt: skip
+    keys = {record.key(dataclasses.replace(base, **{name: value}), "d", "c") for name, value in different.items()}
+    keys |= {record.key(base, "e", "c"), record.key(base, "d", "x"), record.key(base, "d", "c", "cuda:H100")}
+    assert len(keys | {record.key(base, "d", "c")}) == len(different) + 4
+    timing = dataclasses.replace(base, kind="timing")
+    assert len({record.key(timing), record.key(timing, machine="x"), record.key(timing, threads=2)}) == 3
+    assert record.key(cell("fixed"), "d", "c") == "KEY"

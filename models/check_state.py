@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import random
+from collections.abc import Iterable
+from typing import Any
 
+import safetensors.torch
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from models.check_subject import Finding, Subject, cut, difference, feed
+from models.language_model import state_bytes
 
 SPLIT = 1e-4  # float32, relative: the contract's bound for a text in pieces
-SAME = 1e-6  # relative: nothing but the last bit may differ
 STATE_GRADIENT = 1e-3  # float32, relative
 LONG = 4096
 
@@ -45,11 +49,11 @@ def split_random(subject: Subject) -> Finding:
     return _split(subject, random.Random(0).sample(range(1, subject.length), 12))
 
 
-def _split(subject: Subject, cuts) -> Finding:
+def _split(subject: Subject, cuts: Iterable[int]) -> Finding:
     return _compare(subject, subject.text, cuts, subject.logits)
 
 
-def _compare(subject: Subject, tokens: Tensor, cuts, whole: Tensor) -> Finding:
+def _compare(subject: Subject, tokens: Tensor, cuts: Iterable[int], whole: Tensor) -> Finding:
     pieces = len(cut(tokens, cuts))
     error = difference(feed(subject.model, tokens, cuts)[0], whole)
     return error < SPLIT, error, f"{tokens.shape[1]} tokens in {pieces} pieces against the whole, below {SPLIT:g}"
@@ -70,18 +74,114 @@ def untouched(subject: Subject) -> Finding:
     model, text = subject.model, subject.text
     start = max(subject.period, 5) + 3
     _, state = feed(model, text[:, :start], [start - 3])
-    copy = _copied(state)
-    first, _ = feed(model, text[:, start:], [start + 1])
+    kept = _copied(state)
     for piece in (text[:, start : start + 1], text.flip(1)[:, : start + 5], text[:, start:]):
-        first, _ = feed(model, piece, [], copy_of(copy))
-        again, after = feed(model, piece, [], state)
-        feed(model, piece.flip(0), [], after)  # whoever goes on from the result must not reach back either
-        third, _ = feed(model, piece, [], state)
-        if not (torch.equal(first, again) and torch.equal(again, third)):
-            error = max(difference(again, first), difference(third, first))
-            return False, error, "the logits from a state differ when it is used again"
+        expected, _ = feed(model, piece, state=_copied(kept))
+        for _ in range(2):
+            logits, after = feed(model, piece, state=state)
+            if not torch.equal(logits, expected):
+                return False, difference(logits, expected), "a state that was used before gives other logits"
+            feed(model, piece.flip(0), state=after)  # whoever goes on from the result must not reach back either
     if getattr(subject.mixer, "fixed_state", False):
-        pairs = zip(tree_leaves(state), tree_leaves(copy), strict=True)
-        if not all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in pairs):
-            return False, "modified", "numbers of the state passed in were changed in place"
-    return True, 0.0, "three continuations from one state, each used three times"
+        for leaf, copy in zip(tree_leaves(state), tree_leaves(kept), strict=True):
+            if not (torch.equal(leaf, copy) if isinstance(leaf, Tensor) else leaf == copy):
+                return False, "modified", "numbers of a state passed in were changed in place"
+    return True, 0.0, "one state under three continuations, each fed twice, against copies of it"
+
+
+def _copied(state: Any) -> Any:
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, state)
+
+
+def batch_first(subject: Subject) -> Finding:
+    """A state is a tree of batch-first tensors and plain integers: its rows can be chosen and repeated."""
+    model, text = subject.model, subject.text
+    start = subject.period + 3
+    _, state = feed(model, text[:, :start])
+    for leaf in tree_leaves(state):
+        if isinstance(leaf, Tensor):
+            if leaf.dim() == 0 or leaf.shape[0] != len(text):
+                return False, str(tuple(leaf.shape)), f"a tensor of the state of {len(text)} rows is not batch-first"
+        elif leaf is not None and type(leaf) is not int:
+            return False, type(leaf).__name__, "the state holds something that is neither a tensor nor a plain integer"
+    rows = torch.tensor([1, 0, 1])
+    chosen = tree_map(lambda leaf: leaf[rows] if isinstance(leaf, Tensor) else leaf, state)
+    error = difference(
+        feed(model, text[rows, start:], state=chosen)[0], feed(model, text[:, start:], state=state)[0][rows]
+    )
+    return error < SPLIT, error, f"rows 1, 0, 1 of a state of two rows, below {SPLIT:g}"
+
+
+def bounded(subject: Subject) -> Finding:
+    """The largest state over one period does not grow with the context, where the class says `fixed_state = True`."""
+    claim = getattr(subject.mixer, "fixed_state", None)
+    if not isinstance(claim, bool):
+        return False, "unsaid", "the class must say fixed_state = True or fixed_state = False"
+    period = max(subject.period, 16)
+    later = (64 if subject.thorough else 8) * period
+    tokens = subject.tokens(1, later + period)
+    early, late = (_largest(subject.model, tokens, place, period) for place in (2 * period, later))
+    figure = f"{late - early:+d} bytes"
+    if claim:
+        detail = (
+            f"largest over {period} tokens: {early:,} bytes from token {2 * period:,}, {late:,} from token {later:,}"
+        )
+        return late <= early, figure, detail
+    return (
+        True,
+        figure,
+        f"declared as growing: {early:,} bytes from token {2 * period:,}, {late:,} from token {later:,}",
+    )
+
+
+def _largest(model: nn.Module, tokens: Tensor, start: int, period: int) -> int:
+    """Most bytes of a state from `start`, which is reached in one piece, over one period of single tokens."""
+    _, state = feed(model, tokens[:, :start])
+    most = state_bytes(state)
+    for place in range(start, start + period):
+        _, state = feed(model, tokens[:, place : place + 1], state=state)
+        most = max(most, state_bytes(state))
+    return most
+
+
+def carries_gradient(subject: Subject) -> Finding:
+    """A state is not detached: parameters get the same gradient from a text in pieces as from the whole."""
+    parameters = dict(subject.model.named_parameters())
+    place = subject.period // 2 + 5
+    cuts = [place, place + 1, place + 38, subject.length - 7]
+    whole = _gradients(subject, parameters, [])
+    pieces = _gradients(subject, parameters, cuts)
+    # The floor keeps a gradient that is rounding noise from being compared with itself.
+    floor = 1e-3 * torch.stack([g.norm() for g in whole]).norm().item()
+    errors = [((a - b).norm() / (b.norm() + floor)).item() for a, b in zip(pieces, whole, strict=True)]
+    error, name = max(zip(errors, parameters, strict=True))
+    detail = f"largest for {name}, {len(cuts) + 1} pieces against the whole, below {STATE_GRADIENT:g}"
+    return all(e < STATE_GRADIENT for e in errors), error, detail
+
+
+def _gradients(subject: Subject, parameters: dict[str, nn.Parameter], cuts: Iterable[int]) -> list[Tensor]:
+    """Gradients of a fixed random sum of the last logits, which only the state ties to the earlier pieces."""
+    state = None
+    for piece in cut(subject.text, cuts):
+        logits, state = subject.model(piece, state)
+    weights = torch.randn(logits.shape[2], generator=torch.Generator().manual_seed(0))
+    value = (logits[:, -1].float() * weights).sum()
+    grads = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters.values(), grads, strict=True)]
+
+
+def round_trip(subject: Subject) -> Finding:
+    """Parameters through safetensors and a state through torch.save come back with bitwise equal logits."""
+    model, text = subject.model, subject.text
+    start = subject.period + 3
+    other = subject.build(seed=1)
+    other.load_state_dict(safetensors.torch.load(safetensors.torch.save(model.state_dict())))
+    _, state = feed(model, text[:, :start])
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    loaded = torch.load(buffer, weights_only=True)
+    expected = feed(model, text[:, start:], state=state)[0]
+    error = difference(feed(other, text[:, start:], state=loaded)[0], expected)
+    size = len(buffer.getvalue())
+    return error == 0.0, error, f"a new model and a state of {size:,} bytes on disk, bitwise"

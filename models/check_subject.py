@@ -1,4 +1,4 @@
-"""What the conformance kit examines: one registered model at one size, the texts it reads, and how far two answers differ."""
+"""What the conformance kit examines: one registered model at one size, its texts, and how far two answers differ."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LEAST = 64  # the fast forms cut texts into chunks of up to this many tokens, wh
 
 @dataclass
 class Subject:
-    """A registered model under examination. What it builds, it builds from a fixed seed; its texts are random tokens."""
+    """A registered model under examination; parameters and texts come from fixed seeds."""
 
     name: str
     size: Size

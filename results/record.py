@@ -71,11 +71,13 @@ def read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     intent = _intent(path)
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"{path} could not be read: {error.strerror}.") from error
     if intent and len(data) < intent[0] + intent[1]:
         data = data[: intent[0]]
-    lines = data.split(b"\n")
-    lines = lines[:-1]  # what follows the last newline is nothing, or torn
+    lines = data.split(b"\n")[:-1]  # what follows the last newline is nothing, or torn
     rows = []
     for number, line in enumerate(lines, 1):
         row = _parse(line)

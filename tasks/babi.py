@@ -12,10 +12,8 @@ A new task is a subclass of `EventTask` (or of `BabiTask`, if no events are told
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from bisect import bisect
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import accumulate
 from random import Random
 from typing import Any, NamedTuple
 
@@ -35,7 +33,7 @@ QUESTIONS_PER_STORY = 5
 
 
 class World(NamedTuple):
-    """Who and what a story may name."""
+    """Who and what a story may name; the order of actors and things is the order in which gifts are tried."""
 
     actors: tuple[str, ...]
     rooms: tuple[str, ...] = ROOMS
@@ -75,10 +73,9 @@ def pick(random: Random, options: Sequence[Any]) -> Any:
 class Scene:
     """The hidden state: everybody and everything starts in a random room, and nobody is told where."""
 
-    def __init__(self, world: World, kinds: dict[str, float], random: Random) -> None:
+    def __init__(self, world: World, kinds: tuple[str, ...], random: Random) -> None:
         self.world = world
         self.random = random
-        self.bounds = tuple(accumulate(kinds.values()))
         self.acts = tuple(getattr(self, kind) for kind in kinds)
         self.room = {name: pick(random, world.rooms) for name in world.actors}
         self.place = {name: pick(random, world.rooms) for name in world.things}  # a room, or the actor who holds it
@@ -88,7 +85,7 @@ class Scene:
         random = self.random
         while True:
             actor = pick(random, self.world.actors)
-            event = self.acts[bisect(self.bounds, random.random() * self.bounds[-1])](actor)
+            event = pick(random, self.acts)(actor)
             if event is not None:
                 return event
 
@@ -113,14 +110,14 @@ class Scene:
         self.place[thing] = self.room[actor]
         return Event("drop", actor, thing)
 
-    def give(self, actor: str) -> Event | None:
-        company = [other for other, room in self.room.items() if room == self.room[actor] and other != actor]
-        thing = self._one_at(actor) if company else None
-        if thing is None:
-            return None
-        recipient = pick(self.random, company)
-        self.place[thing] = recipient
-        return Event("give", actor, thing, recipient=recipient)
+    def give(self, _: str) -> Event | None:
+        """Whoever was drawn, the first thing that can change hands does, to the first who is near, as in the data."""
+        for thing, giver in self.place.items():
+            for other in self.world.actors if giver in self.room else ():
+                if other != giver and self.room[other] == self.room[giver]:
+                    self.place[thing] = other
+                    return Event("give", giver, thing, recipient=other)
+        return None
 
     def _one_at(self, place: str) -> str | None:
         things = [thing for thing, where in self.place.items() if where == place]
@@ -178,24 +175,24 @@ class EventTask(BabiTask):
     """A task over told events: two events, then a question if one of the last five facts triggers one."""
 
     def __init__(
-        self, name: str, world: World, kinds: dict[str, float], labels: tuple[str, ...], there: float = 1.0
+        self, name: str, world: World, kinds: tuple[str, ...], labels: tuple[str, ...], there: float = 1.0
     ) -> None:
         self.name = name
         self.world = world
-        self.kinds = kinds
+        self.kinds = kinds  # drawn uniformly
         self.labels = labels
         self.there = {"get": there, "drop": 0.2}  # share of sentences that end in "there"
 
     @abstractmethod
-    def supports(self, told: Chronicle, index: int) -> tuple[int, ...]:
-        """The facts that answer the question triggered by fact `index`; empty if it triggers none."""
+    def supports(self, told: Chronicle, index: int) -> list[tuple[int, ...]]:
+        """For each question that fact `index` triggers, the facts that answer it; as often as it is to be drawn."""
 
     @abstractmethod
     def phrase(self, told: Chronicle, supports: tuple[int, ...], random: Random) -> tuple[str, str]:
         """Question and answer for the facts that `supports` found."""
 
-    def candidates(self, told: Chronicle) -> list[tuple[int, ...]]:
-        """The supports of every question that the recent facts trigger, oldest trigger first."""
+    def candidates(self, told: Chronicle) -> list[list[tuple[int, ...]]]:
+        """The supports of the questions that each recent fact triggers, oldest trigger first."""
         count = len(told.events)
         found = (self.supports(told, index) for index in range(max(0, count - RECENT), count))
         return [supports for supports in found if supports]
@@ -209,7 +206,7 @@ class EventTask(BabiTask):
                 facts.append(self.sentence(event, random))
             candidates = self.candidates(told)
             if candidates:
-                supports = pick(random, candidates)
+                supports = pick(random, pick(random, candidates))
                 yield Item(tuple(facts), *self.phrase(told, supports, random), supports)
                 asked += 1
 
@@ -238,9 +235,9 @@ class WhereIsActor(EventTask):
 
     forms = ("Where is {actor}? ",)
 
-    def supports(self, told: Chronicle, index: int) -> tuple[int, ...]:
+    def supports(self, told: Chronicle, index: int) -> list[tuple[int, ...]]:
         event = told.events[index]
-        return (told.moves[event.actor][-1],) if event.kind == "move" else ()
+        return [(told.moves[event.actor][-1],)] if event.kind == "move" else []
 
     def phrase(self, told: Chronicle, supports: tuple[int, ...], random: Random) -> tuple[str, str]:
         event = told.events[supports[0]]
@@ -252,13 +249,13 @@ class WhereIsObject(EventTask):
 
     forms = ("Where is the {thing}? ",)
 
-    def supports(self, told: Chronicle, index: int) -> tuple[int, ...]:
+    def supports(self, told: Chronicle, index: int) -> list[tuple[int, ...]]:
         event = told.events[index]
         if event.kind == "move" or told.touched[event.thing] != index:
-            return ()
+            return []
         first, last = (index, len(told.events)) if event.kind == "get" else (-1, index)
         moves = told.moves_between(event.actor, first, last)
-        return (index, moves[-1]) if moves else ()
+        return [(index, moves[-1])] if moves else []
 
     def phrase(self, told: Chronicle, supports: tuple[int, ...], random: Random) -> tuple[str, str]:
         touch, move = (told.events[index] for index in supports)
@@ -266,18 +263,23 @@ class WhereIsObject(EventTask):
 
 
 class WhereWasObject(EventTask):
-    """qa3: where was an object before the last room that it was carried to; three supporting facts."""
+    """qa3: where was an object before a room that its latest carrier took it to; three supporting facts.
+
+    A visit of the carrying is drawn, and its room's last visit is asked for; the answer is the visit before that one.
+    """
 
     fewest = 4
     forms = ("Where was the {thing} before the {room}? ",)
 
-    def supports(self, told: Chronicle, index: int) -> tuple[int, ...]:
+    def supports(self, told: Chronicle, index: int) -> list[tuple[int, ...]]:
         event = told.events[index]
         if event.kind == "move" or told.touched[event.thing] != index:
-            return ()
+            return []
         first, last = (index, len(told.events)) if event.kind == "get" else (told.taken[event.thing], index)
         moves = told.moves_between(event.actor, first, last)
-        return (index, moves[-1], moves[-2]) if len(moves) >= 2 else ()
+        rooms = [told.events[move].room for move in moves]
+        latest = {room: place for place, room in enumerate(rooms)}
+        return [(index, moves[latest[room]], moves[latest[room] - 1]) for room in rooms if latest[room] > 0]
 
     def phrase(self, told: Chronicle, supports: tuple[int, ...], random: Random) -> tuple[str, str]:
         touch, asked, before = (told.events[index] for index in supports)
@@ -296,9 +298,9 @@ class WhoGaveWhat(EventTask):
     )
     asked = (("thing", forms[:1]), ("actor", forms[1:3]), ("recipient", forms[3:]))
 
-    def supports(self, told: Chronicle, index: int) -> tuple[int, ...]:
+    def supports(self, told: Chronicle, index: int) -> list[tuple[int, ...]]:
         event = told.events[index]
-        return (index,) if event.kind == "give" and told.given[event.thing] == index else ()
+        return [(index,)] if event.kind == "give" and told.given[event.thing] == index else []
 
     def phrase(self, told: Chronicle, supports: tuple[int, ...], random: Random) -> tuple[str, str]:
         event = told.events[supports[0]]._asdict()
@@ -337,15 +339,15 @@ class Relations(BabiTask):
 
 
 _WORLD = World(("Daniel", "John", "Mary", "Sandra"))
-_GIVERS = World(("Bill", "Fred", "Jeff", "Mary"))
-_CARRY = {"move": 1.0, "get": 1.0, "drop": 1.0}
+_GIVERS = World(("Mary", "Fred", "Bill", "Jeff"))
+_CARRY = ("move", "get", "drop")
 TASKS: dict[str, BabiTask] = {
     task.name: task
     for task in (
-        WhereIsActor("qa1", _WORLD, {"move": 1.0}, ROOMS),
+        WhereIsActor("qa1", _WORLD, ("move",), ROOMS),
         WhereIsObject("qa2", _WORLD, _CARRY, ROOMS),
         WhereWasObject("qa3", _WORLD, _CARRY, ROOMS, there=0.2),
         Relations(),
-        WhoGaveWhat("qa5", _GIVERS, _CARRY | {"give": 3.5}, _GIVERS.actors + OBJECTS),
+        WhoGaveWhat("qa5", _GIVERS, (*_CARRY, "give"), _GIVERS.actors + OBJECTS),
     )
 }

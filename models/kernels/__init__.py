@@ -17,6 +17,10 @@ PROVIDERS = ("recurrence", "chunked", "triton", "fla", "mamba-ssm", "causal-conv
 OPERATIONS: dict[str, dict[str, str]] = {
     "selective": {"recurrence": "models.recurrence:selective", "chunked": "models.kernels.selective_scan:streamed"},
     "scan": {"recurrence": "models.recurrence:recurrence", "chunked": "models.kernels.scan:chunked"},
+    "test-time training": {
+        "recurrence": "models.test_time_training:recurrence",
+        "chunked": "models.kernels.test_time_training:chunked",
+    },
 }
 
 _watchers: list[set[str]] = []

@@ -50,7 +50,8 @@ def chunked(
         if rate is not None and not compare:
             v = v * rate[..., None]  # without a comparison the rate is only a scale of what is written
             rate = None
-        form = _per_channel if per_channel else _per_head
+        shared = q.shape[2] == k.shape[2] == 1 < v.shape[2] and log_forget is not None and not (compare or per_channel)
+        form = _shared_keys if shared else _per_channel if per_channel else _per_head
         y, state = form(q, k, v, log_forget, rate, compare, state)
     return y.to(dtype), state
 
@@ -98,6 +99,31 @@ def _per_head(q, k, v, log_forget, rate, compare, state) -> tuple[Tensor, Tensor
         starts, state = _carry(writes, keep, state)
         y = scores @ v + from_state @ starts
     return _joined(y, time), state
+
+
+def _shared_keys(q, k, v, log_forget, rate, compare, state) -> tuple[Tensor, Tensor]:
+    """One query and key for all heads (Mamba-2): their products are taken once, the heads' values side by side.
+
+    Decays stand on the side of the values, so that nothing as wide as the keys is built for each head.
+    """
+    time, heads = q.shape[1], v.shape[2]
+    size = min(CHUNK, time)
+    q, k = (_cut(x, size)[:, 0] for x in (q, k))  # [b, n, size, k]
+    v, c = _cut(v, size), _cut(log_forget, size).cumsum(-1)  # [b, h, n, size, v], [b, h, n, size]
+    lower = torch.ones(size, size, dtype=torch.bool, device=q.device).tril()
+    ratio = (c[..., :, None] - c[..., None, :]).masked_fill(~lower, float("-inf")).exp()
+    inside = ((q @ k.mT)[:, None] * ratio) @ v
+
+    weighted = v * (c[..., -1:] - c).exp()[..., None]
+    writes = (k.mT @ _beside(weighted)).unflatten(-1, (heads, -1)).permute(0, 3, 1, 2, 4)
+    starts, state = _carry(writes, c[..., -1, None, None].exp(), state)
+    known = (q @ _beside(starts)).unflatten(-1, (heads, -1)).permute(0, 3, 1, 2, 4)
+    return _joined(torch.addcmul(inside, known, c.exp()[..., None]), time), state
+
+
+def _beside(x: Tensor) -> Tensor:
+    """[b, h, n, r, v] -> [b, n, r, h * v]."""
+    return x.permute(0, 2, 3, 1, 4).flatten(3)
 
 
 def _carry(writes: Tensor, keep: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:

@@ -64,49 +64,47 @@ class _Scan(torch.autograd.Function):
     def forward(ctx: Any, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor):
         length, count = u.shape[0], u.shape[2]
         whole = _decay(delta.sum(0), A)
-        if count == 1:
-            h = state[:, None].clone()
-        else:
-            h = u.new_zeros(*u.shape[1:], A.shape[1])
+        decays = [_decay(delta[i], A) for i in range(length)]
+        h = state[:, None].clone() if count == 1 else u.new_zeros(*u.shape[1:], A.shape[1])
+        if count > 1:
             for i in range(length):
-                h.mul_(_decay(delta[i], A)).addcmul_(u[i, ..., None], B[i, :, :, None])
+                h.mul_(decays[i]).addcmul_(u[i, ..., None], B[i, :, :, None])
             h, _ = _starts(h, whole, state, range(count))
-        starts = h.clone()
-        kept = ctx.needs_input_grad[0]
-        states = u.new_empty(length, *h.shape) if kept else None
+        states = [h]
         y = torch.empty_like(u)
         for i in range(length):
-            h.mul_(_decay(delta[i], A)).addcmul_(u[i, ..., None], B[i, :, :, None])
+            h = (h * decays[i]).addcmul_(u[i, ..., None], B[i, :, :, None])
             torch.matmul(h, C[i, ..., None], out=y[i, ..., None])
-            if kept:
-                states[i] = h
-        ctx.save_for_backward(u, delta, A, B, C, starts, states, whole)
+            states.append(h)
+        ctx.save_for_backward(u, delta, A, B, C, whole)
+        ctx.states, ctx.decays = states, decays
         return y, h[:, -1].clone()
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor, dlast: Tensor):
-        u, delta, A, B, C, starts, states, whole = ctx.saved_tensors
+        u, delta, A, B, C, whole = ctx.saved_tensors
+        states, decays = ctx.states, ctx.decays
         length, count = u.shape[0], u.shape[2]
-        g = _last_gradients(dy.contiguous(), dlast, delta, A, C, whole, count)
+        g = _last_gradients(dy.contiguous(), dlast, decays, C, whole, count)
         du, ddelta, dB, dC = (torch.empty_like(value) for value in (u, delta, B, C))
-        dA = torch.zeros_like(starts)
+        dA = torch.zeros_like(states[0])
         for i in range(length - 1, -1, -1):
             g.addcmul_(dy[i, ..., None], C[i, :, :, None])
-            torch.matmul(dy[i, :, :, None], states[i], out=dC[i, :, :, None])
+            torch.matmul(dy[i, :, :, None], states[i + 1], out=dC[i, :, :, None])
             torch.matmul(g, B[i, ..., None], out=du[i, ..., None])
             torch.matmul(u[i, :, :, None], g, out=dB[i, :, :, None])
-            g.mul_(_decay(delta[i], A))
-            exponent = g * (states[i - 1] if i else starts)
+            g.mul_(decays[i])
+            exponent = g * states[i]
             dA.addcmul_(exponent, delta[i, ..., None])
             ddelta[i] = (exponent.mul_(A)).sum(-1)
         return du, ddelta, dA.sum((0, 1)), dB, dC, g[:, 0].clone()
 
 
-def _last_gradients(dy, dlast, delta, A, C, whole, count) -> Tensor:
+def _last_gradients(dy, dlast, decays, C, whole, count) -> Tensor:
     """The gradient that arrives at the end of each stream from the streams after it, [b, n, d, N]."""
     if count == 1:
         return dlast[:, None].clone()
     g = torch.zeros_like(whole)
-    for i in range(delta.shape[0] - 1, -1, -1):
-        g.addcmul_(dy[i, ..., None], C[i, :, :, None]).mul_(_decay(delta[i], A))
+    for i in range(len(decays) - 1, -1, -1):
+        g.addcmul_(dy[i, ..., None], C[i, :, :, None]).mul_(decays[i])
     return _starts(g, whole, dlast, range(count - 1, -1, -1))[0]

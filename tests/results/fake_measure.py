@@ -31,6 +31,8 @@ def measure(cell: Cell, progress) -> record.Measured:
             log.write(f"{cell.model} {os.getpid()}\n")
     progress({"step": 1, "steps": 2, "loss": 3.0, "tokens_per_second": 10.0})
     time.sleep(settings.get("seconds", 0))
+    if "block" in settings:
+        os.mkdir(settings["block"])
     if settings.get("die"):
         os.kill(os.getpid(), signal.SIGKILL)
     if "raises" in settings:

@@ -57,7 +57,7 @@ def test_stories_have_golden_bytes() -> None:
     for name in sorted(TASKS):
         for seed in range(20):
             digest.update(repr([tuple(item) for item in TASKS[name].story(Random(seed))]).encode())
-    assert digest.hexdigest() == "GOLDEN"
+    assert digest.hexdigest() == "f43ad147f1d10649ad93ee1bd71b85dc6a985b69f0d7239d19248a9432b45a8d"
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
@@ -124,7 +124,8 @@ def test_where_was_object_answers_with_the_room_that_a_replay_finds() -> None:
                     holder = None
                 elif event.kind == "move" and event.actor == holder:
                     visited.append(event.room)
-            assert visited[-2:] == [item.answer, asked]
+            last = len(visited) - 1 - visited[::-1].index(asked)
+            assert last > 0 and visited[last - 1] == item.answer
 
 
 def test_relations_answer_with_the_only_room_that_fits() -> None:
@@ -159,10 +160,16 @@ def test_fewest_and_longest_bound_what_is_told(name: str) -> None:
     assert max(len(item.question) for item in items) == len(question)
 
 
-def test_scene_draws_kinds_by_weight() -> None:
-    task = TASKS["qa5"]
-    scene = Scene(task.world, {"move": 1.0, "get": 0.0, "drop": 1.0, "give": 1.0}, Random(0))
-    assert {scene.event().kind for _ in range(200)} == {"move"}
+def test_gifts_are_the_first_thing_to_the_first_who_is_near() -> None:
+    scene = Scene(TASKS["qa5"].world, ("give",), Random(0))
+    scene.room = {"Mary": "office", "Fred": "garden", "Bill": "garden", "Jeff": "garden"}
+    scene.place = {"apple": "Mary", "football": "Bill", "milk": "Fred"}
+    assert scene.event() == Event("give", "Bill", "football", recipient="Fred")
+    assert scene.event() == Event("give", "Fred", "football", recipient="Bill")
+    scene.place["football"] = "garden"
+    assert scene.event() == Event("give", "Fred", "milk", recipient="Bill")
+    scene.room["Mary"] = "garden"
+    assert scene.event() == Event("give", "Mary", "apple", recipient="Fred")
 
 
 def test_pick_is_uniform() -> None:
@@ -216,21 +223,23 @@ def released() -> dict[str, list[Story]]:
 
 @pytest.mark.parametrize("name", [name for name, task in TASKS.items() if isinstance(task, EventTask)])
 def test_rules_reproduce_every_released_question(name: str, released: dict[str, list[Story]]) -> None:
-    task, questions = TASKS[name], 0
+    task, missed = TASKS[name], 0
     for story in released[name]:
         told, asked = Chronicle(), {len(item.facts): item for item in story.items}
         for fact in story.facts[: max(asked)]:
             told.tell(event_of(fact))
             count = len(told.events)
             found = task.candidates(told) if count % 2 == 0 else []
-            assert bool(found) == (count in asked), story.facts[:count]
-            if found:
-                item = asked[count]
-                assert item.supports in found, item
-                possible = {task.phrase(told, item.supports, Random(seed)) for seed in range(40)}
-                assert (item.question, item.answer) in possible, item
-                questions += 1
-    assert questions == sum(len(story.items) for story in released[name]) >= 1925
+            if count not in asked:
+                missed += bool(found)
+                continue
+            item = asked[count]
+            assert item.supports in [supports for triggered in found for supports in triggered], item
+            phrases = (task.phrase(told, item.supports, Random(seed)) for seed in range(100))
+            assert (item.question, item.answer) in phrases, item
+    questions = sum(len(story.items) for story in released[name])
+    # Only in qa3 did the original now and then (0.4 %) pass over a moment at which a question was possible.
+    assert questions >= 1925 and missed <= (0.005 * questions if name == "qa3" else 0)
 
 
 def describe(story: Story, events: bool) -> Counter[tuple[str, str]]:

@@ -1,0 +1,89 @@
+"""The conformance kit: what every model must hold, asked of any registered class.
+
+`check("retnet")` returns one `Property` a line, each with the figure that was measured. A property is a function of a
+`Subject` in one of the `check_*` modules; adding one is adding a line to `PROPERTIES`.
+"""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from models import check_causality, check_state, check_training, registry
+from models.check_subject import Finding, Subject
+from models.language_model import Size, check_settings
+
+TINY = Size(vocab=256, width=32, depth=2, heads=2)
+
+
+class Property(NamedTuple):
+    """One property of one model: whether it holds, the figure measured, and what that is held against."""
+
+    name: str
+    passed: bool
+    figure: float | str
+    detail: str
+
+
+PROPERTIES: dict[str, Callable[[Subject], Finding]] = {
+    "parameters matched": check_training.matched,
+    "split: single tokens": check_state.split_single,
+    "split: pieces of 37": check_state.split_37,
+    "split: around every period": check_state.split_period,
+    "split: random places": check_state.split_random,
+    "short texts": check_state.short,
+    "causality by perturbation": check_causality.perturbation,
+    "causality by gradient": check_causality.gradient,
+    "rows independent": check_causality.rows,
+    "state untouched": check_state.untouched,
+    "state batch-first": check_state.batch_first,
+    "state bounded": check_state.bounded,
+    "state carries gradient": check_state.carries_gradient,
+    "round trip": check_state.round_trip,
+    "determinism": check_causality.determinism,
+    "initial statistics": check_training.initial_statistics,
+    "loss at initialisation": check_training.start,
+    "gradient to every parameter": check_training.gradients,
+    "bfloat16": check_training.half,
+    "one batch by heart": check_training.overfit,
+}
+
+
+def check(
+    name: str, size: Size = TINY, *, thorough: bool = False, only: Iterable[str] | None = None, **settings: Any
+) -> list[Property]:
+    """Ask a registered model every property, or those in `only`; `thorough` decodes 4,096 tokens.
+
+    Raises UnknownModel; ValueError for an unknown setting, one of the wrong type, or an unknown property in `only`.
+    """
+    check_settings(registry.entry(name), settings)
+    wanted = list(PROPERTIES) if only is None else list(only)
+    unknown = [each for each in wanted if each not in PROPERTIES]
+    if unknown:
+        raise ValueError(f"There is no property '{unknown[0]}'; choose from: {', '.join(PROPERTIES)}.")
+    subject = Subject(name, size, settings, thorough)
+    try:
+        _ = subject.model
+    except Exception as error:  # a model that cannot be built or trained has one failure to tell, not twenty
+        return [Property("builds and trains", False, type(error).__name__, _told(error))]
+    return [examine(subject, each) for each in wanted]
+
+
+def examine(subject: Subject, name: str) -> Property:
+    """Ask one property. A model that raises fails it, with the error as detail."""
+    try:
+        passed, figure, detail = PROPERTIES[name](subject)
+    except Exception as error:  # the model's own code may raise anything
+        return Property(name, False, type(error).__name__, _told(error))
+    finite = not isinstance(figure, float) or math.isfinite(figure)
+    return Property(name, bool(passed) and finite, figure, detail)
+
+
+def _told(error: Exception) -> str:
+    """An error in one line, with the place that raised it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())
+    return f"{text[:300]} ({Path(last.filename).name}, line {last.lineno})"

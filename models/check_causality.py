@@ -1,0 +1,97 @@
+"""The conformance kit's questions about who may see what: later tokens, other rows, earlier tokens; and determinism."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from models.check_subject import Finding, Subject, difference, feed
+
+SAME = 1e-6  # relative: nothing but the last bit may differ
+ALONE = 1e-5  # relative: a matrix product rounds differently at another batch size
+FAINT = 1e-9  # a gradient below this share of the text's largest is no reading
+
+
+def _places(subject: Subject) -> list[int]:
+    """Where a leak would start: around every chunk, segment and window, and at both ends."""
+    step = subject.period if subject.period > 1 else 64
+    around = [n * step + shift for n in (1, 2) for shift in (-2, -1, 0, 1)]
+    return sorted({0, *(place for place in around if 0 <= place < subject.length - 1), subject.length - 2})
+
+
+def perturbation(subject: Subject) -> Finding:
+    """Another token at t + 1 leaves the logits up to t as they were."""
+    worst, where = 0.0, 0
+    for place in _places(subject):
+        changed = subject.text.clone()
+        changed[:, place + 1] = (changed[:, place + 1] + 1) % subject.size.vocab
+        logits = feed(subject.model, changed)[0]
+        error = difference(logits[:, : place + 1], subject.logits[:, : place + 1])
+        if not error <= worst:
+            worst, where = error, place
+    detail = f"{len(_places(subject))} places, worst after token {where}, at most {SAME:g}"
+    return worst <= SAME, worst, detail
+
+
+def gradient(subject: Subject) -> Finding:
+    """The logits up to t have no gradient at a later token, and some at an earlier one."""
+    worst, where, deaf = 0.0, 0, []
+    for place in _places(subject)[1:]:
+        reached = _reached(subject, place)
+        largest = reached.max().item()
+        leak = reached[:, place + 1 :].max().item() / largest
+        if not leak <= worst:
+            worst, where = leak, place
+        if not reached[:, :place].max().item() > FAINT * largest:
+            deaf.append(place)
+    if deaf:
+        return False, "no memory", f"the logits at token {deaf[0]} have no gradient at any earlier token"
+    return worst <= SAME, worst, f"share of the largest gradient, worst after token {where}, at most {SAME:g}"
+
+
+def _reached(subject: Subject, place: int) -> Tensor:
+    """Gradient norms [b, t] at every token's embedding, of a random sum of the logits at `place` and just before.
+
+    Raises ValueError if the model does not call its `embedding`.
+    """
+    seen: list[Tensor] = []
+    hook = subject.model.embedding.register_forward_hook(lambda module, given, output: seen.append(output))
+    try:
+        logits = subject.model(subject.text)[0]
+    finally:
+        hook.remove()
+    if sum(x.shape[1] for x in seen) != subject.length:
+        raise ValueError("A whole language model must embed each token once, by calling its `embedding`.")
+    weights = torch.randn(logits.shape[2], generator=torch.Generator().manual_seed(place))
+    value = (logits[:, max(0, place - 1) : place + 1].float() * weights).sum()
+    grads = torch.autograd.grad(value, seen, allow_unused=True)
+    grads = [torch.zeros_like(x) if g is None else g for x, g in zip(seen, grads, strict=True)]
+    return torch.cat(grads, 1).norm(dim=-1)
+
+
+def rows(subject: Subject) -> Finding:
+    """A row's logits do not move with the other rows, whole or in pieces, and are those of the row alone."""
+    model, text = subject.model, subject.text
+    changed = torch.cat([text[:1], (text[1:] + 7).flip(1) % subject.size.vocab])
+    cuts = [5, subject.period + 2]
+    beside = max(
+        difference(feed(model, changed)[0][:1], subject.logits[:1]),
+        difference(feed(model, changed, cuts)[0][:1], feed(model, text, cuts)[0][:1]),
+    )
+    alone = difference(feed(model, text[:1])[0], subject.logits[:1])
+    passed = beside <= SAME and alone <= ALONE
+    return (
+        passed,
+        max(beside, alone),
+        f"beside another row {beside:.1e} (at most {SAME:g}), alone {alone:.1e} (at most {ALONE:g})",
+    )
+
+
+def determinism(subject: Subject) -> Finding:
+    """Equal seeds give equal parameters, and equal texts equal logits, bit for bit."""
+    one, other = subject.build(), subject.build()
+    for (name, a), b in zip(one.named_parameters(), other.parameters(), strict=True):
+        if not torch.equal(a, b):
+            return False, (a - b).abs().max().item(), f"two models of one seed differ in {name}"
+    error = difference(feed(one, subject.text)[0], feed(other, subject.text)[0])
+    return error == 0.0, error, "two models of one seed, bitwise"

@@ -1,0 +1,105 @@
+"""Numbers printed in papers: data with a source, never mixed with what was measured here."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import pandas as pd
+
+FOLDER = Path(__file__).resolve().parent / "published"
+COLUMNS = ("paper", "table", "model", "params", "tokens", "task", "setting", "metric", "value", "source", "confidence")
+CONFIDENCES = ("exact-from-table", "digitised-from-figure", "quoted-by-secondary")
+TIDY = ["paper", "table", "model", "task", "length", "value", "params", "tokens", "source", "confidence"]
+# Titans prints PK, N and W (pass-key, number, word) for RULER's single needles 1, 2 and 3.
+_SNIAH = {"S-NIAH-PK": "s-niah-1", "S-NIAH-N": "s-niah-2", "S-NIAH-W": "s-niah-3"}
+_UNITS = {"": 1, "K": 1024, "M": 1024**2}
+
+
+class PublishedError(ValueError):
+    """A published table that is missing or not as its README says."""
+
+
+def names() -> list[str]:
+    """The tables there are: the files' names without ending."""
+    return sorted(path.stem for path in FOLDER.glob("*.csv"))
+
+
+@lru_cache(maxsize=2)
+def _everything(folder: Path) -> pd.DataFrame:
+    return pd.concat([_read(path) for path in sorted(folder.glob("*.csv"))], ignore_index=True)
+
+
+def load(name: str | None = None) -> pd.DataFrame:
+    """One table, or all: the CSV's columns as text, `number` (the value as a float, NaN for text), and `file`.
+
+    Raises PublishedError for an unknown name, wrong columns, an unknown confidence, or a figure that is no number.
+    """
+    if name is None:
+        return _everything(FOLDER).copy()
+    if name not in names():
+        raise PublishedError(f"There is no published table {name!r}; known: {', '.join(names())}.")
+    return _read(FOLDER / f"{name}.csv")
+
+
+def sniah() -> pd.DataFrame:
+    """Single needle in a haystack as printed, tidy: task "s-niah-1" to "s-niah-3", nominal length, value in percent."""
+    everything = load()
+    rule = everything.task.str.extract(r"^(S-NIAH-(?:PK|N|W|1|2|3))\b(?! average)", expand=False)
+    chosen = everything[rule.notna()].copy()
+    chosen["task"] = [_SNIAH.get(task, task.lower()) for task in rule[rule.notna()]]
+    return _tidy(chosen)
+
+
+def babilong() -> pd.DataFrame:
+    """BABILong as printed, tidy: task "qa1" to "qa5" or "qa1-qa5 average", nominal length, value in percent.
+
+    The benchmark's own "avg row" over lengths is left out.
+    """
+    everything = load()
+    chosen = everything[everything.task.str.startswith("BABILong") & (everything.setting != "avg row")].copy()
+    single = chosen.task.str.extract(r"QA(\d)$", expand=False)
+    chosen["task"] = [f"qa{number}" if isinstance(number, str) else "qa1-qa5 average" for number in single]
+    return _tidy(chosen)
+
+
+def length(setting: str) -> int | None:
+    """The nominal context of a setting in tokens, K and M taken as powers of 1024: "context 4K, ..." -> 4096."""
+    found = re.search(r"\bcontext (\d+)([KM]?)\b", setting)
+    return int(found.group(1)) * _UNITS[found.group(2)] if found else None
+
+
+def _tidy(chosen: pd.DataFrame) -> pd.DataFrame:
+    chosen["length"] = [length(setting) for setting in chosen.setting]
+    chosen["value"] = chosen["number"]
+    chosen = chosen[chosen.length.notna() & chosen.value.notna()]
+    tidy = chosen[TIDY].astype({"length": int})
+    return tidy.sort_values(["paper", "table", "model", "task", "length"], kind="stable", ignore_index=True)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if tuple(frame.columns) != COLUMNS:
+        raise PublishedError(f"{path.name} must have the columns {', '.join(COLUMNS)}; it has {list(frame.columns)}.")
+    frame["number"] = pd.to_numeric(frame.value, errors="coerce")
+    frame["file"] = path.stem
+    for line, row in enumerate(frame.itertuples(index=False), 2):
+        problem = _problem(row)
+        if problem:
+            raise PublishedError(f"{path.name}, line {line}: {problem}.")
+    return frame
+
+
+def _problem(row: tuple) -> str:
+    empty = [column for column in ("paper", "table", "metric", "value", "source") if not getattr(row, column).strip()]
+    if empty:
+        return f"{empty[0]} is empty"
+    if row.confidence not in CONFIDENCES:
+        return f"confidence {row.confidence!r} is unknown; known: {', '.join(CONFIDENCES)}"
+    measured = "%" in row.metric or row.metric.split()[0] in ("acc", "ppl", "accuracy", "exact", "score", "MSE", "MAE")
+    if measured and pd.isna(row.number):
+        return f"{row.metric} must be a number, not {row.value!r}"
+    if "%" in row.metric.split("(")[0] and not 0 <= row.number <= 100:
+        return f"a percentage must lie between 0 and 100, not {row.value}"
+    return ""

@@ -1,0 +1,277 @@
+"""Rows seen as exams: a task under one setting and one set-up, with its models, its floors, and aggregated points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import fmean
+from typing import Any
+
+from results import intervals, metrics, record
+from results.identity import FLOOR_FAMILY, canonical
+
+Row = dict[str, Any]
+SETUP = ("size", "budget", "dtype", "provider_requested", "device", "threads")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A line of a table: a model under one setting, or a floor."""
+
+    label: str
+    name: str
+    family: str
+    order: int
+    parameters: int | None = None
+    state_bytes: int | None = None
+
+    @property
+    def is_floor(self) -> bool:
+        return self.family == FLOOR_FAMILY
+
+    @property
+    def rank(self) -> tuple[int, str, str]:
+        return self.order, self.family, self.label
+
+
+@dataclass(frozen=True)
+class Point:
+    """An aggregated number with its 95 % interval, where one is known, and what it rests on."""
+
+    value: float
+    low: float | None
+    high: float | None
+    count: int
+    seeds: int
+
+
+@dataclass
+class Exam:
+    """One task under equal task settings and one set-up (size, budget, dtype, provider, device, threads)."""
+
+    task: str
+    settings: dict[str, Any]
+    setup: dict[str, Any]
+    models: list[Model]
+    rows: dict[str, list[Row]]  # by label
+    slug: str = ""
+    title: str = ""
+    main: bool = True  # of several set-ups the one that figures show
+    everyone: list[Model] = field(default_factory=list)  # all models of the report, also those without a row here
+
+    @property
+    def is_timing(self) -> bool:
+        return not self.setup["budget"]
+
+    @property
+    def learners(self) -> list[Model]:
+        return [model for model in self.models if not model.is_floor]
+
+    @property
+    def floors(self) -> list[Model]:
+        return [model for model in self.models if model.is_floor]
+
+    @cached_property
+    def metrics(self) -> list[str]:
+        """Metrics measured here, in a fixed order: as `where` grows, then by name."""
+        found: dict[str, int] = {}
+        for row in self.measured():
+            found[row["metric"]] = max(found.get(row["metric"], 0), len(row["where"]))
+        return sorted(found, key=lambda metric: (found[metric], metric))
+
+    def measured(self, label: str | None = None, metric: str | None = None) -> list[Row]:
+        groups = self.rows.values() if label is None else [self.rows.get(label, [])]
+        return [r for rows in groups for r in rows if r["status"] == "ok" and metric in (None, r["metric"])]
+
+    def wheres(self, metric: str) -> list[dict[str, Any]]:
+        """The distinct settings that a metric was measured under, sorted."""
+        found = {canonical(row["where"]): row["where"] for row in self.measured(metric=metric)}
+        return sorted(found.values(), key=lambda where: [(key, metrics.sort_key(where[key])) for key in sorted(where)])
+
+    def varying(self, metric: str) -> list[str]:
+        """Keys of `where` that take more than one value for this metric."""
+        wheres = self.wheres(metric)
+        keys = dict.fromkeys(key for where in wheres for key in where)
+        return [key for key in keys if len({canonical(where.get(key)) for where in wheres}) > 1]
+
+    def point(self, label: str, metric: str, where: Mapping[str, Any]) -> Point | None:
+        """The mean over seeds of what matches `where`; settings that `where` leaves open are averaged by count."""
+        rows = [row for row in self.measured(label, metric) if where.items() <= row["where"].items()]
+        return aggregate(metric, rows) if rows else None
+
+    def best_floor(self, metric: str, where: Mapping[str, Any]) -> tuple[str, float] | None:
+        """The floor that no model should fall behind, as (name, value)."""
+        way = metrics.direction(metric)
+        points = [(model.label, self.point(model.label, metric, where)) for model in self.floors]
+        known = [(label, point.value) for label, point in points if point is not None]
+        return max(known, key=lambda pair: (way * pair[1], pair[0])) if known and way else None
+
+    def learned(self, label: str, metric: str, where: Mapping[str, Any]) -> str:
+        """ "yes" if better than the best floor by the interval, "no", or "maybe": better, but without an interval."""
+        point, floor, way = self.point(label, metric, where), self.best_floor(metric, where), metrics.direction(metric)
+        if point is None or floor is None:
+            return ""
+        bound = point.low if way > 0 else point.high
+        if bound is None:
+            return "maybe" if way * (point.value - floor[1]) > 0 else "no"
+        return "yes" if way * (bound - floor[1]) > 0 else "no"
+
+    def reason(self, label: str, where: Mapping[str, Any]) -> str:
+        """Why there is no number: the failed rows' reasons, or that the model or this part was not run."""
+        failed = [r for r in self.rows.get(label, []) if r["status"] == "failed"]
+        fitting = [r for r in failed if not r["where"] or where.items() <= r["where"].items()]
+        if fitting:
+            return "failed: " + "; ".join(sorted({row["reason"] for row in fitting}))
+        return "not measured" if self.rows.get(label) else "not run"
+
+    def lost_seeds(self, label: str) -> tuple[int, int]:
+        """(seeds that failed outright, all seeds) of a model."""
+        rows = self.rows.get(label, [])
+        good, seeds = ({r["seed"] for r in rows if ok in (None, r["status"])} for ok in ("ok", None))
+        return len(seeds - good), len(seeds)
+
+
+def aggregate(metric: str, rows: Sequence[Row]) -> Point:
+    """Pool each seed's rows by count, then average the seeds, with the interval that the numbers allow."""
+    by_seed: dict[int, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (row["seed"], canonical(row["where"]))):
+        by_seed.setdefault(row["seed"], []).append(row)
+    values = [_pooled(group) for group in by_seed.values()]
+    count = sum(row["count"] for row in rows)
+    value, low, high = fmean(values), None, None
+    if metrics.is_accuracy(metric):
+        low, high = intervals.wilson(value, count)
+    if len(values) > 1:
+        value, half = intervals.student(values)
+        low = value - half if low is None else min(low, value - half)
+        high = value + half if high is None else max(high, value + half)
+    return Point(value, low, high, count, len(values))
+
+
+def _pooled(rows: list[Row]) -> float:
+    weight = sum(row["count"] for row in rows)
+    if not weight or len(rows) == 1:
+        return fmean(row["value"] for row in rows)
+    return sum(row["value"] * row["count"] for row in rows) / weight
+
+
+def exams(rows: Iterable[Row]) -> list[Exam]:
+    """Every exam of the rows, in a fixed order that does not depend on theirs; superseded attempts are left out."""
+    current = _newest(record.attempts(rows))
+    labels = _labels(current)
+    groups: dict[str, list[Row]] = {}
+    floors: dict[str, list[Row]] = {}
+    for row in current:
+        task = canonical([row["task"], row["settings"]["task"]])
+        if row["family"] == FLOOR_FAMILY:
+            floors.setdefault(task, []).append(row)
+        else:
+            groups.setdefault(canonical([task, [row[name] for name in SETUP]]), []).append(row)
+    named = {canonical([r["task"], r["settings"]["task"]]) for group in groups.values() for r in group}
+    for task in set(floors) - named:
+        groups[task] = []
+    found = []
+    for group_key, group in groups.items():
+        task = canonical([group[0]["task"], group[0]["settings"]["task"]]) if group else group_key
+        found.append(_exam(group, floors.get(task, []), labels))
+    everyone = {model.label: model for exam in found for model in exam.learners}
+    for exam in found:
+        exam.everyone = sorted(everyone.values(), key=lambda model: model.rank)
+    return _named(found)
+
+
+def _exam(group: list[Row], floors: list[Row], labels: dict[str, str]) -> Exam:
+    by_label: dict[str, list[Row]] = {}
+    for row in [*group, *floors]:
+        by_label.setdefault(labels.get(_variant(row), row["model"]) or "floors", []).append(row)
+    models = [_model(label, rows) for label, rows in by_label.items()]
+    first = (group or floors)[0]
+    setup = {name: first[name] for name in SETUP}
+    return Exam(first["task"], first["settings"]["task"], setup, sorted(models, key=lambda m: m.rank), by_label)
+
+
+def _model(label: str, rows: list[Row]) -> Model:
+    newest = max(rows, key=lambda row: (row["status"] == "ok", row["when"]))
+    largest = {
+        name: max((row[name] for row in rows if row[name] is not None), default=None)
+        for name in ("parameters", "state_bytes")
+    }
+    return Model(label, newest["model"], newest["family"], newest["family_order"], **largest)
+
+
+def _variant(row: Row) -> str:
+    return canonical([row["family"] == FLOOR_FAMILY, row["model"], row["settings"]["model"], row["lr"]])
+
+
+def _labels(rows: list[Row]) -> dict[str, str]:
+    """Label of each (model, settings, learning rate): the name alone where a task knows the model under one only."""
+    settings: dict[str, dict[str, Row]] = {}
+    rates: dict[str, dict[str, set[float]]] = {}
+    for row in rows:
+        if row["family"] != FLOOR_FAMILY:
+            settings.setdefault(row["model"], {})[canonical(row["settings"]["model"])] = row
+            exam = canonical([row["task"], row["settings"]["task"], [row[name] for name in SETUP]])
+            rates.setdefault(row["model"], {}).setdefault(exam, set()).add(row["lr"])
+    labels = {}
+    for row in rows:
+        name, chosen = row["model"], dict(row["settings"]["model"])
+        if row["family"] == FLOOR_FAMILY:
+            continue
+        parts = [f"{key}={value}" for key, value in sorted(chosen.items())] or ["default"]
+        parts = parts if len(settings[name]) > 1 else []
+        if any(len(rate) > 1 for rate in rates[name].values()):
+            parts.append(f"lr={row['lr']:g}")
+        labels[_variant(row)] = f"{name} ({', '.join(parts)})" if parts else name
+    return labels
+
+
+def _newest(rows: list[Row]) -> list[Row]:
+    """Of cells that differ only in the hashes of code and data, the one measured last: the others are out of date."""
+    latest: dict[str, tuple[str, str]] = {}
+
+    def same(row: Row) -> str:
+        floor = row["family"] == FLOOR_FAMILY
+        setup = [] if floor else [_variant(row), row["seed"], [row[name] for name in SETUP]]
+        return canonical([floor, row["comparison"], row["task"], row["settings"]["task"], setup])
+
+    for row in rows:
+        latest[same(row)] = max(latest.get(same(row), ("", "")), (row["when"], row["cell"]))
+    return [row for row in rows if latest[same(row)] == (row["when"], row["cell"])]
+
+
+def _named(found: list[Exam]) -> list[Exam]:
+    """Give each exam its place, a title and a file name that tells it from its neighbours."""
+
+    def place(exam: Exam) -> tuple:
+        known = exam.task in metrics.TASK_ORDER
+        order = metrics.TASK_ORDER.index(exam.task) if known else len(metrics.TASK_ORDER)
+        return exam.is_timing, order, exam.task, canonical(exam.settings), -len(exam.learners), canonical(exam.setup)
+
+    found = sorted(found, key=place)
+    taken: dict[str, int] = {}
+    for exam in found:
+        peers = [other for other in found if other.task == exam.task]
+        twins = [other for other in peers if other.settings == exam.settings]
+        exam.main = exam is twins[0]
+        parts = differences(exam.settings, [other.settings for other in peers])
+        parts += [] if exam.main else differences(exam.setup, [other.setup for other in twins])
+        exam.title = exam.task + (f" ({', '.join(parts)})" if parts else "")
+        stem = "-".join([exam.task, *(part.split("=", 1)[1] for part in parts if len(part) <= 24)])
+        stem = "".join(letter if letter.isalnum() else "-" for letter in stem.lower()).strip("-")[:60]
+        taken[stem] = taken.get(stem, 0) + 1
+        exam.slug = stem if taken[stem] == 1 else f"{stem}-{taken[stem]}"
+    return found
+
+
+def differences(settings: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> list[str]:
+    """ "key=value" for each key that does not have one value in all of `others`."""
+    keys = sorted({key for other in others for key in other})
+    odd = [key for key in keys if len({canonical(other.get(key)) for other in others}) > 1]
+    return [f"{key}={_short(settings.get(key))}" for key in odd]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{key} {_short(item)}" for key, item in value.items())
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,80 @@
+"""The tasks: what is asked, and how it is marked. Knows no model and no stored result.
+
+Any module of this folder that defines a `Task` subclass with a `name` adds a task; nothing else lists it.
+
+    task = tasks.create("needle", template="compact", length=128)
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import types
+import typing
+from functools import lru_cache
+from typing import Any
+
+from tasks.task import Task
+
+
+def names() -> list[str]:
+    """The names of all tasks, sorted."""
+    return sorted(classes())
+
+
+@lru_cache(maxsize=1)
+def classes() -> dict[str, type[Task]]:
+    """Every task class of this folder by its name; ValueError where two share one."""
+    found: dict[str, type[Task]] = {}
+    for info in pkgutil.iter_modules(__path__, __name__ + "."):
+        module = importlib.import_module(info.name)
+        for value in vars(module).values():
+            own = inspect.isclass(value) and value.__module__ == module.__name__ and issubclass(value, Task)
+            if not own or inspect.isabstract(value):
+                continue
+            if value.name in found:
+                other = found[value.name].__module__
+                raise ValueError(f"Two tasks are called '{value.name}': rename the one in {other} or in {info.name}.")
+            found[value.name] = value
+    return found
+
+
+def create(name: str, **settings: Any) -> Task:
+    """The task `name` under these settings; ValueError in one sentence for an unknown name, setting or type.
+
+    A list is taken for a tuple, as TOML has no tuples.
+    """
+    if name not in classes():
+        raise ValueError(f"There is no task '{name}'; the tasks are: {', '.join(names())}.")
+    cls = classes()[name]
+    parameters = inspect.signature(cls).parameters
+    hints = typing.get_type_hints(cls.__init__)
+    known = ", ".join(map(str, parameters.values())) or "none"
+    checked = {}
+    for setting, value in settings.items():
+        if setting not in parameters:
+            raise ValueError(f"Task '{name}' has no setting '{setting}'; its settings are: {known}.")
+        hint = hints.get(setting, Any)
+        checked[setting] = tuple(value) if isinstance(value, list) else value
+        if not _fits(checked[setting], hint):
+            raise ValueError(f"Setting {name}.{setting}={value!r} has the wrong type; its settings are: {known}.")
+    return cls(**checked)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (types.UnionType, typing.Union):
+        return any(_fits(value, option) for option in arguments)
+    if origin is typing.Literal:
+        return value in arguments
+    if origin is tuple and arguments[-1] is Ellipsis:
+        return isinstance(value, tuple) and all(_fits(item, arguments[0]) for item in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    plain = origin or hint
+    return isinstance(value, plain) if isinstance(plain, type) else True

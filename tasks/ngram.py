@@ -1,0 +1,110 @@
+"""Counting models of bytes: what a language model must beat before it counts as having learned anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+BYTE_VALUES = 256
+ADD_K = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+
+
+class CountingModel(Protocol):
+    """What every model of this file offers."""
+
+    def __call__(self, before: np.ndarray, last: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Natural logarithm of p(target | before, last), arrays of one shape; -1 in `before` means no such byte."""
+
+
+class Uniform:
+    """p(c) = 1 / 256."""
+
+    def __call__(self, before: np.ndarray, last: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """-log 256 everywhere."""
+        return np.full(target.shape, -np.log(BYTE_VALUES))
+
+
+class Bigram:
+    """p(c | b) = (n(bc) + k) / (n(b) + 256 k), with the k of ADD_K that is best on the validation text."""
+
+    def __init__(self, train: Sequence[np.ndarray], validation: Sequence[np.ndarray]) -> None:
+        counts, held_out = pair_counts(train), pair_counts(validation)
+        tables = {k: np.log(add_k(counts, k)) for k in ADD_K}
+        self.k = max(tables, key=lambda k: float((held_out * tables[k]).sum()))
+        self.log_probability = tables[self.k]
+
+    def __call__(self, before: np.ndarray, last: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Natural logarithm of p(target | last); `before`, the byte before `last`, is not looked at."""
+        return self.log_probability[last, target]
+
+
+class Unigram:
+    """p(c) = (n(c) + 1) / (n + 256)."""
+
+    def __init__(self, train: Sequence[np.ndarray]) -> None:
+        self.log_probability = np.log(add_k(single_counts(train)[None], 1.0))[0]
+
+    def __call__(self, before: np.ndarray, last: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Natural logarithm of p(target)."""
+        return self.log_probability[target]
+
+
+class Trigram:
+    """Witten-Bell interpolation down to the uniform: p(c | h) = (n(hc) + T(h) p(c | h')) / (n(h) + T(h)).
+
+    T(h) is the number of distinct bytes seen after the history h, and h' is h without its oldest byte. A history that
+    was never seen, or is absent (-1), leaves all to the shorter one.
+    """
+
+    def __init__(self, train: Sequence[np.ndarray]) -> None:
+        # Texts use about 85 of the 256 byte values; all others share the last symbol, which is never counted.
+        seen = np.flatnonzero(single_counts(train))
+        self.size = size = len(seen) + 1
+        self.symbol = np.full(BYTE_VALUES, size - 1, np.int64)
+        self.symbol[seen] = np.arange(size - 1)
+        codes = [self.symbol[text] for text in train]
+        self.counts = [
+            sum(np.bincount(_joined(code, order, size), minlength=size**order) for code in codes).reshape(-1, size)
+            for order in (1, 2, 3)
+        ]
+        self.totals = [count.sum(1) for count in self.counts]
+        self.kinds = [(count > 0).sum(1) for count in self.counts]
+
+    def __call__(self, before: np.ndarray, last: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Natural logarithm of p(target | before, last)."""
+        c, b, a = self.symbol[target], self.symbol[last], self.symbol[before]
+        histories = (np.zeros_like(b), b, a * self.size + b)
+        p = np.full(target.shape, 1.0 / BYTE_VALUES)
+        for order, history in enumerate(histories):
+            total, kinds = self.totals[order][history], self.kinds[order][history]
+            longer = (self.counts[order][history, c] + kinds * p) / np.maximum(total + kinds, 1)
+            usable = total > 0 if order < 2 else (total > 0) & (before >= 0)
+            p = np.where(usable, longer, p)
+        return np.log(p)
+
+
+def single_counts(texts: Sequence[np.ndarray]) -> np.ndarray:
+    """How often each byte occurs, [256]."""
+    return sum(np.bincount(text, minlength=BYTE_VALUES) for text in texts)
+
+
+def pair_counts(texts: Sequence[np.ndarray]) -> np.ndarray:
+    """How often each byte follows each other, [256 first, 256 second]; no pair spans two texts."""
+    size = BYTE_VALUES
+    flat = sum(np.bincount(_joined(text.astype(np.int64), 2, size), minlength=size**2) for text in texts)
+    return flat.reshape(size, size)
+
+
+def add_k(counts: np.ndarray, k: float) -> np.ndarray:
+    """Rows of counts [histories, 256] as probabilities, each count raised by k."""
+    return (counts + k) / (counts.sum(1, keepdims=True) + k * counts.shape[1])
+
+
+def _joined(codes: np.ndarray, order: int, size: int) -> np.ndarray:
+    """Each run of `order` codes as one number in base `size`."""
+    joined = np.zeros(max(0, len(codes) - order + 1), np.int64)
+    for i in range(order):
+        joined = joined * size + codes[i : len(codes) - order + 1 + i]
+    return joined

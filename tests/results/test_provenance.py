@@ -1,0 +1,88 @@
+"""Provenance: hashes follow content and imports, and nothing needs git or torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from results import provenance
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def write(root: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def test_import_closure_follows_every_form_of_import(tmp_path):
+    write(
+        tmp_path,
+        {
+            "pack/__init__.py": "from pack import late\n",
+            "pack/late.py": "",
+            "pack/a.py": "import os, torch\nfrom pack.deep import b\n",
+            "pack/deep/__init__.py": "",
+            "pack/deep/b.py": "def f():\n    import pack.deep.c\n",
+            "pack/deep/c.py": "from . import d\nfrom ..top import name\n",
+            "pack/deep/d.py": "import pack.a  # a ring ends too\n",
+            "pack/top.py": "name = 1\n",
+            "pack/unrelated.py": "",
+            "single.py": "",
+        },
+    )
+    found = {
+        path.relative_to(tmp_path).as_posix() for path in provenance.import_closure(tmp_path, [tmp_path / "pack/a.py"])
+    }
+    deep = {f"pack/deep/{name}.py" for name in ("__init__", "b", "c", "d")}
+    assert found == deep | {"pack/__init__.py", "pack/late.py", "pack/a.py", "pack/top.py"}
+    mine = tmp_path / "elsewhere" / "mine.py"
+    write(tmp_path, {"elsewhere/mine.py": "import single\n"})
+    assert provenance.import_closure(tmp_path / "pack", [mine]) == {mine}
+    assert provenance.import_closure(tmp_path, [mine]) == {mine, tmp_path / "single.py"}
+
+
+def test_code_hash_follows_content_and_name_but_not_place_or_order(tmp_path):
+    write(tmp_path, {"one/a.py": "x", "one/b.py": "y", "two/a.py": "x", "two/b.py": "y"})
+    hashes = {
+        provenance.code_hash(provenance.named(tmp_path / place, paths))
+        for place in ("one", "two")
+        for paths in (
+            [tmp_path / place / "a.py", tmp_path / place / "b.py"],
+            [tmp_path / place / "b.py", tmp_path / place / "a.py"],
+        )
+    }
+    assert len(hashes) == 1
+    (tmp_path / "one/b.py").write_text("z")
+    files = provenance.named(tmp_path / "one", [tmp_path / "one/a.py", tmp_path / "one/b.py"])
+    assert [name for name, _ in files] == ["a.py", "b.py"] and provenance.code_hash(files) not in hashes
+    assert provenance.named(tmp_path / "one", [tmp_path / "two/a.py"])[0][0] == "a.py"
+
+
+def test_without_git_the_commit_is_unknown_and_the_tree_counts_as_dirty(tmp_path):
+    assert provenance.commit(tmp_path) == "" and provenance.dirty(tmp_path) is True
+
+
+def test_git_tells_commit_and_changes(tmp_path):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@example.org"]
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    write(tmp_path, {"a.txt": "1"})
+    subprocess.run([*git, "add", "a.txt"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "m"], check=True)
+    assert len(provenance.commit(tmp_path)) == 40 and provenance.dirty(tmp_path) is False
+    write(tmp_path, {"a.txt": "2"})
+    provenance.dirty.cache_clear()
+    assert provenance.dirty(tmp_path) is True
+
+
+def test_versions_name_packages_without_importing_torch():
+    code = "import json, sys; from results import provenance; v = provenance.versions(); v['loaded'] = 'torch' in sys.modules; print(json.dumps(v))"
+    found = json.loads(
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    )
+    assert found["loaded"] is False and set(found) == {"python", "torch", "numpy", "platform", "machine", "loaded"}
+    assert found["python"].startswith("3.") and "core" in found["machine"]

@@ -34,7 +34,7 @@ def perturbation(subject: Subject) -> Finding:
 
 
 def gradient(subject: Subject) -> Finding:
-    """The logits up to t have no gradient at a later token, and some at an earlier one."""
+    """The logits at t have no gradient at a later token, and some at an earlier one."""
     worst, where, deaf = 0.0, 0, []
     for place in _places(subject)[1:]:
         reached = _reached(subject, place)
@@ -50,7 +50,7 @@ def gradient(subject: Subject) -> Finding:
 
 
 def _reached(subject: Subject, place: int) -> Tensor:
-    """Gradient norms [b, t] at every token's embedding, of a random sum of the logits at `place` and just before.
+    """Gradient norms [b, t] at every token's embedding, of a random sum of the logits at `place`.
 
     Raises ValueError if the model does not call its `embedding`.
     """
@@ -63,7 +63,7 @@ def _reached(subject: Subject, place: int) -> Tensor:
     if sum(x.shape[1] for x in seen) != subject.length:
         raise ValueError("A whole language model must embed each token once, by calling its `embedding`.")
     weights = torch.randn(logits.shape[2], generator=torch.Generator().manual_seed(place))
-    value = (logits[:, max(0, place - 1) : place + 1].float() * weights).sum()
+    value = (logits[:, place].float() * weights).sum()
     grads = torch.autograd.grad(value, seen, allow_unused=True)
     grads = [torch.zeros_like(x) if g is None else g for x, g in zip(seen, grads, strict=True)]
     return torch.cat(grads, 1).norm(dim=-1)

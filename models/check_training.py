@@ -13,7 +13,7 @@ from models.matching import tolerance
 
 START = 0.05  # relative: the loss at initialisation against log(vocab)
 SPREAD = 1.5  # a standard deviation inside the model over the one alone, either way
-HALF = 0.05  # relative: logits under bfloat16 autocast against float32
+HALF = 0.03  # relative: logits under bfloat16 autocast against float32
 STEPS = 50
 SYMBOLS = 32  # in the batch that is learned by heart
 LEARNED = 0.5  # the loss after those steps, as a share of the best that a model without memory could reach

@@ -27,6 +27,7 @@ Weights = tuple[Tensor, ...]
 # Weights and surprise at the last anchor, and the tokens since: their k, v, momentum, rate and keep, each [b, n, h, ...].
 State = tuple[Weights, Weights, tuple[Tensor, ...]]
 
+NORM_EPSILON = 0.1  # of the residual memory's norm; far below it, forgetting makes f(x) small, its gradient huge, and the memory chaotic
 ACTIVATIONS = {"gelu": F.gelu, "silu": F.silu}
 
 
@@ -56,7 +57,7 @@ def network(weights: Weights, x: Tensor, rule: Rule) -> Tensor:
     y = x @ weights[0]
     for weight in weights[1:]:
         y = ACTIVATIONS[rule.activation](y) @ weight
-    return x + F.layer_norm(y, y.shape[-1:]) if rule.residual else y
+    return x + F.layer_norm(y, y.shape[-1:], eps=NORM_EPSILON) if rule.residual else y
 
 
 def gradient(weights: Weights, k: Tensor, v: Tensor, rule: Rule) -> Weights:

@@ -6,6 +6,7 @@ from typing import Any
 
 # What a training cell tells about itself beside its exam; shown in a table of its own.
 ABOUT_TRAINING = ("training_loss", "training_seconds", "evaluation_seconds")
+QUANTILES = ("_quantile_10", "_quantile_90")  # endings of metrics that tables show beside their median
 TASK_ORDER = ("language-modelling", "needle", "babilong")
 _LOWER = ("bits_per_byte", "perplexity", "loss", "milliseconds", "seconds", "bytes", "error")
 _HIGHER = ("tokens_per_second", "accuracy", "match")

@@ -14,7 +14,7 @@ from typing import Any
 from results.table_reader import PlanError, TableReader
 
 FILE_NAME = "plan.toml"
-DTYPES = ("float32", "float32+onednn", "bfloat16", "float16", "float64")
+DTYPES = ("float32", "float32+onednn", "bfloat16")
 DEVICES = ("cpu", "cuda")
 
 

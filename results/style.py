@@ -10,13 +10,14 @@ from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from results.view import Model
 
 # OKLCH hues in the order of the families; further families walk on by the golden angle.
-HUES = (255.0, 195.0, 145.0, 85.0, 55.0, 310.0, 20.0, 345.0)
-GOLDEN_ANGLE = 137.508
+HUES = (255.0, 195.0, 145.0, 85.0, 300.0, 25.0, 350.0, 55.0)
+BEYOND, GOLDEN_ANGLE = 225.0, 137.508
 LIGHTEST, DARKEST, CHROMA = 0.76, 0.42, 0.135
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", (0, (5, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1.5, 1.5)), (0, (1, 1)))
@@ -75,10 +76,21 @@ class Palette:
     def colour(self, model: Model) -> str:
         return self._looks[model.family, model.label][0]
 
+    def ink(self, model: Model) -> str:
+        """The colour of text that is read on the model's colour."""
+        red, green, blue = to_rgb(self.colour(model))
+        return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.6 else INK
+
     def line(self, model: Model) -> dict[str, Any]:
         """Keyword arguments of `Axes.plot` for a model's line."""
         colour, marker, line = self._looks[model.family, model.label]
-        return {"color": colour, "marker": marker, "linestyle": line, "markeredgecolor": "white", "markeredgewidth": 0.5}
+        return {
+            "color": colour,
+            "marker": marker,
+            "linestyle": line,
+            "markeredgecolor": "white",
+            "markeredgewidth": 0.5,
+        }
 
     def point(self, model: Model) -> dict[str, Any]:
         """Keyword arguments of `Axes.scatter` for a model's point."""
@@ -88,7 +100,7 @@ class Palette:
 
 def hue(order: int) -> float:
     """The hue of a family in degrees, from its place in history."""
-    return HUES[order] if 0 <= order < len(HUES) else (HUES[-1] + GOLDEN_ANGLE * (order - len(HUES) + 1)) % 360
+    return HUES[order] if 0 <= order < len(HUES) else (BEYOND + GOLDEN_ANGLE * (order - len(HUES))) % 360
 
 
 def figure(width: float, height: float) -> Figure:
@@ -101,6 +113,8 @@ def figure(width: float, height: float) -> Figure:
 def save(drawn: Figure, stem: Path) -> list[Path]:
     """Write `stem`.png and `stem`.svg; equal figures give equal bytes, since no date and no version enters."""
     stem.parent.mkdir(parents=True, exist_ok=True)
+    drawn.draw_without_rendering()
+    drawn.set_layout_engine("none")  # laid out once, for both formats
     written = []
     for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         buffer = BytesIO()

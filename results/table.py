@@ -15,10 +15,10 @@ from results.view import Exam, Model
 WIDEST = 8  # columns of numbers that a reader still takes in at once
 AVERAGED = ("depth",)  # settings that tables average over; figures show them
 CSV_COLUMNS = (
-    "task", "task_settings", "metric", "where", "model", "family", "family_order", "parameters",
+    "task", "metric", "where", "model", "family", "family_order", "parameters",
     "parameters_to_reference_percent", "state_bytes", "value", "low", "high", "count", "seeds", "status", "reason",
     "best_floor", "best_floor_value", "learned", "committed_reference", "protocol", "provider", "device", "threads",
-    "dtype", "size", "budget", "lr",
+    "dtype", "lr",
 )  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def layout(exam: Exam) -> list[Table]:
     about = [metric for metric in exam.metrics if metric in metrics.ABOUT_TRAINING]
     groups: dict[str, list[str]] = {}
     for metric in exam.metrics:
-        if metric not in about:
+        if metric not in about and not metric.endswith(metrics.QUANTILES):
             groups.setdefault(canonical(_column_wheres(exam, metric)), []).append(metric)
     tables = [table for group in groups.values() for table in _tables(exam, group)]
     if about:
@@ -57,7 +57,7 @@ def layout(exam: Exam) -> list[Table]:
 
 def markdown(exam: Exam, table: Table, reference_model: str = "transformer", beside: Exam | None = None) -> str:
     """One Markdown table; `beside` is the same exam in the committed reference, shown in brackets."""
-    several = len({providers(exam, model) for model in exam.learners}) > 1 or exam.is_timing
+    several = len({providers(exam, model) for model in exam.learners} - {""}) > 1 or exam.is_timing
     head = ["model", "parameters", "state", *(["provider"] if several else [])]
     lines = ["| " + " | ".join([*head, *(column.header for column in table.columns)]) + " |"]
     lines.append("|" + "|".join(["---"] + ["---:"] * (len(head) - 1 + len(table.columns))) + "|")
@@ -72,9 +72,10 @@ def markdown(exam: Exam, table: Table, reference_model: str = "transformer", bes
             title = "floors: what no learning scores" if model.is_floor else metrics.words(family)
             lines.append(_line([f"**{title}**", *blank]))
         facts = [model.label, _parameters(exam, model, reference_model), metrics.byte_size(model.state_bytes)]
-        facts = [f"*{model.label}*", "", ""] if model.is_floor else facts
+        if model.is_floor or model.label not in exam.rows:
+            facts = [f"*{model.label}*" if model.is_floor else model.label, "", ""]
         facts += [providers(exam, model)] if several else []
-        lines.append(_line(facts + [_cell(exam, model, column, beside) for column in table.columns]))
+        lines.append(_line(facts + [cell(exam, model, column, beside) for column in table.columns]))
     return "\n".join(lines)
 
 
@@ -88,7 +89,7 @@ def conditions(exam: Exam, reference_model: str = "transformer", beside: Exam | 
     parts += [f"{budget['steps']:,} steps of {budget['batch_tokens']:,} tokens"] if budget else []
     parts += [f"seed{'s' if len({r['seed'] for r in rows}) > 1 else ''} {_all(rows, 'seed')}"]
     parts += [f"learning rate {_all(rows, 'lr')}"] if budget else []
-    parts += [f"{exam.setup['dtype']}, {_all(ok, 'device')}, {_all(rows, 'threads')} thread(s)"]
+    parts += [f"{exam.setup['dtype']}, {_all(ok, 'device')}, {_threads(exam)}"]
     parts += [f"provider {_all(ok, 'provider') or 'none needed'} (requested: {exam.setup['provider_requested']})"]
     parts += [_origin(rows)]
     if exam.settings:
@@ -108,7 +109,7 @@ def notes(exam: Exam, table: Table) -> str:
         wheres, varying = exam.wheres(metric), exam.varying(metric)
         constant = {k: v for k, v in (wheres[0] if wheres else {}).items() if k not in varying}
         if constant:
-            parts.append(f"{metrics.words(metric)}: {where_text(constant)}")
+            parts.append(f"{metrics.words(metric)}: " + ", ".join(f"{key} {value}" for key, value in constant.items()))
         if averaged := [key for key in AVERAGED if key in varying]:
             values = sorted({w[key] for key in averaged for w in wheres if key in w}, key=metrics.sort_key)
             parts.append(f"{metrics.words(metric)}: mean over {averaged[0]} {', '.join(map(str, values))}")
@@ -116,12 +117,14 @@ def notes(exam: Exam, table: Table) -> str:
     seeds = max((len({r["seed"] for r in exam.rows[m.label]}) for m in exam.learners), default=1)
     if any(map(metrics.is_accuracy, used)):
         parts.append("shares in percent")
+    if any(metric + ending in exam.metrics for metric in used for ending in metrics.QUANTILES):
+        parts.append("median, in round brackets the 10 % and 90 % quantiles over repeats")
     if seeds > 1:
         parts.append(f"mean ± half of the 95 % interval over {seeds} seeds")
     if exam.floors and any(exam.best_floor(column.metric, column.where) for column in table.columns):
         parts.append(
             "✓ better than the best floor by its 95 % interval, (✓) better, but one seed gives no interval; "
-            "no mark: not better than guessing"
+            "no mark: not better than it"
         )
     return "; ".join(dict.fromkeys(parts)) + ("." if parts else "")
 
@@ -173,7 +176,11 @@ def _tables(exam: Exam, group: list[str]) -> list[Table]:
     wheres = _column_wheres(exam, group[0])
     if len(group) * len(wheres) <= WIDEST:
         columns = [
-            Column(f"{metrics.words(metric)} {where_text(where)}".strip(), metric, where)
+            Column(
+                f"{metrics.words(metric) if len(group) > 1 or not where else ''} {where_text(where)}".strip(),
+                metric,
+                where,
+            )
             for metric in group
             for where in wheres
         ]
@@ -206,7 +213,8 @@ def _lines(exam: Exam) -> list[Model]:
     return [here.get(model.label, model) for model in exam.everyone] + exam.floors
 
 
-def _cell(exam: Exam, model: Model, column: Column, beside: Exam | None) -> str:
+def cell(exam: Exam, model: Model, column: Column, beside: Exam | None = None) -> str:
+    """What stands in a table for a model: the number with its spread and mark, or why there is none."""
     point = exam.point(model.label, column.metric, column.where)
     if point is None:
         return (
@@ -217,6 +225,9 @@ def _cell(exam: Exam, model: Model, column: Column, beside: Exam | None) -> str:
     text = metrics.number(column.metric, point.value)
     if point.seeds > 1:
         text += f" ± {metrics.number(column.metric, (point.high - point.low) / 2)}"
+    ends = [exam.point(model.label, column.metric + ending, column.where) for ending in metrics.QUANTILES]
+    if all(ends):
+        text += f" ({' to '.join(metrics.number(column.metric, end.value) for end in ends)})"
     if not model.is_floor:
         text += {"yes": " ✓", "maybe": " (✓)"}.get(exam.learned(model.label, column.metric, column.where), "")
         lost, seeds = exam.lost_seeds(model.label)
@@ -247,7 +258,7 @@ def _record(
     gap = _gap(exam, model, reference_model)
     reason = "" if point else exam.reason(model.label, where)
     return {
-        "task": exam.task, "task_settings": canonical(exam.settings), "metric": metric, "where": canonical(where),
+        "task": exam.title, "metric": metric, "where": canonical(where),
         "model": model.label, "family": model.family, "family_order": model.order, "parameters": model.parameters,
         "parameters_to_reference_percent": None if gap is None else f"{gap:.2f}", "state_bytes": model.state_bytes,
         "value": point and point.value, "low": point and point.low, "high": point and point.high,
@@ -257,8 +268,7 @@ def _record(
         "learned": "" if model.is_floor else exam.learned(model.label, metric, where),
         "committed_reference": other and other.value, "protocol": _all(rows, "protocol"),
         "provider": providers(exam, model), "device": exam.setup["device"], "threads": exam.setup["threads"],
-        "dtype": exam.setup["dtype"], "size": canonical(exam.setup["size"]),
-        "budget": canonical(exam.setup["budget"]), "lr": _all(rows, "lr"),
+        "dtype": exam.setup["dtype"], "lr": _all(rows, "lr"),
     }  # fmt: skip
 
 
@@ -273,6 +283,11 @@ def _origin(rows: Sequence[dict[str, Any]]) -> str:
     torch = sorted({row["versions"].get("torch", "") for row in rows} - {""})
     parts = [f"commit {', '.join(commits)}", days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"]
     return ", ".join([*parts, *machines, *(f"torch {version}" for version in torch)])
+
+
+def _threads(exam: Exam) -> str:
+    count = exam.setup["threads"]
+    return f"{count} thread" if count == 1 else f"{count} threads"
 
 
 def _all(rows: Sequence[dict[str, Any]], column: str) -> str:

@@ -184,7 +184,8 @@ def exams(rows: Iterable[Row]) -> list[Exam]:
 def _exam(group: list[Row], floors: list[Row], labels: dict[str, str]) -> Exam:
     by_label: dict[str, list[Row]] = {}
     for row in [*group, *floors]:
-        by_label.setdefault(labels.get(_variant(row), row["model"]) or "floors", []).append(row)
+        label = labels.get(_variant(row), row["model"].removeprefix("floor: "))
+        by_label.setdefault(label or "floors", []).append(row)
     models = [_model(label, rows) for label, rows in by_label.items()]
     first = (group or floors)[0]
     setup = {name: first[name] for name in SETUP}

@@ -33,7 +33,7 @@ class Needle(Task):
     `template="ruler"` is RULER's own wording, which alone stands beside printed numbers; `compact` is ours, for small
     models from 64 bytes up, and its metrics are named `compact_...`. Lengths are in bytes; `test_lengths` defaults to
     1, 2, 4 and 8 times the training `length`. `samples` are asked for each variant, length and depth. `digits` (4) and
-    `uuid_groups` (3 pairs of hexadecimal digits) are the size of compact values; RULER's are fixed. `words` names the
+    `uuid_groups` (2 pairs of hexadecimal digits) are the size of compact values; RULER's are fixed. `words` names the
     lists of keys: "own", or "wonderwords" (as RULER) where that package is installed.
     """
 
@@ -63,6 +63,7 @@ class Needle(Task):
         self.test_lengths = tuple(test_lengths) or (length, 2 * length, 4 * length, 8 * length)
         self.depths = tuple(float(depth) for depth in depths)
         self.words, self.corpus = words, corpus
+        corpora.documents("train", corpus)  # an unreadable corpus is told here, not in the middle of a run
         self.template = self._template(template, digits, uuid_groups)
         minimum = {variant: self.template.minimum(variant) for variant in variants}
         for asked in (length, *self.test_lengths):
@@ -76,7 +77,7 @@ class Needle(Task):
     def _template(self, name: str, digits: int | None, uuid_groups: int | None) -> Template:
         lists = word_lists(self.words)
         if name == "compact":
-            digits, uuid_groups = 4 if digits is None else digits, 3 if uuid_groups is None else uuid_groups
+            digits, uuid_groups = 4 if digits is None else digits, 2 if uuid_groups is None else uuid_groups
             if min(digits, uuid_groups) < 1:
                 raise ValueError("The needle's digits and uuid_groups must be at least 1.")
             return Compact(self.corpus, lists, digits, uuid_groups)

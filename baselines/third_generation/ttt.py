@@ -11,8 +11,7 @@ q and k are two short convolutions, without activation, of one projection, then 
 at the beginning of a text, LN's scale and bias and p are learned. `convolution=0` is the layer of the Transformer backbone:
 three projections, no convolution, no gate.
 
-Deviation: projections begin with std 0.02 sqrt(768 / width), which is the published 0.02 at the smallest published width
-and keeps the scale of q, k and v, on which the inner learning rate hangs, at smaller ones.
+Deviation: none known.
 """
 
 from __future__ import annotations
@@ -30,7 +29,8 @@ from models.test_time_training import EPSILON, State, Weights
 class TTT(nn.Module):
     """The layer around the law. State: the convolutions' last inputs, W and sum r g of every head, and the place.
 
-    `inner` is the width of q, k and v over all heads, the model's by default; `hidden` the inner network's widths.
+    `inner` is the width of q, k and v over all heads, the model's by default; `expansions` are the widths of the inner
+    network's hidden layers over the head width.
     """
 
     fixed_state = True
@@ -70,13 +70,12 @@ class TTT(nn.Module):
         self.shift = nn.Parameter(torch.zeros(heads, channels))
         self.norm = nn.LayerNorm(inner, eps=EPSILON)
         self.out = nn.Linear(inner, width, bias=False)
-        self._initialise(width)
+        self._initialise()
 
-    def _initialise(self, width: int) -> None:
-        std = 0.02 * (768 / width) ** 0.5
+    def _initialise(self) -> None:
         for layer in (self.project, self.gate, self.rate, self.out):
             if layer is not None:
-                nn.init.normal_(layer.weight, std=std)
+                nn.init.normal_(layer.weight, std=0.02)
         nn.init.zeros_(self.rate.bias)
         for convolution in (self.convolution_q, self.convolution_k):
             if convolution is not None:

@@ -15,6 +15,14 @@ PROVIDERS = ("recurrence", "chunked", "triton", "fla", "mamba-ssm", "causal-conv
 
 # operation -> provider -> "module:function", all with one signature. Imported at the first use.
 OPERATIONS: dict[str, dict[str, str]] = {
+    "linear memory": {
+        "recurrence": "models.neural_memory:recurrence",
+        "chunked": "models.kernels.neural_memory:chunked",
+    },
+    "deep memory": {
+        "recurrence": "models.neural_memory:recurrence",
+        "chunked": "models.kernels.neural_memory_deep:chunked",
+    },
     "selective": {"recurrence": "models.recurrence:selective", "chunked": "models.kernels.selective_scan:streamed"},
     "scan": {"recurrence": "models.recurrence:recurrence", "chunked": "models.kernels.scan:chunked"},
     "test-time training": {

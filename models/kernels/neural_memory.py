@@ -23,7 +23,8 @@ from torch.autograd.function import once_differentiable
 
 from models.neural_memory import Rule, State, Weights, resume, suspend
 
-BLOCK = 64  # tokens computed together where the anchor is younger
+BLOCK = 32  # tokens computed together where anchors are younger than ALONE
+ALONE = 16  # from this many tokens an anchor has a block of its own: no triangular system, for more steps in the walk
 
 
 def chunked(
@@ -43,9 +44,10 @@ def chunked(
     Half precision is computed in float32, and states stay there. Raises ValueError for a deep or residual memory.
     """
     if len(initial) > 1 or rule.residual:
-        raise ValueError("The linear form holds a single matrix without residual; use the operation memory_deep.")
+        raise ValueError("The linear form holds a single matrix without residual; use the operation 'deep memory'.")
     with torch.autocast(q.device.type, enabled=False):
-        cuts = Cuts(q, (k, v, momentum, rate, keep), initial, rule.chunk * max(1, BLOCK // rule.chunk), rule, state)
+        block = rule.chunk if rule.chunk >= ALONE else BLOCK // rule.chunk * rule.chunk
+        cuts = Cuts(q, (k, v, momentum, rate, keep), initial, block, rule, state)
         table, ends = coefficients(cuts.momentum, cuts.keep, cuts.last)
         fresh, known = _comparisons(cuts, table)
         width = k.shape[-1]
@@ -211,9 +213,12 @@ class _Carry(torch.autograd.Function):
         for n in range(len(y) - 1, -1, -1):
             after[n] = dz
             de[n].baddbmm_(r[n].mT, dz)
-            kept = [dz[:, :width] * m[n, :, 0], dz[:, :width] * m[n, :, 1] + dz[:, width:] * m[n, :, 3]]
-            dz = torch.cat(kept, 1).add_(d_starts[n])
-            dz[:, :known].baddbmm_(y[n].mT, de[n], alpha=-1)
+            dm = dz[:, :width] * m[n, :, 0] + d_starts[n, :, :width]
+            ds = dz[:, :width] * m[n, :, 1] + dz[:, width:] * m[n, :, 3] + d_starts[n, :, width:]
+            if known == width:
+                dz = torch.cat([dm.baddbmm_(y[n].mT, de[n], alpha=-1), ds], 1)
+            else:
+                dz = torch.cat([dm, ds], 1).baddbmm_(y[n].mT, de[n], alpha=-1)
         d_known = -(de @ starts[:, :, :known].mT)
         d_writes = after @ errors.mT
         dm, ds, zm, zs = after[:, :, :width], after[:, :, width:], starts[:, :, :width], starts[:, :, width:]

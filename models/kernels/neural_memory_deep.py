@@ -20,9 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.kernels.neural_memory import Cuts, coefficients, read
-from models.neural_memory import ACTIVATIONS, Rule, State, Weights, suspend
-
-EPSILON = 1e-5  # layer_norm's own
+from models.neural_memory import ACTIVATIONS, NORM_EPSILON, Rule, State, Weights, suspend
 
 
 def chunked(
@@ -44,35 +42,45 @@ def chunked(
     with torch.autocast(q.device.type, enabled=False):
         cuts = Cuts(q, (k, v, momentum, rate, keep), initial, rule.chunk, rule, state)
         table, ends = coefficients(cuts.momentum, cuts.keep, cuts.last)
-        layers, weights, surprise = _walk(cuts, ends, rule)
+        layers, after = _walk(cuts, ends, rule)
         rows = table[..., :-1, :] if rule.exclusive else table[..., 1:, :]
         h = cuts.q
         for index, (inputs, errors, starts) in enumerate(layers):
             h = read(ACTIVATIONS[rule.activation](h) if index else h, inputs, errors, starts, rows)
         if rule.residual:
-            h = cuts.q + F.layer_norm(h, h.shape[-1:], eps=EPSILON)
-    end = suspend(tuple(w.clone() for w in weights), tuple(s.clone() for s in surprise), cuts.tokens, rule.chunk)
+            h = cuts.q + F.layer_norm(h, h.shape[-1:], eps=NORM_EPSILON)
+    weights, surprise = (tuple(part.clone() for part in parts) for parts in zip(*after, strict=True))
+    end = suspend(weights, surprise, cuts.tokens, rule.chunk)
     return cuts.joined(h).to(q.dtype), end
 
 
-def _walk(cuts: Cuts, ends: Tensor, rule: Rule) -> tuple[list[tuple[Tensor, Tensor, Tensor]], Weights, Weights]:
-    """Over the chunks: per layer the keys' activations, their errors and [W; S] before each chunk, and the last weights."""
-    weights, surprise = cuts.weights, cuts.surprise
-    depth = len(weights)
-    record: list[tuple[list[Tensor], ...]] = [([], [], []) for _ in range(depth)]
-    split = [x.unbind(2) for x in (cuts.k, cuts.v, cuts.rate, cuts.keep, ends)]
-    for k, v, rate, keep, end in zip(*split, strict=True):
+def _walk(
+    cuts: Cuts, ends: Tensor, rule: Rule
+) -> tuple[list[tuple[Tensor, Tensor, Tensor]], list[tuple[Tensor, Tensor]]]:
+    """Over the chunks: per layer the keys' activations, their errors and [W; S] before each chunk; and each layer's last W and S."""
+    states = [torch.cat(pair, -2) for pair in zip(cuts.weights, cuts.surprise, strict=True)]
+    widths = [state.shape[-2] // 2 for state in states]
+    record: list[tuple[list[Tensor], ...]] = [([], [], []) for _ in states]
+    chunks = [x.unbind(2) for x in (cuts.k, cuts.v, cuts.rate, cuts.keep, ends)]
+    for k, v, rate, keep, end in zip(*chunks, strict=True):
+        weights = tuple(state[..., :width, :] for state, width in zip(states, widths, strict=True))
         inputs, errors = _learn(weights, k, v, rate, keep[..., None] if rule.decayed else None, rule)
-        g, c, p = (end[..., row, column, None, None] for row, column in ((0, 0), (0, 1), (1, 1)))
-        onto = end[..., 2:, None]  # how much of each token's write stands in M, and in S, at the end
-        for index in range(depth):
-            both = torch.cat([weights[index], surprise[index]], -2)
-            for kept, part in zip(record[index], (inputs[index], errors[index], both), strict=True):
-                kept.append(part)
-        write = [(a.mT @ (e * onto[..., 0, :, :]), a.mT @ (e * onto[..., 1, :, :])) for a, e in zip(inputs, errors, strict=True)]
-        weights = tuple(g * w + c * s + m for w, s, (m, _) in zip(weights, surprise, write, strict=True))
-        surprise = tuple(p * s + n for s, (_, n) in zip(surprise, write, strict=True))
-    return [tuple(torch.stack(part, 2) for part in parts) for parts in record], weights, surprise
+        after = []
+        for kept, a, e, state in zip(record, inputs, errors, states, strict=True):
+            for column, part in zip(kept, (a, e, state), strict=True):
+                column.append(part)
+            after.append(_written(a, e, state, end))
+        states = after
+    layers = [tuple(torch.stack(part, 2) for part in parts) for parts in record]
+    return layers, [state.split(width, -2) for state, width in zip(states, widths, strict=True)]
+
+
+def _written(a: Tensor, e: Tensor, state: Tensor, end: Tensor) -> Tensor:
+    """[W; S] of one layer after a chunk whose tokens write a^T e; `end` [b, h, 2, size + 2] as `coefficients` gives it."""
+    w, s = state.chunk(2, -2)
+    g, c, p = (end[..., row, column, None, None] for row, column in ((0, 0), (0, 1), (1, 1)))
+    onto = (a.mT.unsqueeze(-3) * end[..., None, 2:]).flatten(-3, -2)
+    return torch.cat([torch.addcmul(g * w, c, s), p * s], -2) + onto @ e
 
 
 def _learn(
@@ -99,7 +107,7 @@ def _learn(
 def _residual_error(z: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Negative gradient of `1/2 |k + LN(z) - v|^2` with respect to z: LN's backward of `v - k - LN(z)`."""
     centred = z - z.mean(-1, keepdim=True)
-    scale = torch.rsqrt(centred.square().mean(-1, keepdim=True) + EPSILON)
+    scale = torch.rsqrt(centred.square().mean(-1, keepdim=True) + NORM_EPSILON)
     n = centred * scale
     up = v - k - n
     return (up - up.mean(-1, keepdim=True) - n * (up * n).mean(-1, keepdim=True)) * scale

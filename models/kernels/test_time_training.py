@@ -25,6 +25,7 @@ from models.test_time_training import EPSILON, Norm, State, Weights
 
 GROUP = 16  # mini-batches read at once; more would save no time, and hold more weights than they need
 
+
 def chunked(
     q: Tensor,
     k: Tensor,
@@ -46,16 +47,17 @@ def chunked(
             anchor, place = tuple(layer.to(kind).repeat(batch, 1, 1) for layer in weights), 0
             total = tuple(torch.zeros_like(layer) for layer in anchor)
         else:
-            (anchor, total), place = ([x.to(kind).flatten(0, 1) for x in part] for part in state[:2]), state[2]
+            anchor, total = ([x.to(kind).flatten(0, 1) for x in part] for part in state[:2])
+            place = state[2]
         ys = []
-        for start, stop, place, closes in _sections(place, time, len(factor)):
+        for start, stop, at, closes in _sections(place, time, len(factor)):
             rows = min(len(factor), stop - start)
             own = [_by_mini_batch(x[:, start:stop], rows) for x in (q, k, v, rate[..., None])]
-            y, anchor, total = _section(*own, factor, place, closes, (scale, bias), anchor, total)
+            y, anchor, total = _section(*own, factor, at, closes, (scale, bias), anchor, total)
             ys.append(y.unflatten(1, (batch, heads)).permute(1, 0, 3, 2, 4).flatten(1, 2))
-        place = 0 if closes else place + time - start
+        place = (place + time) % len(factor)
         anchor, total = (tuple(x.unflatten(0, (batch, heads)) for x in part) for part in (anchor, total))
-    return (ys[0] if len(ys) == 1 else torch.cat(ys, 1)).to(dtype), (anchor, total, place)
+    return torch.cat(ys, 1).to(dtype), (anchor, total, place)
 
 
 def _sections(place: int, time: int, size: int) -> Iterator[tuple[int, int, int, bool]]:
@@ -96,9 +98,7 @@ def _section(
     y = q + _read(q, weight, part, starts, inputs, errors, before) * scale + bias
     if rows == len(factor):
         return y, walked[-depth:], total
-    total = [
-        layer + ((rate * x)[0].mT @ g[0]) for layer, x, g in zip(total, inputs, errors, strict=True)
-    ]
+    total = [layer + ((rate * x)[0].mT @ g[0]) for layer, x, g in zip(total, inputs, errors, strict=True)]
     if closes:
         anchor = [layer - factor[-1] * sum_ for layer, sum_ in zip(anchor, total, strict=True)]
         total = [torch.zeros_like(layer) for layer in total]

@@ -80,9 +80,11 @@ def test_git_tells_commit_and_changes(tmp_path):
 
 
 def test_versions_name_packages_without_importing_torch():
-    code = "import json, sys; from results import provenance; v = provenance.versions(); v['loaded'] = 'torch' in sys.modules; print(json.dumps(v))"
-    found = json.loads(
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    code = (
+        "import json, sys; from results import provenance; "
+        "print(json.dumps({**provenance.versions(), 'loaded': 'torch' in sys.modules}))"
     )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
     assert found["loaded"] is False and set(found) == {"python", "torch", "numpy", "platform", "machine", "loaded"}
     assert found["python"].startswith("3.") and "core" in found["machine"]

@@ -86,7 +86,7 @@ def test_timing_cells_run_after_training_alone_and_with_their_threads(tmp_path):
     timing = [dataclasses.replace(cell(f"t{i}", kind="timing", log=str(log)), threads=3) for i in range(2)]
     training = [cell("a", log=str(log)), cell("b", log=str(log))]
     before = os.environ.get("OMP_NUM_THREADS")
-    run([*timing, *training], path, workers=2)
+    run([*timing, *training], path, workers=2, initializer=fake_measure.prepare)
     assert os.environ.get("OMP_NUM_THREADS") == before
     order = [line.split() for line in log.read_text().splitlines()]
     assert {name for name, _ in order[:2]} == {"a", "b"} and [name for name, _ in order[2:]] == ["t0", "t1"]
@@ -113,7 +113,7 @@ def test_kill_in_the_middle_loses_nothing_and_leaves_no_worker(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     pids = {int(line.split()[1]) for line in log.read_text().splitlines()}
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 10)
+    wait_until(lambda: not any(_alive(pid) for pid in pids), 10)
     recorded = {row["model"] for row in record.read(path)}
     assert recorded and len(recorded) < 6
     started = Counter(line.split()[0] for line in log.read_text().splitlines())
@@ -124,6 +124,24 @@ def test_kill_in_the_middle_loses_nothing_and_leaves_no_worker(tmp_path):
     assert Counter(row["model"] for row in record.read(path)) == {f"model{i}": 2 for i in range(6)}
     twice = Counter(line.split()[0] for line in log.read_text().splitlines())
     assert all(twice[name] == started[name] for name in recorded)
+
+
+def test_workers_of_a_killed_run_end_in_the_middle_of_a_long_cell(tmp_path):
+    log = tmp_path / "log"
+    process = start_run(tmp_path / "rows.jsonl", log, count=2, seconds=300)
+    wait_until(lambda: log.exists() and len(log.read_text().splitlines()) == 2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    pids = {int(line.split()[1]) for line in log.read_text().splitlines()}
+    wait_until(lambda: not any(_alive(pid) for pid in pids), 10)
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended but was not yet waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_record_that_cannot_be_written_ends_the_run_with_a_clear_error(tmp_path):

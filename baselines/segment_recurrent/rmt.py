@@ -1,0 +1,107 @@
+"""Recurrent Memory Transformer: memory tokens carry what one segment of the text leaves for the next.
+
+Bulatov, Kuratov, Burtsev 2022, arXiv 2207.06881, Section 3.2, in BABILong's setting (Kuratov et al. 2024, arXiv 2406.10149):
+
+    [ _ | H | M' ] = Transformer( [ M | x_1 .. x_s | M ] ),   M <- M',   logits = E H
+
+The same memory stands at both ends of a segment, under a plain causal mask: the read rows in front are causal among
+themselves, tokens see them and earlier tokens, the write rows behind see everything. M' are the write rows after the last
+norm. Gradients pass through all segments. Positions start anew in each segment.
+
+Deviation: the Transformer is this benchmark's reference (rotary, RMSNorm, SwiGLU), not GPT-2 or Transformer-XL; segment
+and memory default to 64 and 8 instead of 512 and 16 (BABILong), for models trained on hundreds of tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.attention import Cache, causal_attention
+from models.language_model import Block, LanguageModel, Size
+from models.layers import rotary, split_heads
+from models.registry import register
+
+State = tuple[Tensor, int, tuple[Cache, ...]]  # memory [b, m, d], tokens read since, each layer's cache of the segment
+
+
+class SegmentAttention(nn.Module):
+    """Causal attention inside one segment; its state is the segment's cache of keys and values."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        # Values are projected apart: as a view of a common projection they would keep all of it alive in the cache.
+        self.query_key = nn.Linear(width, 2 * width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        for layer, scale in ((self.query_key, 1.0), (self.value, 1.0), (self.out, 0.5)):
+            nn.init.normal_(layer.weight, std=scale * width**-0.5)
+
+    def forward(self, x: Tensor, state: Cache | None) -> tuple[Tensor, Cache]:
+        start = 0 if state is None else state[2]
+        q, k = (split_heads(part, self.heads) for part in self.query_key(x).chunk(2, dim=-1))
+        v = split_heads(self.value(x), self.heads)
+        y, state = causal_attention(rotary(q, start), rotary(k, start), v, state)
+        return self.out(y.flatten(2)), state
+
+
+@register(
+    "rmt",
+    paper="Bulatov, Kuratov and Burtsev 2022, arXiv 2207.06881",
+    equation="[_ | H | M'] = Transformer([M | segment | M]);  M <- M'",
+)
+class RMT(LanguageModel):
+    """A whole language model: `memory` rows are carried over segments of `segment` tokens.
+
+    The write rows run with a segment's last token. `detach_every` cuts the gradient of the memory whenever that many
+    segments have passed (truncated backpropagation); None lets it pass through all. State: the memory [b, m, d], the tokens
+    read since it was written, and the open segment's keys and values, so it is bounded by one segment.
+    """
+
+    fixed_state = True
+
+    def __init__(self, size: Size, feed: int, segment: int = 64, memory: int = 8, detach_every: int | None = None):
+        if segment < 1 or memory < 1 or (detach_every is not None and detach_every < 1):
+            raise ValueError("RMT needs segment >= 1, memory >= 1 and detach_every >= 1 (or None for no cut).")
+        super().__init__(
+            size, [Block(size.width, SegmentAttention(size.width, size.heads), feed) for _ in range(size.depth)]
+        )
+        self.segment, self.detach_every = segment, detach_every
+        self.memory = nn.Parameter(torch.randn(memory, size.width) * 0.02)  # as the embedding
+
+    @property
+    def period(self) -> int:
+        """The segment."""
+        return self.segment
+
+    def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        if state is None:
+            state = self.memory.repeat(len(tokens), 1, 1), 0, ()
+        x, start, hidden = self.embedding(tokens), 0, []
+        while start < tokens.shape[1]:
+            stop = min(tokens.shape[1], start + self.segment - state[1] % self.segment)
+            h, state = self._within(x[:, start:stop], state)
+            hidden.append(h)
+            start = stop
+        return torch.cat(hidden, dim=1) @ self.embedding.weight.to(h.dtype).T, state
+
+    def _within(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read a piece x [b, t, d] of one segment; behind its last token the memory is written."""
+        memory, read, caches = state
+        time, read = x.shape[1], read + x.shape[1]
+        begins, ends = not caches, read % self.segment == 0
+        rows = torch.cat([memory] * begins + [x] + [memory] * ends, dim=1)
+        after = []
+        for index, block in enumerate(self.blocks):
+            rows, cache = block(rows, caches[index] if caches else None)
+            after.append(cache)
+        rows = self.norm(rows)
+        front = memory.shape[1] * begins
+        h = rows[:, front : front + time]
+        if not ends:
+            return h, (memory, read, tuple(after))
+        memory = rows[:, front + time :].clone()
+        if self.detach_every is not None and read == self.detach_every * self.segment:
+            memory, read = memory.detach(), 0
+        return h, (memory, 0 if self.detach_every is None else read, ())

@@ -1,0 +1,58 @@
+"""Titans' long-term memory alone as the token mixer (LMM; Behrouz et al. 2025, arXiv 2501.00663, section 3).
+
+    S_t = eta_t S_{t-1} - theta_t grad l(M_a; k_t, v_t),   M_t = (1 - alpha_t) M_{t-1} + S_t,   y_t = M_t(q_t)
+
+then a norm per head, a linear gate and the output projection (section 4.4). `docs/titans.md` maps every equation and ambiguity.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.neural_memory import Rule
+from models.registry import register
+from models.titans.memory_layer import HeadNorm, Memory, MemoryState, inner_width, output_projection
+
+
+@register(
+    "titans-lmm",
+    paper="Behrouz et al. 2025, arXiv 2501.00663",
+    equation="S <- eta S - theta grad |M(k) - v|^2;  M <- (1 - alpha) M + S;  y = M(q)",
+)
+class TitansLMM(nn.Module):
+    """The neural memory with short convolutions before it and a norm and a gate behind it."""
+
+    fixed_state = True
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        inner: int | None = None,
+        memory_depth: int = 2,
+        expansion: int = 1,
+        chunk: int = 16,
+        activation: Literal["gelu", "silu"] = "gelu",
+        residual: bool = False,
+        exclusive: bool = False,
+        decayed: bool = False,
+        rate_bound: float | None = None,
+        unit_values: bool = True,
+        provider: str = "auto",
+    ):
+        super().__init__()
+        inner = inner_width(width, heads, inner)
+        rule = Rule(chunk, activation, residual, decayed, exclusive)
+        self.period = chunk
+        self.memory = Memory(width, heads, inner, memory_depth, expansion, rule, rate_bound, unit_values, provider)
+        self.norm = HeadNorm(heads, inner)
+        self.gate = nn.Linear(width, inner, bias=False)
+        self.out = output_projection(inner, width)
+        nn.init.normal_(self.gate.weight, std=width**-0.5)
+
+    def forward(self, x: Tensor, state: MemoryState | None = None) -> tuple[Tensor, MemoryState]:
+        y, state = self.memory(x, state)
+        return self.out(self.norm(y) * F.silu(self.gate(x))), state

@@ -1,0 +1,86 @@
+"""Titans with memory as layer (MAL; Behrouz et al. 2025, arXiv 2501.00663, eqs. 29-31).
+
+    x~ = [P | x],   y = M(x~),   o = SW-Attn*(y)
+
+One after the other, each with the residual connection that the paper's equations leave out (section 4.4): y = x~ + M(x~), and
+the layer adds M(x~) + SW-Attn*(RMSNorm(y)) to the stream. `inner_residual=False` is the equations to the letter.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.layers import RMSNorm
+from models.registry import register
+from models.titans.lmm import TitansLMM
+from models.titans.memory_layer import MemoryState, inner_width, output_projection, persistent_tokens
+from models.titans.window import PrefixedWindow, WindowState
+
+
+@register(
+    "titans-mal",
+    paper="Behrouz et al. 2025, arXiv 2501.00663",
+    equation="y = M([P | x]);  o = SW-Attn(y)",
+)
+class TitansMAL(nn.Module):
+    """The long-term memory layer, then sliding-window attention over what it gives."""
+
+    fixed_state = True
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        inner: int | None = None,
+        window: int = 64,
+        persistent: int = 4,
+        inner_residual: bool = False,
+        memory_depth: int = 2,
+        expansion: int = 1,
+        chunk: int = 16,
+        activation: Literal["gelu", "silu"] = "gelu",
+        residual: bool = False,
+        exclusive: bool = False,
+        decayed: bool = False,
+        rate_bound: float | None = None,
+        unit_values: bool = True,
+        provider: str = "auto",
+    ):
+        super().__init__()
+        inner = inner_width(width, heads, inner)
+        self.period, self.inner_residual = max(chunk, window), inner_residual
+        self.persistent = persistent_tokens(persistent, width)
+        self.memory = TitansLMM(
+            width,
+            heads,
+            inner,
+            memory_depth,
+            expansion,
+            chunk,
+            activation,
+            residual,
+            exclusive,
+            decayed,
+            rate_bound,
+            unit_values,
+            provider,
+        )
+        self.norm = RMSNorm(width)
+        self.attention = PrefixedWindow(width, heads, inner, window, persistent)
+        self.out = output_projection(inner, width)
+
+    def forward(
+        self, x: Tensor, state: tuple[MemoryState, WindowState] | None = None
+    ) -> tuple[Tensor, tuple[MemoryState, WindowState]]:
+        memory, window = (None, None) if state is None else state
+        time = x.shape[1]
+        if state is None:
+            x = torch.cat([self.persistent.to(x.dtype).expand(x.shape[0], -1, -1), x], 1)
+        m, memory = self.memory(x, memory)
+        y = x + m if self.inner_residual else m
+        o, window = self.attention(self.norm(y), window)
+        o = self.out(o)
+        return (m[:, -time:] + o if self.inner_residual else o), (memory, window)

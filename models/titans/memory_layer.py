@@ -1,0 +1,158 @@
+"""What all Titans share: the projections, short convolutions and gates in front of a neural memory, and its stable rates.
+
+    q, k, v = SiLU(conv(x W)), of unit length                    Titans, section 4.4 (v: ours; a deep memory diverges on large values)
+    eta   = 0.97 sigmoid(.)                                      momentum
+    theta = bound(b) sigmoid(.) (1 - eta)                        rate: a write's whole weight, momentum included, stays below bound(b)
+    alpha = sigmoid(.)                                           forgetting, small at first and different from head to head
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.kernels import choose
+from models.layers import RMSNorm, ShortConvolution, l2_norm, split_heads
+from models.neural_memory import Rule, Weights, begin, network
+
+MOMENTUM_BOUND = 0.97
+FORGET_LOGITS = (-3.0, -6.0)  # of the first and the last head: a memory of about 20 tokens, and of 400
+
+MemoryState = tuple[Tensor, Tensor, Any]
+
+
+def rate_bound(chunk: int, depth: int) -> float:
+    """The largest rate (before the factor `1 - eta`) at which a memory with gradients up to `chunk` tokens old stays bounded.
+
+    Keys have unit length, so one anchor's writes move the memory along a direction by at most `chunk * rate`, which must stay below
+    2, with equal keys. Up to 0.25 strongly correlated keys do not resonate with a momentum of 0.97. Layers share the bound.
+    """
+    return min(0.25, 1.5 / chunk) / depth
+
+
+def inner_width(width: int, heads: int, inner: int | None) -> int:
+    """The memory's width over all heads. Raises ValueError unless heads share it evenly."""
+    inner = width if inner is None else inner
+    if inner < heads or inner % heads:
+        raise ValueError(f"An inner width of {inner} cannot be shared by {heads} heads; make it a multiple of {heads}.")
+    return inner
+
+
+class Memory(nn.Module):
+    """A neural memory with its projections: x [b, t, width] -> what each token reads, [b, t, heads, inner / heads].
+
+    State: the convolutions' last inputs and the law's own state. Raises ValueError for an impossible depth or expansion.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        inner: int,
+        depth: int,
+        expansion: int,
+        rule: Rule,
+        bound: float | None,
+        unit_values: bool,
+        provider: str,
+    ):
+        super().__init__()
+        if depth < 1 or expansion < 1:
+            raise ValueError(f"memory_depth and expansion must be at least 1, not {depth} and {expansion}.")
+        self.heads, self.rule, self.unit_values, self.provider = heads, rule, unit_values, provider
+        self.bound = rate_bound(rule.chunk, depth) if bound is None else bound
+        self.operation = "linear memory" if depth == 1 and not rule.residual else "deep memory"
+        self.query = nn.Linear(width, inner, bias=False)
+        self.key_value = nn.Linear(width, 2 * inner, bias=False)
+        self.query_conv, self.key_value_conv = ShortConvolution(inner), ShortConvolution(2 * inner)
+        self.gates = nn.Linear(width, 3 * heads)
+        head = inner // heads
+        sizes = [head, *[expansion * head] * (depth - 1), head]
+        self.initial = nn.ParameterList(torch.empty(heads, *pair) for pair in zip(sizes, sizes[1:], strict=False))
+        self._initialise(width)
+
+    def _initialise(self, width: int) -> None:
+        for projection in (self.query, self.key_value):
+            nn.init.normal_(projection.weight, std=width**-0.5)
+        nn.init.normal_(self.gates.weight, std=0.02)
+        with torch.no_grad():
+            self.gates.bias.zero_()
+            self.gates.bias[2 * self.heads :] = torch.linspace(*FORGET_LOGITS, self.heads)
+        for weight in self.initial:
+            nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
+
+    def queries(self, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Unit queries [b, t, h, d] and the convolution's state."""
+        q, past = self.query_conv(self.query(x), past)
+        return l2_norm(split_heads(F.silu(q), self.heads)), past
+
+    def forward(self, x: Tensor, state: MemoryState | None = None) -> tuple[Tensor, MemoryState]:
+        query_past, key_value_past, memory = (None, None, None) if state is None else state
+        q, query_past = self.queries(x, query_past)
+        key_value, key_value_past = self.key_value_conv(self.key_value(x), key_value_past)
+        k, v = (split_heads(part, self.heads) for part in F.silu(key_value).chunk(2, dim=-1))
+        logits = self.gates(x)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # bfloat16 has no numbers between 0.996 and 1
+        momentum, rate, forget = logits.chunk(3, dim=-1)
+        momentum = MOMENTUM_BOUND * momentum.sigmoid()
+        y, memory = choose(self.operation, self.provider)(
+            q,
+            l2_norm(k),
+            l2_norm(v) if self.unit_values else v,
+            momentum=momentum,
+            rate=self.bound * rate.sigmoid() * (1 - momentum),
+            keep=torch.sigmoid(-forget),
+            initial=tuple(self.initial),
+            rule=self.rule,
+            state=memory,
+        )
+        return y, (query_past, key_value_past, memory)
+
+    def weights(self, state: MemoryState | None, batch: int) -> Weights:
+        """The memory's weights [b, h, in, out] at its last anchor."""
+        return begin(tuple(self.initial), batch)[0] if state is None else state[2][0]
+
+    def retrieve(self, weights: Weights, q: Tensor) -> Tensor:
+        """What fixed weights answer to queries [b, t, h, d], without being written to."""
+        with torch.autocast(q.device.type, enabled=False):
+            return network(weights, q.transpose(1, 2).to(weights[0].dtype), self.rule).transpose(1, 2).to(q.dtype)
+
+
+class HeadNorm(RMSNorm):
+    """RMSNorm of each head with one gain over all channels: [b, t, h, d] -> [b, t, h * d]."""
+
+    def __init__(self, heads: int, width: int):
+        super().__init__(width // heads, weight=False)
+        self.gain = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).flatten(2) * self.gain
+
+
+class Gating(nn.Module):
+    """Two branches of one token joined, `RMSNorm_a(y) * sigma(RMSNorm_b(m))`: the paper's circled times (section 4.2)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.kept, self.gate = RMSNorm(width), RMSNorm(width)
+
+    def forward(self, y: Tensor, m: Tensor) -> Tensor:
+        return self.kept(y) * self.gate(m).sigmoid()
+
+
+def persistent_tokens(count: int, width: int) -> nn.Parameter:
+    """The learned tokens [count, width] that stand before every text (eq. 19). Raises ValueError for fewer than one."""
+    if count < 1:
+        raise ValueError(f"persistent must be at least 1 token, not {count}; a text without any is titans-lmm's.")
+    return nn.Parameter(torch.randn(count, width))
+
+
+def output_projection(inner: int, width: int) -> nn.Linear:
+    """The projection back to the residual stream, half as large as unit variance would have it."""
+    projection = nn.Linear(inner, width, bias=False)
+    nn.init.normal_(projection.weight, std=0.5 / math.sqrt(inner))
+    return projection

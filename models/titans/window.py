@@ -1,0 +1,54 @@
+"""Titans' sliding-window attention with an always visible prefix of persistent tokens (figure 3b, eqs. 27 and 31)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.attention import window_attention
+from models.layers import ShortConvolution, rotary, split_heads
+
+WindowState = tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor], int]
+
+
+class PrefixedWindow(nn.Module):
+    """Attention over a text's persistent tokens and the last `window` tokens, x [b, t, width] -> [b, t, inner].
+
+    The first call (no state) must begin with the `prefix` persistent tokens, for which nothing is returned. Tokens see each other
+    through rotary positions; persistent tokens have no place, so they look alike at any distance. State: the convolution's
+    last inputs, the window's keys and values, those of the prefix, and the next token's place.
+    """
+
+    def __init__(self, width: int, heads: int, inner: int, window: int, prefix: int):
+        super().__init__()
+        if window < 1:
+            raise ValueError(f"window must be at least 1, not {window}.")
+        if inner % (2 * heads):
+            raise ValueError(f"Rotary positions need an even width per head: make {inner} a multiple of {2 * heads}.")
+        self.heads, self.window, self.prefix = heads, window, prefix
+        self.qkv = nn.Linear(width, 3 * inner, bias=False)
+        self.conv = ShortConvolution(3 * inner)
+        nn.init.normal_(self.qkv.weight, std=width**-0.5)
+
+    def forward(self, x: Tensor, state: WindowState | None = None) -> tuple[Tensor, WindowState]:
+        tail, past, prefix, place = (None, None, None, 0) if state is None else state
+        qkv, tail = self.conv(self.qkv(x), tail)
+        q, k, v = (split_heads(part, self.heads) for part in qkv.chunk(3, dim=-1))
+        if prefix is None:
+            prefix = k[:, : self.prefix].clone(), v[:, : self.prefix].clone()
+            q, k, v = (part[:, self.prefix :] for part in (q, k, v))
+        head = q.shape[-1]
+        # Twice the channels: the first half carries places and is zero in the prefix, the second is zero in the text.
+        y, past = window_attention(
+            torch.cat([rotary(q, place), q], -1) * math.sqrt(2),  # the scale of the doubled width taken back
+            F.pad(rotary(k, place), (0, head)),
+            F.pad(v, (0, head)),
+            self.window,
+            None if past is None else tuple(F.pad(part, (0, head)) for part in past),
+            (F.pad(prefix[0], (head, 0)), F.pad(prefix[1], (0, head))),
+        )
+        past = tuple(part[..., :head].clone() for part in past)
+        return y[..., :head].flatten(2), (tail, past, prefix, place + q.shape[1])

@@ -1,0 +1,113 @@
+"""The report of a comparison: every table and figure, drawn from rows alone and tied together on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from results import figure, printed, summary, table, view
+from results.identity import canonical
+from results.view import Exam
+
+Row = dict[str, Any]
+MATCHING = ("size", "budget", "dtype", "provider_requested", "device")
+
+AT_A_GLANCE = (
+    "<sub>✓ better than the best floor by the 95 % interval, (✓) better, but one seed gives no interval; no mark: not "
+    "better than it, or nothing to compare with. Conditions stand under the full tables below.</sub>"
+)
+
+
+def report(
+    rows: Iterable[Row],
+    out_dir: Path,
+    *,
+    title: str = "",
+    question: str = "",
+    reference: Iterable[Row] = (),
+    reference_model: str = "transformer",
+    only: Sequence[str] | None = None,
+    with_printed: bool = True,
+) -> Path:
+    """Write `out_dir`/report.md with tables/*.md, tables/*.csv and figures/*.png, *.svg; returns the page's path.
+
+    Equal rows give equal bytes, whatever their order. `reference` are the committed rows, shown in brackets beside
+    ours where task, settings and set-up are equal; `only` limits the figures to some models; `with_printed` adds what
+    papers print. Raises ValueError if there are no rows.
+    """
+    exams = view.exams(rows)
+    if not exams:
+        raise ValueError("There are no rows to report; run the comparison first.")
+    out_dir = Path(out_dir)
+    drawings = figure.draw(exams, out_dir / "figures", only)
+    known = view.exams(reference)
+    parts = [f"# {title or 'Report'}", *([question] if question else []), _contents(exams)]
+    parts += [glance, AT_A_GLANCE] if (glance := summary.markdown(exams)) else []
+    for place, exam in enumerate(exams):
+        text, csv = _exam(exam, _beside(exam, known), reference_model)
+        _write(out_dir / "tables" / f"{exam.slug}.md", text + "\n")
+        _write(out_dir / "tables" / f"{exam.slug}.csv", csv)
+        links = f"The same tables as files: [Markdown](tables/{exam.slug}.md), [CSV](tables/{exam.slug}.csv)."
+        parts += [f"## {exam.title}", text, links]
+        parts += [_image(drawing, out_dir) for drawing in drawings if drawing.exam == exam.slug]
+        if with_printed and exam.task not in {other.task for other in exams[place + 1 :]}:
+            parts += _printed(exam.task, exams, out_dir)
+    missing = [f"- {drawing.title}: {drawing.reason}" for drawing in drawings if drawing.reason]
+    parts += ["## Figures not drawn", "\n".join(missing)] if missing else []
+    page = out_dir / "report.md"
+    _write(page, "\n\n".join(parts) + "\n")
+    return page
+
+
+def _exam(exam: Exam, beside: Exam | None, reference_model: str) -> tuple[str, str]:
+    """An exam's tables as Markdown, each with its conditions below it, and as CSV."""
+    conditions = table.conditions(exam, reference_model, beside)
+    parts = []
+    for one in table.layout(exam):
+        below = " ".join(filter(None, [table.notes(exam, one), conditions]))
+        parts += [
+            f"### {exam.title}: {one.title}",
+            table.markdown(exam, one, reference_model, beside),
+            f"<sub>{below}</sub>",
+        ]
+    if not parts:
+        reasons = [f"- {model.label}: {exam.reason(model.label, {})}" for model in exam.models]
+        parts = [f"### {exam.title}: nothing was measured", "\n".join(reasons)]
+    return "\n\n".join(parts), table.csv_text(exam, reference_model, beside)
+
+
+def _contents(exams: Sequence[Exam]) -> str:
+    lines = [f"- {exam.title}: {len(exam.learners)} models, {len(exam.floors)} floors" for exam in exams]
+    hidden = [exam for exam in exams if not exam.main]
+    if hidden:
+        lines.append(f"- {len(hidden)} of these repeat a task under another set-up; figures leave them out")
+    return "\n".join(lines)
+
+
+def _printed(task: str, exams: Sequence[Exam], out_dir: Path) -> list[str]:
+    measured = {metric for exam in exams if exam.task == task for metric in exam.metrics}
+    section = printed.section(task, measured)
+    if not section:
+        return []
+    _write(out_dir / "tables" / f"printed-{task}.csv", printed.csv_text(task))
+    return [section, f"The same as a file: [CSV](tables/printed-{task}.csv)."]
+
+
+def _beside(exam: Exam, known: Sequence[Exam]) -> Exam | None:
+    """The same exam under the same set-up in the reference."""
+
+    def same(one: Exam) -> str:
+        return canonical([one.task, one.settings, {name: one.setup[name] for name in MATCHING}])
+
+    return next((other for other in known if same(other) == same(exam)), None)
+
+
+def _image(drawing: figure.Drawing, out_dir: Path) -> str:
+    png, svg = (path.relative_to(out_dir).as_posix() for path in drawing.files)
+    return f"![{drawing.title}]({png})\n\n[SVG]({svg})"
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

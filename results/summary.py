@@ -1,0 +1,40 @@
+"""The comparison at a glance: one line for each model, one number for each exam."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from results import figure, metrics, table
+from results.table import Column
+from results.view import Exam
+
+
+def markdown(exams: Sequence[Exam]) -> str:
+    """One Markdown table over the exams that figures show; averages over all that an exam asks."""
+    columns = [(exam, column) for exam in exams if exam.main and exam.learners and (column := headline(exam))]
+    if not columns:
+        return ""
+    models = exams[0].everyone
+    lines = ["| family | model | " + " | ".join(f"{exam.title}: {c.header}" for exam, c in columns) + " |"]
+    lines.append("|---|---|" + "---:|" * len(columns))
+    for model in models:
+        here = [next((m for m in exam.learners if m.label == model.label), model) for exam, _ in columns]
+        cells = [table.cell(exam, one, c) for one, (exam, c) in zip(here, columns, strict=True)]
+        lines.append("| " + " | ".join([metrics.words(model.family), model.label, *cells]) + " |")
+    floors = [exam.best_floor(c.metric, c.where) for exam, c in columns]
+    if any(floors):
+        named = [f and f"{metrics.number(c.metric, f[1])} ({f[0]})" for f, (_, c) in zip(floors, columns, strict=True)]
+        lines.append("| *floors* | *the best of each* | " + " | ".join(text or "none" for text in named) + " |")
+    return "\n".join(lines)
+
+
+def headline(exam: Exam) -> Column | None:
+    """The number that stands for an exam: its first accuracy, averaged; else its loss; else its training speed."""
+    accuracies = figure.main_accuracies(exam)
+    if accuracies:
+        return Column(f"{metrics.words(accuracies[0])} %, mean over all", accuracies[0], {})
+    for metric in ("bits_per_byte", "training_tokens_per_second", *exam.metrics):
+        wheres = exam.wheres(metric)
+        if wheres and metric not in metrics.ABOUT_TRAINING:
+            return Column(f"{metrics.words(metric)}, {table.where_text(wheres[-1])}".strip(", "), metric, wheres[-1])
+    return None

@@ -1,0 +1,176 @@
+"""How a BABILong sample becomes a prompt: facts scattered in book text, and the words around them.
+
+The construction is that of BABILong (Kuratov et al., arXiv 2406.10149), with lengths in the model's own tokens:
+consecutive sentences of a book, the last one cut to fit, and every fact in a random gap between them, in story order.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from random import Random
+from typing import NamedTuple
+
+import numpy as np
+
+from tasks import corpus as corpora
+from tasks.babi import Item
+from tasks.babi_world import pick
+from tasks.tokenizer import BYTES, Tokenizer
+
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+SHORTEST_SENTENCE = 43  # characters: BABILong skips sentences below 10 GPT-2 tokens, and a token is 4.3 of them
+ROOM = "Answer with the name of one place and nothing else."
+NOTES = "Short notes {about} are scattered through the pages of a book. Only the notes matter. "
+INSTRUCTIONS = {
+    "qa1": (NOTES.format(about="about people going from place to place") + "Say where the person is now.", ROOM),
+    "qa2": (NOTES.format(about="about people who carry things around") + "Say where the thing is now.", ROOM),
+    "qa3": (
+        NOTES.format(about="about people who carry things around")
+        + "Say where the thing was just before it came to the place in the question.",
+        ROOM,
+    ),
+    "qa4": (NOTES.format(about="about how places lie to one another") + "Say which place is meant.", ROOM),
+    "qa5": (
+        NOTES.format(about="about people who hand things to each other") + "Say who or what is meant.",
+        "Answer with one name or one thing and nothing else.",
+    ),
+}
+EXAMPLES = {
+    "qa1": (
+        ("Mary moved to the office. John went to the garden.", "Where is Mary?", "office"),
+        ("John moved to the kitchen. John went back to the hallway.", "Where is John?", "hallway"),
+    ),
+    "qa2": (
+        ("Mary got the milk there. Mary went to the garden.", "Where is the milk?", "garden"),
+        (
+            "John went to the office. John took the apple there. John dropped the apple. John moved to the kitchen.",
+            "Where is the apple?",
+            "office",
+        ),
+    ),
+    "qa3": (
+        (
+            "Mary got the milk. Mary went to the garden. Mary moved to the office. John went to the kitchen.",
+            "Where was the milk before the office?",
+            "garden",
+        ),
+        (
+            "John took the apple. John moved to the bedroom. John went to the hallway. John left the apple there.",
+            "Where was the apple before the hallway?",
+            "bedroom",
+        ),
+    ),
+    "qa4": (
+        (
+            "The office is north of the garden. The garden is north of the kitchen.",
+            "What is the garden north of?",
+            "kitchen",
+        ),
+        (
+            "The bedroom is west of the hallway. The office is east of the hallway.",
+            "What is west of the hallway?",
+            "bedroom",
+        ),
+    ),
+    "qa5": (
+        ("Mary took the apple there. Mary gave the apple to Fred.", "What did Mary give to Fred?", "apple"),
+        ("Jeff got the milk there. Jeff passed the milk to Bill.", "Who received the milk?", "Bill"),
+    ),
+}
+
+
+class Template(NamedTuple):
+    """The words around a context: `before` and `after` it, with {question} to fill in."""
+
+    before: str
+    after: str
+    line_breaks: bool  # whether book text keeps its line breaks
+
+    def ask(self, item: Item) -> str:
+        """What follows the context, up to where the answer begins."""
+        return self.after.format(question=item.question.strip())
+
+    def read(self, prompt: str) -> tuple[str, str]:
+        """Context and question of a prompt."""
+        head, tail = (re.escape(part) for part in self.after.split("{question}"))
+        context, question = re.fullmatch(f"(.*){head}([^\n]*){tail}", prompt[len(self.before) :], re.DOTALL).groups()
+        return context, question
+
+
+def words_around(name: str, question: str) -> Template:
+    """`compact` (a line break and the question) or `instructed` (BABILong's order of parts, in our own words)."""
+    if name == "compact":
+        return Template("", "\n{question} ", line_breaks=False)
+    if name != "instructed":
+        raise ValueError(f"BABILong has no template '{name}': choose compact or instructed.")
+    instruction, form = INSTRUCTIONS[question]
+    examples = "".join(
+        f"<example>\n{facts}\n\nQuestion: {asked}\nAnswer: {answer}\n</example>\n"
+        for facts, asked, answer in EXAMPLES[question]
+    )
+    before = f"{instruction}\n\n{examples}\n{form}\n\n<context>\n"
+    return Template(before, "\n</context>\n\nQuestion: {question}\nAnswer: ", line_breaks=True)
+
+
+class Book(NamedTuple):
+    """A book's sentences in tokens, each with a blank before it."""
+
+    tokens: np.ndarray
+    starts: np.ndarray  # where each sentence begins
+
+
+class Background:
+    """The books of one split, as an endless supply of consecutive sentences.
+
+    Raises ValueError for a corpus whose split has no sentence long enough.
+    """
+
+    def __init__(self, split: str, corpus: str, line_breaks: bool, tokenizer: Tokenizer = BYTES) -> None:
+        self.books = _books(split, corpus, line_breaks, tokenizer, corpora.version(corpus))
+        if not self.books:
+            raise ValueError(
+                f"The {split} split of the corpus '{corpus}' has no sentence of {SHORTEST_SENTENCE} characters: "
+                "give longer texts."
+            )
+
+    def passage(self, random: Random, count: int) -> tuple[np.ndarray, list[int]]:
+        """Exactly `count` tokens from a random sentence of a random book on, and where its sentences begin."""
+        parts, starts, have = [], [], 0
+        while have < count:
+            book = pick(random, self.books)
+            first = int(np.searchsorted(book.starts, int(random.random() * len(book.tokens))))
+            begin = book.starts[first] if first < len(book.starts) else 0
+            part = book.tokens[begin : begin + count - have]
+            inside = book.starts[first if begin else 0 : np.searchsorted(book.starts, begin + len(part))]
+            starts += (inside - begin + have).tolist()
+            parts.append(part)
+            have += len(part)
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64), starts
+
+
+@lru_cache(maxsize=12)
+def _books(split: str, corpus: str, line_breaks: bool, tokenizer: Tokenizer, _: tuple) -> tuple[Book, ...]:
+    books = []
+    for document in corpora.documents(split, corpus):
+        sentences = [sentence.strip() for sentence in SENTENCE_END.split(document.text)]
+        if not line_breaks:
+            sentences = [" ".join(sentence.split()) for sentence in sentences]
+        encoded = [tokenizer.encode(" " + sentence) for sentence in sentences if len(sentence) >= SHORTEST_SENTENCE]
+        if encoded:
+            ends = np.cumsum([len(sentence) for sentence in encoded])
+            books.append(Book(np.concatenate(encoded), np.concatenate([[0], ends[:-1]])))
+    return tuple(books)
+
+
+def scatter(random: Random, facts: list[np.ndarray], text: np.ndarray, starts: list[int]) -> list[np.ndarray]:
+    """The pieces of a context: every fact in a gap drawn uniformly with replacement, the facts in story order.
+
+    With n sentences there are n + 1 gaps: before each sentence, and after the last.
+    """
+    gaps = [*starts, len(text)]
+    pieces, done = [], 0
+    for gap, fact in zip(sorted(pick(random, gaps) for _ in facts), facts, strict=True):
+        pieces += [text[done:gap], fact]
+        done = gap
+    return [*pieces, text[done:]]

@@ -1,0 +1,128 @@
+"""The report: equal rows give equal bytes, colours hold under filters, and what cannot be drawn says why."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import synthetic
+
+from results import printed, report, style, view
+
+ROOT = Path(__file__).resolve().parents[2]
+FEW = ("transformer", "titans-lmm", "titans-mac")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> tuple[Path, dict[str, bytes]]:
+    folder = tmp_path_factory.mktemp("report")
+    page = report.report(synthetic.comparison(FEW), folder, title="Made up", question="Which?")
+    assert page == folder / "report.md"
+    return folder, files(folder)
+
+
+def test_equal_rows_in_any_order_give_equal_bytes_in_another_process(drawn, tmp_path):
+    code = (
+        "import random, sys; sys.path[:0] = sys.argv[2:]; import synthetic; from results import report; "
+        f"rows = synthetic.comparison({FEW!r}); random.Random(3).shuffle(rows); "
+        "report.report(rows, sys.argv[1], title='Made up', question='Which?')"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "77"}
+    command = [sys.executable, "-c", code, str(tmp_path), str(ROOT), str(Path(__file__).parent)]
+    subprocess.run(command, check=True, env=environment)
+    again = files(tmp_path)
+    assert again.keys() == drawn[1].keys()
+    assert [name for name in again if again[name] != drawn[1][name]] == []
+
+
+def test_every_kind_of_figure_is_drawn_and_linked(drawn):
+    _, found = drawn
+    figures = {name for name in found if name.startswith("figures/")}
+    assert {Path(name).stem for name in figures} == {
+        "language-modelling-loss", "language-modelling-loss-by-position", "needle-compact-exact-match-by-length",
+        "needle-compact-answer-token-accuracy-by-length", "needle-compact-exact-match-map-s-niah-1",
+        "needle-compact-exact-match-map-s-niah-2", "babilong-choice-accuracy-by-length",
+        "babilong-choice-accuracy-map", "throughput-speed", "needle-accuracy-by-state", "babilong-accuracy-by-state",
+    }  # fmt: skip
+    assert all(f"{name[:-4]}.svg" in figures and f"{name[:-4]}.png" in figures for name in figures)
+    page = found["report.md"].decode()
+    assert all(name in page for name in found if name != "report.md")
+    assert "Figures not drawn" not in page
+    assert all(b"Matplotlib" not in found[name] and b"<dc:date>" not in found[name] for name in figures)
+
+
+def test_printed_numbers_are_labelled_and_stand_apart(drawn):
+    page = drawn[1]["report.md"].decode()
+    assert page.count("Printed elsewhere (not measured here)") == 2
+    needle = page[page.index("## needle") : page.index("## babilong")]
+    assert needle.index("### needle") < needle.index("Printed elsewhere")
+    assert "| Titans (MAC) | Titans (arXiv 2501.00663v1) | not stated for this table |" in needle
+    assert "its numbers do not compare with these" in needle
+    assert all("(printed" in line for line in needle.splitlines() if line.startswith("**s-niah"))
+    assert "compare orderings, not levels" in printed.section("needle", {"exact_match"})
+    assert printed.section("counting", {"exact_match"}) == "" == printed.csv_text("counting")
+
+
+def test_what_has_no_rows_is_not_drawn_and_says_why(tmp_path):
+    rows = [row for row in synthetic.comparison(FEW[:1]) if row["task"] == "throughput"]
+    page = report.report(rows, tmp_path).read_text()
+    assert {name for name in files(tmp_path) if "figures" in name} == {
+        "figures/throughput-speed.png",
+        "figures/throughput-speed.svg",
+    }
+    missing = page[page.index("## Figures not drawn") :].splitlines()
+    assert len([line for line in missing if line.startswith("- ")]) == 6
+    assert "- loss by model: no rows give bits per byte" in missing and "Printed" not in page
+    with pytest.raises(ValueError, match="no rows to report"):
+        report.report([], tmp_path)
+
+
+def test_a_task_where_everything_failed_is_still_reported(tmp_path):
+    rows = synthetic.fails([], "retnet", "needle", "out of memory")
+    page = report.report(rows, tmp_path).read_text()
+    assert "nothing was measured" in page and "- retnet: failed: out of memory" in page
+
+
+def test_colours_depend_on_the_whole_and_not_on_what_is_shown(tmp_path):
+    everyone = view.exams(synthetic.comparison())[0].everyone
+    palette = style.Palette(everyone)
+    again = style.Palette(random.Random(0).sample(everyone, len(everyone)))
+    colours = {model.label: palette.colour(model) for model in everyone}
+    assert colours == {model.label: again.colour(model) for model in everyone}
+    assert len(set(colours.values())) == len(everyone)
+    rows = synthetic.comparison(("transformer", "titans-lmm", "titans-mac", "titans-mal"))
+    page = report.report([r for r in rows if r["task"] == "babilong"], tmp_path, only=["titans-mac"])
+    assert page.exists()
+    whole = style.Palette(view.exams(rows)[0].everyone)
+    mac = next(model for model in view.exams(rows)[0].everyone if model.label == "titans-mac")
+    svg = (tmp_path / "figures" / "babilong-accuracy-by-state.svg").read_text()
+    assert whole.colour(mac) in svg
+    assert not any(whole.colour(model) in svg for model in view.exams(rows)[0].everyone if model != mac)
+
+
+def test_each_family_has_a_hue_of_its_own_also_beyond_the_known_ones():
+    hues = [style.hue(order) % 360 for order in range(12)]
+    gaps = [abs((a - b + 180) % 360 - 180) for i, a in enumerate(hues) for b in hues[:i]]
+    assert min(gaps) > 4 and len(set(hues)) == 12
+
+
+def test_figures_ignore_the_users_own_style(drawn, tmp_path):
+    import matplotlib
+
+    rows = [row for row in synthetic.comparison(FEW) if row["task"] == "throughput"]
+    with matplotlib.rc_context({"font.size": 30, "axes.grid": False, "axes.facecolor": "black", "xtick.major.size": 12}):
+        report.report(rows, tmp_path)
+    clean = tmp_path / "clean"
+    report.report(rows, clean)
+    assert files(tmp_path / "figures") == files(clean / "figures")

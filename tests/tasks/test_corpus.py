@@ -1,0 +1,116 @@
+"""Texts by split: the embedded pack, a user's own files, and what is said of broken ones."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+
+import pytest
+
+from tasks import corpus
+from tasks.corpus import Document, data_hash, documents, label
+
+
+def test_the_embedded_books_have_fixed_splits():
+    assert [d.id for d in documents("test")] == ["austen_persuasion"]
+    assert [d.id for d in documents("validation")] == ["austen_northanger_abbey"]
+    assert [d.id for d in documents("train")] == [
+        "austen_emma",
+        "austen_mansfield_park",
+        "austen_pride_and_prejudice",
+        "austen_sense_and_sensibility",
+        "melville_moby_dick",
+    ]
+    assert sum(len(d.text.encode()) for split in corpus.SPLITS for d in documents(split)) == 5208543
+    assert data_hash() == corpus.PACK_SHA256
+
+
+def test_a_damaged_pack_is_refused(tmp_path, monkeypatch):
+    broken = tmp_path / "pack.jsonl.xz"
+    broken.write_bytes(lzma.compress(b'{"id": "austen_persuasion", "text": "not hers"}\n'))
+    monkeypatch.setattr(corpus, "PACK", broken)
+    with pytest.raises(ValueError, match="damaged.*restore it from the repository"):
+        documents("test")
+    broken.unlink()
+    with pytest.raises(ValueError, match="not there: restore it from the repository"):
+        documents("test")
+
+
+def _jsonl(records: list[dict]) -> bytes:
+    return "\n".join(map(json.dumps, records)).encode()
+
+
+def test_documents_of_a_users_file_are_split_by_the_hash_of_their_ids(tmp_path):
+    records = [{"id": f"doc{i}", "text": f"text {i}"} for i in range(100)]
+    (tmp_path / "mine.jsonl").write_bytes(_jsonl(records))
+    (tmp_path / "back.jsonl.gz").write_bytes(gzip.compress(_jsonl(records[::-1])))
+    splits = {split: documents(split, str(tmp_path / "mine.jsonl")) for split in corpus.SPLITS}
+    assert {split: len(found) for split, found in splits.items()} == {"train": 90, "validation": 5, "test": 5}
+    assert len({d.id for found in splits.values() for d in found}) == 100
+    assert splits["test"] != documents("train", str(tmp_path / "mine.jsonl"))[-5:]  # not the end of the file
+    for split, found in splits.items():  # neither order nor compression moves a document
+        assert set(documents(split, str(tmp_path / "back.jsonl.gz"))) == set(found)
+    assert label(str(tmp_path / "back.jsonl.gz")) == "back"
+
+
+def test_a_split_told_by_the_records_holds(tmp_path):
+    told = ["test", "valid", "train", "train"]
+    (tmp_path / "mine.jsonl").write_bytes(_jsonl([{"id": i, "text": "t", "split": s} for i, s in enumerate(told)]))
+    path = str(tmp_path / "mine.jsonl")
+    assert [len(documents(split, path)) for split in ("train", "validation", "test")] == [2, 1, 1]
+    (tmp_path / "mine.jsonl").write_bytes(_jsonl([{"id": i, "text": "t", "split": "train"} for i in range(4)]))
+    with pytest.raises(ValueError, match="tell train, validation, test for all"):
+        documents("train", path)
+
+
+def test_a_text_file_is_parted_by_its_separators_and_a_folder_by_its_files(tmp_path):
+    text = "\n<|endoftext|>\n".join(f"part {i}" for i in range(4))
+    (tmp_path / "one.txt.xz").write_bytes(lzma.compress(text.encode()))
+    path = str(tmp_path / "one.txt.xz")
+    found = [d for split in corpus.SPLITS for d in documents(split, path)]
+    assert sorted(found) == [Document(str(i), f"part {i}") for i in range(4)]
+
+    (tmp_path / "deep").mkdir()
+    for name in ("a.txt", "b.md", "deep/c.txt", "ignored.png"):
+        (tmp_path / name).write_text(name)
+    found = [d for split in corpus.SPLITS for d in documents(split, str(tmp_path))]
+    assert {"a.txt:0", "b.md:0", "deep/c.txt:0", "one.txt.xz:3"} < {d.id for d in found}
+    assert len(found) == 7
+
+
+def test_a_changed_file_is_read_again_and_has_another_hash(tmp_path):
+    file = tmp_path / "mine.jsonl"
+    file.write_bytes(_jsonl([{"id": i, "text": "before"} for i in range(3)]))
+    first = data_hash(str(file))
+    assert first == data_hash(str(file))
+    file.write_bytes(_jsonl([{"id": i, "text": "after that"} for i in range(3)]))
+    assert documents("test", str(file))[0].text == "after that"
+    assert data_hash(str(file)) != first
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("one.txt", b"one text only", "has 1 document.*needs at least 3"),
+        ("bad.txt", b"\xff\xfe\x00", "cannot be read as UTF-8"),
+        ("bad.txt.xz", b"no xz", "cannot be read as UTF-8"),
+        ("bad.txt.gz", gzip.compress(b"cut off" * 100)[:-12], "cannot be read as UTF-8"),
+        ("bad.jsonl", b'{"id": 1}', "Record 1 of .* no JSON object with a 'text'"),
+        ("bad.jsonl", b'{"text": "a"}\n[1]', "Record 2 of .* no JSON object"),
+        ("bad.jsonl", b'{"id": 1, "text": "a"}\n{"id": 1, "text": "b"}', "two documents '1'"),
+    ],
+)
+def test_a_broken_corpus_is_refused_in_one_sentence(tmp_path, name, content, sentence):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=sentence):
+        documents("train", str(tmp_path / name))
+
+
+def test_an_unknown_split_and_an_absent_path_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="no split 'dev': ask for train, validation, test"):
+        documents("dev")
+    with pytest.raises(ValueError, match="not there: name a file, a folder or 'austen-melville'"):
+        documents("train", str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="holds no text"):
+        documents("train", str(tmp_path))

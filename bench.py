@@ -97,7 +97,7 @@ def _trained(cell: Cell, progress: Progress) -> dict[str, Any]:
 
 
 def _timed(cell: Cell, progress: Progress) -> dict[str, Any]:
-    settings = tasks.checked(Throughput, cell.task_settings)
+    settings = tasks.checked("throughput", Throughput, cell.task_settings)
     model = _build(cell, 256)
     found = []
     for m in measure_throughput(model, settings, language_model.state_bytes, dtype=cell.dtype, device=cell.device):
@@ -289,7 +289,7 @@ def _check_settings(cells: Sequence[Cell]) -> None:
             continue
         seen.add(what)
         if cell.kind == "timing":
-            tasks.checked(Throughput, cell.task_settings)
+            tasks.checked("throughput", Throughput, cell.task_settings)
         elif cell.kind == "floors":
             tasks.create(cell.task, **cell.task_settings)
         if cell.model:

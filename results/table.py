@@ -81,7 +81,7 @@ def markdown(exam: Exam, table: Table, reference_model: str = "transformer", bes
 
 def conditions(exam: Exam, reference_model: str = "transformer", beside: Exam | None = None) -> str:
     """One line that says under which conditions an exam's numbers came about."""
-    rows = [row for model in exam.learners for row in exam.rows[model.label]] or exam.measured()
+    rows = _learner_rows(exam) or [row for rows in exam.rows.values() for row in rows]
     ok = [row for row in rows if row["status"] == "ok"] or rows
     budget, size = exam.setup["budget"], exam.setup["size"]
     parts = [f"Protocol: {_all(ok, 'protocol')}"] if _all(ok, "protocol") else []

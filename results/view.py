@@ -62,7 +62,7 @@ class Exam:
 
     @property
     def is_timing(self) -> bool:
-        return not self.setup["budget"]
+        return bool(self.setup["size"]) and not self.setup["budget"]
 
     @property
     def learners(self) -> list[Model]:

@@ -41,25 +41,33 @@ def classes() -> dict[str, type[Task]]:
 
 
 def create(name: str, **settings: Any) -> Task:
-    """The task `name` under these settings; ValueError in one sentence for an unknown name, setting or type.
+    """The task `name` under these settings; ValueError in one sentence for an unknown name, setting or type."""
+    if name not in classes():
+        raise ValueError(f"There is no task '{name}'; the tasks are: {', '.join(names())}.")
+    return checked(name, classes()[name], settings)
+
+
+def describe(name: str) -> str:
+    """The first line of a task's docstring: what it asks."""
+    return inspect.getdoc(classes()[name]).splitlines()[0]
+
+
+def checked(name: str, cls: type, settings: dict[str, Any]) -> Any:
+    """`cls(**settings)`, its settings held to its signature: one sentence for one that is unknown or of the wrong type.
 
     A list is taken for a tuple, as TOML has no tuples.
     """
-    if name not in classes():
-        raise ValueError(f"There is no task '{name}'; the tasks are: {', '.join(names())}.")
-    cls = classes()[name]
     parameters = inspect.signature(cls).parameters
     hints = typing.get_type_hints(cls.__init__)
     known = ", ".join(map(str, parameters.values())) or "none"
-    checked = {}
+    taken = {}
     for setting, value in settings.items():
         if setting not in parameters:
             raise ValueError(f"Task '{name}' has no setting '{setting}'; its settings are: {known}.")
-        hint = hints.get(setting, Any)
-        checked[setting] = tuple(value) if isinstance(value, list) else value
-        if not _fits(checked[setting], hint):
+        taken[setting] = tuple(value) if isinstance(value, list) else value
+        if not _fits(taken[setting], hints.get(setting, Any)):
             raise ValueError(f"Setting {name}.{setting}={value!r} has the wrong type; its settings are: {known}.")
-    return cls(**checked)
+    return cls(**taken)
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -74,14 +74,14 @@ class Trigram:
 
     def __call__(self, before: np.ndarray, last: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Natural logarithm of p(target | before, last)."""
+        # An absent byte, -1, falls on symbol[255], which is never counted: no UTF-8 text holds the byte 255.
         c, b, a = self.symbol[target], self.symbol[last], self.symbol[before]
         histories = (np.zeros_like(b), b, a * self.size + b)
         p = np.full(target.shape, 1.0 / BYTE_VALUES)
         for order, history in enumerate(histories):
             total, kinds = self.totals[order][history], self.kinds[order][history]
             longer = (self.counts[order][history, c] + kinds * p) / np.maximum(total + kinds, 1)
-            usable = total > 0 if order < 2 else (total > 0) & (before >= 0)
-            p = np.where(usable, longer, p)
+            p = np.where(total > 0, longer, p)
         return np.log(p)
 
 

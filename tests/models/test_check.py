@@ -6,255 +6,50 @@ import inspect
 import math
 from pathlib import Path
 
+import broken_mixers as broken
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import baselines  # noqa: F401  fills the registry with the reference
 from models import check_state, check_training, language_model, registry
 from models.check import PROPERTIES, TINY, Property, check
 from models.check_subject import Subject, difference
-from models.kernels.scan import chunked
-from models.layers import split_heads
 from models.registry import Entry
 
 SPLITS = {name for name in PROPERTIES if name.startswith("split")}
 CAUSALITY = {"causality by perturbation", "causality by gradient"}
-
-
-class Sound(nn.Module):
-    """Linear attention with a fixed decay: the least mixer that holds the contract."""
-
-    period = 64
-    fixed_state = True
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
-
-    def forward(self, x: Tensor, state=None) -> tuple[Tensor, tuple]:
-        q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
-        decay = torch.full((*q.shape[:3],), -0.05, device=x.device)
-        y, matrix = chunked(q, k, v, log_forget=decay, state=None if state is None else state[0])
-        return self.out(y.flatten(2)), (matrix,)
-
-
-class SeesNextToken(Sound):
-    def forward(self, x, state=None):
-        return super().forward(x + 0.01 * torch.cat([x[:, 1:], torch.zeros_like(x[:, :1])], 1), state)
-
-
-class SeesMeanOfText(Sound):
-    def forward(self, x, state=None):
-        y, state = super().forward(x, state)
-        return y - 0.1 * y.mean(1, keepdim=True), state
-
-
-class SeesLaterValueOnly(Sound):
-    """A leak that no gradient shows."""
-
-    def forward(self, x, state=None):
-        y, state = super().forward(x, state)
-        return y + 0.1 * (x[:, -1:, :1] > 0), state
-
-
-class MixesRows(Sound):
-    def forward(self, x, state=None):
-        y, state = super().forward(x, state)
-        return y + 0.01 * x.mean(0, keepdim=True), state
-
-
-class MixesRowsOfState(Sound):
-    def forward(self, x, state=None):
-        if state is not None:
-            state = (0.9 * state[0] + 0.1 * state[0].mean(0, keepdim=True),)
-        return super().forward(x, state)
-
-
-class DropsState(Sound):
-    def forward(self, x, state=None):
-        return super().forward(x, None)
-
-
-class DropsStateAtPeriod(Sound):
-    """Forgets where a piece begins exactly at a period's border."""
-
-    def forward(self, x, state=None):
-        place = 0 if state is None else state[1]
-        y, (matrix,) = super().forward(x, None if state is None or place % 64 == 0 else state)
-        return y, (matrix, place + x.shape[1])
-
-
-class WritesIntoState(Sound):
-    def forward(self, x, state=None):
-        if state is not None and not torch.is_grad_enabled():
-            y, (matrix,) = super().forward(x, state)
-            state[0].copy_(matrix)
-            return y, state
-        return super().forward(x, state)
-
-
-class CountsInState(Sound):
-    """Changes the state passed in where no logit shows it."""
-
-    def forward(self, x, state=None):
-        y, (matrix,) = super().forward(x, state)
-        seen = x.new_zeros(x.shape[0]) if state is None else state[1]
-        return y, (matrix, seen.add_(x.shape[1]))
-
-
-class DetachesState(Sound):
-    def forward(self, x, state=None):
-        y, (matrix,) = super().forward(x, state)
-        return y, (matrix.detach(),)
-
-
-class KeepsAllInputs(Sound):
-    def forward(self, x, state=None):
-        y, (matrix,) = super().forward(x, state)
-        return y, (matrix, x if state is None else torch.cat([state[1], x], 1))
-
-
-class KeepsViewOfInputs(Sound):
-    """The last input, but as a view that keeps the whole piece alive."""
-
-    def forward(self, x, state=None):
-        y, (matrix,) = super().forward(x, state)
-        return y, (matrix, x[:, -1:])
-
-
-class ClaimsNothing(Sound):
-    fixed_state = None
-
-
-class StateWithoutBatch(Sound):
-    def forward(self, x, state=None):
-        y, (matrix,) = super().forward(x, None if state is None else (state[0].movedim(1, 0),))
-        return y, (matrix.movedim(0, 1),)
-
-
-class StateWithFloat(Sound):
-    def forward(self, x, state=None):
-        y, (matrix,) = super().forward(x, state)
-        return y, (matrix, 0.5)
-
-
-class UnusedParameter(Sound):
-    def __init__(self, width: int, heads: int):
-        super().__init__(width, heads)
-        self.spare = nn.Parameter(torch.zeros(3))
-
-
-class ZeroGradient(UnusedParameter):
-    def forward(self, x, state=None):
-        y, state = super().forward(x, state)
-        return y + 0 * self.spare.sum(), state
-
-
-class GradientNotANumber(UnusedParameter):
-    def forward(self, x, state=None):
-        y, state = super().forward(x, state)
-        return y + 0 * self.spare.sum().sqrt(), state
-
-
-class ExcusedParameter(UnusedParameter):
-    no_gradient = {"spare": "kept for a rainy day"}
-
-
-class ExcusesNothing(Sound):
-    no_gradient = {"ghost": "is not there"}
-
-
-class Noisy(Sound):
-    def forward(self, x, state=None):
-        y, state = super().forward(x, state)
-        return y + 1e-3 * torch.randn_like(y), state
-
-
-class HidesParameter(Sound):
-    """A drawn number that the state dict does not hold."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__(width, heads)
-        self.hidden = torch.rand(1)
-
-    def forward(self, x, state=None):
-        y, state = super().forward(x, state)
-        return y * (1 + self.hidden.to(y)), state
-
-
-class WrongInHalf(Sound):
-    def forward(self, x, state=None):
-        y, state = super().forward(x, state)
-        return (y + 1 if torch.is_autocast_enabled("cpu") else y), state
-
-
-class FailsInHalf(Sound):
-    """Mixes the dtypes that autocast gives."""
-
-    def forward(self, x, state=None):
-        y, state = super().forward(x, state)
-        place = torch.arange(x.shape[1])[None, :, None].expand(x.shape)
-        return torch.zeros_like(x).scatter_add(1, place, y), state
-
-
-class NoMemory(nn.Module):
-    period = 1
-    fixed_state = True
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.out = nn.Linear(width, width, bias=False)
-
-    def forward(self, x, state=None):
-        return self.out(x), ()
-
-
-class NeedsTwoTokens(Sound):
-    def forward(self, x, state=None):
-        if x.shape[1] == 1:
-            raise IndexError("one token is too short")
-        return super().forward(x, state)
-
-
-class TooLarge(Sound):
-    def __init__(self, width: int, heads: int):
-        super().__init__(width, heads)
-        self.spare = nn.Parameter(torch.ones(100_000))
-
-
 PIECES = SPLITS | {"short texts", "state carries gradient"}
 EVERYTHING = set(PROPERTIES)
 SLOW = {"one batch by heart", "initial statistics", "loss at initialisation", "determinism", "round trip"}
 
 # The properties that must fail, and those that may besides.
 BROKEN: list[tuple[type, set[str], set[str]]] = [
-    (SeesNextToken, CAUSALITY, PIECES),
-    (SeesMeanOfText, CAUSALITY, PIECES),
-    (SeesLaterValueOnly, {"causality by perturbation"}, PIECES),
-    (MixesRows, {"rows independent"}, {"state batch-first"}),
-    (MixesRowsOfState, {"rows independent"}, PIECES | {"state batch-first"}),
-    (DropsState, SPLITS | {"state carries gradient"}, set()),
-    (DropsStateAtPeriod, {"split: around every period", "split: single tokens"}, set()),
-    (WritesIntoState, {"state untouched"}, set()),
-    (CountsInState, {"state untouched"}, set()),
-    (DetachesState, {"state carries gradient"}, set()),
-    (KeepsAllInputs, {"state bounded"}, set()),
-    (KeepsViewOfInputs, {"state bounded"}, set()),
-    (ClaimsNothing, {"state bounded"}, set()),
-    (StateWithoutBatch, {"state batch-first"}, set()),
-    (StateWithFloat, {"state batch-first"}, set()),
-    (UnusedParameter, {"gradient to every parameter"}, set()),
-    (ZeroGradient, {"gradient to every parameter"}, set()),
-    (GradientNotANumber, {"gradient to every parameter"}, EVERYTHING),
-    (ExcusesNothing, {"gradient to every parameter"}, set()),
-    (Noisy, {"determinism"}, EVERYTHING),
-    (HidesParameter, {"round trip"}, set()),
-    (WrongInHalf, {"bfloat16"}, set()),
-    (FailsInHalf, {"bfloat16"}, set()),
-    (NoMemory, {"causality by gradient", "one batch by heart"}, set()),
-    (NeedsTwoTokens, {"short texts", "split: single tokens"}, PIECES | {"state untouched", "state bounded"}),
+    (broken.SeesNextToken, CAUSALITY, PIECES),
+    (broken.SeesMeanOfText, CAUSALITY, PIECES),
+    (broken.SeesLaterValueOnly, {"causality by perturbation"}, PIECES),
+    (broken.MixesRows, {"rows independent"}, {"state batch-first"}),
+    (broken.MixesRowsOfState, {"rows independent"}, PIECES | {"state batch-first"}),
+    (broken.DropsState, SPLITS | {"state carries gradient"}, set()),
+    (broken.DropsStateAtPeriod, {"split: around every period", "split: single tokens"}, set()),
+    (broken.WritesIntoState, {"state untouched"}, set()),
+    (broken.CountsInState, {"state untouched"}, set()),
+    (broken.DetachesState, {"state carries gradient"}, set()),
+    (broken.KeepsAllInputs, {"state bounded"}, set()),
+    (broken.KeepsViewOfInputs, {"state bounded"}, set()),
+    (broken.ClaimsNothing, {"state bounded"}, set()),
+    (broken.StateWithoutBatch, {"state batch-first"}, set()),
+    (broken.StateWithFloat, {"state batch-first"}, set()),
+    (broken.UnusedParameter, {"gradient to every parameter"}, set()),
+    (broken.ZeroGradient, {"gradient to every parameter"}, set()),
+    (broken.GradientNotANumber, {"gradient to every parameter"}, EVERYTHING),
+    (broken.ExcusesNothing, {"gradient to every parameter"}, set()),
+    (broken.Noisy, {"determinism"}, EVERYTHING),
+    (broken.HidesParameter, {"round trip"}, set()),
+    (broken.WrongInHalf, {"bfloat16"}, set()),
+    (broken.FailsInHalf, {"bfloat16"}, set()),
+    (broken.NoMemory, {"causality by gradient", "one batch by heart"}, set()),
+    (broken.NeedsTwoTokens, {"short texts", "split: single tokens"}, PIECES | {"state untouched", "state bounded"}),
 ]
 
 
@@ -279,7 +74,7 @@ def found(name: str, only: str, **settings) -> Property:
 
 
 def test_sound_mixer_passes_everything(enter):
-    properties = check(enter(Sound))
+    properties = check(enter(broken.Sound))
     assert [each.name for each in properties] == list(PROPERTIES)
     assert failed(properties) == set()
     assert all(each.detail for each in properties)
@@ -293,14 +88,19 @@ def test_broken_mixer_is_caught_by_the_right_property(enter, cls, must, may):
 
 
 def test_excused_parameter_passes_with_its_reason(enter):
-    answer = found(enter(ExcusedParameter), "gradient to every parameter")
+    answer = found(enter(broken.ExcusedParameter), "gradient to every parameter")
     assert answer.passed
     assert "blocks.0.mixer.spare: kept for a rainy day" in answer.detail
 
 
 def test_gradient_fault_names_the_parameter_and_what_is_wrong(enter):
-    assert "blocks.1.mixer.spare: no gradient" in found(enter(UnusedParameter), "gradient to every parameter").detail
-    assert "blocks.1.mixer.spare: gradient zero" in found(enter(ZeroGradient), "gradient to every parameter").detail
+    assert (
+        "blocks.1.mixer.spare: no gradient"
+        in found(enter(broken.UnusedParameter), "gradient to every parameter").detail
+    )
+    assert (
+        "blocks.1.mixer.spare: gradient zero" in found(enter(broken.ZeroGradient), "gradient to every parameter").detail
+    )
 
 
 @pytest.mark.parametrize("blocks", [slice(0, 1), slice(1, 2)], ids=["first", "second"])
@@ -314,7 +114,7 @@ def test_shell_that_initialises_again_is_caught(enter, monkeypatch, blocks):
         return model
 
     monkeypatch.setattr(language_model, "assemble", crippling)
-    answer = found(enter(Sound), "initial statistics")
+    answer = found(enter(broken.Sound), "initial statistics")
     assert not answer.passed
     assert "qkv.weight" in answer.detail
 
@@ -328,26 +128,28 @@ def test_embedding_that_is_too_loud_is_caught(enter, monkeypatch):
         return model
 
     monkeypatch.setattr(language_model, "assemble", loud)
-    assert failed(check(enter(Sound), only=["loss at initialisation", "determinism"])) == {"loss at initialisation"}
+    assert failed(check(enter(broken.Sound), only=["loss at initialisation", "determinism"])) == {
+        "loss at initialisation"
+    }
 
 
 def test_parameters_off_the_budget_are_caught(enter, monkeypatch):
     build = language_model.build
     monkeypatch.setattr(language_model, "build", lambda *given, **settings: build(*given, match=False, **settings))
-    answer = found(enter(TooLarge), "parameters matched")
+    answer = found(enter(broken.TooLarge), "parameters matched")
     assert not answer.passed
     assert float(answer.figure.rstrip("%")) > 100
 
 
 def test_mixer_that_cannot_be_built_has_one_failure_to_tell(enter):
-    answers = check(enter(TooLarge))
+    answers = check(enter(broken.TooLarge))
     assert [(each.name, each.passed, each.figure) for each in answers] == [("builds and trains", False, "NoMatch")]
     assert "cannot be matched" in answers[0].detail
 
 
 def test_growing_state_passes_if_it_is_declared(enter, monkeypatch):
-    monkeypatch.setattr(KeepsAllInputs, "fixed_state", False)
-    answer = found(enter(KeepsAllInputs), "state bounded")
+    monkeypatch.setattr(broken.KeepsAllInputs, "fixed_state", False)
+    answer = found(enter(broken.KeepsAllInputs), "state bounded")
     assert answer.passed
     assert "declared as growing" in answer.detail
     assert int(answer.figure.split()[0]) == 2 * (512 - 128) * TINY.width * 4  # both blocks keep every float32 input
@@ -355,20 +157,20 @@ def test_growing_state_passes_if_it_is_declared(enter, monkeypatch):
 
 def test_figures_are_measured(enter):
     """Two faults of different size give figures of different size."""
-    small, large = (found(enter(cls), "rows independent").figure for cls in (Sound, MixesRows))
+    small, large = (found(enter(cls), "rows independent").figure for cls in (broken.Sound, broken.MixesRows))
     assert small < 1e-5 < large
 
 
 def test_unknown_property_and_setting_are_refused(enter):
     with pytest.raises(ValueError, match="There is no property 'speed'; choose from: parameters matched"):
-        check(enter(Sound), only=["speed"])
+        check(enter(broken.Sound), only=["speed"])
     with pytest.raises(ValueError, match="has no setting 'chunk'"):
-        check(enter(Sound), chunk=3)
+        check(enter(broken.Sound), chunk=3)
 
 
 def test_text_is_longer_than_two_periods(enter, monkeypatch):
-    monkeypatch.setattr(Sound, "period", 100)
-    subject = Subject(enter(Sound), TINY)
+    monkeypatch.setattr(broken.Sound, "period", 100)
+    subject = Subject(enter(broken.Sound), TINY)
     assert subject.length > 200
     assert subject.text.shape == (2, subject.length)
 
@@ -376,7 +178,7 @@ def test_text_is_longer_than_two_periods(enter, monkeypatch):
 def test_thorough_decodes_a_longer_text(enter, monkeypatch):
     assert check_state.LONG == 4096
     monkeypatch.setattr(check_state, "LONG", 600)
-    answer = found(enter(Sound), "split: single tokens", thorough=True)
+    answer = found(enter(broken.Sound), "split: single tokens", thorough=True)
     assert answer.passed
     assert "600 tokens in 600 pieces" in answer.detail
 

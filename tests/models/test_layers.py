@@ -61,10 +61,10 @@ def test_two_continuations_of_one_cache_do_not_write_over_each_other():
     _, cache = causal_attention(*parts[1], cache)  # from here on the buffer has room behind its filled part
     first, one = causal_attention(*parts[2], cache)
     other, _ = causal_attention(*(-x for x in parts[2]), cache)
+    assert torch.equal(one[0][:, :TIME], k)  # before the first is fed again, which would mend it
     again, _ = causal_attention(*parts[2], cache)
     assert torch.equal(first, again)
     assert not torch.allclose(first, other)
-    assert torch.equal(one[0][:, :TIME], k)
 
 
 @torch.no_grad()

@@ -92,6 +92,10 @@ def test_a_task_where_everything_failed_is_still_reported(tmp_path):
     rows = synthetic.fails([], "retnet", "needle", "out of memory")
     page = report.report(rows, tmp_path).read_text()
     assert "nothing was measured" in page and "- retnet: failed: out of memory" in page
+    floors = synthetic.rows_of(synthetic.cell("", "needle", "floors"), [], reason="ValueError: no data")
+    assert "floors: failed: ValueError: no data" in report.report(floors, tmp_path).read_text()
+    beside = report.report(floors + synthetic.comparison(FEW[:1]), tmp_path, with_printed=False).read_text()
+    assert "| *floors* |  |  | failed: ValueError: no data |" in beside
 
 
 def test_colours_depend_on_the_whole_and_not_on_what_is_shown(tmp_path):
@@ -121,7 +125,9 @@ def test_figures_ignore_the_users_own_style(drawn, tmp_path):
     import matplotlib
 
     rows = [row for row in synthetic.comparison(FEW) if row["task"] == "throughput"]
-    with matplotlib.rc_context({"font.size": 30, "axes.grid": False, "axes.facecolor": "black", "xtick.major.size": 12}):
+    with matplotlib.rc_context(
+        {"font.size": 30, "axes.grid": False, "axes.facecolor": "black", "xtick.major.size": 12}
+    ):
         report.report(rows, tmp_path)
     clean = tmp_path / "clean"
     report.report(rows, clean)

@@ -133,7 +133,20 @@ def test_workers_of_a_killed_run_end_in_the_middle_of_a_long_cell(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     pids = {int(line.split()[1]) for line in log.read_text().splitlines()}
-    wait_until(lambda: not any(_alive(pid) for pid in pids), 10)
+    try:
+        wait_until(lambda: not any(_alive(pid) for pid in pids), 10)
+    finally:
+        for pid in filter(_alive, pids):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_worker_that_dies_after_recording_its_cell_does_not_make_it_failed(tmp_path):
+    path, one = tmp_path / "rows.jsonl", cell("good")
+    rows = record.rows(one, identify(one), measure(one, lambda progress: None))
+    record.append(path, rows)
+    run = schedule._Run(measure, path, None, None, None, (), None)
+    assert run._lost(schedule._Job(one, identify(one)), "worker died (signal 9)") == ("measured", rows)
+    assert record.read(path) == rows
 
 
 def _alive(pid: int) -> bool:

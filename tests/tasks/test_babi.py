@@ -197,10 +197,8 @@ def test_pick_is_uniform() -> None:
 
 def archive() -> Path | None:
     beside = Path(__file__).parents[2].parent / "shared" / "data" / ARCHIVE
-    for path in (Path(os.environ.get("TITANOMACHY_BABI", beside)), beside):
-        if path.is_file():
-            return path
-    return None
+    path = Path(os.environ.get("TITANOMACHY_BABI", beside))
+    return path if path.is_file() else None
 
 
 def read(text: str) -> list[Story]:

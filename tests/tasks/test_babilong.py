@@ -158,6 +158,8 @@ def test_items_are_uniform_over_all_that_fit() -> None:
     assert abs(shares[2] - shares[4]) < 4 * (2 * shares[2]) ** 0.5
     assert shares[2] > 4000 / 5 and max(shares) <= 10
     assert len({(item.facts, item.question) for item in items}) > 3000
+    first = Counter(len(task._items(Random(seed), "train", "qa1", 256, 1)[0].facts) for seed in range(200))
+    assert first[2] > 40 and first[4] > 40
 
 
 def test_facts_fall_into_uniform_gaps_in_story_order() -> None:

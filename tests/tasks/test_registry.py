@@ -30,6 +30,7 @@ def test_lists_are_taken_for_tuples_and_whole_numbers_for_fractions():
         ("needle", {"length": True}, "needle.length=True has the wrong type"),
         ("needle", {"length": 64.5}, "needle.length=64.5 has the wrong type"),
         ("needle", {"test_lengths": [64, "x"]}, "needle.test_lengths=.* has the wrong type"),
+        ("needle", {"depths": [True]}, "needle.depths=.True. has the wrong type"),
         ("needle", {"variants": "s-niah-1"}, "needle.variants='s-niah-1' has the wrong type"),
         ("needle", {"template": "long"}, "needle.template='long' has the wrong type"),
         ("needle", {"digits": "4"}, "needle.digits='4' has the wrong type"),

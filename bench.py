@@ -55,8 +55,6 @@ def prepare(model_files: Sequence[str]) -> None:
 def measure(cell: Cell, progress: Progress) -> record.Measured:
     """Measure one cell: train and examine a model, time it, or let a task's cheats sit the exam."""
     torch.set_num_threads(cell.threads)
-    if cell.device == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("device cuda was asked for, but torch sees no CUDA device here; use --device cpu")
     with kernels.watch() as ran:
         measured = {"floors": _floors, "training": _trained, "timing": _timed}[cell.kind](cell, progress)
     return record.Measured(**measured, provider="+".join(sorted(ran)))
@@ -110,8 +108,8 @@ def _timed(cell: Cell, progress: Progress) -> dict[str, Any]:
 
 def _build(cell: Cell, vocab: int) -> torch.nn.Module:
     settings = dict(cell.settings)
-    if cell.provider != "auto":
-        settings["provider"] = cell.provider
+    if "provider" in inspect.signature(registry.entry(cell.model).cls).parameters:
+        settings.setdefault("provider", cell.provider)  # attention alone has nothing to choose
     return language_model.seeded(cell.model, Size(vocab, **cell.size), cell.seed, **settings)
 
 
@@ -164,6 +162,9 @@ def _code_hash(files: frozenset[Path], with_models: bool) -> str:
 
 def command_list(arguments: argparse.Namespace, console: Console) -> int:
     """Show what there is: models by family with equation and paper, tasks, comparisons, files that failed to import."""
+    if arguments.markdown:
+        print(models_markdown())
+        return 0
     table = Table("model", "family", "equation", "paper", title="Models")
     for name in registry.names():
         entry = registry.entry(name)
@@ -181,6 +182,15 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
     for module, error in baselines.failures.items():
         console.print(f"not importable: {module}: {error}", style="red", markup=False)
     return 0
+
+
+def models_markdown() -> str:
+    """The table of models that the README shows, from the registry."""
+    lines = ["| family | model | update | paper |", "| --- | --- | --- | --- |"]
+    for entry in map(registry.entry, registry.names()):
+        equation = entry.equation.replace("|", "\\|")
+        lines.append(f"| {entry.family.replace('_', ' ')} | `{entry.name}` | {equation} | {entry.paper} |")
+    return "\n".join(lines)
 
 
 def command_run(arguments: argparse.Namespace, console: Console) -> int:
@@ -281,9 +291,12 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 
 
 def _check_settings(cells: Sequence[Cell]) -> None:
-    """Refuse a misspelt setting or an impossible size before anything is measured."""
+    """Refuse a misspelt setting, an impossible size, an absent provider or device before anything is measured."""
     seen = set()
     for cell in cells:
+        kernels.check_provider(cell.provider or "auto")
+        if cell.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("Device cuda was asked for, but torch sees no CUDA device here; use --device cpu.")
         what = (cell.model, repr(cell.settings), repr(cell.size), cell.task, repr(cell.task_settings), cell.provider)
         if what in seen:
             continue
@@ -311,7 +324,9 @@ def parser() -> argparse.ArgumentParser:
         "default": [],
         "help": "a model's or task's setting",
     }
-    commands.add_parser("list", help="models by family, tasks, comparisons").set_defaults(run=command_list)
+    listed = commands.add_parser("list", help="models by family, tasks, comparisons")
+    listed.set_defaults(run=command_list)
+    listed.add_argument("--markdown", action="store_true", help="the README's table of models")
     run = commands.add_parser("run", help="measure what is missing in a comparison, then draw its report")
     run.set_defaults(run=command_run)
     run.add_argument("comparison", help="a folder of results/ that holds a plan.toml")

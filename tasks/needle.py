@@ -22,7 +22,7 @@ from tasks.tokenizer import BYTES
 from tasks.words import words as word_lists
 
 EXAM_TOKENS = 65536  # at most about as many tokens in one exam
-CURRICULUM = 0.5  # share of the budget after which training has reached its full length
+CURRICULUM = 0.9  # share of the budget after which training has reached its full length
 STEP = 8  # training lengths are multiples of it, so that few shapes occur
 PADDING = 0
 

@@ -56,9 +56,12 @@ def note(provider: str) -> None:
 
 
 def check_provider(provider: str) -> None:
-    """Raise ValueError unless `provider` is "auto" or a known name."""
+    """Raise ValueError unless `provider` is "auto" or a known name, ProviderAbsent unless it has a form of something."""
     if provider != "auto" and provider not in PROVIDERS:
         raise ValueError(f"Unknown provider '{provider}'; choose auto, {', '.join(PROVIDERS)}.")
+    present = dict.fromkeys(name for forms in OPERATIONS.values() for name in forms)
+    if provider != "auto" and provider not in present:
+        raise ProviderAbsent(f"Provider '{provider}' has no form here in this version; use {', '.join(present)} or auto.")
 
 
 def choose(operation: str, provider: str) -> Callable:

@@ -37,7 +37,7 @@ class TitansMAL(nn.Module):
         inner: int | None = None,
         window: int = 64,
         persistent: int = 4,
-        inner_residual: bool = False,
+        inner_residual: bool = True,
         memory_depth: int = 2,
         expansion: int = 1,
         chunk: int = 16,

@@ -82,8 +82,10 @@ class Memory(nn.Module):
         with torch.no_grad():
             self.gates.bias.zero_()
             self.gates.bias[2 * self.heads :] = torch.linspace(*FORGET_LOGITS, self.heads)
-        for weight in self.initial:
-            nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
+        # Unit keys give hidden units of about unit length; a small last layer lets what is written outweigh what is drawn.
+        for weight in self.initial[:-1]:
+            nn.init.normal_(weight, std=2 * weight.shape[2] ** -0.5)
+        nn.init.normal_(self.initial[-1], std=0.1 * self.initial[-1].shape[1] ** -0.5)
 
     def queries(self, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """Unit queries [b, t, h, d] and the convolution's state."""

@@ -82,6 +82,12 @@ class WritesIntoState(Sound):
         return super().forward(x, state)
 
 
+class WritesIntoGrowingState(WritesIntoState):
+    """A cache extended without a look at who else holds it: its numbers are not compared, only its logits."""
+
+    fixed_state = False
+
+
 class CountsInState(Sound):
     """Changes the state passed in where no logit shows it."""
 

@@ -33,6 +33,7 @@ BROKEN: list[tuple[type, set[str], set[str]]] = [
     (broken.DropsState, SPLITS | {"state carries gradient"}, set()),
     (broken.DropsStateAtPeriod, {"split: around every period", "split: single tokens"}, set()),
     (broken.WritesIntoState, {"state untouched"}, set()),
+    (broken.WritesIntoGrowingState, {"state untouched"}, set()),
     (broken.CountsInState, {"state untouched"}, set()),
     (broken.DetachesState, {"state carries gradient"}, set()),
     (broken.KeepsAllInputs, {"state bounded"}, set()),
@@ -117,6 +118,20 @@ def test_shell_that_initialises_again_is_caught(enter, monkeypatch, blocks):
     answer = found(enter(broken.Sound), "initial statistics")
     assert not answer.passed
     assert "qkv.weight" in answer.detail
+
+
+def test_shell_that_draws_again_from_the_same_distribution_is_caught(enter, monkeypatch):
+    assemble = language_model.assemble
+
+    def drawing(*given):
+        model = assemble(*given)
+        model.blocks[0].mixer.qkv.reset_parameters()
+        return model
+
+    monkeypatch.setattr(language_model, "assemble", drawing)
+    answer = found(enter(broken.Sound), "initial statistics")
+    assert not answer.passed
+    assert "is not what the mixer alone draws" in answer.detail
 
 
 def test_embedding_that_is_too_loud_is_caught(enter, monkeypatch):

@@ -1,0 +1,274 @@
+"""Titans' wiring: streaming, causality, what each variant reads, stable rates, and gradients to everything learned."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.kernels import neural_memory as linear
+from models.kernels import neural_memory_deep as deep
+from models.kernels import watch
+from models.layers import split_heads
+from models.neural_memory import Rule
+from models.titans.lmm import TitansLMM
+from models.titans.mac import TitansMAC
+from models.titans.mag import TitansMAG
+from models.titans.mal import TitansMAL
+from models.titans.memory_layer import MOMENTUM_BOUND, rate_bound
+from models.titans.window import PrefixedWindow
+
+WIDTH, HEADS = 16, 2
+LINEAR = {"memory_depth": 1, "chunk": 4}
+CASES = {
+    "lmm": (TitansLMM, {"chunk": 8}),
+    "lmm linear": (TitansLMM, LINEAR),
+    "lmm residual": (TitansLMM, {"chunk": 8, "residual": True, "expansion": 2}),
+    "lmm online": (TitansLMM, {"memory_depth": 1, "chunk": 1, "decayed": True}),
+    "lmm exclusive": (TitansLMM, {"chunk": 8, "exclusive": True, "memory_depth": 3}),
+    "mag": (TitansMAG, {"chunk": 8, "window": 12, "persistent": 3}),
+    "mal": (TitansMAL, {"chunk": 8, "window": 12, "persistent": 3}),
+    "mal to the letter": (TitansMAL, {**LINEAR, "window": 12, "inner_residual": False}),
+    "mac": (TitansMAC, {"chunk": 8, "segment": 16, "persistent": 3}),
+    "mac linear": (TitansMAC, {**LINEAR, "segment": 12}),
+}
+
+
+def mixer(case: str, **settings) -> nn.Module:
+    cls, own = CASES[case]
+    torch.manual_seed(0)
+    return cls(WIDTH, HEADS, **{**own, **settings})
+
+
+def text(time: int, batch: int = 2) -> Tensor:
+    return torch.randn(batch, time, WIDTH, generator=torch.Generator().manual_seed(time))
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    return ((a - b).norm() / b.norm()).item()
+
+
+@pytest.mark.parametrize("case", CASES)
+@torch.no_grad()
+def test_any_split_gives_the_whole(case: str):
+    layer = mixer(case)
+    period = layer.period
+    x = text(2 * period + 37)
+    whole, last = layer(x)
+    for size in sorted({1, 3, 37, max(1, period - 1), period, period + 1}):
+        state, ys = None, []
+        for piece in x.split(size, 1):
+            y, after = layer(piece, state)
+            assert torch.equal(y, layer(piece, state)[0])  # the state given was left as it was
+            ys, state = [*ys, y], after
+        assert relative(torch.cat(ys, 1), whole) < 1e-5, size
+
+
+@pytest.mark.parametrize("case", CASES)
+@torch.no_grad()
+def test_no_output_sees_a_later_token_or_another_row(case: str):
+    layer = mixer(case)
+    x = text(2 * layer.period + 7)
+    y, _ = layer(x)
+    for place in (1, layer.period - 1, layer.period, layer.period + 1, x.shape[1] - 2):
+        changed = x.clone()
+        changed[0, place:] += 1
+        z, _ = layer(changed)
+        assert relative(z[0, :place], y[0, :place]) < 1e-6 if place else True
+        assert relative(z[0, place:], y[0, place:]) > 1e-2
+        assert relative(z[1], y[1]) < 1e-6
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_everything_learned_has_a_gradient(case: str):
+    layer = mixer(case)
+    y, _ = layer(text(2 * layer.period + 5))
+    (y * text(y.shape[1] + 1)[:, 1:]).sum().backward()
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 1e-7, name
+
+
+@pytest.mark.parametrize("case", CASES)
+@torch.no_grad()
+def test_fast_form_and_law_are_one_layer(case: str):
+    ran = []
+    for provider in ("chunked", "recurrence"):
+        layer = mixer(case, provider=provider).double()
+        with watch() as names:
+            ran.append(layer(text(layer.period + 5).double())[0])
+        assert provider in names
+    assert relative(*ran) < 1e-10
+
+
+@pytest.mark.parametrize("case", ["lmm", "mag", "mal", "mac"])
+@torch.no_grad()
+def test_state_stops_growing(case: str):
+    layer, sizes, state = mixer(case), [], None
+    for piece in text(6 * layer.period).split(1, 1):
+        _, state = layer(piece, state)
+        sizes.append(sum(part.numel() for part in torch.utils._pytree.tree_leaves(state) if isinstance(part, Tensor)))
+    assert max(sizes[2 * layer.period :]) <= max(sizes[: 2 * layer.period])
+
+
+@torch.no_grad()
+def test_mac_is_the_paper_in_its_order():
+    """Two segments again, step by step, with attention over [P | h | S] as drawn: P, then all rows of h, then the segment."""
+    layer = mixer("mac linear", segment=8, chunk=8).double()
+    x = text(16).double()
+    expected, _ = layer(x)
+    asked, _ = layer.memory.queries(x, None)
+    qkv, _ = layer.conv(torch.cat([layer.query(x), layer.key_value(x)], -1))
+    count, state, outputs = len(layer.persistent), None, []
+    for start in (0, 8):
+        piece = slice(start, start + 8)
+        weights = state[2][0][0] if state else layer.memory.initial[0].expand(2, -1, -1, -1)
+        h = torch.einsum("bthi,bhio->btho", asked[:, piece], weights)
+        h = layer.recall_out(layer.recall_norm(h))
+        context = layer.key_value(torch.cat([layer.persistent.double().expand(2, -1, -1), h], 1))
+        keys, values = (
+            split_heads(torch.cat([c, own[:, piece]], 1), HEADS)
+            for c, own in zip(context.chunk(2, -1), qkv.chunk(3, -1)[1:], strict=True)
+        )
+        local = torch.arange(count, count + 8)
+        places = torch.cat([torch.arange(count), local, local])
+        keys, q = turned(keys, places), turned(split_heads(qkv.chunk(3, -1)[0][:, piece], HEADS), local)
+        seen = (local[:, None] >= places) | (torch.arange(len(places)) < count)
+        scores = torch.einsum("bihd,bjhd->bhij", q, keys) / q.shape[-1] ** 0.5
+        y = torch.einsum("bhij,bjhd->bihd", scores.masked_fill(~seen, float("-inf")).softmax(-1), values)
+        y = layer.attention_out(y.flatten(2))
+        read, state = layer.memory(y, state)
+        m = layer.recall_out(layer.recall_norm(read))
+        gated = layer.gating.kept(y) * torch.sigmoid(layer.gating.gate(m))
+        outputs.append(layer.out(gated))
+    assert relative(torch.cat(outputs, 1), expected) < 1e-12
+
+
+def turned(x: Tensor, places: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    angle = (places[:, None] * 10000.0 ** (-torch.arange(half).double() / half))[:, None]
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
+
+
+@torch.no_grad()
+def test_mac_recalls_what_an_earlier_segment_wrote():
+    layer = mixer("mac")
+    x = text(48)
+    changed = x.clone()
+    changed[:, :8] += 1
+    moved = (layer(changed)[0] - layer(x)[0])[:, 16 + 4 :]  # beyond the reach of attention and convolutions
+    assert moved.abs().max() > 1e-5
+
+
+@torch.no_grad()
+def test_window_sees_its_tokens_and_the_prefix_wherever_it_stands():
+    torch.manual_seed(0)
+    window, prefix = 6, 3
+    branch = PrefixedWindow(WIDTH, HEADS, WIDTH, window, prefix)
+    x = text(60, 1)
+    y, _ = branch(x)
+    place = 40  # of the text, which begins behind the prefix
+    for back, seen in ((window - 1, True), (window + 2, True), (window + 3, False)):  # three more by the convolution
+        changed = x.clone()
+        changed[:, prefix + place - back] += 1
+        assert (relative(branch(changed)[0][:, place], y[:, place]) > 1e-5) == seen, back
+    changed = x.clone()
+    changed[:, 0] += 1
+    assert relative(branch(changed)[0][:, place], y[:, place]) > 1e-5
+    same = torch.cat([x[:, :prefix], x[:, -1:].expand(-1, 300, -1)], 1)
+    y, _ = branch(same)
+    assert relative(y[:, 20], y[:, 299]) < 1e-5
+
+
+@torch.no_grad()
+def test_mag_is_attention_gated_by_memory():
+    layer = mixer("mag").double()
+    x = text(30).double()
+    whole = torch.cat([layer.persistent.expand(2, -1, -1), x], 1)
+    m, y = layer.memory(whole)[0].flatten(2)[:, 3:], layer.attention(whole)[0]
+    unit = [part / part.square().mean(-1, keepdim=True).add(1e-6).sqrt() for part in (y, m)]
+    assert relative(layer.out(unit[0] * torch.sigmoid(unit[1])), layer(x)[0]) < 1e-12
+
+
+def correlated(kind: str, time: int, width: int) -> Tensor:
+    draws = torch.randn(1, time, 2, width, generator=torch.Generator().manual_seed(1))
+    if kind == "equal":
+        draws = draws[:, :1].expand(-1, time, -1, -1)
+    if kind == "neighbours":
+        rows = [draws[:, 0]]
+        for t in range(1, time):
+            rows.append(0.9 * rows[-1] + 0.19**0.5 * draws[:, t])
+        draws = torch.stack(rows, 1)
+    return F.normalize(F.silu(draws), dim=-1)
+
+
+@pytest.mark.parametrize("kind", ["neighbours", "equal"])
+@pytest.mark.parametrize("chunk, depth", [(1, 1), (4, 1), (16, 1), (64, 1), (16, 2), (64, 2), (16, 4)])
+@torch.no_grad()
+def test_memory_stays_bounded_under_correlated_keys_at_full_rate(kind: str, chunk: int, depth: int):
+    time, width = 3000, 16
+    k = correlated(kind, time, width)
+    v = F.normalize(torch.randn(1, time, 2, width, generator=torch.Generator().manual_seed(2)), dim=-1)
+    torch.manual_seed(0)
+    layer = TitansLMM(32, 2, memory_depth=depth, chunk=chunk)
+    initial = tuple(layer.memory.initial)
+    for momentum in (0.0, 0.5, MOMENTUM_BOUND):
+        eta = torch.full((1, time, 2), momentum)
+        y, _ = (linear if depth == 1 else deep).chunked(
+            k,
+            k,
+            v,
+            momentum=eta,
+            rate=rate_bound(chunk, depth) * (1 - eta),
+            keep=torch.ones_like(eta),
+            initial=initial,
+            rule=Rule(chunk),
+        )
+        assert y.isfinite().all() and y.norm(dim=-1).max() < 8, momentum
+
+
+@torch.no_grad()
+def test_gates_stay_in_their_ranges():
+    """At saturated gates the layer hands the law the bounds themselves: momentum 0.97, rate bound * (1 - momentum)."""
+    layer = mixer("lmm linear")
+    layer.memory.gates.weight.zero_()
+    layer.memory.gates.bias[:] = torch.tensor([50.0] * (2 * HEADS) + [-50.0] * HEADS)
+    _, state = layer(text(3))
+    momentum, rate, keep = state[2][2][2:]
+    torch.testing.assert_close(momentum, torch.full_like(momentum, 0.97))
+    torch.testing.assert_close(rate, torch.full_like(rate, rate_bound(4, 1) * 0.03))
+    torch.testing.assert_close(keep, torch.ones_like(keep))
+
+
+def test_training_lowers_the_loss():
+    torch.manual_seed(0)
+    layer = mixer("lmm")
+    optimiser = torch.optim.Adam(layer.parameters(), 1e-2)
+    x = text(40)
+    losses = []
+    for _ in range(30):
+        loss = (layer(x)[0][:, 1:] - x[:, :-1]).square().mean()  # each token from the one after it, across the convolution
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize(
+    "case, settings, says",
+    [
+        ("mac", {"segment": 20}, "multiple of 8"),
+        ("mag", {"persistent": 0}, "at least 1 token"),
+        ("mag", {"window": 0}, "at least 1"),
+        ("mag", {"inner": 6}, "multiple of 4"),
+        ("lmm", {"memory_depth": 0}, "at least 1"),
+        ("lmm", {"inner": 15}, "multiple of 2"),
+        ("lmm", {"chunk": 0}, "at least 1"),
+    ],
+)
+def test_impossible_settings_say_what_to_do(case: str, settings: dict, says: str):
+    with pytest.raises(ValueError, match=says):
+        mixer(case, **settings)

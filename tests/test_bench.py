@@ -1,0 +1,185 @@
+"""The command line: what it refuses and how, and runs from the plan to the figures in a copy of the project."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import bench
+from models import registry
+from results import record
+
+ROOT = Path(bench.__file__).resolve().parent
+PLAN = """
+title = "Tiny"
+question = "Does it run?"
+models = ["transformer", "deltanet"]
+seeds = [0, 1]
+learning_rate = 1e-3
+workers = 2
+[size]
+width = 16
+depth = 1
+heads = 2
+[budget]
+steps = {steps}
+batch_tokens = 256
+[[tasks]]
+name = "needle"
+template = "compact"
+variants = ["s-niah-1"]
+length = 64
+test_lengths = [64]
+samples = 1
+"""
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch) -> Path:
+    """A results folder of its own with one comparison, `tiny`."""
+    monkeypatch.setattr(bench, "RESULTS", tmp_path)
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "plan.toml").write_text(PLAN.format(steps=2))
+    return tmp_path
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    """A copy of the project's code with the comparison `tiny`."""
+    copy = tmp_path / "project"
+    copy.mkdir()
+    for name in ("models", "baselines", "tasks", "results"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "rows.jsonl", "reference"))
+    shutil.copy(ROOT / "bench.py", copy)
+    (copy / "results" / "tiny").mkdir()
+    (copy / "results" / "tiny" / "plan.toml").write_text(PLAN.format(steps=2))
+    return copy
+
+
+def call(project: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "bench.py", *arguments], cwd=project, capture_output=True, text=True, timeout=200
+    )
+
+
+def test_list_names_every_model_task_and_comparison(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert bench.main(["list"]) == 0
+    printed = capsys.readouterr().out
+    for name in (*registry.names(), "needle", "babilong", "language-modelling", "quick", "smoke"):
+        assert name in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "nothing"], "known comparisons: tiny"),
+        (["run", "tiny", "--models", "tansformer"], "transformer"),
+        (["run", "tiny", "--tasks", "neddle"], "needle"),
+        (["run", "tiny", "--set", "deltanet.kernal=3"], "no setting 'kernal'"),
+        (["run", "tiny", "--set", "deltanet.kernel=wide"], "wrong type"),
+        (["run", "tiny", "--set", "needle.lenght=64"], "no setting 'lenght'"),
+        (["run", "tiny", "--set", "kernel"], "NAME.SETTING=VALUE"),
+        (["run", "tiny", "--size", "width=30,heads=4"], "multiple of heads"),
+        (["run", "tiny", "--size", "width"], "--size takes"),
+        (["run", "tiny", "--seeds", "0,x"], "whole numbers"),
+        (["run", "tiny", "--provider", "fla"], "fla"),
+        (["run", "tiny", "--provider", "magic"], "magic"),
+        (["run", "tiny", "--device", "cuda"], "cuda"),
+        (["run", "tiny", "--models", "absent.py"], "absent.py"),
+        (["report", "tiny"], "run the comparison first"),
+        (["check", "tansformer"], "Did you mean 'transformer'"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(results, capsys, arguments, says):
+    assert bench.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1 and error.startswith("bench.py: ")
+    assert not (results / "tiny" / "rows.jsonl").exists()
+
+
+def test_a_broken_plan_is_named(results, capsys):
+    (results / "tiny" / "plan.toml").write_text("title = ")
+    assert bench.main(["run", "tiny"]) == 2
+    assert "plan.toml" in capsys.readouterr().err
+
+
+def test_dry_run_prints_the_cells_and_measures_nothing(results, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    assert bench.main(["run", "tiny", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "5 cells, 5 to be measured" in printed and "deltanet on needle, seed 1" in printed
+    assert not (results / "tiny" / "rows.jsonl").exists()
+
+
+def test_the_key_follows_code_settings_and_budget(results):
+    from results import plan as plans
+
+    plan = plans.load(results / "tiny")
+    keys = [
+        bench.identify(cell).key
+        for changed in (plan, plan.with_overrides(steps=3), plan.with_overrides(settings={"deltanet": {"kernel": 3}}))
+        for cell in plans.cells(changed, registry.names())
+        if cell.model == "deltanet" and cell.seed == 0
+    ]
+    assert len(set(keys)) == 3
+
+
+def test_a_killed_run_goes_on_and_measures_nothing_twice(project):
+    plan = project / "results" / "tiny" / "plan.toml"
+    plan.write_text(PLAN.format(steps=60))
+    rows = project / "results" / "tiny" / "rows.jsonl"
+    run = subprocess.Popen(
+        [sys.executable, "bench.py", "run", "tiny"], cwd=project, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    for _ in range(600):
+        if rows.exists() and len({row["cell"] for row in record.read(rows)}) >= 2:
+            break
+        time.sleep(0.1)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    before = record.read(rows)
+    assert before
+    pair = [subprocess.Popen([sys.executable, "bench.py", "run", "tiny"], cwd=project) for _ in range(2)]
+    assert [process.wait(timeout=200) for process in pair] == [0, 0]
+    after = record.read(rows)
+    assert after[: len(before)] == before
+    assert len({row["cell"] for row in after}) == 5
+    numbers = [(row["cell"], row["model"], row["metric"], json.dumps(row["where"], sort_keys=True)) for row in after]
+    assert len(numbers) == len(set(numbers))
+
+
+def test_a_baseline_is_one_file(project, tmp_path):
+    page = (ROOT / "docs" / "add_a_baseline.md").read_text()
+    source = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "@register" in block)
+    (project / "baselines" / "second_generation" / "gla.py").write_text(source)
+    mine = tmp_path / "mine.py"
+    mine.write_text(source.replace('"gla"', '"my-gla"'))
+    assert "gla" in call(project, "list").stdout
+    assert call(project, "check", "gla").returncode == 0
+    assert call(project, "check", str(mine)).returncode == 0
+    done = call(project, "run", "tiny", "--models", f"transformer,gla,{mine}")
+    assert done.returncode == 0, done.stderr
+    report = project / "results" / "tiny" / "report"
+    table = (report / "tables" / "needle.md").read_text()
+    assert "| gla |" in table and "| my-gla |" in table and "**yours**" in table
+    assert any("gla" in figure.read_text() for figure in (report / "figures").glob("*.svg"))
+    rows = record.read(project / "results" / "tiny" / "rows.jsonl")
+    assert {row["family"] for row in rows if row["model"] == "gla"} == {"second_generation"}
+    assert {row["family"] for row in rows if row["model"] == "my-gla"} == {"yours"}
+
+
+def test_the_readme_shows_the_registry():
+    text = (ROOT / "README.md").read_text()
+    table = re.search(r"<!-- models: .*? -->\n(.*?)\n?<!-- end of models -->", text, re.DOTALL).group(1)
+    assert table == bench.models_markdown(), "paste the output of `python bench.py list --markdown` into the README"

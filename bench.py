@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import baselines
@@ -41,7 +42,7 @@ from tasks.train import train
 ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "results"
 CODE_OF_ALL = ("models/*.py", "models/kernels/*.py", "tasks/train.py", "tasks/evaluate.py", "tasks/precision.py")
-NOT_IN_RESULTS = ("check.py", "user_file.py")
+NOT_IN_RESULTS = ("check*.py", "user_file.py")  # what judges or loads models, but measures nothing
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -153,7 +154,8 @@ def _code_hash(files: frozenset[Path], with_models: bool) -> str:
     """Hash of the code that a cell's numbers depend on: its own files, what they import, and the measuring here."""
     found = set(files)
     if with_models:
-        found |= {path for pattern in CODE_OF_ALL for path in ROOT.glob(pattern) if path.name not in NOT_IN_RESULTS}
+        every = {path for pattern in CODE_OF_ALL for path in ROOT.glob(pattern)}
+        found |= {path for path in every if not any(path.match(pattern) for pattern in NOT_IN_RESULTS)}
     closure = provenance.import_closure(ROOT, found)
     hall = "".join(inspect.getsource(f) for f in (measure, _floors, _trained, _timed, _build, _largest_state))
     code = provenance.code_hash(provenance.named(ROOT, closure))
@@ -263,7 +265,8 @@ def command_check(arguments: argparse.Namespace, console: Console) -> int:
         for item in check(name, thorough=arguments.thorough, **overrides.settings(arguments.set).get(name, {})):
             failed += not item.passed
             mark = "[green]holds[/green]" if item.passed else "[red]FAILS[/red]"
-            console.print(f"  {mark}  {item.name}: {item.figure}  {item.detail}", highlight=False)
+            figure = f"{item.figure:.3g}" if isinstance(item.figure, float) else item.figure
+            console.print(f"  {mark}  {item.name}: {figure}  {escape(item.detail)}", highlight=False, soft_wrap=True)
     console.print(f"{len(names)} model(s) checked, {failed} propert{'y' if failed == 1 else 'ies'} failed")
     return 1 if failed else 0
 
@@ -286,7 +289,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         dtype=arguments.dtype,
         provider=arguments.provider,
         workers=arguments.workers,
-        model_files=[str(Path(file).resolve()) for file in files],
+        model_files=[str(Path(file).expanduser().resolve()) for file in files],
     )
 
 

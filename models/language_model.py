@@ -99,13 +99,23 @@ def build(name: str, size: Size, *, match: bool = True, **settings: Any) -> nn.M
     """
     entry = registry.entry(name)
     check_settings(entry, settings)
-    shape = solve(entry, size, settings) if match else Shape(size.depth, default_feed(size.width))
+    feed = 0 if getattr(entry.cls, "mixes_channels", False) else default_feed(size.width)
+    shape = solve(entry, size, settings) if match else Shape(size.depth, feed)
     return assemble(entry, size, shape, settings)
 
 
 def solve(entry: registry.Entry, size: Size, settings: dict[str, Any]) -> Shape:
     """The shape that brings a model nearest to the reference's parameters. Raises NoMatch beyond the tolerance."""
+    question = (entry, size, repr(sorted(settings.items())))
+    if question not in _solved:
+        _solved[question] = _solve(entry, size, settings)
+    return _solved[question]
 
+
+_solved: dict[tuple, Shape] = {}  # a search builds a model a dozen times
+
+
+def _solve(entry: registry.Entry, size: Size, settings: dict[str, Any]) -> Shape:
     def count(shape: Shape) -> int:
         with torch.device("meta"):
             return parameter_count(assemble(entry, size, shape, settings))

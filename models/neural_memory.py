@@ -27,7 +27,8 @@ Weights = tuple[Tensor, ...]
 # Weights and surprise at the last anchor, and the tokens since: their k, v, momentum, rate and keep, each [b, n, h, ...].
 State = tuple[Weights, Weights, tuple[Tensor, ...]]
 
-NORM_EPSILON = 0.1  # of the residual memory's norm; far below it, forgetting makes f(x) small, its gradient huge, and the memory chaotic
+# Of the residual memory's norm. With the usual 1e-5, forgetting makes f(x) small, its gradient huge, and the memory chaotic.
+NORM_EPSILON = 0.1
 ACTIVATIONS = {"gelu": F.gelu, "silu": F.silu}
 
 

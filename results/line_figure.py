@@ -24,21 +24,20 @@ def by_length(exam: Exam, metric: str, models: list[Model], palette: style.Palet
     wheres = exam.wheres(metric)
     lengths = sorted({where["length"] for where in wheres if "length" in where})
     panels = {canonical({k: w.get(k) for k in keys}): {k: w[k] for k in keys if k in w} for w in wheres}
-    panels = dict(sorted(panels.items()))
     drawn, axes = _grid(len(panels), title)
     for panel, where in zip(axes, panels.values(), strict=True):
         points = [{**where, "length": length} for length in lengths]
         for model in models:
             _line(panel, [exam.point(model.label, metric, p) for p in points], 100.0, palette.line(model))
-        floors = [(i, floor[1]) for i, p in enumerate(points) if (floor := exam.best_floor(metric, p))]
-        if floors:
-            panel.plot([i for i, _ in floors], [100 * value for _, value in floors], **FLOOR_LINE)
+        for best, look in ((exam.best_floor, FLOOR_LINE), (exam.best_cheat, CHEAT_LINE)):
+            known = [(i, found[1]) for i, p in enumerate(points) if (found := best(metric, p))]
+            panel.plot([i for i, _ in known], [100 * value for _, value in known], **look)
         panel.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths])
         panel.set(title=", ".join(map(str, where.values())), xlabel="length", ylim=(-3, 103))
         panel.margins(x=0.08)
     for panel in axes[::IN_A_ROW]:
         panel.set_ylabel(metrics.axis(metric))
-    legend(drawn, models, palette, floor="best floor" if exam.floors else "")
+    legend(drawn, models, palette, floor=_name(exam, True), cheat=_name(exam, False))
     return drawn
 
 
@@ -51,14 +50,13 @@ def by_position(exam: Exam, metric: str, models: list[Model], palette: style.Pal
     panel.set_title(title)
     for model in models:
         _line(panel, [exam.point(model.label, metric, where) for where in wheres], 1.0, palette.line(model), middles)
-    floors = [exam.best_floor(metric, where) for where in wheres]
-    known = [(middle, floor[1]) for middle, floor in zip(middles, floors, strict=True) if floor]
-    if known:
-        panel.plot([middle for middle, _ in known], [value for _, value in known], **FLOOR_LINE)
+    for best, look in ((exam.best_floor, FLOOR_LINE), (exam.best_cheat, CHEAT_LINE)):
+        known = [(x, found[1]) for x, where in zip(middles, wheres, strict=True) if (found := best(metric, where))]
+        panel.plot([x for x, _ in known], [value for _, value in known], **look)
     panel.set(xlabel="position in the text", ylabel=metrics.axis(metric), xscale="log")
     ticks = sorted({where["from"] for where in wheres if where["from"]} | {wheres[-1]["to"]})
     _plain_ticks(panel, ticks)
-    legend(drawn, models, palette, floor="best floor" if known else "")
+    legend(drawn, models, palette, floor=_name(exam, True), cheat=_name(exam, False))
     return drawn
 
 
@@ -82,7 +80,13 @@ def speeds(exam: Exam, models: list[Model], palette: style.Palette, title: str) 
 
 
 def legend(
-    drawn: Figure, models: Sequence[Model], palette: style.Palette, *, floor: str = "", lines: bool = True
+    drawn: Figure,
+    models: Sequence[Model],
+    palette: style.Palette,
+    *,
+    floor: str = "",
+    cheat: str = "",
+    lines: bool = True,
 ) -> None:
     """The models' names by family, beside the panels."""
     handles: list[Any] = []
@@ -95,14 +99,25 @@ def legend(
             handles.append(Line2D([], [], linestyle="none", label=metrics.words(family)))
         look = palette.line(model) | ({} if lines else {"linestyle": "none"})
         handles.append(Line2D([], [], label=model.label, **look))
-    if floor:
-        handles.append(Line2D([], [], **{**FLOOR_LINE, "label": floor}))
+    for label, look in ((floor, FLOOR_LINE), (cheat, CHEAT_LINE)):
+        handles += [Line2D([], [], **{**look, "label": label})] if label else []
     placed = drawn.legend(handles=handles, loc="outside right upper", handlelength=2.6, labelspacing=0.35)
     for index in headings:
         placed.get_texts()[index].set(weight="bold", color="#555555", fontsize=7.5)
 
 
 FLOOR_LINE: dict[str, Any] = {"color": style.FLOOR, "linestyle": (0, (4, 2)), "linewidth": 1.3, "zorder": 1.5}
+CHEAT_LINE: dict[str, Any] = {"color": style.FLOOR, "linestyle": (0, (1, 2)), "linewidth": 1.3, "zorder": 1.5}
+
+
+def _name(exam: Exam, guesses: bool) -> str:
+    """What the legend calls the best floor, or the best of the cheats and references; nothing where there is none."""
+    kept = [model for model in exam.floors if model.is_guess == guesses]
+    if not kept:
+        return ""
+    if guesses:
+        return "best floor"
+    return "best cheat" if all(model.label.startswith("cheat: ") for model in kept) else "best reference"
 
 
 def _grid(count: int, title: str) -> tuple[Figure, list[Axes]]:

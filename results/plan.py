@@ -126,9 +126,9 @@ def comparisons(root: Path) -> list[str]:
 def load(path: Path) -> Plan:
     """Read a plan.toml, or the one in the folder `path`; raises PlanError with one sentence on anything odd."""
     path = Path(path)
-    path = path / FILE_NAME if path.is_dir() else path
+    path = path if path.name == FILE_NAME else path / FILE_NAME
     if not path.is_file():
-        known = ", ".join(comparisons(path.parent.parent)) if path.parent.parent.is_dir() else ""
+        known = ", ".join(comparisons(path.parent.parent))
         raise PlanError(f"There is no comparison at {path}; known comparisons: {known or 'none'}.")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -12,6 +12,8 @@ from results import intervals, metrics, record
 from results.identity import FLOOR_FAMILY, canonical
 
 Row = dict[str, Any]
+NOT_GUESSES = ("cheat: ", "reference: ")  # how tasks mark floors that are no guesses
+ASKED = ("question", "variant")  # keys of `where` that say what is asked
 SETUP = ("size", "budget", "dtype", "provider_requested", "device", "threads")
 
 
@@ -29,6 +31,11 @@ class Model:
     @property
     def is_floor(self) -> bool:
         return self.family == FLOOR_FAMILY
+
+    @property
+    def is_guess(self) -> bool:
+        """A floor that a model must beat. Cheats read the context and references learn; both are shown, not counted."""
+        return self.is_floor and not self.label.startswith(NOT_GUESSES)
 
     @property
     def rank(self) -> tuple[int, str, str]:
@@ -87,7 +94,7 @@ class Exam:
     def wheres(self, metric: str) -> list[dict[str, Any]]:
         """The distinct settings that a metric was measured under, sorted."""
         found = {canonical(row["where"]): row["where"] for row in self.measured(metric=metric)}
-        return sorted(found.values(), key=lambda where: [(key, metrics.sort_key(where[key])) for key in sorted(where)])
+        return sorted(found.values(), key=place_of)
 
     def varying(self, metric: str) -> list[str]:
         """Keys of `where` that take more than one value for this metric."""
@@ -102,8 +109,15 @@ class Exam:
 
     def best_floor(self, metric: str, where: Mapping[str, Any]) -> tuple[str, float] | None:
         """The floor that no model should fall behind, as (name, value)."""
+        return self._best([model for model in self.floors if model.is_guess], metric, where)
+
+    def best_cheat(self, metric: str, where: Mapping[str, Any]) -> tuple[str, float] | None:
+        """The best of the cheats and references, as (name, value)."""
+        return self._best([model for model in self.floors if not model.is_guess], metric, where)
+
+    def _best(self, models: Sequence[Model], metric: str, where: Mapping[str, Any]) -> tuple[str, float] | None:
         way = metrics.direction(metric)
-        points = [(model.label, self.point(model.label, metric, where)) for model in self.floors]
+        points = [(model.label, self.point(model.label, metric, where)) for model in models]
         known = [(label, point.value) for label, point in points if point is not None]
         return max(known, key=lambda pair: (way * pair[1], pair[0])) if known and way else None
 
@@ -130,6 +144,12 @@ class Exam:
         rows = self.rows.get(label, [])
         good, seeds = ({r["seed"] for r in rows if ok in (None, r["status"])} for ok in ("ok", None))
         return len(seeds - good), len(seeds)
+
+
+def place_of(where: Mapping[str, Any]) -> list:
+    """What settings are sorted by: what is asked first, then the other keys by name."""
+    keys = sorted(where, key=lambda key: (key not in ASKED, key))
+    return [(key, metrics.sort_key(where[key])) for key in keys]
 
 
 def aggregate(metric: str, rows: Sequence[Row]) -> Point:

@@ -127,7 +127,7 @@ class LanguageModelling(Task):
             "floor: uniform": Uniform(),
             "floor: unigram": Unigram(train),
             f"floor: bigram, add-{bigram.k:g}": bigram,
-            "floor: trigram, Witten-Bell": Trigram(train),
+            "reference: trigram, Witten-Bell": Trigram(train),
         }
         return {name: sit(self, partial(_answer, model)) for name, model in models.items()}
 

@@ -8,8 +8,9 @@ With rows for tokens, M the memory and S the surprise before a chunk, and E = th
     E    = theta (V - K M)                                            one anchor per chunk: the paper's b
     (I + X) E = theta (V - A[a,M] K M - A[a,S] K S),   X[t,s] = theta_t A[a(t),s] (k_t . k_s)        more than one
 
-The table A begins with the row of the chunk's start, so that row t - 1 reads before token t writes and row a(t) is t's anchor. All its
-terms are sums of products in [0, 1]: the scans neither cancel nor divide, unlike differences of cumulated logarithms.
+The table A begins with the row of the chunk's start, so that row t - 1 reads before token t writes and row a(t) is t's
+anchor. All its terms are sums of products in [0, 1]: the scans neither cancel nor divide, unlike differences of cumulated
+logarithms.
 """
 
 from __future__ import annotations
@@ -95,10 +96,10 @@ class Cuts:
 
 
 def coefficients(momentum: Tensor, keep: Tensor, last: int) -> tuple[Tensor, Tensor]:
-    """The table A of blocks of gates [b, h, n, size], [b, h, n, size + 1, size + 2], and the rows (A, P) of each block's end.
+    """The table A of gates in blocks [b, h, n, size], and the rows (A, P) of each block's end.
 
-    Columns: the memory before the block, the surprise before it, and each token's write. Row 0 is the block's start. The end rows,
-    [b, h, n, 2, size + 2], are the last ones, in the last block those at row `last`.
+    A is [b, h, n, size + 1, size + 2]: row 0 is the block's start; the columns are the memory before the block, the surprise
+    before it, and each token's write. The end rows, [b, h, n, 2, size + 2], are the last, or row `last` in the last block.
     """
     return _Scans.apply(momentum, keep, last)
 
@@ -170,7 +171,7 @@ def _comparisons(cuts: Cuts, table: Tensor) -> tuple[Tensor, Tensor]:
         known = known * cuts.keep[..., None]
     if len(cuts.anchors) == 1:
         return fresh, known
-    rows = table[..., :-1:cuts.chunk, :]
+    rows = table[..., : -1 : cuts.chunk, :]
     if cuts.chunk > 1:
         rows = rows.repeat_interleave(cuts.chunk, -2)[..., : cuts.size, :]
     x = known @ k.mT * rows[..., 2:]

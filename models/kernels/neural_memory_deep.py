@@ -1,8 +1,11 @@
 """The deep neural memory in chunks of one gradient anchor each; exact, without forming any token's own weights.
 
-At the anchor the keys of a chunk run through the network once, a_0 = K, z_l = a_{l-1} W_l, a_l = s(z_l), and their errors run
-back, E_L = theta (V - z_L), E_{l-1} = (E_l W_l^T) o s'(z_{l-1}). A token's write to layer l is then the rank-one a_{l-1}^T E_l, so every layer is a
-linear memory with keys a_{l-1} and errors E_l, and a query passes through its own token's weights layer by layer:
+At the anchor the keys of a chunk run through the network once, and their errors run back:
+
+    a_0 = K,   z_l = a_{l-1} W_l,   a_l = s(z_l);      E_L = theta (V - z_L),   E_{l-1} = (E_l W_l^T) o s'(z_{l-1})
+
+A token's write to layer l is then the rank-one a_{l-1}^T E_l, so every layer is a linear memory with keys a_{l-1} and errors
+E_l, and a query passes through its own token's weights layer by layer:
 
     y_l = A[.,M] h_{l-1} W_l + A[.,S] h_{l-1} S_l + (h_{l-1} a_{l-1}^T o A) E_l,   h_0 = Q,   h_l = s(y_l)
 
@@ -57,7 +60,7 @@ def chunked(
 def _walk(
     cuts: Cuts, ends: Tensor, rule: Rule
 ) -> tuple[list[tuple[Tensor, Tensor, Tensor]], list[tuple[Tensor, Tensor]]]:
-    """Over the chunks: per layer the keys' activations, their errors and [W; S] before each chunk; and each layer's last W and S."""
+    """Over the chunks, per layer: the keys' activations, their errors and [W; S] before each chunk; and the last W and S."""
     states = [torch.cat(pair, -2) for pair in zip(cuts.weights, cuts.surprise, strict=True)]
     widths = [state.shape[-2] // 2 for state in states]
     record: list[tuple[list[Tensor], ...]] = [([], [], []) for _ in states]

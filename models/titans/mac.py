@@ -7,8 +7,8 @@ Per segment S of the text, with M the memory before it:
     update     M_i = M_{i-1}(y_i)                              the memory learns what attention made of the segment
     gate       o_i = RMSNorm_a(y_i) * sigma(RMSNorm_b(M_i*(y_i)))     each token reads the memory of its own prefix
 
-Read literally the paper leaks twice: rows of h that a token sees before their own tokens, and a gate that reads the memory written by
-the whole segment. Both are masked here (`docs/titans.md`).
+Read literally the paper leaks twice: a token sees rows of h that later tokens asked for, and its gate reads the memory written
+by the whole segment. Neither happens here (`docs/titans.md`).
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class TitansMAC(nn.Module):
         super().__init__()
         inner = inner_width(width, heads, inner)
         if segment < 1 or segment % chunk:
-            raise ValueError(f"A segment of {segment} tokens must be made of whole chunks; make it a multiple of {chunk}.")
+            raise ValueError(
+                f"A segment of {segment} tokens must be made of whole chunks; make it a multiple of {chunk}."
+            )
         if inner % (2 * heads):
             raise ValueError(f"Rotary positions need an even width per head: make {inner} a multiple of {2 * heads}.")
         rule = Rule(chunk, activation, residual, decayed, exclusive)
@@ -90,6 +92,7 @@ class TitansMAC(nn.Module):
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         if state is None:
             state = None, None, None, self.memory.weights(None, x.shape[0]), (), 0
+        note("sdpa")
         tail, query_tail, memory, weights, rows, count = state
         asked, query_tail = self.memory.queries(x, query_tail)
         qkv, tail = self.conv(torch.cat([self.query(x), self.key_value(x)], -1), tail)

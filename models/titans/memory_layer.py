@@ -1,9 +1,9 @@
 """What all Titans share: the projections, short convolutions and gates in front of a neural memory, and its stable rates.
 
-    q, k, v = SiLU(conv(x W)), of unit length                    Titans, section 4.4 (v: ours; a deep memory diverges on large values)
-    eta   = 0.97 sigmoid(.)                                      momentum
-    theta = bound(b) sigmoid(.) (1 - eta)                        rate: a write's whole weight, momentum included, stays below bound(b)
-    alpha = sigmoid(.)                                           forgetting, small at first and different from head to head
+q, k, v = SiLU(conv(x W)), of unit length                    Titans, section 4.4 (v: ours; a deep memory diverges on large values)
+eta   = 0.97 sigmoid(.)                                      momentum
+theta = bound(b) sigmoid(.) (1 - eta)                        rate: a write's whole weight, momentum included, stays below bound(b)
+alpha = sigmoid(.)                                           forgetting, small at first and different from head to head
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ MemoryState = tuple[Tensor, Tensor, Any]
 
 
 def rate_bound(chunk: int, depth: int) -> float:
-    """The largest rate (before the factor `1 - eta`) at which a memory with gradients up to `chunk` tokens old stays bounded.
+    """The largest rate, before the factor `1 - eta`, at which gradients up to `chunk` tokens old keep a memory bounded.
 
-    Keys have unit length, so one anchor's writes move the memory along a direction by at most `chunk * rate`, which must stay below
-    2, with equal keys. Up to 0.25 strongly correlated keys do not resonate with a momentum of 0.97. Layers share the bound.
+    Keys have unit length, so equal ones move the memory along a direction by at most `chunk * rate` per anchor, which must stay
+    below 2. Up to 0.25, correlated keys do not resonate with a momentum of 0.97 (measured). Layers share the bound.
     """
     return min(0.25, 1.5 / chunk) / depth
 
@@ -98,7 +98,9 @@ class Memory(nn.Module):
         key_value, key_value_past = self.key_value_conv(self.key_value(x), key_value_past)
         k, v = (split_heads(part, self.heads) for part in F.silu(key_value).chunk(2, dim=-1))
         logits = self.gates(x)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # bfloat16 has no numbers between 0.996 and 1
+        logits = logits.to(
+            torch.promote_types(logits.dtype, torch.float32)
+        )  # bfloat16 has no numbers between 0.996 and 1
         momentum, rate, forget = logits.chunk(3, dim=-1)
         momentum = MOMENTUM_BOUND * momentum.sigmoid()
         y, memory = choose(self.operation, self.provider)(

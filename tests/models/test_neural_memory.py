@@ -78,7 +78,9 @@ def agree(fast, given: dict[str, Tensor], initial: tuple[Tensor, ...], rule: Rul
             for i, x in enumerate(values)
         ]
         sum((x * draw).sum() for x, draw in zip(values, draws, strict=True)).backward()
-        answers.append((values, {**{name: x.grad for name, x in own.items()}, **dict(enumerate(w.grad for w in weights))}))
+        answers.append(
+            (values, {**{name: x.grad for name, x in own.items()}, **dict(enumerate(w.grad for w in weights))})
+        )
     (expected, expected_grads), (got, got_grads) = answers
     for index, (a, b) in enumerate(zip(got, expected, strict=True)):
         assert a.shape == b.shape and a.dtype == torch.float64, index
@@ -92,9 +94,18 @@ def agree(fast, given: dict[str, Tensor], initial: tuple[Tensor, ...], rule: Rul
 def test_two_tokens_by_hand():
     one = torch.ones(1, 2, 1, 1, dtype=torch.float64)
     k, v, q = one * 2, one * torch.tensor([3.0, 5.0]).view(1, 2, 1, 1), one * 7
-    keep, momentum, rate = (torch.tensor(pair, dtype=torch.float64).view(1, 2, 1) for pair in ((0.5, 0.25), (0.9, 0.8), (0.1, 0.2)))
+    keep, momentum, rate = (
+        torch.tensor(pair, dtype=torch.float64).view(1, 2, 1) for pair in ((0.5, 0.25), (0.9, 0.8), (0.1, 0.2))
+    )
     y, (weights, surprise, opened) = recurrence(
-        q, k, v, momentum=momentum, rate=rate, keep=keep, initial=(torch.full((1, 1, 1), 0.5).double(),), rule=Rule(chunk=1)
+        q,
+        k,
+        v,
+        momentum=momentum,
+        rate=rate,
+        keep=keep,
+        initial=(torch.full((1, 1, 1), 0.5).double(),),
+        rule=Rule(chunk=1),
     )
     # token 1: e = 3 - 2 * 0.5 = 2, S = 0.1 * 2 * 2 = 0.4, M = 0.5 * 0.5 + 0.4 = 0.65
     # token 2: e = 5 - 2 * 0.65 = 3.7, S = 0.8 * 0.4 + 0.2 * 2 * 3.7 = 1.8, M = 0.25 * 0.65 + 1.8 = 1.9625
@@ -102,7 +113,14 @@ def test_two_tokens_by_hand():
     assert weights[0].item() == pytest.approx(1.9625) and surprise[0].item() == pytest.approx(1.8)
     assert opened[0].shape[1] == 0
     anchored, _ = recurrence(
-        q, k, v, momentum=momentum, rate=rate, keep=keep, initial=(torch.full((1, 1, 1), 0.5).double(),), rule=Rule(chunk=2)
+        q,
+        k,
+        v,
+        momentum=momentum,
+        rate=rate,
+        keep=keep,
+        initial=(torch.full((1, 1, 1), 0.5).double(),),
+        rule=Rule(chunk=2),
     )
     # token 2 compares with the anchor: e = 5 - 2 * 0.5 = 4, S = 0.32 + 0.2 * 2 * 4 = 1.92, M = 0.1625 + 1.92
     assert anchored.flatten()[1].item() == pytest.approx(7 * 2.0825)

@@ -183,6 +183,22 @@ def test_window_sees_its_tokens_and_the_prefix_wherever_it_stands():
 
 
 @torch.no_grad()
+def test_window_is_softmax_over_prefix_and_window():
+    torch.manual_seed(0)
+    branch = PrefixedWindow(WIDTH, HEADS, WIDTH, 6, 3).double()
+    x = text(3 + 20).double()
+    q, k, v = (split_heads(part, HEADS) for part in branch.conv(branch.qkv(x))[0].chunk(3, -1))
+    places = torch.arange(20)
+    distance = places[:, None] - places
+    with_place = torch.einsum("bihd,bjhd->bhij", turned(q[:, 3:], places), turned(k[:, 3:], places))
+    with_place = with_place.masked_fill((distance < 0) | (distance >= 6), float("-inf"))
+    without = torch.einsum("bihd,bjhd->bhij", q[:, 3:], k[:, :3])
+    scores = torch.cat([without, with_place], -1) / q.shape[-1] ** 0.5
+    y = torch.einsum("bhij,bjhd->bihd", scores.softmax(-1), v)
+    assert relative(branch(x)[0], y.flatten(2)) < 1e-12
+
+
+@torch.no_grad()
 def test_mag_is_attention_gated_by_memory():
     layer = mixer("mag").double()
     x = text(30).double()
@@ -236,7 +252,9 @@ def test_gates_stay_in_their_ranges():
     layer.memory.gates.weight.zero_()
     layer.memory.gates.bias[:] = torch.tensor([50.0] * (2 * HEADS) + [-50.0] * HEADS)
     _, state = layer(text(3))
-    momentum, rate, keep = state[2][2][2:]
+    k, v, momentum, rate, keep = state[2][2]
+    for part in (k, v):
+        torch.testing.assert_close(part.norm(dim=-1), torch.ones_like(keep), atol=1e-3, rtol=0)
     torch.testing.assert_close(momentum, torch.full_like(momentum, 0.97))
     torch.testing.assert_close(rate, torch.full_like(rate, rate_bound(4, 1) * 0.03))
     torch.testing.assert_close(keep, torch.ones_like(keep))
@@ -249,7 +267,9 @@ def test_training_lowers_the_loss():
     x = text(40)
     losses = []
     for _ in range(30):
-        loss = (layer(x)[0][:, 1:] - x[:, :-1]).square().mean()  # each token from the one after it, across the convolution
+        loss = (
+            (layer(x)[0][:, 1:] - x[:, :-1]).square().mean()
+        )  # each token from the one after it, across the convolution
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

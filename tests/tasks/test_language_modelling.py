@@ -136,7 +136,7 @@ def test_the_floors_in_bits_per_byte_of_persuasion():
     assert bits == {
         "floor: unigram": pytest.approx(4.390, abs=1e-3),
         "floor: bigram, add-0.03": pytest.approx(3.443, abs=1e-3),
-        "floor: trigram, Witten-Bell": pytest.approx(2.768, abs=1e-2),
+        "reference: trigram, Witten-Bell": pytest.approx(2.768, abs=1e-2),
     }
 
 

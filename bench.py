@@ -98,10 +98,11 @@ def _trained(cell: Cell, progress: Progress) -> dict[str, Any]:
 def _timed(cell: Cell, progress: Progress) -> dict[str, Any]:
     settings = tasks.checked("throughput", Throughput, cell.task_settings)
     model = _build(cell, 256)
-    found = []
+    found, begun = [], time.perf_counter()
     for m in measure_throughput(model, settings, language_model.state_bytes, dtype=cell.dtype, device=cell.device):
         found.append((None, *m))
         progress(m.where)
+    found.append((None, "timing_seconds", time.perf_counter() - begun, 1, {}))
     parameters = language_model.parameter_count(model)
     state = max(int(m[2]) for m in found if m[1] == "state_bytes")
     return {"parameters": parameters, "state_bytes": state, "protocol": "timing", "measurements": found}

@@ -14,10 +14,13 @@ OWN_TIME = 3.0  # seconds that a cell takes besides training and examining: buil
 
 
 def expected_seconds(cell: Cell, past: Sequence[dict[str, Any]]) -> float | None:
-    """Seconds that a training cell took before, scaled to its tokens; None without an earlier timing of model and task."""
-    if cell.kind != "training":
-        return None
+    """Seconds that a cell took before, training scaled to its tokens; None without an earlier timing of model and task."""
+    if cell.kind == "floors":
+        return OWN_TIME
     known = [row for row in past if (row["model"], row["task"], row["status"]) == (cell.model, cell.task, "ok")]
+    if cell.kind == "timing":
+        timed = next((row for row in reversed(known) if row["metric"] == "timing_seconds"), None)
+        return timed and timed["value"] + OWN_TIME
     trained = next((row for row in reversed(known) if row["metric"] == "training_seconds"), None)
     examined = next((row for row in reversed(known) if row["metric"] == "evaluation_seconds"), None)
     if trained is None or examined is None:
@@ -38,7 +41,7 @@ def forecast(
         seconds = expected_seconds(cell, past)
         if stands is None:
             missing += 1
-            total += (seconds or 0.0) / plan.workers
+            total += (seconds or 0.0) / (1 if cell.kind == "timing" else plan.workers)
             unknown += seconds is None
         tokens = cell.budget.get("steps", 0) * cell.budget.get("batch_tokens", 0)
         table.add_row(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-# What a training cell tells about itself beside its exam; shown in a table of its own.
-ABOUT_TRAINING = ("training_loss", "training_seconds", "evaluation_seconds")
+# What a cell tells about its own making beside what was asked; shown in a table of its own.
+ABOUT_TRAINING = ("training_loss", "training_seconds", "evaluation_seconds", "timing_seconds", "machine_load")
 QUANTILES = ("_quantile_10", "_quantile_90")  # endings of metrics that tables show beside their median
 TASK_ORDER = ("language-modelling", "needle", "babilong")
 _LOWER = ("bits_per_byte", "perplexity", "loss", "milliseconds", "seconds", "bytes", "error")

@@ -1,9 +1,11 @@
 """What all Titans share: the projections, short convolutions and gates in front of a neural memory, and its stable rates.
 
-q, k, v = SiLU(conv(x W)), of unit length                    Titans, section 4.4 (v: ours; a deep memory diverges on large values)
-eta   = 0.97 sigmoid(.)                                      momentum
-theta = bound(b) sigmoid(.) (1 - eta)                        rate: a write's whole weight, momentum included, stays below bound(b)
-alpha = sigmoid(.)                                           forgetting, small at first and different from head to head
+Per token and head (Titans, section 4.4; the ranges are ours, `docs/titans.md` says why):
+
+    q, k, v = SiLU(conv(x W)), each of unit length
+    eta   = 0.97 sigmoid(.)                    momentum
+    theta = bound(b) sigmoid(.) (1 - eta)      rate: a write's whole weight, momentum included, stays below bound(b)
+    alpha = sigmoid(.)                         forgetting, small at first and different from head to head
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width)) if weight else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.shape, self.weight, self.eps)
+        weight = None if self.weight is None else self.weight.to(x.dtype)  # one dtype, or torch leaves its fused form
+        return F.rms_norm(x, self.shape, weight, self.eps)
 
 
 class SwiGLU(nn.Module):

@@ -24,6 +24,8 @@ from results.identity import Identity
 from results.plan import Cell
 
 TICK = 0.1
+# glibc then keeps freed memory instead of giving it back and faulting it in again at every step.
+ALLOCATOR = {"MALLOC_TOP_PAD_": str(2**27), "MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 TIMING_LOCK = Path(tempfile.gettempdir()) / "titanomachy-timing.lock"
 
 
@@ -233,8 +235,8 @@ def _environment(threads: int) -> Iterator[dict[str, str]]:
     of ours, so the parent's environment must be right already.
     """
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    wanted = dict.fromkeys(names, str(threads))
-    before = {name: os.environ.get(name) for name in names}
+    wanted = dict.fromkeys(names, str(threads)) | ALLOCATOR
+    before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
         yield wanted

@@ -20,6 +20,7 @@ CSV_COLUMNS = (
     "best_floor", "best_floor_value", "learned", "committed_reference", "protocol", "provider", "device", "threads",
     "dtype", "lr",
 )  # fmt: skip
+FLOORS = "floors guess, cheats read without understanding, references count"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def markdown(exam: Exam, table: Table, reference_model: str = "transformer", bes
                 continue  # a floor that this table's metrics do not know
         if model.family != family:
             family = model.family
-            title = "floors guess, cheats read without understanding, references count" if model.is_floor else metrics.words(family)
+            title = FLOORS if model.is_floor else metrics.words(family)
             lines.append(_line([f"**{title}**", *blank]))
         facts = [model.label, _parameters(exam, model, reference_model), metrics.byte_size(model.state_bytes)]
         if model.is_floor or model.label not in exam.rows:

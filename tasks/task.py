@@ -102,7 +102,9 @@ class Task(ABC):
             return answers
         truths = [self.truth(exam, row) for row in range(len(asked))]
         choice = torch.tensor([exam.choices.index(t) for t in truths]) if exam.choices else None
-        texts = tuple(tuple(token for token in truth if token != exam.stop) for truth in truths) if exam.generate else None
+        texts = (
+            tuple(tuple(token for token in truth if token != exam.stop) for truth in truths) if exam.generate else None
+        )
         return answers._replace(choice=choice, text=texts)
 
     @staticmethod

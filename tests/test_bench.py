@@ -58,7 +58,9 @@ def project(tmp_path) -> Path:
     copy = tmp_path / "project"
     copy.mkdir()
     for name in ("models", "baselines", "tasks", "results"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "rows.jsonl", "reference"))
+        shutil.copytree(
+            ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "rows.jsonl", "reference")
+        )
     shutil.copy(ROOT / "bench.py", copy)
     (copy / "results" / "tiny").mkdir()
     (copy / "results" / "tiny" / "plan.toml").write_text(PLAN.format(steps=2))

@@ -31,12 +31,18 @@ from models.registry import register
 class Mamba(nn.Module):
     """The Mamba block. State: the convolution's last inputs and h [b, d, N]."""
 
-    period = 64  # the longest stream of the scan
+    period = 16  # the longest stream of the scan
     fixed_state = True
     mixes_channels = True
 
     def __init__(
-        self, width: int, heads: int, inner: int | None = None, states: int = 16, kernel: int = 4, provider: str = "auto"
+        self,
+        width: int,
+        heads: int,
+        inner: int | None = None,
+        states: int = 16,
+        kernel: int = 4,
+        provider: str = "auto",
     ):
         """`inner` is the number of channels, twice the width by default; `states` is N. `heads` is not used."""
         super().__init__()

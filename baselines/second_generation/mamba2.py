@@ -34,7 +34,13 @@ class Mamba2(nn.Module):
     mixes_channels = True
 
     def __init__(
-        self, width: int, heads: int, inner: int | None = None, states: int = 128, kernel: int = 4, provider: str = "auto"
+        self,
+        width: int,
+        heads: int,
+        inner: int | None = None,
+        states: int = 128,
+        kernel: int = 4,
+        provider: str = "auto",
     ):
         """`inner` is the width of x over all heads, twice the model's by default; `states` is N."""
         super().__init__()

@@ -44,7 +44,12 @@ class GatedDeltaNet(nn.Module):
         self.gate = nn.Linear(width, 2 * inner, bias=False)
         self.norm = RMSNorm(2 * inner // heads, eps=1e-5)
         self.out = nn.Linear(2 * inner, width, bias=False)
-        for part in (*self.qkv.weight.split(self.widths), *self.gates.weight.chunk(2), self.gate.weight, self.out.weight):
+        for part in (
+            *self.qkv.weight.split(self.widths),
+            *self.gates.weight.chunk(2),
+            self.gate.weight,
+            self.out.weight,
+        ):
             nn.init.xavier_uniform_(part, gain=2**-2.5)
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:

@@ -61,7 +61,9 @@ def check_provider(provider: str) -> None:
         raise ValueError(f"Unknown provider '{provider}'; choose auto, {', '.join(PROVIDERS)}.")
     present = dict.fromkeys(name for forms in OPERATIONS.values() for name in forms)
     if provider != "auto" and provider not in present:
-        raise ProviderAbsent(f"Provider '{provider}' has no form here in this version; use {', '.join(present)} or auto.")
+        raise ProviderAbsent(
+            f"Provider '{provider}' has no form here in this version; use {', '.join(present)} or auto."
+        )
 
 
 def choose(operation: str, provider: str) -> Callable:

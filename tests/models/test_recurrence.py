@@ -221,5 +221,5 @@ def test_every_operation_has_a_law_and_a_chunked_form(operation):
 
 
 def test_provider_that_is_absent_is_an_error_that_names_the_present_ones():
-    with pytest.raises(ProviderAbsent, match="Provider 'mamba-ssm' has no form of 'scan'.*recurrence, chunked"):
+    with pytest.raises(ProviderAbsent, match="Provider 'mamba-ssm' has no form here.*recurrence, chunked"):
         choose("scan", "mamba-ssm")

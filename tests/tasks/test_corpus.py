@@ -45,7 +45,7 @@ def _jsonl(records: list[dict]) -> bytes:
 def test_documents_of_a_users_file_are_split_by_the_hash_of_their_ids(tmp_path):
     records = [{"id": f"doc{i}", "text": f"text {i}"} for i in range(100)]
     (tmp_path / "mine.jsonl").write_bytes(_jsonl(records))
-    (tmp_path / "back.jsonl.gz").write_bytes(gzip.compress(_jsonl(records[::-1])))
+    (tmp_path / "back.jsonl.gz").write_bytes(gzip.compress(_jsonl(records[::-1]), mtime=0))
     splits = {split: documents(split, str(tmp_path / "mine.jsonl")) for split in corpus.SPLITS}
     assert {split: len(found) for split, found in splits.items()} == {"train": 90, "validation": 5, "test": 5}
     assert len({d.id for found in splits.values() for d in found}) == 100
@@ -101,7 +101,7 @@ def test_a_changed_file_is_read_again_and_has_another_hash(tmp_path):
         ("one.txt", b"one text only", "has 1 document.*needs at least 3"),
         ("bad.txt", b"\xff\xfe\x00", "cannot be read as UTF-8"),
         ("bad.txt.xz", b"no xz", "cannot be read as UTF-8"),
-        ("bad.txt.gz", gzip.compress(b"cut off" * 100)[:-12], "cannot be read as UTF-8"),
+        ("bad.txt.gz", gzip.compress(b"cut off" * 100, mtime=0)[:-12], "cannot be read as UTF-8"),
         ("bad.jsonl", b'{"id": 1}', "Record 1 of .* no JSON object with a 'text'"),
         ("bad.jsonl", b'{"text": "a"}\n[1]', "Record 2 of .* no JSON object"),
         ("bad.jsonl", b'{"id": 1, "text": "a"}\n{"id": 1, "text": "b"}', "two documents '1'"),

@@ -15,7 +15,7 @@ import torch
 from tasks.corpus import documents
 from tasks.floors import sit
 from tasks.haystack import NOISE, Haystack, books
-from tasks.needle import Needle
+from tasks.needle import CURRICULUM, Needle
 from tasks.needle_text import VARIANTS, split_of
 from tasks.needle_values import Number, ShortUuid, Uuid
 from tasks.task import IGNORE, Answers
@@ -106,7 +106,7 @@ def test_training_lengths_grow_with_progress_and_spread_log_uniformly():
     assert late[0] < 40 and 480 < late[-1] <= 512
     median = math.sqrt(task.shortest * 512)
     assert abs(math.log(late[200] / median)) < 0.25
-    middle = [task.training(0, step, 0.25, 1).tokens.shape[1] for step in range(100)]
+    middle = [task.training(0, step, CURRICULUM / 2, 1).tokens.shape[1] for step in range(100)]
     assert 100 < max(middle) <= 8 * math.ceil(median / 8)
 
 

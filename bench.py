@@ -226,7 +226,8 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
         f"{summary.measured} cells measured, {summary.skipped} already there, {summary.failed} failed, "
         f"in {time.monotonic() - begun:.0f} s; rows in {_shown(rows_path)}"
     )
-    _report(plan, RESULTS / plan.comparison, {identify(cell).key for cell in cells}, console)
+    whole = plans.cells(plans.load(RESULTS / plan.comparison), registry.names())
+    _report(plan, RESULTS / plan.comparison, {identify(cell).key for cell in [*whole, *cells]}, console)
     return 1 if summary.failed else 0
 
 
@@ -239,7 +240,10 @@ def command_report(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console) -> None:
-    """Draw the report of the rows in `folder`; with `keys`, of those cells only, so that stale rows stay out."""
+    """Draw the report of the rows in `folder`; with `keys`, of those cells only, so that stale rows stay out.
+
+    A run of a part passes the keys of the whole plan too: a new model stands beside the ones measured before it.
+    """
     rows = record.read(folder / "rows.jsonl")
     if not rows:
         raise record.RecordError(f"There are no rows in {_shown(folder / 'rows.jsonl')}; run the comparison first.")

@@ -235,8 +235,22 @@ def command_report(arguments: argparse.Namespace, console: Console) -> int:
     """Redraw a comparison's tables and figures from its stored rows."""
     folder = RESULTS / arguments.comparison
     plan = plans.load(folder)
-    _report(plan, folder / "reference" if arguments.reference else folder, None, console)
+    if arguments.adopt:
+        _adopt(plan, folder)
+    _report(plan, folder / "reference" if arguments.reference or arguments.adopt else folder, None, console)
     return 0
+
+
+def _adopt(plan: Plan, folder: Path) -> None:
+    """Make this machine's rows of the plan's cells the reference that is committed."""
+    keys = {identify(cell).key for cell in plans.cells(plan, registry.names())}
+    rows = [row for row in record.read(folder / "rows.jsonl") if row["cell"] in keys]
+    missing = len(keys - {row["cell"] for row in rows})
+    if missing:
+        raise ValueError(
+            f"{missing} cells of {plan.comparison} are not measured here; run it before adopting its rows."
+        )
+    record.pack(folder / "reference" / "rows.jsonl", rows)
 
 
 def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console) -> None:
@@ -355,6 +369,7 @@ def parser() -> argparse.ArgumentParser:
     shown.set_defaults(run=command_report)
     shown.add_argument("comparison", help="a folder of results/ that holds rows.jsonl")
     shown.add_argument("--reference", action="store_true", help="redraw the committed reference instead")
+    shown.add_argument("--adopt", action="store_true", help="make this machine's rows the reference, and draw that")
     checked = commands.add_parser("check", help="hold a model to the contract")
     checked.set_defaults(run=command_check)
     checked.add_argument("model", help="a registered name, a path/to/file.py, or all")

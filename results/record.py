@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -63,13 +64,14 @@ def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All complete rows, oldest first; none if there is no file. What an interrupted append left is passed over.
+    """All complete rows, oldest first; none if there is no file, packed or not. What a broken append left is passed over.
 
     Raises RecordError, naming file and line, for anything else that is no row.
     """
     path = Path(path)
+    packed = path.with_name(path.name + ".xz")
     if not path.exists():
-        return []
+        return _rows(packed, lzma.decompress(packed.read_bytes())) if packed.exists() else []
     intent = _intent(path)
     try:
         data = path.read_bytes()
@@ -77,6 +79,18 @@ def read(path: Path) -> list[dict[str, Any]]:
         raise RecordError(f"{path} could not be read: {error.strerror}.") from error
     if intent and len(data) < intent[0] + intent[1]:
         data = data[: intent[0]]
+    return _rows(path, data)
+
+
+def pack(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows to `path`.xz, which `read(path)` takes where there is no `path`: a tenth of the size, for committing."""
+    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    packed = Path(path).with_name(Path(path).name + ".xz")
+    packed.parent.mkdir(parents=True, exist_ok=True)
+    packed.write_bytes(lzma.compress(text.encode("utf-8"), preset=9))
+
+
+def _rows(path: Path, data: bytes) -> list[dict[str, Any]]:
     lines = data.split(b"\n")[:-1]  # what follows the last newline is nothing, or torn
     rows = []
     for number, line in enumerate(lines, 1):

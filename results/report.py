@@ -57,6 +57,7 @@ def report(
     parts += ["## Figures not drawn", "\n".join(missing)] if missing else []
     page = out_dir / "report.md"
     _write(page, "\n\n".join(parts) + "\n")
+    _clear(out_dir, parts)
     return page
 
 
@@ -101,6 +102,14 @@ def _beside(exam: Exam, known: Sequence[Exam]) -> Exam | None:
         return canonical([one.task, one.settings, {name: one.setup[name] for name in MATCHING}])
 
     return next((other for other in known if same(other) == same(exam)), None)
+
+
+def _clear(out_dir: Path, parts: Sequence[str]) -> None:
+    """Remove tables and figures that an earlier report left and this page does not show."""
+    page = "\n".join(parts)
+    for path in [*(out_dir / "tables").glob("*"), *(out_dir / "figures").glob("*")]:
+        if path.suffix in (".md", ".csv", ".png", ".svg") and f"{path.parent.name}/{path.name}" not in page:
+            path.unlink()
 
 
 def _image(drawing: figure.Drawing, out_dir: Path) -> str:

@@ -185,3 +185,19 @@ def test_the_readme_shows_the_registry():
     text = (ROOT / "README.md").read_text()
     table = re.search(r"<!-- models: .*? -->\n(.*?)\n?<!-- end of models -->", text, re.DOTALL).group(1)
     assert table == bench.models_markdown(), "paste the output of `python bench.py list --markdown` into the README"
+
+
+def test_rows_are_adopted_as_reference_once_all_are_there(results, capsys):
+    assert bench.main(["report", "tiny", "--adopt"]) == 2
+    assert "5 cells of tiny are not measured here" in capsys.readouterr().err
+    cells = bench.plans.cells(bench.plans.load(results / "tiny"), registry.names())
+    rows = results / "tiny" / "rows.jsonl"
+    for cell in cells:
+        measured = record.Measured(
+            measurements=[("floor: x" if not cell.model else None, "compact_exact_match", 0.5, 2, {})]
+        )
+        record.append(rows, record.rows(cell, bench.identify(cell), measured))
+    assert bench.main(["report", "tiny", "--adopt"]) == 0
+    reference = results / "tiny" / "reference"
+    assert record.read(reference / "rows.jsonl") == record.read(rows)
+    assert (reference / "report.md").exists() and not (reference / "rows.jsonl").exists()

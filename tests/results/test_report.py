@@ -132,3 +132,14 @@ def test_figures_ignore_the_users_own_style(drawn, tmp_path):
     clean = tmp_path / "clean"
     report.report(rows, clean)
     assert files(tmp_path / "figures") == files(clean / "figures")
+
+
+def test_what_an_earlier_report_left_is_removed(tmp_path):
+    rows = synthetic.comparison()
+    report.report(rows, tmp_path)
+    before = {path for path in tmp_path.rglob("*.*")}
+    stale = [tmp_path / "figures" / "old-map.png", tmp_path / "tables" / "old.csv"]
+    for path in stale:
+        path.write_text("old")
+    report.report(rows, tmp_path)
+    assert {path for path in tmp_path.rglob("*.*")} == before

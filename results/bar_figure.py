@@ -34,7 +34,7 @@ def by_model(exam: Exam, metric: str, models: list[Model], palette: style.Palett
     largest = max([point.value for _, point in found] + [value for _, value in floors])
     panel.set(xlim=(0, 1.06 * largest), xlabel=f"{metrics.axis(metric)}, lower is better")
     panel.invert_yaxis()
-    panel.set_title(title)
+    panel.set_title(", ".join([title, *(f"{metrics.words(key)} {value}" for key, value in where.items())]))
     return drawn
 
 

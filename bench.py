@@ -4,6 +4,7 @@ python bench.py list                      models by family, tasks, comparisons
 python bench.py run COMPARISON            measure what is missing, then draw the report
 python bench.py report COMPARISON         redraw tables and figures from the stored rows
 python bench.py check MODEL|FILE.py|all   hold a model, or your own file, to the contract
+python bench.py check --parity            hold the models to other people's code
 """
 
 from __future__ import annotations
@@ -274,6 +275,10 @@ def command_check(arguments: argparse.Namespace, console: Console) -> int:
     """Hold a registered model, the models of a file, or all of them to the contract; print one line a property."""
     from models.check import check
 
+    if arguments.parity:
+        return _parity(arguments, console)
+    if arguments.model is None:
+        raise ValueError("Say what to check: a registered name, a path/to/file.py, or all; or give --parity.")
     names = registry.names() if arguments.model == "all" else [arguments.model]
     if arguments.model.endswith(".py"):
         names = user_file.load_file(arguments.model)
@@ -287,6 +292,25 @@ def command_check(arguments: argparse.Namespace, console: Console) -> int:
             figure = f"{item.figure:.3g}" if isinstance(item.figure, float) else item.figure
             console.print(f"  {mark}  {item.name}: {figure}  {escape(item.detail)}", highlight=False, soft_wrap=True)
     console.print(f"{len(names)} model(s) checked, {failed} propert{'y' if failed == 1 else 'ies'} failed")
+    return 1 if failed else 0
+
+
+def _parity(arguments: argparse.Namespace, console: Console) -> int:
+    """Print the ledger of a model, or of all: how far its numbers are from independent code."""
+    from baselines.oracles import ledger
+
+    rows = ledger.ledger(None if arguments.model in (None, "all") else [arguments.model])
+    failed = sum(row.failed for row in rows)
+    if arguments.markdown:
+        print(ledger.markdown(rows), end="")
+        return 1 if failed else 0
+    table = Table("model", "oracle", "compared", "forward", "backward", title="Largest relative error")
+    for row in rows:
+        table.add_row(*map(escape, ledger.figures(row)))
+    console.print(table)
+    for reason in dict.fromkeys(row.reason for row in rows if row.oracle and row.reason):
+        console.print(reason, style="yellow", markup=False)
+    console.print(f"{sum(row.forward is not None for row in rows)} comparison(s) made, {failed} failed")
     return 1 if failed else 0
 
 
@@ -372,7 +396,9 @@ def parser() -> argparse.ArgumentParser:
     shown.add_argument("--adopt", action="store_true", help="make this machine's rows the reference, and draw that")
     checked = commands.add_parser("check", help="hold a model to the contract")
     checked.set_defaults(run=command_check)
-    checked.add_argument("model", help="a registered name, a path/to/file.py, or all")
+    checked.add_argument("model", nargs="?", help="a registered name, a path/to/file.py, or all")
+    checked.add_argument("--parity", action="store_true", help="compare with other packages' code, where installed")
+    checked.add_argument("--markdown", action="store_true", help="with --parity: the page docs/parity.md")
     checked.add_argument("--thorough", action="store_true", help="the long properties too")
     checked.add_argument("--set", **setting)
     return top

@@ -1,0 +1,18 @@
+"""Our numbers against other people's code, forward and backward, wherever their packages are installed."""
+
+from __future__ import annotations
+
+import pytest
+
+from baselines.oracles.comparison import Comparison, version
+from baselines.oracles.ledger import COMPARISONS, INSTALL
+
+
+@pytest.mark.parametrize("item", COMPARISONS, ids=lambda item: f"{item.model}: {item.compared}")
+def test_agrees_with_independent_code(item: Comparison):
+    if version(item.package) is None:
+        pytest.skip(f"{item.package} is not installed: {INSTALL[item.package]}")
+    errors = item.run()
+    assert errors.forward < item.bound
+    assert errors.backward < item.bound
+    assert item.bound <= 1e-5

@@ -23,6 +23,14 @@ INSTALL = {  # what brings a package without what it does not need here
     "torchscale": "pip install --no-deps torchscale",
     "titans-pytorch": "pip install titans-pytorch",
 }
+NOTES = (
+    "Norm epsilons of transformers' layers are set to ours (Mamba-2: 1e-6, theirs 1e-5). torchscale scales its rows before "
+    "the norm, which an epsilon would notice: both sides have none.",
+    "fla's TTT reads `z + LN(z)` where the paper has `q + LN(z)`, so our states are read in its way there; the paper's read "
+    "is compared with titans-pytorch, TTT's network written out inside it.",
+    "titans-pytorch's loss is a mean over the width: its step is 2/d of ours.",
+    "RMT's oracle is Llama for the Transformer, with the memory carried from segment to segment by hand.",
+)
 
 
 @dataclass(frozen=True)
@@ -99,4 +107,4 @@ def markdown(rows: Sequence[Row]) -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in figures(row)) + " |" for row in rows]
-    return "\n".join(lines + [""])
+    return "\n".join([*lines, "", *(f"- {note}" for note in NOTES), ""])

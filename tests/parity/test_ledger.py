@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import types
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 import bench
 from baselines.oracles import ledger as book
 from baselines.oracles.comparison import Comparison, Draw, Errors, compare, compare_forms
+from baselines.oracles.hugging_face import torch_only
 from models import registry
 
 DOCUMENT = Path(bench.__file__).parent / "docs" / "parity.md"
@@ -73,6 +76,29 @@ def test_worse_form_counts(right):
         return torch.einsum("bthd,bshd,bshe,ts->bthe", q, k, v, torch.ones(70, 70).tril())
 
     assert compare_forms("scan", ours, theirs, {"q": q, "k": k, "v": v}).forward == pytest.approx(1.0, abs=1e-4)
+
+
+def test_torch_only_takes_dispatching_functions_back():
+    """As on a machine with Triton, where transformers' functions would call fla's kernels."""
+    module = types.ModuleType("modelling")
+
+    def scan(x):
+        return f"PyTorch {x}"
+
+    @functools.wraps(scan)
+    def dispatched(x):
+        return f"kernel {x}"
+
+    def from_elsewhere(x):
+        return x
+
+    scan.__module__ = dispatched.__module__ = "modelling"
+    module.scan, module.other = dispatched, functools.wraps(from_elsewhere)(lambda x: x)
+    kept = module.other
+    with torch_only(module):
+        assert module.scan(1) == "PyTorch 1"
+        assert module.other is kept
+    assert module.scan(1) == "kernel 1"
 
 
 def test_same_weights_every_time():

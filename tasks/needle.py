@@ -15,7 +15,9 @@ import torch
 from tasks import corpus as corpora
 from tasks.evaluate import average
 from tasks.floors import sit
-from tasks.needle_text import END, VARIANTS, Compact, Ruler, Sample, Template
+from tasks.needle_ruler import Ruler
+from tasks.needle_text import END, Compact, Sample, Template
+from tasks.needle_variants import SINGLE, VARIANTS
 from tasks.randomness import stream
 from tasks.task import IGNORE, Answers, Batch, Exam, Measurement, Task
 from tasks.tokenizer import BYTES
@@ -28,13 +30,16 @@ PADDING = 0
 
 
 class Needle(Task):
-    """Needle in a haystack, S-NIAH-1, -2 and -3: exact match and token accuracy by length and depth.
+    """Needle in a haystack, the eight variants of RULER: exact match and token accuracy by length and depth.
 
     `template="ruler"` is RULER's own wording, which alone stands beside printed numbers; `compact` is ours, for small
     models from 64 bytes up, and its metrics are named `compact_...`. Lengths are in bytes; `test_lengths` defaults to
     1, 2, 4 and 8 times the training `length`. `samples` are asked for each variant, length and depth. `digits` (4) and
     `uuid_groups` (2 pairs of hexadecimal digits) are the size of compact values; RULER's are fixed. `words` names the
-    lists of keys: "own", or "wonderwords" (as RULER) where that package is installed.
+    lists of keys: "own", or "wonderwords" (as RULER) where that package is installed. `values` overrides what every
+    variant hides: words, numbers or uuids (the Titans paper's S-NIAH-W has two readings, uuids and words). Of several
+    needles that are asked, one lies at `depth` and the others anywhere; `string_match` is the share of them that is
+    named, and exact match asks for all.
     """
 
     name = "needle"
@@ -43,7 +48,7 @@ class Needle(Task):
 
     def __init__(
         self,
-        variants: tuple[str, ...] = VARIANTS,
+        variants: tuple[str, ...] = SINGLE,
         template: Literal["compact", "ruler"] = "compact",
         length: int = 128,
         test_lengths: tuple[int, ...] = (),
@@ -53,6 +58,7 @@ class Needle(Task):
         uuid_groups: int | None = None,
         corpus: str = corpora.EMBEDDED,
         words: Literal["own", "wonderwords"] = "own",
+        values: Literal["words", "numbers", "uuids"] | None = None,
     ) -> None:
         unknown = [variant for variant in variants if variant not in VARIANTS]
         if unknown or not variants:
@@ -62,7 +68,7 @@ class Needle(Task):
         self.variants, self.length, self.samples = tuple(variants), length, samples
         self.test_lengths = tuple(test_lengths) or (length, 2 * length, 4 * length, 8 * length)
         self.depths = tuple(float(depth) for depth in depths)
-        self.words, self.corpus = words, corpus
+        self.words, self.corpus, self.values = words, corpus, values
         corpora.documents("train", corpus)  # an unreadable corpus is told here, not in the middle of a run
         self.template = self._template(template, digits, uuid_groups)
         minimum = {variant: self.template.minimum(variant) for variant in variants}
@@ -80,14 +86,14 @@ class Needle(Task):
             digits, uuid_groups = 4 if digits is None else digits, 2 if uuid_groups is None else uuid_groups
             if min(digits, uuid_groups) < 1:
                 raise ValueError("The needle's digits and uuid_groups must be at least 1.")
-            return Compact(self.corpus, lists, digits, uuid_groups)
+            return Compact(self.corpus, lists, digits, uuid_groups, self.values)
         if name != "ruler":
             raise ValueError(f"The needle has no template '{name}': choose compact or ruler.")
         if (digits, uuid_groups) != (None, None):
             raise ValueError(
                 "RULER's values are fixed: leave out digits and uuid_groups, or choose template='compact'."
             )
-        return Ruler(self.corpus, lists)
+        return Ruler(self.corpus, lists, self.values)
 
     def training(self, seed: int, step: int, progress: float, tokens: int) -> Batch:
         """Samples of all variants in turn, at one length, log-uniform up to a limit that grows to `length`."""
@@ -129,35 +135,69 @@ class Needle(Task):
         yield self._measurement("answer_token_accuracy", hits, exam)
         if answers.text is None:
             return
-        values = [BYTES.decode(self.truth(exam, row)).strip() for row in range(len(hits))]
-        texts = [BYTES.decode(text) for text in answers.text]
-        if isinstance(self.template, Ruler):
-            found = [value.lower() in text.lower() for value, text in zip(values, texts, strict=True)]
-            yield self._measurement("string_match", torch.tensor(found), exam)
-        else:
-            found = [value == text for value, text in zip(values, texts, strict=True)]
-            yield self._measurement("generated_match", torch.tensor(found), exam)
+        said, compact = [BYTES.decode(text) for text in answers.text], isinstance(self.template, Compact)
+        truths = [BYTES.decode(self.truth(exam, row)) for row in range(len(hits))]
+        if not compact or VARIANTS[exam.batch.where["variant"]].asked > 1:
+            found = [
+                [value.lower() in text.lower() for value in self.template.references(truth)]
+                for truth, text in zip(truths, said, strict=True)
+            ]
+            yield self._measurement("string_match", torch.tensor(found).double().mean(1), exam)
+        if compact:
+            right = [truth == text + END for truth, text in zip(truths, said, strict=True)]
+            yield self._measurement("generated_match", torch.tensor(right), exam)
 
     def _measurement(self, metric: str, right: torch.Tensor, exam: Exam) -> Measurement:
         name = self.template.metric_prefix + metric
         return Measurement(name, right.double().mean().item(), right.numel(), exam.batch.where)
 
+    def evidence(self, exam: Exam, row: int) -> tuple[str, ...]:
+        """The needles of a row's prompt that hold its answer."""
+        prompt = BYTES.decode(exam.batch.tokens[row, : exam.prompt].tolist())
+        context, query = prompt.rsplit("\n", 1)
+        values = self.template.references(BYTES.decode(self.truth(exam, row)))
+        keys = set(re.findall(r"[\w'-]+", query))
+        lines = {self.template.line(exam.batch.where["variant"], key, value) for key in keys for value in values}
+        return tuple(sorted({line.strip() for line in lines if line.rstrip() in context}, key=context.index))
+
     def floors(self) -> dict[str, list[Measurement]]:
-        """Guessing a value of the right form, computed, and copying the only value, run on the test's prompts."""
-        guessed = [m for exam in self.exams("test") for m in self._guess(exam)]
-        return {
-            "floor: uniform digits": average(guessed),
-            "cheat: copy the only number": sit(self, partial(_copy, self.template)),
+        """Guessing a value of the right form, computed, and copying without reading the key, run on the test's prompts.
+
+        Where several values are asked for, copying them all is one more cheat.
+        """
+        exams = list(self.exams("test"))
+        several = [exam for exam in exams if VARIANTS[exam.batch.where["variant"]].asked > 1]
+        rows = {
+            f"floor: uniform {'words' if self.values == 'words' else 'digits'}": average(
+                [m for exam in exams for m in self._guess(exam)]
+            ),
+            "cheat: copy the only number": sit(self, partial(_copy, self.template, 1)),
         }
+        if several:
+            rows["cheat: copy every number"] = average(
+                [m for exam in several for m in self.mark(exam, _copy(self.template, None, exam))]
+            )
+        return rows
 
     def _guess(self, exam: Exam) -> Iterator[Measurement]:
         """The expected marks of the best guesser who knows the form of the answer."""
-        chances = self.template.values[exam.batch.where["variant"]].chances()
-        certain = exam.batch.tokens.shape[1] - exam.prompt - len(chances)
-        chances = [1.0] * certain + chances
+        rows = [self._chances(exam, row) for row in range(len(exam.batch.tokens))]
+        every = [chance for _, chances in rows for chance in chances]
+        marks = {
+            "answer_token_accuracy": sum(every) / len(every),
+            "string_match": sum(sum(products) / len(products) for products, _ in rows) / len(rows),
+        }
+        whole = sum(math.prod(products) for products, _ in rows) / len(rows)
         for m in self.mark(exam, self.oracle(exam)):
-            mean = m.metric.endswith("answer_token_accuracy")
-            yield m._replace(value=sum(chances) / len(chances) if mean else math.prod(chances))
+            yield m._replace(value=marks.get(m.metric.removeprefix(self.template.metric_prefix), whole))
+
+    def _chances(self, exam: Exam, row: int) -> tuple[list[float], list[float]]:
+        """The chances of guessing each value, and each of the answer's characters; what divides values is certain."""
+        truth = BYTES.decode(self.truth(exam, row)).removesuffix(END)
+        kind = self.template.values[exam.batch.where["variant"]]
+        chances = [kind.chances(value) for value in self.template.references(truth)]
+        certain = len(truth) - sum(map(len, chances))
+        return [math.prod(each) for each in chances], [1.0] * certain + [c for each in chances for c in each]
 
     def data_hash(self) -> str:
         """Of the corpus and the word lists."""
@@ -165,20 +205,25 @@ class Needle(Task):
         return hashlib.sha256(both.encode()).hexdigest()
 
 
-def _copy(template: Template, exam: Exam) -> Answers:
-    """The answers of somebody who copies what stands where values stand, without reading the key."""
+def _found_values(template: Template, exam: Exam) -> re.Pattern[str]:
+    """What stands where values stand."""
+    return re.compile(f"(?<={template.sign}){template.values[exam.batch.where['variant']].pattern}")
+
+
+def _copy(template: Template, most: int | None, exam: Exam) -> Answers:
+    """The answers of somebody who copies what stands where values stand, the last `most`, without reading the key."""
     prompts, targets = exam.batch.tokens[:, : exam.prompt].numpy(), exam.batch.targets
-    pattern = re.compile(f"(?<={template.sign}){template.values[exam.batch.where['variant']].pattern}")
-    asked = targets.shape[1] - exam.prompt + 1
+    pattern = _found_values(template, exam)
     hit, texts = torch.zeros(targets.shape, dtype=torch.bool), []
     for row, prompt in enumerate(prompts):
         found = pattern.findall(BYTES.decode(prompt))
-        # RULER's answers begin with a blank, which anybody can see from the form of the question.
-        lead = " " if isinstance(template, Ruler) else ""
-        said = torch.from_numpy(BYTES.encode(lead + (found[-1] if found else "") + END)[:asked].astype(np.int64))
-        places = slice(exam.prompt - 1, exam.prompt - 1 + len(said))
-        hit[row, places] = targets[row, places] == said
-        texts.append(tuple(said[:-1].tolist()))
+        found = found[-most:] if most else found
+        answer = template.spoken(tuple(found)) if found else ""
+        said = torch.from_numpy(BYTES.encode(answer + END).astype(np.int64))
+        aligned = said[: targets.shape[1] - exam.prompt + 1]
+        places = slice(exam.prompt - 1, exam.prompt - 1 + len(aligned))
+        hit[row, places] = targets[row, places] == aligned
+        texts.append(tuple(said[:-1][: exam.generate].tolist()))
     return Answers(torch.zeros(targets.shape), hit, None, tuple(texts))
 
 

@@ -1,10 +1,10 @@
-"""The two templates of the needle task: how key, value, haystack and question become a text.
+"""How the needle task is written, and its two templates: how keys, values, haystack and question become a text.
 
     compact   ...mily had been \nkiwi=4821\nquite unable to\nkiwi=                          ->  4821\n
     ruler     A special magic number is hidden within the following text. ... is            ->  4821937\n
 
-The three variants are those of RULER (Hsieh et al., arXiv 2404.06654): S-NIAH-1 hides a number in repeated noise,
-S-NIAH-2 a number in prose, S-NIAH-3 a uuid in prose.
+Several keys are asked as `kiwi,plum=` and "kiwi, and plum"; their values are answered in the order of the keys, and
+the values of one key in the order of the text.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import numpy as np
 
 from tasks import corpus as corpora
 from tasks.haystack import NOISE, Haystack, books
-from tasks.needle_values import Number, ShortUuid, Uuid, Value
-from tasks.tokenizer import BYTES, Tokenizer
+from tasks.needle_values import Number, ShortUuid, Value, Word
+from tasks.needle_variants import VARIANTS, Variant
+from tasks.tokenizer import BYTES
 from tasks.words import Words
 
-VARIANTS = ("s-niah-1", "s-niah-2", "s-niah-3")
 END = "\n"  # closes every answer
 SHARES = {"train": range(0, 205), "validation": range(205, 230), "test": range(230, 256)}
 
@@ -33,9 +33,17 @@ class Sample(NamedTuple):
 
     prompt: np.ndarray
     answer: np.ndarray
+    keys: tuple[str, ...]  # those that are asked
+    values: tuple[str, ...]  # the references, in the order of the answer
+    start: int  # where in the haystack the text begins
+
+
+class Needle(NamedTuple):
+    """One key and one of its values, hidden at `depth` (0 first, 1 last)."""
+
     key: str
     value: str
-    start: int  # where in the haystack the text begins
+    depth: float
 
 
 def split_of(key: str, value: str) -> str:
@@ -45,14 +53,18 @@ def split_of(key: str, value: str) -> str:
 
 
 class Template(ABC):
-    """How samples are written; `metric_prefix` keeps the metrics of the two templates apart."""
+    """How samples are written; `metric_prefix` keeps the metrics of the two templates apart.
+
+    `kinds` says how words, numbers and uuids look; `values` overrides the kind of value of every variant.
+    """
 
     metric_prefix: ClassVar[str]
     sign: ClassVar[str]  # what stands before the value
+    separators: ClassVar[str]  # a regular expression that divides the values of an answer
 
-    def __init__(self, corpus: str, number: Value, uuid: Value) -> None:
-        self.corpus = corpus
-        self.values = {"s-niah-1": number, "s-niah-2": number, "s-niah-3": uuid}
+    def __init__(self, corpus: str, kinds: dict[str, Value], values: str | None = None) -> None:
+        self.corpus, self.kinds = corpus, kinds
+        self.values = {name: kinds[values or variant.value] for name, variant in VARIANTS.items()}
         self.noise = Haystack(NOISE)
 
     @abstractmethod
@@ -65,26 +77,55 @@ class Template(ABC):
 
     @abstractmethod
     def draw(self, stream: Random, split: str, variant: str, length: int, depth: float | None = None) -> Sample:
-        """A sample of at most `length` tokens with the needle at `depth` (0 first, 1 last; None: anywhere)."""
+        """A sample of at most `length` tokens; the first needle that is asked lies at `depth` (None: anywhere)."""
 
     @abstractmethod
-    def key(self, stream: Random) -> str:
-        """A random key."""
+    def spoken(self, values: tuple[str, ...]) -> str:
+        """The answer that names these values, without the terminator."""
 
-    def pair(self, stream: Random, split: str, variant: str) -> tuple[str, str]:
-        """A key and a fresh value that belong to the split."""
-        while True:
-            key, value = self.key(stream), self.values[variant].draw(stream)
-            if split_of(key, value) == split:
-                return key, value
+    @abstractmethod
+    def line(self, variant: str, key: str, value: str) -> str:
+        """A needle as it stands in the haystack."""
+
+    def references(self, answer: str) -> list[str]:
+        """The values that a true answer names."""
+        return re.split(self.separators, answer.strip())
+
+    def pairs(self, stream: Random, split: str, variant: str) -> list[tuple[str, str]]:
+        """Different keys, each with different values that belong to the split; those that are asked come first."""
+        shape, found = VARIANTS[variant], {}
+        while len(found) < shape.keys:
+            key = self.kinds[shape.key].draw(stream)
+            values = [self.values[variant].draw(stream)]
+            while len(values) < shape.values:
+                value = self.values[variant].draw(stream)
+                values += [value] if value not in values else []
+            if key not in found and split_of(key, " ".join(values)) == split:
+                found[key] = values
+        return [(key, value) for key, values in found.items() for value in values]
+
+    def placed(self, pairs: list[tuple[str, str]], depths: list[float], shape: Variant) -> tuple[list[Needle], list]:
+        """All needles in the order of the text, and those that are asked in the order of the answer."""
+        needles = [Needle(*pair, depth) for pair, depth in zip(pairs, depths, strict=True)]
+        asked = needles[: shape.asked]
+        if shape.values > 1:
+            asked = sorted(asked, key=lambda needle: needle.depth)
+        return sorted(needles, key=lambda needle: needle.depth), asked
 
     def haystack(self, split: str, variant: str) -> Haystack:
-        """What the needle is hidden in."""
-        return self.noise if variant == "s-niah-1" else books(split, self.corpus)
+        """What the needle is hidden in, where that is running text or noise."""
+        return self.noise if VARIANTS[variant].haystack == "noise" else books(split, self.corpus)
 
     def haystack_label(self, variant: str) -> str:
         """Its name for the tables."""
-        return "noise" if variant == "s-niah-1" else corpora.label(self.corpus)
+        kind = VARIANTS[variant].haystack
+        return corpora.label(self.corpus) if kind == "books" else kind
+
+    def distractor(self, stream: Random, variant: str, keys: tuple[str, ...]) -> str:
+        """A line of a haystack of needles, with none of the keys that are asked."""
+        while (key := self.kinds[VARIANTS[variant].key].draw(stream)) in keys:
+            pass
+        return self.line(variant, key, self.values[variant].draw(stream))
 
 
 class Compact(Template):
@@ -96,109 +137,69 @@ class Compact(Template):
 
     metric_prefix = "compact_"
     sign = "="
+    separators = ","
     KEY_LENGTH = 5
 
-    def __init__(self, corpus: str, words: Words, digits: int, uuid_groups: int) -> None:
-        super().__init__(corpus, Number(digits), ShortUuid(uuid_groups))
-        self.keys = [noun for noun in words.nouns if noun.isalpha() and noun.islower() and len(noun) == self.KEY_LENGTH]
+    def __init__(self, corpus: str, words: Words, digits: int, uuid_groups: int, values: str | None = None) -> None:
+        nouns = [noun for noun in words.nouns if noun.isalpha() and noun.islower() and len(noun) == self.KEY_LENGTH]
+        kinds = {"words": Word((tuple(nouns),)), "numbers": Number(digits), "uuids": ShortUuid(uuid_groups)}
+        super().__init__(corpus, kinds, values)
 
     def minimum(self, variant: str) -> int:
-        """Bytes of needle, query and value, and no haystack."""
-        return 2 * (self.KEY_LENGTH + len(self.values[variant].chances())) + len("\n=\n\n=")
+        """Bytes of needles, query and values, and of one needle more where needles are the haystack."""
+        shape = VARIANTS[variant]
+        key, value = self.kinds[shape.key].longest, self.values[variant].longest
+        lines = shape.keys * shape.values + (shape.haystack == "needles")
+        needles = lines * len(self.line(variant, "k" * key, "v" * value))
+        return needles + len("\n") + shape.queries * (key + 1) + shape.asked * (value + 1) - 1
 
     def generation(self, variant: str) -> int:
-        """The value and the terminator."""
-        return len(self.values[variant].chances()) + len(END)
+        """The values, what divides them, and the terminator."""
+        return VARIANTS[variant].asked * (self.values[variant].longest + 1) - 1 + len(END)
 
-    def key(self, stream: Random) -> str:
-        """A noun of five letters."""
-        return stream.choice(self.keys)
+    def spoken(self, values: tuple[str, ...]) -> str:
+        return ",".join(values)
 
-    def draw(self, stream: Random, split: str, variant: str, length: int, depth: float | None = None) -> Sample:
-        """A sample whose prompt and value together have exactly `length` bytes; the needle cuts no word."""
-        key, value = self.pair(stream, split, variant)
-        needle, query = f"\n{key}={value}\n".encode(), f"\n{key}=".encode()
-        haystack = self.haystack(split, variant)
-        start, room = stream.randrange(len(haystack)), length - len(needle) - len(query) - len(value)
-        filler = haystack.passage(start, room)
-        place = int(room * (stream.random() if depth is None else depth))
-        if place < room:
-            place = filler.rfind(b" ", 0, place) + 1
-        prompt = filler[:place] + needle + filler[place:] + query
-        return Sample(np.frombuffer(prompt, np.uint8), BYTES.encode(value + END), key, value, start)
-
-
-class Ruler(Template):
-    """RULER's own wording, 7 digits and version-4 uuids, with books in place of the essays.
-
-    128 tokens of every length are kept for generation. The haystack starts at a random word and is the longest to fit.
-    """
-
-    metric_prefix = ""
-    sign = "is: "
-    GENERATION = 128
-    DEPTHS = tuple(round(100 * i / 39) / 100 for i in range(40))
-    NEEDLE = "One of the special magic {kind}s for {key} is: {value}."
-    PROMPT = (
-        "A special magic {kind} is hidden within the following text. Make sure to memorize it. "
-        "I will quiz you about the {kind} afterwards.\n{context}\n"
-        "What is the special magic {kind} for {key} mentioned in the provided text? "
-        "The special magic {kind} for {key} mentioned in the provided text is"
-    )
-    SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-
-    def __init__(self, corpus: str, words: Words, tokenizer: Tokenizer = BYTES) -> None:
-        super().__init__(corpus, Number(7), Uuid())
-        self.words, self.tokenizer = words, tokenizer
-
-    def minimum(self, variant: str) -> int:
-        """Tokens of the longest sample with one line of noise or one word of prose, and of the generation."""
-        key = "-".join(max(kind, key=len) for kind in self.words)
-        haystacks = [self.haystack(split, variant) for split in SHARES]
-        context = NOISE if variant == "s-niah-1" else "x" * max(haystack.longest_word for haystack in haystacks)
-        value = "0" * len(self.values[variant].chances())
-        text = self._prompt(variant, key, value, context, 0.0)
-        return len(self.tokenizer.encode(text)) + self.GENERATION
-
-    def generation(self, variant: str) -> int:
-        """RULER's 128 tokens."""
-        return self.GENERATION
-
-    def key(self, stream: Random) -> str:
-        """An adjective and a noun, joined by a dash."""
-        return f"{stream.choice(self.words.adjectives)}-{stream.choice(self.words.nouns)}"
+    def line(self, variant: str, key: str, value: str) -> str:
+        return f"\n{key}={value}" + "\n" * (VARIANTS[variant].haystack != "needles")
 
     def draw(self, stream: Random, split: str, variant: str, length: int, depth: float | None = None) -> Sample:
-        """A sample of at most `length` tokens, generation included: the largest haystack, by binary search."""
-        key, value = self.pair(stream, split, variant)
-        noise, haystack = variant == "s-niah-1", self.haystack(split, variant)
-        first = 0 if noise else stream.randrange(len(haystack.word_starts))
-        if depth is None:
-            depth = stream.random() if noise else stream.choice(self.DEPTHS)
+        """A sample whose prompt and values together have exactly `length` bytes."""
+        shape, pairs = VARIANTS[variant], self.pairs(stream, split, variant)
+        keys = tuple(dict.fromkeys(key for key, _ in pairs[: shape.asked]))
+        query = f"\n{','.join(keys)}="
+        answer = len(self.spoken(tuple(value for _, value in pairs[: shape.asked])))
+        room = length - sum(len(self.line(variant, *pair)) for pair in pairs) - len(query) - answer
+        start, filler = self._filler(stream, split, variant, room, keys)
+        depths = [stream.random() if depth is None else depth, *(stream.random() for _ in pairs[1:])]
+        needles, asked = self.placed(pairs, depths, shape)
+        parts, done = [], 0
+        for key, value, deep in needles:
+            place = max(done, self._gap(filler, deep, shape))
+            parts += [filler[done:place], self.line(variant, key, value).encode()]
+            done = place
+        prompt = b"".join([*parts, filler[done:], query.encode()])
+        values = tuple(needle.value for needle in asked)
+        return Sample(np.frombuffer(prompt, np.uint8), BYTES.encode(self.spoken(values) + END), keys, values, start)
 
-        def written(count: int) -> np.ndarray:
-            context = "\n".join([NOISE] * count) if noise else haystack.words(first, count)
-            return self.tokenizer.encode(self._prompt(variant, key, value, context, depth))
+    @staticmethod
+    def _gap(filler: bytes, depth: float, shape: Variant) -> int:
+        """The last place before `depth` where a needle cuts no word, or no other needle."""
+        place = int(len(filler) * depth)
+        if place == len(filler):
+            return place
+        if shape.haystack != "needles":
+            return filler.rfind(b" ", 0, place) + 1
+        return max(filler.rfind(b"\n", 0, place + 1), filler.find(b"\n"))
 
-        fits, too_many = 1, length
-        while too_many - fits > 1:
-            middle = (fits + too_many) // 2
-            if len(written(middle)) + self.GENERATION <= length:
-                fits = middle
-            else:
-                too_many = middle
-        return Sample(written(fits), self.tokenizer.encode(f" {value}{END}"), key, value, first)
-
-    def _prompt(self, variant: str, key: str, value: str, context: str, depth: float) -> str:
-        """RULER's insertion: in noise a line, never the last; in prose before a sentence, stray blanks included."""
-        kind = self.values[variant].kind
-        needle = self.NEEDLE.format(kind=kind, key=key, value=value)
-        if variant == "s-niah-1":
-            lines = context.split("\n")
-            lines.insert(min(int(depth * len(lines)), len(lines) - 1), needle)
-            text = "\n".join(lines)
-        else:
-            sentences = self.SENTENCE_END.split(context)
-            place = int(len(sentences) * depth)
-            text = " ".join([" ".join(sentences[:place]), needle, " ".join(sentences[place:])])
-        return self.PROMPT.format(kind=kind, context=text, key=key)
+    def _filler(self, stream: Random, split: str, variant: str, room: int, keys: tuple[str, ...]) -> tuple[int, bytes]:
+        """Where in the haystack the text begins, and its `room` bytes; the first of many needles is cut to fit."""
+        if VARIANTS[variant].haystack != "needles":
+            haystack = self.haystack(split, variant)
+            start = stream.randrange(len(haystack))
+            return start, haystack.passage(start, room)
+        lines, have = [], 0
+        while have < room:
+            lines.append(self.distractor(stream, variant, keys))
+            have += len(lines[-1])
+        return 0, "".join(lines).encode()[have - room :]

@@ -113,6 +113,10 @@ class Task(ABC):
         targets = exam.batch.targets[row, exam.prompt - 1 :]
         return tuple(int(token) for token in targets[targets != IGNORE])
 
+    def evidence(self, exam: Exam, row: int) -> tuple[str, ...]:
+        """The pieces of a row's prompt that its answer follows from, for whoever reads a sample."""
+        return ()
+
     def data_hash(self) -> str:
         """A hash of the data that the task reads (files, word lists), for the keys of results; "" for none."""
         return ""

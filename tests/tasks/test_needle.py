@@ -16,8 +16,9 @@ from tasks.corpus import documents
 from tasks.floors import sit
 from tasks.haystack import NOISE, Haystack, books
 from tasks.needle import CURRICULUM, Needle
-from tasks.needle_text import VARIANTS, split_of
-from tasks.needle_values import Number, ShortUuid, Uuid
+from tasks.needle_text import split_of
+from tasks.needle_values import Number, ShortUuid, Uuid, Word
+from tasks.needle_variants import SINGLE as VARIANTS
 from tasks.task import IGNORE, Answers
 from tasks.words import words
 
@@ -221,7 +222,7 @@ def _check_context(context: str, needle: str, variant: str, depth: float) -> Non
 def test_ruler_lengths_hold_the_largest_haystack_that_fits(variant):
     least = Needle((variant,), "ruler", length=4096).template.minimum(variant)
     template = Needle((variant,), "ruler", length=least).template
-    longest = "-".join(max(kind, key=len) for kind in words())
+    longest = Word(tuple((max(kind, key=len),) for kind in words()))
     unit = len(NOISE) + 1 if variant == "s-niah-1" else template.haystack("test", variant).longest_word + 1
     for length in (least, least + 1, least + 50, 1000, 3000):
         for i in range(20):
@@ -229,7 +230,7 @@ def test_ruler_lengths_hold_the_largest_haystack_that_fits(variant):
             used = len(sample.prompt) + 128
             assert used <= length
             assert length == least or used > length - unit or length < least + 2 * unit
-    template.key = lambda stream: longest
+    template.kinds["words"] = longest
     used = len(template.draw(Random(0), "test", variant, least).prompt) + 128
     assert used == least if variant == "s-niah-1" else least - unit < used <= least
 
@@ -314,7 +315,7 @@ def test_string_match_is_a_substring_whatever_its_case(ruler):
 def test_values_have_their_form_and_their_chances(value):
     drawn = [value.draw(Random(i)) for i in range(3000)]
     assert all(re.search(value.pattern, f"a {text}.").group() == text for text in drawn)
-    chances = value.chances()
+    chances = value.chances(drawn[0])
     for place, chance in enumerate(chances):
         letters = [text[place] for text in drawn]
         assert len(set(letters)) == round(1 / chance)

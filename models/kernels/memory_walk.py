@@ -28,15 +28,15 @@ Tensors = tuple[Tensor, ...]
 
 def walk(
     k: Tensor, v: Tensor, states: Tensors, writes: Tensors, mix: Tensors, keeps: Tensors | None, rule: Rule
-) -> tuple[Tensors, Tensors, Tensors]:
-    """Per layer: inputs a_{l-1} [n, g, size, in], errors e_l [n, g, size, out], and [W | S] before each chunk and after the last.
+) -> tuple[Tensors, Tensors, Tensors, Tensors]:
+    """Per layer: inputs a_{l-1} [n, g, size, in], errors e_l [n, g, size, out], [W | S] before each chunk, and after the last.
 
     Shapes: k [n, g, size, in]; v [n, g, size, out]; per layer: `states` [W | S] [g, in, 2 out]; `writes` (A, P)
     [n, g, size, 2, 1 or out]; `mix` (g, c, p) [n, g, 3, 1 or out]; `keeps` kappa [n, g, size, 1 or out], or None for 1.
     """
     depth = len(states)
     parts = _Walk.apply(rule, depth, k, v, *states, *writes, *mix, *(keeps or ()))
-    return (k, *parts[: depth - 1]), parts[depth - 1 : 2 * depth - 1], parts[2 * depth - 1 :]
+    return (k, *parts[: depth - 1]), *(parts[i * depth - 1 : (i + 1) * depth - 1] for i in (1, 2, 3))
 
 
 class _Walk(torch.autograd.Function):
@@ -58,7 +58,7 @@ class _Walk(torch.autograd.Function):
         inputs, before, up, errors = (_stacked(column) for column in record)
         ctx.save_for_backward(k, v, *inputs[1:], *before, *up, *errors, *starts, *writes, *mix, *keeps)
         ctx.rule, ctx.depth = rule, depth
-        return (*inputs[1:], *errors, *starts)
+        return (*inputs[1:], *errors, *(start[:-1] for start in starts), *(start[-1] for start in starts))
 
     @staticmethod
     @once_differentiable
@@ -118,9 +118,13 @@ class _Backward:
         hidden = self.before[: depth - 1]
         self.slopes = [_times_slope(torch.ones_like(z), z, rule) for z in hidden]
         self.bends = [part * _bend(z, rule) for part, z in zip(up, hidden, strict=True)]
-        self.d_inputs = [torch.zeros_like(k), *(d.clone() for d in grads[: depth - 1])]
-        self.d_errors = [d.clone() for d in grads[depth - 1 : 2 * depth - 1]]
-        self.d_starts = [d.clone() for d in grads[2 * depth - 1 :]]  # row n + 1 is whole when step n begins
+        # Contiguous copies: a product added to anything else is computed group by group.
+        copies = [d.clone(memory_format=torch.contiguous_format) for d in grads[: 2 * depth - 1]]
+        self.d_inputs = [torch.zeros_like(k), *copies[: depth - 1]]
+        self.d_errors = copies[depth - 1 : 2 * depth - 1]
+        befores, lasts = grads[2 * depth - 1 : 3 * depth - 1], grads[3 * depth - 1 :]
+        # Row n + 1 is whole when step n begins.
+        self.d_starts = [torch.cat([d, last[None]]) for d, last in zip(befores, lasts, strict=True)]
         self.d_before = [torch.empty_like(z) for z in self.before]
         self.d_written = [torch.empty_like(part) for part in self.written]
         self.d_kept = [torch.zeros_like(e) for e in self.errors] if self.keeps else []
@@ -129,8 +133,7 @@ class _Backward:
     def step(self, n: int) -> None:
         for index in range(self.depth):
             self._unwrite(n, index)
-        for index in range(self.depth - 1):
-            self._unpropagate(n, index)
+        d_weights = [self._unpropagate(n, index) for index in range(self.depth - 1)]
         error, before = self.d_errors[-1][n], self.d_before[-1]
         if self.rule.residual:
             parts = (self.before[-1][n], self.k[n], self.v[n])
@@ -146,7 +149,9 @@ class _Backward:
             if self.keeps:
                 d = d * self.keeps[index][n]
             self.d_inputs[index][n].baddbmm_(d, self.weights[index][n].mT)
-            self.d_starts[index][n].chunk(2, -1)[0].baddbmm_(self.inputs[index][n].mT, d)
+            a = self.inputs[index][n].mT
+            d_weight = d_weights[index - 1].baddbmm_(a, d) if index else torch.bmm(a, d)
+            self.d_starts[index][n].chunk(2, -1)[0].add_(d_weight)
 
     def _unwrite(self, n: int, index: int) -> None:
         """Back over a layer's write: to its input, its error and [W | S] before the chunk."""
@@ -160,8 +165,8 @@ class _Backward:
         into_w.addcmul_(dw, g)
         into_s.addcmul_(dw, c).addcmul_(ds, p)
 
-    def _unpropagate(self, n: int, index: int) -> None:
-        """Back over `e_l = ((e_{l+1} o kappa) W_{l+1}^T) o s'(z_l)`, to the next layer's error and weights and to z_l."""
+    def _unpropagate(self, n: int, index: int) -> Tensor:
+        """Back over `e_l = ((e_{l+1} o kappa) W_{l+1}^T) o s'(z_l)`, to z_l and the next layer's error; and its weights' gradient."""
         error, after = self.d_errors[index][n], self.d_errors[index + 1][n]
         torch.mul(error, self.bends[index][n], out=self.d_before[index][n])
         d_up = error * self.slopes[index][n]
@@ -170,7 +175,7 @@ class _Backward:
             after.addcmul_(d_kept, self.keeps[index + 1][n])
         else:
             after.baddbmm_(d_up, self.weights[index + 1][n])
-        self.d_starts[index + 1][n].chunk(2, -1)[0].baddbmm_(d_up.mT, self.kept[index + 1][n])
+        return torch.bmm(d_up.mT, self.kept[index + 1][n])
 
     def gradients(self) -> list[Tensor]:
         """Of k, v, and per layer the first states, writes, mix and keeps."""

@@ -48,15 +48,16 @@ def chunked(
         tables, ends = _tables(momentum, keep, outs)
         writes, mix = zip(*(_shares(*pair, cuts.last == cuts.size) for pair in zip(ends, rates, strict=True)), strict=True)
         before = tuple(torch.cat(pair, -1).flatten(0, 1) for pair in zip(cuts.weights, cuts.surprise, strict=True))
-        inputs, errors, starts = walk(keys, values, before, writes, mix, keeps if rule.decayed else None, rule)
+        inputs, errors, starts, last = walk(keys, values, before, writes, mix, keeps if rule.decayed else None, rule)
         rows = slice(-1) if rule.exclusive else slice(1, None)
         h = queries
+        tables = [table[:, :, rows].split([2, cuts.size], 3) for table in tables]
         for index, table in enumerate(tables):
             h = ACTIVATIONS[rule.activation](h) if index else h
-            h = _read(h, inputs[index], errors[index] * rates[index], starts[index][:-1], table[:, :, rows])
+            h = _read(h, inputs[index], errors[index] * rates[index], starts[index], *table)
         if rule.residual:
             h = queries + F.layer_norm(h, h.shape[-1:], eps=NORM_EPSILON)
-    last = [start[-1].unflatten(0, cuts.k.shape[:2]).chunk(2, -1) for start in starts]
+    last = [state.unflatten(0, cuts.k.shape[:2]).chunk(2, -1) for state in last]
     weights, surprise = (tuple(part.clone() for part in parts) for parts in zip(*last, strict=True))
     y = h.unflatten(1, cuts.k.shape[:2]).movedim(0, 2)
     return cuts.joined(y).to(q.dtype), suspend(weights, surprise, cuts.tokens, rule.chunk)
@@ -88,11 +89,14 @@ def _shares(ends: Tensor, rate: Tensor, closed: bool) -> tuple[Tensor, Tensor]:
     return writes, mix
 
 
-def _read(h: Tensor, keys: Tensor, errors: Tensor, starts: Tensor, table: Tensor) -> Tensor:
-    """What each row of h gets from its own token's weights in one layer, [n, g, size, out]; `starts` are [W | S]."""
+def _read(h: Tensor, keys: Tensor, errors: Tensor, starts: Tensor, before: Tensor, within: Tensor) -> Tensor:
+    """What each row of h gets from its own token's weights in one layer, [n, g, size, out].
+
+    `starts` are [W | S] before the chunk, `before` the table's columns for them, `within` those of the chunk's tokens.
+    """
     from_w, from_s = (h @ starts).chunk(2, -1)
-    y = torch.addcmul(from_w * table[:, :, :, 0], from_s, table[:, :, :, 1])
+    y = torch.addcmul(from_w * before[:, :, :, 0], from_s, before[:, :, :, 1])
     scores = h @ keys.mT
-    if table.shape[-1] == 1:
-        return y + (scores * table[:, :, :, 2:, 0]) @ errors
-    return y + (scores.unsqueeze(-1) * table[:, :, :, 2:] * errors.unsqueeze(2)).sum(3)
+    if within.shape[-1] == 1:
+        return y + (scores * within[..., 0]) @ errors
+    return y + (scores.unsqueeze(-1) * within * errors.unsqueeze(2)).sum(3)

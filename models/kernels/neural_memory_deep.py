@@ -41,12 +41,13 @@ def chunked(
     with torch.autocast(q.device.type, enabled=False):
         cuts = Cuts(q, (k, v, momentum, rate, keep), initial, rule.chunk, rule, state)
         queries, keys, values, momentum, rate, keep = (
-            x.movedim(2, 0).flatten(1, 2)
-            for x in (cuts.q, cuts.k, cuts.v, cuts.momentum, cuts.rate, cuts.keep)
+            x.movedim(2, 0).flatten(1, 2) for x in (cuts.q, cuts.k, cuts.v, cuts.momentum, cuts.rate, cuts.keep)
         )
         rates, keeps = gates_of_layers(rate, outs), gates_of_layers(keep, outs)
         tables, ends = _tables(momentum, keep, outs)
-        writes, mix = zip(*(_shares(*pair, cuts.last == cuts.size) for pair in zip(ends, rates, strict=True)), strict=True)
+        writes, mix = zip(
+            *(_shares(*pair, cuts.last == cuts.size) for pair in zip(ends, rates, strict=True)), strict=True
+        )
         before = tuple(torch.cat(pair, -1).flatten(0, 1) for pair in zip(cuts.weights, cuts.surprise, strict=True))
         inputs, errors, starts, last = walk(keys, values, before, writes, mix, keeps if rule.decayed else None, rule)
         rows = slice(-1) if rule.exclusive else slice(1, None)

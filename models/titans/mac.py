@@ -64,6 +64,8 @@ class TitansMAC(nn.Module):
         decayed: bool = False,
         rate_bound: float | None = None,
         unit_values: bool = True,
+        layer_gates: bool = False,
+        forget: Literal["head", "channel"] = "head",
         provider: str = "auto",
     ):
         super().__init__()
@@ -77,7 +79,9 @@ class TitansMAC(nn.Module):
         rule = Rule(chunk, activation, residual, decayed, exclusive)
         self.heads, self.period, self.segment = heads, segment, segment
         self.persistent = persistent_tokens(persistent, width)
-        self.memory = Memory(width, heads, inner, memory_depth, expansion, rule, rate_bound, unit_values, provider)
+        self.memory = Memory(
+            width, heads, inner, memory_depth, expansion, rule, rate_bound, unit_values, layer_gates, forget, provider
+        )
         self.recall_norm = HeadNorm(heads, inner)
         self.recall_out = output_projection(inner, width)
         self.query = nn.Linear(width, inner, bias=False)

@@ -47,6 +47,8 @@ class TitansMAL(nn.Module):
         decayed: bool = False,
         rate_bound: float | None = None,
         unit_values: bool = True,
+        layer_gates: bool = False,
+        forget: Literal["head", "channel"] = "head",
         provider: str = "auto",
     ):
         super().__init__()
@@ -66,6 +68,8 @@ class TitansMAL(nn.Module):
             decayed,
             rate_bound,
             unit_values,
+            layer_gates,
+            forget,
             provider,
         )
         self.norm = RMSNorm(width)

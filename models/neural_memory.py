@@ -11,8 +11,9 @@ A linear memory without momentum and forgetting, one token per gradient, is the 
 
 Letters: b batch, t time, h heads. A memory of depth L is a tuple of L weights [b, h, in, out] that act from the right,
 `x @ W`. Gates are [b, t, h]; or per layer, [b, t, h, L]; and what is kept may differ from output channel to output channel,
-[b, t, h, all layers' outputs one after the other] (the camera-ready's channel-wise alpha). Token by token and in any dtype, with the gradient left to torch.func; the fast forms in `models/kernels/` derive it by
-hand, have this signature, and are held to this loop.
+[b, t, h, all layers' outputs one after the other] (the camera-ready's channel-wise alpha). Token by token and in any dtype, with
+the gradient left to torch.func; the fast forms in `models/kernels/` derive it by hand, have this signature, and are held to
+this loop.
 """
 
 from __future__ import annotations
@@ -126,7 +127,8 @@ def recurrence(
     """The law over a text: y [b, t, h, out] and the state after its last token.
 
     Shapes: q, k [b, t, h, in]; v [b, t, h, out]; momentum eta, rate theta and keep 1 - alpha in [0, 1], [b, t, h]
-    or as `gates_of_layers` takes them; `initial` [h, in, out] per layer. The tokens of an open chunk are replayed from its anchor, without being read again.
+    or as `gates_of_layers` takes them; `initial` [h, in, out] per layer. The tokens of an open chunk are replayed from its
+    anchor, without being read again.
     """
     weights, surprise, tokens, past = resume((k, v, momentum, rate, keep), initial, state)
     etas, thetas, gammas = (gates_of_layers(gate, [w.shape[-1] for w in initial]) for gate in tokens[2:])

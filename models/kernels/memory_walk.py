@@ -2,7 +2,8 @@
 
 At the start of a chunk its keys run through the weights W_1 .. W_L of that moment, and their errors run back:
 
-    a_0 = K,  z_l = (a_{l-1} W_l) o kappa_l,  a_l = s(z_l);     e_L = V - z_L,  e_l = ((e_{l+1} o kappa_{l+1}) W_{l+1}^T) o s'(z_l)
+    a_0 = K,      z_l = (a_{l-1} W_l) o kappa_l,   a_l = s(z_l)
+    e_L = V - z_L,      e_l = ((e_{l+1} o kappa_{l+1}) W_{l+1}^T) o s'(z_l)
 
 (kappa is 1, or what the token keeps where gradients are taken at the decayed memory.) Then every layer is written:
 
@@ -166,7 +167,10 @@ class _Backward:
         into_s.addcmul_(dw, c).addcmul_(ds, p)
 
     def _unpropagate(self, n: int, index: int) -> Tensor:
-        """Back over `e_l = ((e_{l+1} o kappa) W_{l+1}^T) o s'(z_l)`, to z_l and the next layer's error; and its weights' gradient."""
+        """Back over `e_l = ((e_{l+1} o kappa) W_{l+1}^T) o s'(z_l)`, to z_l and the next layer's error.
+
+        Returns the gradient of the next layer's weights.
+        """
         error, after = self.d_errors[index][n], self.d_errors[index + 1][n]
         torch.mul(error, self.bends[index][n], out=self.d_before[index][n])
         d_up = error * self.slopes[index][n]

@@ -43,6 +43,7 @@ class TitansLMM(nn.Module):
         unit_values: bool = True,
         layer_gates: bool = False,
         forget: Literal["head", "channel"] = "head",
+        store_every: int | None = None,
         provider: str = "auto",
     ):
         super().__init__()
@@ -50,7 +51,18 @@ class TitansLMM(nn.Module):
         rule = Rule(chunk, activation, residual, decayed, exclusive)
         self.period = chunk
         self.memory = Memory(
-            width, heads, inner, memory_depth, expansion, rule, rate_bound, unit_values, layer_gates, forget, provider
+            width,
+            heads,
+            inner,
+            memory_depth,
+            expansion,
+            rule,
+            rate_bound,
+            unit_values,
+            layer_gates,
+            forget,
+            store_every,
+            provider,
         )
         self.norm = HeadNorm(heads, inner)
         self.gate = nn.Linear(width, inner, bias=False)

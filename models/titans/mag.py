@@ -47,6 +47,7 @@ class TitansMAG(nn.Module):
         unit_values: bool = True,
         layer_gates: bool = False,
         forget: Literal["head", "channel"] = "head",
+        store_every: int | None = None,
         provider: str = "auto",
     ):
         super().__init__()
@@ -55,7 +56,18 @@ class TitansMAG(nn.Module):
         self.period = max(chunk, window)
         self.persistent = persistent_tokens(persistent, width)
         self.memory = Memory(
-            width, heads, inner, memory_depth, expansion, rule, rate_bound, unit_values, layer_gates, forget, provider
+            width,
+            heads,
+            inner,
+            memory_depth,
+            expansion,
+            rule,
+            rate_bound,
+            unit_values,
+            layer_gates,
+            forget,
+            store_every,
+            provider,
         )
         self.attention = PrefixedWindow(width, heads, inner, window, persistent)
         self.gating = Gating(inner)

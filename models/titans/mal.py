@@ -49,6 +49,7 @@ class TitansMAL(nn.Module):
         unit_values: bool = True,
         layer_gates: bool = False,
         forget: Literal["head", "channel"] = "head",
+        store_every: int | None = None,
         provider: str = "auto",
     ):
         super().__init__()
@@ -70,6 +71,7 @@ class TitansMAL(nn.Module):
             unit_values,
             layer_gates,
             forget,
+            store_every,
             provider,
         )
         self.norm = RMSNorm(width)

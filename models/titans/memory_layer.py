@@ -8,7 +8,7 @@ Per token and head (Titans, section 4.4; the ranges are ours, `docs/titans.md` s
     alpha = sigmoid(.)                         forgetting, small at first and different from head to head
 
 As in the camera-ready, each layer of a deep memory may have gates of its own (`layer_gates`), and each output channel an alpha
-of its own (`forget="channel"`).
+of its own (`forget="channel"`). With `store_every`, training keeps one state per so many tokens and computes the others again.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.kernels import choose
+from models.kernels.memory_checkpoints import stored_every
 from models.layers import RMSNorm, ShortConvolution, l2_norm, split_heads
 from models.neural_memory import Rule, Weights, begin, network
 
@@ -65,14 +66,18 @@ class Memory(nn.Module):
         unit_values: bool,
         layer_gates: bool,
         forget: Literal["head", "channel"],
+        store_every: int | None,
         provider: str,
     ):
         super().__init__()
         if forget not in ("head", "channel"):
             raise ValueError(f"Unknown forgetting '{forget}'; choose head or channel.")
+        if store_every is not None and (store_every < 1 or store_every % rule.chunk):
+            raise ValueError(f"store_every must be a multiple of the chunk of {rule.chunk} tokens, not {store_every}.")
         if depth < 1 or expansion < 1:
             raise ValueError(f"memory_depth and expansion must be at least 1, not {depth} and {expansion}.")
         self.heads, self.rule, self.unit_values, self.provider = heads, rule, unit_values, provider
+        self.store_every = store_every
         self.bound = rate_bound(rule.chunk, depth) if bound is None else bound
         plain = depth == 1 and not rule.residual and forget == "head"
         self.operation = "linear memory" if plain else "deep memory"
@@ -121,7 +126,8 @@ class Memory(nn.Module):
             for part, size in zip(parts, self.gate_sizes, strict=True)
         )
         momentum = MOMENTUM_BOUND * momentum.sigmoid()
-        y, memory = choose(self.operation, self.provider)(
+        form = choose(self.operation, self.provider)
+        y, memory = (form if self.store_every is None else stored_every(self.store_every, form))(
             q,
             l2_norm(k),
             l2_norm(v) if self.unit_values else v,

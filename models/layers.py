@@ -72,9 +72,10 @@ def l2_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
 
 
-def rotary(x: Tensor, start: int, frequency: Tensor | None = None) -> Tensor:
-    """Rotary positions (Su et al. 2021, arXiv 2104.09864) for x [b, t, h, d] whose first token stands at place `start`.
+def rotary(x: Tensor, start: int, frequency: Tensor | None = None, step: int = 1) -> Tensor:
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864) for x [b, t, h, d], whose first token stands at place `start`.
 
+    Each next token stands `step` places further on.
     The pair (x_i, x_{i + d/2}) turns by `place * frequency_i`, by default `10000^(-2 i / d)`. Raises ValueError if d is odd.
     """
     half = x.shape[-1] // 2
@@ -83,7 +84,7 @@ def rotary(x: Tensor, start: int, frequency: Tensor | None = None) -> Tensor:
     if frequency is None:
         frequency = 10000.0 ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
     # Angles in float64: float32 loses whole radians beyond some ten million tokens.
-    place = torch.arange(start, start + x.shape[1], device=x.device, dtype=torch.float64)
+    place = start + step * torch.arange(x.shape[1], device=x.device, dtype=torch.float64)
     angle = torch.outer(place, frequency.to(place))[:, None]
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     first, second = x[..., :half], x[..., half:]

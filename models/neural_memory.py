@@ -10,12 +10,15 @@ anchor a is the last multiple of `chunk` tokens before t, the paper's b: with `c
 A linear memory without momentum and forgetting, one token per gradient, is the delta rule of `models/recurrence.py`.
 
 Letters: b batch, t time, h heads. A memory of depth L is a tuple of L weights [b, h, in, out] that act from the right,
-`x @ W`. Token by token and in any dtype, with the gradient left to torch.func; the fast forms in `models/kernels/` derive it by
-hand, have this signature, and are held to this loop.
+`x @ W`. Gates are [b, t, h]; or per layer, [b, t, h, L]; and what is kept may differ from output channel to output channel,
+[b, t, h, all layers' outputs one after the other] (the camera-ready's channel-wise alpha). Token by token and in any dtype, with
+the gradient left to torch.func; the fast forms in `models/kernels/` derive it by hand, have this signature, and are held to
+this loop.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,6 +79,20 @@ def begin(initial: Weights, batch: int) -> tuple[Weights, Weights]:
     return weights, tuple(torch.zeros_like(weight) for weight in weights)
 
 
+def gates_of_layers(gate: Tensor, outs: Sequence[int]) -> tuple[Tensor, ...]:
+    """One gate per layer, [b, t, h, 1 or the layer's outputs], of [b, t, h], [b, t, h, L] or [b, t, h, sum of `outs`].
+
+    Raises ValueError for any other last axis.
+    """
+    if gate.dim() == 3:
+        return (gate[..., None],) * len(outs)
+    if gate.shape[-1] not in (len(outs), sum(outs)):
+        raise ValueError(
+            f"A gate's last axis of {gate.shape[-1]} fits neither {len(outs)} layers nor {sum(outs)} output channels."
+        )
+    return gate.split(list(outs) if gate.shape[-1] == sum(outs) else 1, -1)
+
+
 def resume(
     tokens: tuple[Tensor, ...], initial: Weights, state: State | None
 ) -> tuple[Weights, Weights, tuple[Tensor, ...], int]:
@@ -109,22 +126,23 @@ def recurrence(
 ) -> tuple[Tensor, State]:
     """The law over a text: y [b, t, h, out] and the state after its last token.
 
-    Shapes: q, k [b, t, h, in]; v [b, t, h, out]; momentum eta, rate theta and keep 1 - alpha [b, t, h], in [0, 1]; `initial`
-    [h, in, out] per layer. The tokens of an open chunk are replayed from its anchor, without being read again.
+    Shapes: q, k [b, t, h, in]; v [b, t, h, out]; momentum eta, rate theta and keep 1 - alpha in [0, 1], [b, t, h]
+    or as `gates_of_layers` takes them; `initial` [h, in, out] per layer. The tokens of an open chunk are replayed from its
+    anchor, without being read again.
     """
     weights, surprise, tokens, past = resume((k, v, momentum, rate, keep), initial, state)
+    etas, thetas, gammas = (gates_of_layers(gate, [w.shape[-1] for w in initial]) for gate in tokens[2:])
     anchor = weights, surprise
     ys = []
     for t in range(tokens[0].shape[1]):
-        k_t, v_t, eta, theta, gamma = (part[:, t] for part in tokens)
-        eta, theta, gamma = (gate[..., None, None] for gate in (eta, theta, gamma))
+        eta, theta, gamma = ([gate[:, t, :, None] for gate in gates] for gates in (etas, thetas, gammas))
         if t % rule.chunk == 0:
             anchor = weights, surprise
-        compared = tuple(gamma * weight for weight in anchor[0]) if rule.decayed else anchor[0]
-        u = gradient(compared, k_t, v_t, rule)
+        compared = tuple(c * weight for c, weight in zip(gamma, anchor[0], strict=True)) if rule.decayed else anchor[0]
+        u = gradient(compared, tokens[0][:, t], tokens[1][:, t], rule)
         before = weights
-        surprise = tuple(eta * s - theta * g for s, g in zip(surprise, u, strict=True))
-        weights = tuple(gamma * weight + s for weight, s in zip(weights, surprise, strict=True))
+        surprise = tuple(a * s - b * g for a, b, s, g in zip(eta, theta, surprise, u, strict=True))
+        weights = tuple(c * weight + s for c, weight, s in zip(gamma, weights, surprise, strict=True))
         if t >= past:
             ys.append(network(before if rule.exclusive else weights, q[:, t - past, :, None], rule)[..., 0, :])
     if tokens[0].shape[1] % rule.chunk == 0:

@@ -42,10 +42,13 @@ def chunked(
 ) -> tuple[Tensor, State]:
     """`models.neural_memory.recurrence` for a memory of one matrix, in chunks; same shapes.
 
-    Half precision is computed in float32, and states stay there. Raises ValueError for a deep or residual memory.
+    Half precision is computed in float32, and states stay there. Raises ValueError for a deep or residual memory, or one
+    whose channels forget at paces of their own.
     """
-    if len(initial) > 1 or rule.residual:
-        raise ValueError("The linear form holds a single matrix without residual; use the operation 'deep memory'.")
+    if len(initial) > 1 or rule.residual or keep.dim() > 3:
+        raise ValueError(
+            "The linear form holds a single matrix without residual that forgets per head; use the operation 'deep memory'."
+        )
     with torch.autocast(q.device.type, enabled=False):
         block = rule.chunk if rule.chunk >= ALONE else BLOCK // rule.chunk * rule.chunk
         cuts = Cuts(q, (k, v, momentum, rate, keep), initial, block, rule, state)
@@ -80,7 +83,7 @@ class Cuts:
         k, v, momentum, rate, keep = self.tokens
         q = F.pad(q.to(kind), (0, 0, 0, 0, self.past, 0)) if self.past else q.to(kind)
         self.q, self.k, self.v = self._cut(q), self._cut(k), self._cut(v)
-        self.momentum, self.rate, self.keep = self._cut(momentum), self._cut(rate)[..., None], self._cut(keep)
+        self.momentum, self.rate, self.keep = self._cut(momentum), self._cut(rate), self._cut(keep)
         self.anchors = range(0, self.size, rule.chunk)  # rows of the table that are anchors
         self.chunk, self.decayed = rule.chunk, rule.decayed
 
@@ -165,8 +168,8 @@ def read(q: Tensor, k: Tensor, errors: Tensor, starts: Tensor, rows: Tensor) -> 
 
 def _comparisons(cuts: Cuts, table: Tensor) -> tuple[Tensor, Tensor]:
     """U and Y of `E = U - Y [M; S]`; with one anchor per block Y has only M's columns."""
-    k, fresh = cuts.k, cuts.v * cuts.rate
-    known = k * cuts.rate
+    k, fresh = cuts.k, cuts.v * cuts.rate[..., None]
+    known = k * cuts.rate[..., None]
     if cuts.decayed:
         known = known * cuts.keep[..., None]
     if len(cuts.anchors) == 1:

@@ -41,13 +41,29 @@ class TitansLMM(nn.Module):
         decayed: bool = False,
         rate_bound: float | None = None,
         unit_values: bool = True,
+        layer_gates: bool = False,
+        forget: Literal["head", "channel"] = "head",
+        store_every: int | None = None,
         provider: str = "auto",
     ):
         super().__init__()
         inner = inner_width(width, heads, inner)
         rule = Rule(chunk, activation, residual, decayed, exclusive)
         self.period = chunk
-        self.memory = Memory(width, heads, inner, memory_depth, expansion, rule, rate_bound, unit_values, provider)
+        self.memory = Memory(
+            width,
+            heads,
+            inner,
+            memory_depth,
+            expansion,
+            rule,
+            rate_bound,
+            unit_values,
+            layer_gates,
+            forget,
+            store_every,
+            provider,
+        )
         self.norm = HeadNorm(heads, inner)
         self.gate = nn.Linear(width, inner, bias=False)
         self.out = output_projection(inner, width)

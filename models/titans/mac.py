@@ -7,8 +7,10 @@ Per segment S of the text, with M the memory before it:
     update     M_i = M_{i-1}(y_i)                              the memory learns what attention made of the segment
     gate       o_i = RMSNorm_a(y_i) * sigma(RMSNorm_b(M_i*(y_i)))     each token reads the memory of its own prefix
 
-Read literally the paper leaks twice: a token sees rows of h that later tokens asked for, and its gate reads the memory written
-by the whole segment. Neither happens here (`docs/titans.md`).
+With `memory_tokens=n` a segment has n rows of h: consecutive queries are pooled (their mean, of unit length again), and a row is
+visible only from its last query's token on. Read literally the paper leaks twice: a token sees rows of h that later tokens asked
+for, and its gate reads the memory written by the whole segment. Neither happens here unless `literal=True` asks for it
+(`docs/titans.md`).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.kernels import note
-from models.layers import ShortConvolution, rotary, split_heads
+from models.layers import ShortConvolution, l2_norm, rotary, split_heads
 from models.neural_memory import Rule, Weights
 from models.registry import register
 from models.titans.memory_layer import (
@@ -33,9 +35,9 @@ from models.titans.memory_layer import (
     persistent_tokens,
 )
 
-# Convolution tails of attention and retrieval; the memory; its weights before the open segment; the keys and the values of the
-# open segment's pairs (h_j, S_j), [b, n, 2, h, d]; how many tokens it has.
-State = tuple[Tensor, Tensor, MemoryState, Weights, tuple[Tensor, ...], int]
+# Convolution tails of attention and retrieval; the memory; its weights before the open segment; of that segment the keys and
+# values of h and of S, [b, n, h, d], the queries that wait to be pooled, and how many tokens it has.
+State = tuple[Tensor, Tensor, MemoryState, Weights, tuple[Tensor, ...], Tensor, int]
 
 
 @register(
@@ -55,6 +57,8 @@ class TitansMAC(nn.Module):
         inner: int | None = None,
         segment: int = 64,
         persistent: int = 4,
+        memory_tokens: int | None = None,
+        literal: bool = False,
         memory_depth: int = 2,
         expansion: int = 1,
         chunk: int = 16,
@@ -64,6 +68,9 @@ class TitansMAC(nn.Module):
         decayed: bool = False,
         rate_bound: float | None = None,
         unit_values: bool = True,
+        layer_gates: bool = False,
+        forget: Literal["head", "channel"] = "head",
+        store_every: int | None = None,
         provider: str = "auto",
     ):
         super().__init__()
@@ -72,12 +79,31 @@ class TitansMAC(nn.Module):
             raise ValueError(
                 f"A segment of {segment} tokens must be made of whole chunks; make it a multiple of {chunk}."
             )
+        memory_tokens = segment if memory_tokens is None else memory_tokens
+        if memory_tokens < 1 or segment % memory_tokens:
+            raise ValueError(
+                f"memory_tokens must divide the segment of {segment} tokens evenly, which {memory_tokens} does not."
+            )
         if inner % (2 * heads):
             raise ValueError(f"Rotary positions need an even width per head: make {inner} a multiple of {2 * heads}.")
         rule = Rule(chunk, activation, residual, decayed, exclusive)
         self.heads, self.period, self.segment = heads, segment, segment
+        self.pool, self.literal = segment // memory_tokens, literal
         self.persistent = persistent_tokens(persistent, width)
-        self.memory = Memory(width, heads, inner, memory_depth, expansion, rule, rate_bound, unit_values, provider)
+        self.memory = Memory(
+            width,
+            heads,
+            inner,
+            memory_depth,
+            expansion,
+            rule,
+            rate_bound,
+            unit_values,
+            layer_gates,
+            forget,
+            store_every,
+            provider,
+        )
         self.recall_norm = HeadNorm(heads, inner)
         self.recall_out = output_projection(inner, width)
         self.query = nn.Linear(width, inner, bias=False)
@@ -90,10 +116,8 @@ class TitansMAC(nn.Module):
             nn.init.normal_(projection.weight, std=width**-0.5)
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        if state is None:
-            state = None, None, None, self.memory.weights(None, x.shape[0]), (), 0
         note("sdpa")
-        tail, query_tail, memory, weights, rows, count = state
+        tail, query_tail, memory, weights, rows, waiting, count = self._begin(x) if state is None else state
         asked, query_tail = self.memory.queries(x, query_tail)
         qkv, tail = self.conv(torch.cat([self.query(x), self.key_value(x)], -1), tail)
         own = [split_heads(part, self.heads) for part in qkv.chunk(3, dim=-1)]
@@ -101,16 +125,41 @@ class TitansMAC(nn.Module):
         ys, reads, start = [], [], 0
         while start < x.shape[1]:
             piece = slice(start, min(start + self.segment - count, x.shape[1]))
-            recalled = self._lift(self.memory.retrieve(weights, asked[:, piece]))
+            pooled, waiting = self._pool(asked[:, piece], waiting)
+            recalled = self._lift(self.memory.retrieve(weights, pooled))
             y, rows = self._attend([part[:, piece] for part in own], recalled, prefix, rows, count)
-            read, memory = self.memory(y, memory)
+            read, memory = self._update(y, memory)
             ys.append(y)
             reads.append(read)
-            start, count = piece.stop, rows[0].shape[1]
+            start, count = piece.stop, rows[-1].shape[1]
             if count == self.segment:
                 weights, rows, count = self.memory.weights(memory, x.shape[0]), tuple(part[:, :0] for part in rows), 0
         o = self.out(self.gating(torch.cat(ys, 1), self._lift(torch.cat(reads, 1))))
-        return o, (tail, query_tail, memory, weights, tuple(part.clone() for part in rows), count)
+        return o, (tail, query_tail, memory, weights, tuple(part.clone() for part in rows), waiting.clone(), count)
+
+    def _begin(self, x: Tensor) -> tuple:
+        """The state before a text: nothing but the learned memory and a segment without tokens."""
+        none = x.new_zeros(x.shape[0], 0, self.heads, self.recall_norm.gain.numel() // self.heads)
+        return None, None, None, self.memory.weights(None, x.shape[0]), (none,) * 4, none, 0
+
+    def _pool(self, asked: Tensor, waiting: Tensor) -> tuple[Tensor, Tensor]:
+        """One query per memory token that is complete, and the queries that wait for more."""
+        if self.pool == 1:
+            return asked, waiting
+        asked = torch.cat([waiting.to(asked.dtype), asked], 1)
+        whole = asked.shape[1] // self.pool * self.pool
+        return l2_norm(asked[:, :whole].unflatten(1, (-1, self.pool)).mean(2)), asked[:, whole:]
+
+    def _update(self, y: Tensor, memory: MemoryState | None) -> tuple[Tensor, MemoryState]:
+        """What the gates read, [b, t, h, d], and the memory after y: each token from its own prefix.
+
+        Literally, every token from the memory after them all, as it stands at its last anchor.
+        """
+        read, after = self.memory(y, memory)
+        if self.literal:
+            q, _ = self.memory.queries(y, None if memory is None else memory[0])
+            read = self.memory.retrieve(self.memory.weights(after, y.shape[0]), q)
+        return read, after
 
     def _prefix(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the persistent tokens, for every row of x; their places begin every segment."""
@@ -128,19 +177,28 @@ class TitansMAC(nn.Module):
     def _attend(
         self, own: list[Tensor], recalled: Tensor, prefix: tuple[Tensor, Tensor], rows: tuple[Tensor, ...], count: int
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Attention of tokens from place `count` of the segment on, over P and the pairs (h_j, S_j) with j up to their own.
+        """Attention of tokens from place `count` of the segment on, over P and the rows of h and S up to their own.
 
-        `own` are their q, k and v; returns y [b, t, width] and the keys and values of all the segment's pairs.
+        `own` are their q, k and v; returns y [b, t, width] and the keys and values of all the segment's rows.
         """
         q, k, v = own
         recalled_k, recalled_v = self._context(recalled)
-        turned = rotary(torch.cat([q, recalled_k, k], 2), len(self.persistent) + count)
-        new = turned[:, :, self.heads :].unflatten(2, (2, -1)), torch.stack([recalled_v, v], 2)
-        rows = tuple(torch.cat(pair, 1) for pair in zip(rows, new, strict=True)) if count else new
-        keys, values = (torch.cat([first, part.flatten(1, 2)], 1) for first, part in zip(prefix, rows, strict=True))
-        place = torch.arange(count, count + q.shape[1], device=q.device)
-        pair = torch.arange(rows[0].shape[1], device=q.device).repeat_interleave(2)
-        mask = F.pad(place[:, None] >= pair, (len(self.persistent), 0), value=True)
-        q, keys, values = (part.transpose(1, 2) for part in (turned[:, :, : self.heads], keys, values))
-        y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+        first, old = len(self.persistent), rows[0].shape[1]
+        turned = rotary(torch.cat([q, k], 2), first + count)
+        q, k = turned.split(self.heads, 2)
+        recalled_k = rotary(recalled_k, first + (old + 1) * self.pool - 1, step=self.pool)
+        new = recalled_k, recalled_v, k, v
+        rows = tuple(torch.cat([a.to(b.dtype), b], 1) for a, b in zip(rows, new, strict=True)) if count else new
+        keys, values = (torch.cat(parts, 1).transpose(1, 2) for parts in zip(prefix, rows[:2], rows[2:], strict=True))
+        mask = self._visible(count, *(part.shape[1] for part in (q, rows[0], rows[2])))
+        y = F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, attn_mask=mask.to(q.device))
         return self.attention_out(y.transpose(1, 2).flatten(2)), rows
+
+    def _visible(self, count: int, tokens: int, recalled: int, rows: int) -> Tensor:
+        """Which of P, h and S each of the tokens from place `count` on sees, [tokens, P + recalled + rows]."""
+        place = torch.arange(count, count + tokens)[:, None]
+        of_recalled = place >= torch.arange(1, recalled + 1) * self.pool - 1
+        if self.literal:
+            of_recalled = torch.ones_like(of_recalled)
+        prefix = torch.ones(tokens, len(self.persistent), dtype=torch.bool)
+        return torch.cat([prefix, of_recalled, place >= torch.arange(rows)], 1)

@@ -45,6 +45,9 @@ class TitansMAG(nn.Module):
         decayed: bool = False,
         rate_bound: float | None = None,
         unit_values: bool = True,
+        layer_gates: bool = False,
+        forget: Literal["head", "channel"] = "head",
+        store_every: int | None = None,
         provider: str = "auto",
     ):
         super().__init__()
@@ -52,7 +55,20 @@ class TitansMAG(nn.Module):
         rule = Rule(chunk, activation, residual, decayed, exclusive)
         self.period = max(chunk, window)
         self.persistent = persistent_tokens(persistent, width)
-        self.memory = Memory(width, heads, inner, memory_depth, expansion, rule, rate_bound, unit_values, provider)
+        self.memory = Memory(
+            width,
+            heads,
+            inner,
+            memory_depth,
+            expansion,
+            rule,
+            rate_bound,
+            unit_values,
+            layer_gates,
+            forget,
+            store_every,
+            provider,
+        )
         self.attention = PrefixedWindow(width, heads, inner, window, persistent)
         self.gating = Gating(inner)
         self.out = output_projection(inner, width)

@@ -47,6 +47,9 @@ class TitansMAL(nn.Module):
         decayed: bool = False,
         rate_bound: float | None = None,
         unit_values: bool = True,
+        layer_gates: bool = False,
+        forget: Literal["head", "channel"] = "head",
+        store_every: int | None = None,
         provider: str = "auto",
     ):
         super().__init__()
@@ -66,6 +69,9 @@ class TitansMAL(nn.Module):
             decayed,
             rate_bound,
             unit_values,
+            layer_gates,
+            forget,
+            store_every,
             provider,
         )
         self.norm = RMSNorm(width)

@@ -6,18 +6,22 @@ Per token and head (Titans, section 4.4; the ranges are ours, `docs/titans.md` s
     eta   = 0.97 sigmoid(.)                    momentum
     theta = bound(b) sigmoid(.) (1 - eta)      rate: a write's whole weight, momentum included, stays below bound(b)
     alpha = sigmoid(.)                         forgetting, small at first and different from head to head
+
+As in the camera-ready, each layer of a deep memory may have gates of its own (`layer_gates`), and each output channel an alpha
+of its own (`forget="channel"`). With `store_every`, training keeps one state per so many tokens and computes the others again.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.kernels import choose
+from models.kernels.memory_checkpoints import stored_every
 from models.layers import RMSNorm, ShortConvolution, l2_norm, split_heads
 from models.neural_memory import Rule, Weights, begin, network
 
@@ -60,20 +64,32 @@ class Memory(nn.Module):
         rule: Rule,
         bound: float | None,
         unit_values: bool,
+        layer_gates: bool,
+        forget: Literal["head", "channel"],
+        store_every: int | None,
         provider: str,
     ):
         super().__init__()
+        if forget not in ("head", "channel"):
+            raise ValueError(f"Unknown forgetting '{forget}'; choose head or channel.")
+        if store_every is not None and (store_every < 1 or store_every % rule.chunk):
+            raise ValueError(f"store_every must be a multiple of the chunk of {rule.chunk} tokens, not {store_every}.")
         if depth < 1 or expansion < 1:
             raise ValueError(f"memory_depth and expansion must be at least 1, not {depth} and {expansion}.")
         self.heads, self.rule, self.unit_values, self.provider = heads, rule, unit_values, provider
+        self.store_every = store_every
         self.bound = rate_bound(rule.chunk, depth) if bound is None else bound
-        self.operation = "linear memory" if depth == 1 and not rule.residual else "deep memory"
+        plain = depth == 1 and not rule.residual and forget == "head"
+        self.operation = "linear memory" if plain else "deep memory"
         self.query = nn.Linear(width, inner, bias=False)
         self.key_value = nn.Linear(width, 2 * inner, bias=False)
         self.query_conv, self.key_value_conv = ShortConvolution(inner), ShortConvolution(2 * inner)
-        self.gates = nn.Linear(width, 3 * heads)
         head = inner // heads
         sizes = [head, *[expansion * head] * (depth - 1), head]
+        layers = depth if layer_gates else 1
+        # Numbers per head of momentum, of rate and of forgetting.
+        self.gate_sizes = [layers, layers, layers if forget == "head" else sum(sizes[1:])]
+        self.gates = nn.Linear(width, heads * sum(self.gate_sizes))
         self.initial = nn.ParameterList(torch.empty(heads, *pair) for pair in zip(sizes, sizes[1:], strict=False))
         self._initialise(width)
 
@@ -83,7 +99,8 @@ class Memory(nn.Module):
         nn.init.normal_(self.gates.weight, std=0.02)
         with torch.no_grad():
             self.gates.bias.zero_()
-            self.gates.bias[2 * self.heads :] = torch.linspace(*FORGET_LOGITS, self.heads)
+            forget = self.gates.bias[self.heads * sum(self.gate_sizes[:2]) :].view(self.heads, -1)
+            forget.copy_(torch.linspace(*FORGET_LOGITS, self.heads)[:, None].expand_as(forget))
         # Unit keys give hidden units of about unit length; a small last layer lets what is written outweigh what is drawn.
         for weight in self.initial[:-1]:
             nn.init.normal_(weight, std=2 * weight.shape[2] ** -0.5)
@@ -103,9 +120,14 @@ class Memory(nn.Module):
         logits = logits.to(
             torch.promote_types(logits.dtype, torch.float32)
         )  # bfloat16 has no numbers between 0.996 and 1
-        momentum, rate, forget = logits.chunk(3, dim=-1)
+        parts = logits.split([self.heads * size for size in self.gate_sizes], dim=-1)
+        momentum, rate, forget = (
+            part if size == 1 else part.unflatten(-1, (self.heads, size))
+            for part, size in zip(parts, self.gate_sizes, strict=True)
+        )
         momentum = MOMENTUM_BOUND * momentum.sigmoid()
-        y, memory = choose(self.operation, self.provider)(
+        form = choose(self.operation, self.provider)
+        y, memory = (form if self.store_every is None else stored_every(self.store_every, form))(
             q,
             l2_norm(k),
             l2_norm(v) if self.unit_values else v,

@@ -177,6 +177,54 @@ def test_deep_form_has_the_options(options: dict):
     agree(deep.chunked, inputs(40, bound=0.1), memory(2), Rule(8, **options), [21, 19])
 
 
+def fine_gates(outs: list[int], time: int, layers: bool, channels: bool, kind: str) -> dict[str, Tensor]:
+    """Inputs whose gates differ from layer to layer, or which keep every output channel by a share of its own."""
+    given = inputs(time, kind)
+    if layers:
+        drawn = [gates(kind, (BATCH, time, HEADS), 0.2) for _ in outs]
+        given |= {name: torch.stack([each[name] for each in drawn], -1) for name in ("momentum", "rate", "keep")}
+    if channels:
+        given["keep"] = gates(kind, (BATCH, time, HEADS, sum(outs)), 0.2)["keep"]
+    return given
+
+
+@pytest.mark.parametrize("layers, channels", [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["mixed", "ends"])
+def test_deep_form_has_gates_per_layer_and_channel(layers: bool, channels: bool, depth: int, kind: str):
+    weights = memory(depth)
+    given = fine_gates([w.shape[-1] for w in weights], 27, layers, channels, kind)
+    agree(deep.chunked, given, weights, Rule(8), [1, 18, 8])
+
+
+@pytest.mark.parametrize("options", [{"decayed": True}, {"residual": True, "exclusive": True, "decayed": True}])
+def test_fine_gates_go_with_the_options(options: dict):
+    weights = memory(2)
+    given = fine_gates([w.shape[-1] for w in weights], 21, True, True, "mixed")
+    agree(deep.chunked, given, weights, Rule(8, **options), [13, 8])
+
+
+def test_gates_that_are_all_alike_are_one_gate():
+    weights, given = memory(2), inputs(20)
+    outs = sum(w.shape[-1] for w in weights)
+    fine = {name: given[name][..., None].expand(-1, -1, -1, 2) for name in ("momentum", "rate")}
+    fine["keep"] = given["keep"][..., None].expand(-1, -1, -1, outs)
+    for form in (recurrence, deep.chunked):
+        y, _ = form(**{**given, **fine}, initial=weights, rule=Rule(8))
+        assert relative(y, form(**given, initial=weights, rule=Rule(8))[0]) < 1e-12
+
+
+def test_one_channel_forgotten_is_one_output_silenced():
+    """A matrix that writes nothing and forgets its third output channel answers zero there and as before elsewhere."""
+    given, weights = inputs(8, "no rate"), memory(1)
+    keep = torch.ones(BATCH, 8, HEADS, WIDTH, dtype=torch.float64)
+    keep[..., 2] = 0
+    y, _ = deep.chunked(**{**given, "keep": keep}, initial=weights, rule=Rule(4))
+    expected = torch.einsum("bthi,hio->btho", given["q"], weights[0])
+    assert y[..., 2].abs().max() == 0
+    assert relative(y[..., 3:], expected[..., 3:]) < 1e-12
+
+
 @pytest.mark.parametrize("kind", ["no momentum", "no rate", "all forgotten", "nothing forgotten"])
 def test_deep_form_at_single_gates_ends(kind: str):
     agree(deep.chunked, inputs(33, kind), memory(2), Rule(8), [33])
@@ -239,5 +287,9 @@ def test_impossible_rules_say_what_to_do():
         Rule(0)
     with pytest.raises(ValueError, match="gelu, silu"):
         Rule(activation="relu")
+    with pytest.raises(ValueError, match="fits neither 2 layers"):
+        recurrence(**fine_gates([1, 2], 4, False, True, "mixed"), initial=memory(2), rule=Rule(4))
+    with pytest.raises(ValueError, match="forgets per head"):
+        linear.chunked(**fine_gates([WIDTH], 4, False, True, "mixed"), initial=memory(1), rule=Rule(4))
     with pytest.raises(ValueError, match="single matrix"):
         linear.chunked(**inputs(4), initial=memory(2), rule=Rule(4))

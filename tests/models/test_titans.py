@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import baselines  # noqa: F401  fills the registry with the reference
+from models.check import check
 from models.kernels import neural_memory as linear
 from models.kernels import neural_memory_deep as deep
 from models.kernels import watch
@@ -27,10 +29,15 @@ CASES = {
     "lmm residual": (TitansLMM, {"chunk": 8, "residual": True, "expansion": 2}),
     "lmm online": (TitansLMM, {"memory_depth": 1, "chunk": 1, "decayed": True}),
     "lmm exclusive": (TitansLMM, {"chunk": 8, "exclusive": True, "memory_depth": 3}),
+    "lmm fine gates": (TitansLMM, {"chunk": 8, "layer_gates": True, "forget": "channel"}),
+    "lmm layer gates": (TitansLMM, {"chunk": 8, "layer_gates": True, "memory_depth": 3}),
+    "lmm linear channels": (TitansLMM, {**LINEAR, "forget": "channel"}),
+    "lmm stored states": (TitansLMM, {"chunk": 8, "store_every": 16}),
     "mag": (TitansMAG, {"chunk": 8, "window": 12, "persistent": 3}),
     "mal": (TitansMAL, {"chunk": 8, "window": 12, "persistent": 3}),
     "mal to the letter": (TitansMAL, {**LINEAR, "window": 12, "inner_residual": False}),
     "mac": (TitansMAC, {"chunk": 8, "segment": 16, "persistent": 3}),
+    "mac pooled": (TitansMAC, {"chunk": 4, "segment": 12, "persistent": 3, "memory_tokens": 4}),
     "mac linear": (TitansMAC, {**LINEAR, "segment": 12}),
 }
 
@@ -145,6 +152,45 @@ def test_mac_is_the_paper_in_its_order():
     assert relative(torch.cat(outputs, 1), expected) < 1e-12
 
 
+@torch.no_grad()
+def test_pooled_row_is_one_mean_query_seen_from_its_last_token_on():
+    layer = mixer("mac pooled").double()
+    asked = layer.memory.queries(text(12).double(), None)[0]
+    pooled, waiting = layer._pool(asked[:, 2:], asked[:, :2])  # any split: two queries were waiting
+    assert pooled.shape[1] == 4 and waiting.shape[1] == 0
+    means = asked.unflatten(1, (4, 3)).mean(2)
+    assert relative(pooled, F.normalize(means, dim=-1)) < 1e-4
+    seen = layer._visible(0, 12, 4, 12)[:, 3:7]
+    assert [row.index(True) for row in seen.T.tolist()] == [2, 5, 8, 11]
+    assert seen[-1].all()
+
+
+def test_one_memory_token_per_token_is_the_default():
+    x = text(40)
+    torch.testing.assert_close(mixer("mac")(x)[0], mixer("mac", memory_tokens=16)(x)[0], rtol=0, atol=0)
+    assert relative(mixer("mac", memory_tokens=8)(x)[0], mixer("mac")(x)[0]) > 1e-3
+
+
+def test_literal_mac_is_reported_as_leaking():
+    asked = ["causality by perturbation", "causality by gradient"]
+    sound = check("titans-mac", only=asked)
+    leaking = check("titans-mac", only=asked, literal=True)
+    assert all(each.passed for each in sound), sound
+    assert not any(each.passed for each in leaking), leaking
+
+
+@torch.no_grad()
+def test_literal_mac_leaks_in_both_ways_and_within_the_segment_only():
+    layer, x = mixer("mac linear", literal=True, segment=8), text(24)
+    changed = x.clone()
+    changed[:, 13] += 1  # in the second segment, 8 to 15
+    moved = (layer(changed)[0] - layer(x)[0]).abs().amax((0, 2))
+    assert moved[:8].max() < 1e-6 and moved[8:13].min() > 1e-6
+    layer._visible = mixer("mac linear", segment=8)._visible  # the rows of h hidden again: the gate alone still leaks
+    moved = (layer(changed)[0] - layer(x)[0]).abs().amax((0, 2))
+    assert moved[8:13].min() > 1e-6
+
+
 def turned(x: Tensor, places: Tensor) -> Tensor:
     half = x.shape[-1] // 2
     angle = (places[:, None] * 10000.0 ** (-torch.arange(half).double() / half))[:, None]
@@ -208,6 +254,39 @@ def test_mag_is_attention_gated_by_memory():
     assert relative(layer.out(unit[0] * torch.sigmoid(unit[1])), layer(x)[0]) < 1e-12
 
 
+def kept_numbers(layer: nn.Module, time: int) -> int:
+    """Numbers of float32 that live between a forward pass and its gradient, by the allocator's own account."""
+    x = text(time)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        y, state = layer(x)
+    assert y.requires_grad and state is not None  # alive while the account was taken
+    return sum(event.self_cpu_memory_usage for event in profile.events()) // 4
+
+
+@pytest.mark.parametrize("case", ["lmm", "lmm linear", "lmm fine gates", "mac"])
+def test_stored_states_change_no_gradient(case: str):
+    settings = {"store_every": 16} if case != "mac" else {"store_every": 8}
+    grads = []
+    for own in ({}, settings):
+        layer = mixer(case, **own).double()
+        y, _ = layer(text(53).double())
+        y.square().sum().backward()
+        grads.append(torch.cat([p.grad.flatten() for p in layer.parameters()]))
+    assert relative(*grads) < 1e-10
+
+
+@pytest.mark.parametrize("case", ["lmm", "lmm linear"])
+def test_memory_grows_with_stored_states_not_with_chunks(case: str):
+    """From a text to one of twice its length, what is kept grows by the projections and by one state per `store_every`."""
+    growth = {}
+    for every in (None, 32, 128):
+        layer = mixer(case, store_every=every)
+        growth[every] = kept_numbers(layer, 512) - kept_numbers(layer, 256)
+    state = 2 * sum(weight.numel() for weight in layer.memory.initial) * 2  # [W, S] of two rows
+    assert growth[32] - growth[128] == pytest.approx((8 - 2) * state, rel=0.05)
+    assert growth[None] - growth[32] > (256 // layer.memory.rule.chunk - 8) * state * 0.7
+
+
 def correlated(kind: str, time: int, width: int) -> Tensor:
     draws = torch.randn(1, time, 2, width, generator=torch.Generator().manual_seed(1))
     if kind == "equal":
@@ -245,6 +324,33 @@ def test_memory_stays_bounded_under_correlated_keys_at_full_rate(kind: str, chun
         assert y.isfinite().all() and y.norm(dim=-1).max() < 8, momentum
 
 
+@pytest.mark.parametrize(
+    "chunk, depth, options",
+    [(1, 1, {}), (16, 1, {}), (16, 2, {}), (64, 2, {}), (16, 2, {"residual": True}), (16, 2, {"decayed": True})],
+)
+@torch.no_grad()
+def test_sixteen_thousand_correlated_tokens_stay_bounded(chunk: int, depth: int, options: dict):
+    """At full rate, strong momentum and nothing forgotten; read in two pieces, so the state is carried too."""
+    time, width = 16384, 16
+    k = correlated("neighbours", time, width)
+    v = F.normalize(correlated("neighbours", time, width) - 0.2, dim=-1)
+    torch.manual_seed(0)
+    initial = tuple(TitansLMM(32, 2, memory_depth=depth, chunk=chunk).memory.initial)
+    eta = torch.full((1, time, 2), 0.9)
+    gates = {"momentum": eta, "rate": rate_bound(chunk, depth) * (1 - eta), "keep": torch.ones_like(eta)}
+    form = (linear if depth == 1 else deep).chunked
+    state, largest = None, 0.0
+    for part in (slice(0, 9001), slice(9001, time)):
+        own = {name: gate[:, part] for name, gate in gates.items()}
+        y, state = form(
+            k[:, part], k[:, part], v[:, part], **own, initial=initial, rule=Rule(chunk, **options), state=state
+        )
+        assert y.isfinite().all()
+        largest = max(largest, y.norm(dim=-1).max().item())
+    assert largest < 8
+    assert all(part.isfinite().all() and part.abs().max() < 50 for group in state[:2] for part in group)
+
+
 @torch.no_grad()
 def test_gates_stay_in_their_ranges():
     """At saturated gates the layer hands the law the bounds themselves: momentum 0.97, rate bound * (1 - momentum)."""
@@ -278,9 +384,32 @@ def test_training_lowers_the_loss():
 
 
 @pytest.mark.parametrize(
+    "cls, segment", [(TitansMAC, {"segment": 512, "memory_tokens": 256}), (TitansMAG, {"window": 2048})]
+)
+def test_camera_ready_settings_build(cls: type, segment: dict):
+    shared = {
+        "chunk": 16,
+        "expansion": 4,
+        "residual": True,
+        "layer_gates": True,
+        "forget": "channel",
+        "persistent": 128,
+    }
+    with torch.device("meta"):
+        layer = cls(256, 4, store_every=256, **shared, **segment)
+    assert layer.persistent.shape == (128, 256)
+    assert [tuple(weight.shape) for weight in layer.memory.initial] == [(4, 64, 256), (4, 256, 64)]
+    assert layer.memory.gates.out_features == 4 * (2 + 2 + 256 + 64)
+
+
+@pytest.mark.parametrize(
     "case, settings, says",
     [
         ("mac", {"segment": 20}, "multiple of 8"),
+        ("mac", {"memory_tokens": 5}, "divide the segment of 16"),
+        ("mac", {"memory_tokens": 0}, "divide the segment of 16"),
+        ("lmm", {"store_every": 12}, "multiple of the chunk of 8"),
+        ("lmm", {"forget": "row"}, "head or channel"),
         ("mag", {"persistent": 0}, "at least 1 token"),
         ("mag", {"window": 0}, "at least 1"),
         ("mag", {"inner": 6}, "multiple of 4"),

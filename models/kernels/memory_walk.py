@@ -189,8 +189,9 @@ class _Backward:
             d = d_written.unflatten(-1, (2, -1)) * error.unsqueeze(-2)
             d_writes.append(_narrowed(d, self.writes[index]))
             (w, s), (dw, ds) = self.starts[index][:-1].chunk(2, -1), self.d_starts[index][1:].chunk(2, -1)
-            d = torch.stack([(left * right).sum(-2) for left, right in ((dw, w), (dw, s), (ds, s))], 2)
-            d_mix.append(_narrowed(d, self.mix[index]))
+            over = (-2, -1) if self.mix[index].shape[-1] == 1 else -2
+            d = torch.stack([(left * right).sum(over) for left, right in ((dw, w), (dw, s), (ds, s))], 2)
+            d_mix.append(d.view_as(self.mix[index]))
             if self.keeps:
                 plain = self.inputs[index] @ self.weights[index][:-1]
                 d = self.d_kept[index] * error + self.d_before[index] * plain

@@ -30,7 +30,7 @@ import baselines
 import tasks
 from models import kernels, language_model, registry, user_file
 from models.language_model import Size
-from results import overrides, provenance, record, report, schedule
+from results import command_line, overrides, provenance, record, report, schedule
 from results import plan as plans
 from results.forecast import forecast
 from results.plan import Cell, Plan
@@ -282,11 +282,13 @@ def command_check(arguments: argparse.Namespace, console: Console) -> int:
     names = registry.names() if arguments.model == "all" else [arguments.model]
     if arguments.model.endswith(".py"):
         names = user_file.load_file(arguments.model)
-    failed = 0
+    settings, failed = overrides.settings(arguments.set), 0
+    if set(settings) - set(names):
+        raise ValueError(f"--set names {', '.join(sorted(set(settings) - set(names)))}, which is not checked here.")
     for name in names:
         registry.entry(name)
         console.print(f"[bold]{name}[/bold]")
-        for item in check(name, thorough=arguments.thorough, **overrides.settings(arguments.set).get(name, {})):
+        for item in check(name, thorough=arguments.thorough, **settings.get(name, {})):
             failed += not item.passed
             mark = "[green]holds[/green]" if item.passed else "[red]FAILS[/red]"
             figure = f"{item.figure:.3g}" if isinstance(item.figure, float) else item.figure
@@ -321,19 +323,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     files = [name for name in names if name.endswith(".py")]
     own = [name for file in files for name in user_file.load_file(file)]
     chosen = [name for name in names if name not in files] + own
-    return plan.with_overrides(
-        models=chosen or None,
-        tasks=overrides.names(arguments.tasks or "") or None,
-        seeds=overrides.seeds(arguments.seeds) if arguments.seeds else None,
-        size=overrides.size(arguments.size) if arguments.size else None,
-        settings=overrides.settings(arguments.set),
-        steps=arguments.steps,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        provider=arguments.provider,
-        workers=arguments.workers,
-        model_files=[str(Path(file).expanduser().resolve()) for file in files],
-    )
+    return plan.with_overrides(**command_line.changes(arguments, chosen, files))
 
 
 def _check_settings(cells: Sequence[Cell]) -> None:
@@ -360,56 +350,13 @@ def _shown(path: Path) -> str:
     return os.path.relpath(path)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    top = argparse.ArgumentParser(prog="bench.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    setting = {
-        "metavar": "NAME.SETTING=VALUE",
-        "action": "append",
-        "default": [],
-        "help": "a model's or task's setting",
-    }
-    listed = commands.add_parser("list", help="models by family, tasks, comparisons")
-    listed.set_defaults(run=command_list)
-    listed.add_argument("--markdown", action="store_true", help="the README's table of models")
-    run = commands.add_parser("run", help="measure what is missing in a comparison, then draw its report")
-    run.set_defaults(run=command_run)
-    run.add_argument("comparison", help="a folder of results/ that holds a plan.toml")
-    run.add_argument("--models", metavar="A,B", help="only these models; a path/to/file.py adds your own")
-    run.add_argument("--tasks", metavar="A,B", help="only these tasks")
-    run.add_argument("--seeds", metavar="0,1", help="these seeds instead of the plan's")
-    run.add_argument("--size", metavar="width=64,depth=2,heads=4", help="change the size")
-    run.add_argument("--set", **setting)
-    run.add_argument("--steps", type=int, help="training steps of every task")
-    run.add_argument("--device", help="cpu or cuda")
-    run.add_argument("--dtype", help="float32, float32+onednn or bfloat16")
-    run.add_argument("--provider", help=f"auto, {', '.join(kernels.PROVIDERS)}")
-    run.add_argument("--workers", type=int, help="training cells side by side, one thread each")
-    run.add_argument("--retry-failed", action="store_true", help="measure failed cells again")
-    run.add_argument("--dry-run", action="store_true", help="print the cells and their time, measure nothing")
-    run.add_argument("--quiet", action="store_true", help="print failures and the end only")
-    shown = commands.add_parser("report", help="redraw tables and figures from the stored rows")
-    shown.set_defaults(run=command_report)
-    shown.add_argument("comparison", help="a folder of results/ that holds rows.jsonl")
-    shown.add_argument("--reference", action="store_true", help="redraw the committed reference instead")
-    shown.add_argument("--adopt", action="store_true", help="make this machine's rows the reference, and draw that")
-    checked = commands.add_parser("check", help="hold a model to the contract")
-    checked.set_defaults(run=command_check)
-    checked.add_argument("model", nargs="?", help="a registered name, a path/to/file.py, or all")
-    checked.add_argument("--parity", action="store_true", help="compare with other packages' code, where installed")
-    checked.add_argument("--markdown", action="store_true", help="with --parity: the page docs/parity.md")
-    checked.add_argument("--thorough", action="store_true", help="the long properties too")
-    checked.add_argument("--set", **setting)
-    return top
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; bad input is one sentence and exit code 2, Ctrl-C is 130."""
-    parsed = parser().parse_args(arguments)
+    actions = {"list": command_list, "run": command_run, "report": command_report, "check": command_check}
+    parsed = command_line.parser(__doc__, actions, kernels.PROVIDERS).parse_args(arguments)
     console = Console()
     try:
-        return parsed.run(parsed, console)
+        return parsed.action(parsed, console)
     except KeyboardInterrupt:
         print("Stopped; what was measured is kept, run the same command to go on.", file=sys.stderr)
         return 130

@@ -100,6 +100,7 @@ def test_list_names_every_model_task_and_comparison(capsys, monkeypatch):
         (["run", "tiny", "--models", "absent.py"], "absent.py"),
         (["report", "tiny"], "run the comparison first"),
         (["check", "tansformer"], "Did you mean 'transformer'"),
+        (["check", "retnet", "--set", "foo.x=1"], "not checked here"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(results, capsys, arguments, says):

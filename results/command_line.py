@@ -1,0 +1,75 @@
+"""The words of the command line: commands, flags and help texts, and what the flags change in a plan."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from results import overrides
+
+Action = Callable[..., int]
+
+
+def parser(description: str, actions: Mapping[str, Action], providers: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of bench.py; `actions` holds what to call for each command, `providers` the names to choose from."""
+    top = argparse.ArgumentParser(
+        prog="bench.py", description=description, formatter_class=argparse.RawTextHelpFormatter
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    setting = {
+        "metavar": "NAME.SETTING=VALUE",
+        "action": "append",
+        "default": [],
+        "help": "a model's or task's setting",
+    }
+    listed = commands.add_parser("list", help="models by family, tasks, comparisons")
+    listed.set_defaults(action=actions["list"])
+    listed.add_argument("--markdown", action="store_true", help="the README's table of models")
+    run = commands.add_parser("run", help="measure what is missing in a comparison, then draw its report")
+    run.set_defaults(action=actions["run"])
+    run.add_argument("comparison", help="a folder of results/ that holds a plan.toml")
+    run.add_argument("--models", metavar="A,B", help="only these models; a path/to/file.py adds your own")
+    run.add_argument("--tasks", metavar="A,B", help="only these tasks")
+    run.add_argument("--seeds", metavar="0,1", help="these seeds instead of the plan's")
+    run.add_argument("--size", metavar="width=64,depth=2,heads=4", help="change the size")
+    run.add_argument("--set", **setting)
+    run.add_argument("--steps", type=int, help="training steps of every task")
+    run.add_argument("--device", help="cpu or cuda")
+    run.add_argument("--dtype", help="float32, float32+onednn or bfloat16")
+    run.add_argument("--provider", help=f"auto, {', '.join(providers)}")
+    run.add_argument("--workers", type=int, help="training cells side by side, one thread each")
+    run.add_argument("--retry-failed", action="store_true", help="measure failed cells again")
+    run.add_argument("--dry-run", action="store_true", help="print the cells and their time, measure nothing")
+    run.add_argument("--quiet", action="store_true", help="print failures and the end only")
+    shown = commands.add_parser("report", help="redraw tables and figures from the stored rows")
+    shown.set_defaults(action=actions["report"])
+    shown.add_argument("comparison", help="a folder of results/ that holds rows.jsonl")
+    shown.add_argument("--reference", action="store_true", help="redraw the committed reference instead")
+    shown.add_argument("--adopt", action="store_true", help="make this machine's rows the reference, and draw that")
+    checked = commands.add_parser("check", help="hold a model to the contract")
+    checked.set_defaults(action=actions["check"])
+    checked.add_argument("model", nargs="?", help="a registered name, a path/to/file.py, or all")
+    checked.add_argument("--parity", action="store_true", help="compare with other packages' code, where installed")
+    checked.add_argument("--markdown", action="store_true", help="with --parity: the page docs/parity.md")
+    checked.add_argument("--thorough", action="store_true", help="the long properties too")
+    checked.add_argument("--set", **setting)
+    return top
+
+
+def changes(arguments: argparse.Namespace, models: Sequence[str], files: Sequence[str]) -> dict[str, Any]:
+    """What `Plan.with_overrides` takes, from parsed flags; `models` are the chosen names, `files` the user's own."""
+    return {
+        "models": list(models) or None,
+        "tasks": overrides.names(arguments.tasks or "") or None,
+        "seeds": overrides.seeds(arguments.seeds) if arguments.seeds else None,
+        "size": overrides.size(arguments.size) if arguments.size else None,
+        "settings": overrides.settings(arguments.set),
+        "steps": arguments.steps,
+        "device": arguments.device,
+        "dtype": arguments.dtype,
+        "provider": arguments.provider,
+        "workers": arguments.workers,
+        "model_files": [str(Path(file).expanduser().resolve()) for file in files],
+    }

@@ -51,7 +51,7 @@ class Mamba2(nn.Module):
         self.step_bias = nn.Parameter(step_bias(heads))
         self.A_log = nn.Parameter(torch.empty(heads).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(heads))
-        self.norm = RMSNorm(inner)
+        self.norm = RMSNorm(inner, eps=1e-5)
         self.out = nn.Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:

@@ -19,7 +19,7 @@ from models.titans.memory_layer import HeadNorm, Memory, MemoryState, inner_widt
 
 @register(
     "titans-lmm",
-    paper="Behrouz et al. 2025, arXiv 2501.00663",
+    paper="Behrouz, Zhong and Mirrokni 2024, arXiv 2501.00663",
     equation="S <- eta S - theta grad |M(k) - v|^2;  M <- (1 - alpha) M + S;  y = M(q)",
 )
 class TitansLMM(nn.Module):

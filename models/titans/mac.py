@@ -42,7 +42,7 @@ State = tuple[Tensor, Tensor, MemoryState, Weights, tuple[Tensor, ...], Tensor, 
 
 @register(
     "titans-mac",
-    paper="Behrouz et al. 2025, arXiv 2501.00663",
+    paper="Behrouz, Zhong and Mirrokni 2024, arXiv 2501.00663",
     equation="h = M(q);  y = Attn([P | h | S]);  M <- M(y);  o = norm(y) * sigma(norm(M(y)))",
 )
 class TitansMAC(nn.Module):

@@ -21,7 +21,7 @@ from models.titans.window import PrefixedWindow, WindowState
 
 @register(
     "titans-mag",
-    paper="Behrouz et al. 2025, arXiv 2501.00663",
+    paper="Behrouz, Zhong and Mirrokni 2024, arXiv 2501.00663",
     equation="o = norm(SW-Attn([P | x])) * sigma(norm(M([P | x])))",
 )
 class TitansMAG(nn.Module):

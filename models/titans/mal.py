@@ -22,7 +22,7 @@ from models.titans.window import PrefixedWindow, WindowState
 
 @register(
     "titans-mal",
-    paper="Behrouz et al. 2025, arXiv 2501.00663",
+    paper="Behrouz, Zhong and Mirrokni 2024, arXiv 2501.00663",
     equation="y = M([P | x]);  o = SW-Attn(y)",
 )
 class TitansMAL(nn.Module):

@@ -4,6 +4,7 @@ python bench.py list                      models by family, tasks, comparisons
 python bench.py run COMPARISON            measure what is missing, then draw the report
 python bench.py report COMPARISON         redraw tables and figures from the stored rows
 python bench.py check MODEL|FILE.py|all   hold a model, or your own file, to the contract
+python bench.py show TASK                 print one of a task's questions, the facts that matter marked
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from results import plan as plans
 from results.forecast import forecast
 from results.plan import Cell, Plan
 from results.progress import Display
+from tasks import sample
 from tasks.evaluate import evaluate
 from tasks.throughput import Throughput
 from tasks.throughput import measure as measure_throughput
@@ -272,6 +274,19 @@ def command_check(arguments: argparse.Namespace, console: Console) -> int:
     return 1 if failed else 0
 
 
+def command_show(arguments: argparse.Namespace, console: Console) -> int:
+    """Print one question of a task: settings, text with what matters marked, answer."""
+    every = overrides.settings(arguments.set)
+    if others := set(every) - {arguments.task}:
+        raise ValueError(
+            f"--set names {', '.join(sorted(others))}, but {arguments.task} is shown: set {arguments.task}.X."
+        )
+    settings = every.get(arguments.task, {})
+    task = tasks.create(arguments.task, **settings)
+    console.print(sample.render(task, settings, arguments.split, arguments.number, arguments.whole), soft_wrap=True)
+    return 0
+
+
 def _plan(arguments: argparse.Namespace) -> Plan:
     """The comparison's plan with the command line's changes."""
     plan = plans.load(RESULTS / arguments.comparison)
@@ -356,6 +371,13 @@ def parser() -> argparse.ArgumentParser:
     checked.add_argument("model", help="a registered name, a path/to/file.py, or all")
     checked.add_argument("--thorough", action="store_true", help="the long properties too")
     checked.add_argument("--set", **setting)
+    show = commands.add_parser("show", help="print one of a task's questions, readable")
+    show.set_defaults(run=command_show)
+    show.add_argument("task", help="a task's name")
+    show.add_argument("--set", **setting)
+    show.add_argument("--split", default="test", choices=("validation", "test"))
+    show.add_argument("--number", type=int, default=0, help="which question of the split, from 0")
+    show.add_argument("--whole", action="store_true", help="do not cut a long text")
     return top
 
 

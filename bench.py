@@ -5,6 +5,7 @@ python bench.py run COMPARISON            measure what is missing, then draw the
 python bench.py report COMPARISON         redraw tables and figures from the stored rows
 python bench.py check MODEL|FILE.py|all   hold a model, or your own file, to the contract
 python bench.py check --parity            hold the models to other people's code
+python bench.py show TASK                 print one of a task's questions, the facts that matter marked
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from results import plan as plans
 from results.forecast import forecast
 from results.plan import Cell, Plan
 from results.progress import Display
+from tasks import sample
 from tasks.evaluate import evaluate
 from tasks.throughput import Throughput
 from tasks.throughput import measure as measure_throughput
@@ -316,6 +318,19 @@ def _parity(arguments: argparse.Namespace, console: Console) -> int:
     return 1 if failed else 0
 
 
+def command_show(arguments: argparse.Namespace, console: Console) -> int:
+    """Print one question of a task: settings, text with what matters marked, answer."""
+    every = overrides.settings(arguments.set)
+    if others := set(every) - {arguments.task}:
+        raise ValueError(
+            f"--set names {', '.join(sorted(others))}, but {arguments.task} is shown: set {arguments.task}.X."
+        )
+    settings = every.get(arguments.task, {})
+    task = tasks.create(arguments.task, **settings)
+    console.print(sample.render(task, settings, arguments.split, arguments.number, arguments.whole), soft_wrap=True)
+    return 0
+
+
 def _plan(arguments: argparse.Namespace) -> Plan:
     """The comparison's plan with the command line's changes."""
     plan = plans.load(RESULTS / arguments.comparison)
@@ -352,7 +367,13 @@ def _shown(path: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; bad input is one sentence and exit code 2, Ctrl-C is 130."""
-    actions = {"list": command_list, "run": command_run, "report": command_report, "check": command_check}
+    actions = {
+        "list": command_list,
+        "run": command_run,
+        "report": command_report,
+        "check": command_check,
+        "show": command_show,
+    }
     parsed = command_line.parser(__doc__, actions, kernels.PROVIDERS).parse_args(arguments)
     console = Console()
     try:

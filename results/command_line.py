@@ -55,6 +55,13 @@ def parser(description: str, actions: Mapping[str, Action], providers: Sequence[
     checked.add_argument("--markdown", action="store_true", help="with --parity: the page docs/parity.md")
     checked.add_argument("--thorough", action="store_true", help="the long properties too")
     checked.add_argument("--set", **setting)
+    show = commands.add_parser("show", help="print one of a task's questions, readable")
+    show.set_defaults(action=actions["show"])
+    show.add_argument("task", help="a task's name")
+    show.add_argument("--set", **setting)
+    show.add_argument("--split", default="test", choices=("validation", "test"))
+    show.add_argument("--number", type=int, default=0, help="which question of the split, from 0")
+    show.add_argument("--whole", action="store_true", help="do not cut a long text")
     return top
 
 

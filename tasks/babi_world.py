@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 ROOMS = ("bathroom", "bedroom", "garden", "hallway", "kitchen", "office")
 OBJECTS = ("apple", "football", "milk")
+OPPOSITE = {"north": "south", "south": "north", "east": "west", "west": "east"}
+MOVES = ("went to", "journeyed to", "travelled to", "moved to", "went back to")
 WORDING = {
     "move": tuple(f"{{actor}} {verb} the {{room}}" for verb in ("went to", "journeyed to", "travelled to", "moved to"))
     + ("{actor} went back to the {room}",),
@@ -24,6 +26,9 @@ class World(NamedTuple):
     actors: tuple[str, ...]
     rooms: tuple[str, ...] = ROOMS
     things: tuple[str, ...] = OBJECTS
+
+
+PEOPLE = World(("Daniel", "John", "Mary", "Sandra"))
 
 
 class Event(NamedTuple):

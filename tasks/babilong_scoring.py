@@ -16,11 +16,33 @@ MOVED = r"\b{actor} (?:went to|journeyed to|travelled to|moved to|went back to) 
 def matches(output: str, target: str, question: str, labels: Sequence[str]) -> bool:
     """BABILong's comparison: the labels named in the answer's first sentence, but not in the question, are the target.
 
-    Case is ignored; what follows the first ".", "<context>" or "<example>" is not read.
+    Case is ignored; what follows the first ".", "<context>" or "<example>" is not read. A list (`apple,milk`) is right
+    where exactly its things are named, in any order. Labels are looked for as parts of words, with the consequences of
+    the original: a right "none" is wrong, as it holds "one" too; "I do not know" says no; `s, e` is not `s,e`.
     """
     said = re.split(r"\.|<context>|<example>", output.lower(), maxsplit=1)[0]
     known = {label.lower() for label in labels}
-    return {label for label in known if label in said and label not in question.lower()} == {target.lower()}
+    named = {label for label in known if label in said and label not in question.lower()}
+    wanted = target.lower()
+    return named == (set(wanted.split(",")) if "," in wanted and len(wanted) > 3 else {wanted})
+
+
+def same(target: str, choice: str) -> bool:
+    """Whether two answers of the closed set agree; the things of a list (`apple,milk`, but not the path `s,e`) in any order."""
+    if "," not in target or len(target) <= 3:
+        return target == choice
+    return sorted(target.split(",")) == sorted(choice.split(","))
+
+
+def in_order(facts: Sequence[str], context: str) -> bool:
+    """Whether a context holds these facts one after another."""
+    place = 0
+    for fact in facts:
+        place = context.find(" " + fact, place) + 1
+        if not place:
+            return False
+        place += len(fact)
+    return True
 
 
 def last_mentioned(context: str, question: str, labels: Sequence[str]) -> str:

@@ -14,70 +14,13 @@ from typing import NamedTuple
 import numpy as np
 
 from tasks import corpus as corpora
-from tasks.babi import Item
+from tasks.babi_story import Item
 from tasks.babi_world import pick
+from tasks.babilong_examples import EXAMPLES, INSTRUCTIONS
 from tasks.tokenizer import BYTES, Tokenizer
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 SHORTEST_SENTENCE = 43  # characters: BABILong skips sentences below 10 GPT-2 tokens, and a token is 4.3 of them
-ROOM = "Answer with the name of one place and nothing else."
-NOTES = "Short notes {about} are scattered through the pages of a book. Only the notes matter. "
-INSTRUCTIONS = {
-    "qa1": (NOTES.format(about="about people going from place to place") + "Say where the person is now.", ROOM),
-    "qa2": (NOTES.format(about="about people who carry things around") + "Say where the thing is now.", ROOM),
-    "qa3": (
-        NOTES.format(about="about people who carry things around")
-        + "Say where the thing was just before it came to the place in the question.",
-        ROOM,
-    ),
-    "qa4": (NOTES.format(about="about how places lie to one another") + "Say which place is meant.", ROOM),
-    "qa5": (
-        NOTES.format(about="about people who hand things to each other") + "Say who or what is meant.",
-        "Answer with one name or one thing and nothing else.",
-    ),
-}
-EXAMPLES = {
-    "qa1": (
-        ("Mary moved to the office. John went to the garden.", "Where is Mary?", "office"),
-        ("John moved to the kitchen. John went back to the hallway.", "Where is John?", "hallway"),
-    ),
-    "qa2": (
-        ("Mary got the milk there. Mary went to the garden.", "Where is the milk?", "garden"),
-        (
-            "John went to the office. John took the apple there. John dropped the apple. John moved to the kitchen.",
-            "Where is the apple?",
-            "office",
-        ),
-    ),
-    "qa3": (
-        (
-            "Mary got the milk. Mary went to the garden. Mary moved to the office. John went to the kitchen.",
-            "Where was the milk before the office?",
-            "garden",
-        ),
-        (
-            "John took the apple. John moved to the bedroom. John went to the hallway. John left the apple there.",
-            "Where was the apple before the hallway?",
-            "bedroom",
-        ),
-    ),
-    "qa4": (
-        (
-            "The office is north of the garden. The garden is north of the kitchen.",
-            "What is the garden north of?",
-            "kitchen",
-        ),
-        (
-            "The bedroom is west of the hallway. The office is east of the hallway.",
-            "What is west of the hallway?",
-            "bedroom",
-        ),
-    ),
-    "qa5": (
-        ("Mary took the apple there. Mary gave the apple to Fred.", "What did Mary give to Fred?", "apple"),
-        ("Jeff got the milk there. Jeff passed the milk to Bill.", "Who received the milk?", "Bill"),
-    ),
-}
 
 
 class Template(NamedTuple):

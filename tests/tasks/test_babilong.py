@@ -15,9 +15,10 @@ import torch
 
 from tasks import create
 from tasks.babi import TASKS
-from tasks.babilong import STEP, BABILong, split_of
+from tasks.babilong import QUESTIONS, STEP, BABILong, split_of
+from tasks.babilong_examples import EXAMPLES
 from tasks.babilong_scoring import last_mentioned, last_touchers_room, last_unasked_label, matches
-from tasks.babilong_text import EXAMPLES, SENTENCE_END, SHORTEST_SENTENCE, Background, scatter, words_around
+from tasks.babilong_text import SENTENCE_END, SHORTEST_SENTENCE, Background, scatter, words_around
 from tasks.corpus import documents
 from tasks.randomness import stream
 from tasks.task import IGNORE, Exam
@@ -279,7 +280,7 @@ def test_minimum_is_reached_by_the_longest_of_the_shortest_stories() -> None:
         ({"length": 128, "questions": ("qa3",)}, "at least 201, not 128"),
         ({"length": 512, "template": "instructed"}, "at least 569"),
         ({"test_lengths": (64,)}, "0 or a length of at least 94"),
-        ({"questions": ("qa6",)}, "qa1, qa2, qa3, qa4, qa5"),
+        ({"questions": ("qa21",)}, "qa1, qa2, qa3, .*qa20, not"),
         ({"questions": ()}, "qa1, qa2"),
         ({"questions": ("qa1", "qa1")}, "different"),
         ({"samples": 0}, "samples of at least 1"),
@@ -324,7 +325,7 @@ def test_instructed_prompts_have_all_parts_in_order_and_the_length_counts_them()
     assert all(m.value == 1 for exam in task.exams("test") for m in task.mark(exam, task.oracle(exam)))
 
 
-@pytest.mark.parametrize("name", list(EXAMPLES))
+@pytest.mark.parametrize("name", QUESTIONS)
 def test_examples_are_right_and_speak_the_tasks_language(name: str) -> None:
     for facts, question, answer in EXAMPLES[name]:
         assert " ".join(told(" " + facts, name)) == facts

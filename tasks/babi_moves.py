@@ -1,0 +1,210 @@
+"""bAbI tasks about moves alone, told in other words: qa9 and qa10 (doubt), qa11 to qa13 (who is meant), qa14 (when)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+from tasks.babi_story import RECENT, Round, RoundTask
+from tasks.babi_world import MOVES, PEOPLE, ROOMS, World, pick
+
+TRAVELLERS = World(("Bill", "Fred", "Julie", "Mary"), ("bedroom", "cinema", "kitchen", "office", "park", "school"))
+PRONOUN = {"Daniel": "he", "John": "he", "Mary": "she", "Sandra": "she"}
+LINKS = ("Then", "Afterwards", "After that", "Following that")
+TIMES = ("yesterday", "this morning", "this afternoon", "this evening")
+
+
+def other(random: Random, options: tuple[str, ...], *but: str | None) -> str:
+    """One of the options that is none of `but`."""
+    return pick(random, [option for option in options if option not in but])
+
+
+def sizes(options: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The options from the shortest on, and from the longest on."""
+    by_size = sorted(options, key=len)
+    return by_size, by_size[::-1]
+
+
+class Doubt(RoundTask):
+    """qa9 and qa10: is an actor in a room, of which some moves tell only what is not, or what may be.
+
+    `unsure` is "not" (the room that was left is told) or "either" (the true room and another one are told).
+    """
+
+    def __init__(self, name: str, world: World, unsure: str, labels: tuple[str, ...]) -> None:
+        self.name, self.world, self.unsure, self.labels = name, world, unsure, labels
+
+    def rounds(self, random: Random) -> Iterator[Round]:
+        room = {actor: pick(random, self.world.rooms) for actor in self.world.actors}
+        told: list[tuple[str, str, tuple[str, ...]]] = []  # actor, "in", "not" or "either", rooms
+        for _ in range(self.questions):
+            facts = []
+            for _ in range(2):
+                actor = pick(random, self.world.actors)
+                left, room[actor] = room[actor], other(random, self.world.rooms, room[actor])
+                text, *what = self._tell(random, actor, left, room[actor])
+                facts.append(text)
+                told.append((actor, *what))
+            yield facts, [self._ask(random, told)]
+
+    def _tell(self, random: Random, actor: str, left: str, new: str) -> tuple[str, str, tuple[str, ...]]:
+        draw = random.random()
+        if draw < 0.5:
+            return f"{actor} {pick(random, MOVES)} the {new}.", "in", (new,)
+        if draw < 0.75:
+            return f"{actor} is in the {new}.", "in", (new,)
+        if self.unsure == "not":
+            return f"{actor} is {pick(random, ('not', 'no longer'))} in the {left}.", "not", (left,)
+        rooms = [new, other(random, self.world.rooms, new)]
+        if random.random() < 0.5:
+            rooms.reverse()
+        return f"{actor} is either in the {rooms[0]} or the {rooms[1]}.", "either", (new, *rooms)
+
+    def _ask(self, random: Random, told: list[tuple[str, str, tuple[str, ...]]]) -> tuple[str, str, tuple[int, ...]]:
+        actor = pick(random, told[-RECENT:])[0]
+        index = max(index for index, fact in enumerate(told) if fact[0] == actor)
+        _, kind, rooms = told[index]
+        asked = rooms[0]
+        if kind != "not" and random.random() < 0.5:
+            asked = other(random, self.world.rooms, asked)
+        answer = "no" if kind == "not" or asked not in rooms else "yes" if kind == "in" else "maybe"
+        return f"Is {actor} in the {asked}? ", answer, (index,)
+
+    def extremes(self) -> tuple[str, str, str]:
+        (actor, *_), (longest, *_) = sizes(self.world.actors)
+        (room, *_), (far, farther, *_) = sizes(self.world.rooms)
+        long = f"{longest} went back to the {far}."
+        if self.unsure == "either":
+            long = f"{longest} is either in the {far} or the {farther}."
+        long = max(long, f"{longest} is no longer in the {far}." if self.unsure == "not" else "", key=len)
+        return f"{actor} is in the {room}.", long, f"Is {longest} in the {far}? "
+
+
+class Together(RoundTask):
+    """qa11 to qa13: where is an actor, of whom is told in pairs of actors, in pairs of facts joined by a pronoun, or both."""
+
+    labels = ROOMS
+
+    def __init__(self, name: str, company: int, joined: bool) -> None:
+        self.name, self.company, self.joined = name, company, joined
+
+    def rounds(self, random: Random) -> Iterator[Round]:
+        room: dict[str, str | None] = {actor: pick(random, ROOMS) for actor in PEOPLE.actors}
+        told: list[tuple[tuple[str, ...], str]] = []
+        for _ in range(self.questions):
+            facts = []
+            for second in (False, True):
+                if second and self.joined:
+                    who = told[-1][0]
+                    name = f"{pick(random, LINKS)} {'they' if self.company > 1 else PRONOUN[who[0]]}"
+                else:
+                    who = tuple(self._group(random))
+                    name = " and ".join(who)
+                new = other(random, ROOMS, *(room[actor] for actor in who))
+                room |= dict.fromkeys(who, new)
+                told.append((who, new))
+                facts.append(f"{name} {pick(random, MOVES)} the {new}.")
+            yield facts, [self._ask(random, told)]
+
+    def _group(self, random: Random) -> Iterator[str]:
+        left = list(PEOPLE.actors)
+        for _ in range(self.company):
+            yield left.pop(int(random.random() * len(left)))
+
+    def _ask(self, random: Random, told: list[tuple[tuple[str, ...], str]]) -> tuple[str, str, tuple[int, ...]]:
+        # The original counts the moves of two actors in one fact as two events.
+        actor = pick(random, [actor for who, _ in told for actor in who][-RECENT:])
+        last = max(index for index, (who, _) in enumerate(told) if actor in who)
+        supports = (last - 1, last) if self.joined else (last,)
+        return f"Where is {actor}? ", told[last][1], supports
+
+    def extremes(self) -> tuple[str, str, str]:
+        short, long = sizes(PEOPLE.actors)
+        rooms, far = sizes(ROOMS)
+        subjects = [" and ".join(names[: self.company]) for names in (short, long)]
+        facts = [f"{subjects[0]} went to the {rooms[0]}.", f"{subjects[1]} went back to the {far[0]}."]
+        if self.joined:
+            they = ("they", "they") if self.company > 1 else ("he", "she")
+            facts += [f"Then {they[0]} went to the {rooms[0]}.", f"Following that {they[1]} went back to the {far[0]}."]
+        return min(facts, key=len), max(facts, key=len), f"Where is {long[0]}? "
+
+
+class Before(RoundTask):
+    """qa14: where was an actor before a room; moves are stamped with the time of day and told out of order.
+
+    How far out of order is measured on the released data: the chance that an actor's earliest, second or third untold
+    move is told next, for the first and second fact of the first and of later rounds.
+    """
+
+    name = "qa14"
+    labels = TRAVELLERS.rooms
+    fewest = 2
+    ORDER = (((0.42, 0.96), (0.75, 0.99)), ((0.79, 1.0), (0.996, 1.0)))
+    FIRST_AGAIN = 0.44  # chance that the first two facts are of one actor
+    MOST_ROUNDS = 8
+
+    def rounds(self, random: Random) -> Iterator[Round]:
+        told: list[tuple[str, int, str]] = []
+        untold = {actor: self._day(random) for actor in TRAVELLERS.actors}
+        asked = 0
+        for number in range(self.MOST_ROUNDS):
+            facts = []
+            for place in (0, 1):
+                actor = pick(random, [actor for actor, moves in untold.items() if moves])
+                if number == 0 and place == 1:
+                    again = random.random() < self.FIRST_AGAIN
+                    actor = told[0][0] if again else other(random, TRAVELLERS.actors, told[0][0])
+                draw, chances = random.random(), self.ORDER[min(number, 1)][place]
+                rank = min(sum(draw >= chance for chance in chances), len(untold[actor]) - 1)
+                time, room = untold[actor].pop(rank)
+                told.append((actor, time, room))
+                clause = f"{actor} {pick(random, MOVES)} the {room}"
+                early = random.random() < 0.5
+                facts.append(f"{TIMES[time].capitalize()} {clause}." if early else f"{clause} {TIMES[time]}.")
+            questions = self._ask(random, told)
+            asked += len(questions)
+            yield facts, questions
+            if asked == self.questions:
+                return
+
+    @staticmethod
+    def _day(random: Random) -> list[tuple[int, str]]:
+        moves: list[tuple[int, str]] = []
+        for time in range(len(TIMES)):
+            moves.append((time, other(random, TRAVELLERS.rooms, moves[-1][1] if moves else None)))
+        return moves
+
+    @staticmethod
+    def _ask(random: Random, told: list[tuple[str, int, str]]) -> list[tuple[str, str, tuple[int, ...]]]:
+        """One question about two neighbouring times of an actor, one of them told recently, the room's last visit."""
+        place = {(actor, time): index for index, (actor, time, _) in enumerate(told)}
+        latest: dict[tuple[str, str], int] = {}
+        for actor, time, room in told:
+            latest[actor, room] = max(time, latest.get((actor, room), 0))
+        found = [
+            (index, place[actor, time - 1])
+            for index, (actor, time, room) in enumerate(told)
+            if (actor, time - 1) in place and latest[actor, room] == time
+        ]
+        recent = [pair for pair in found if max(pair) >= len(told) - RECENT]
+        if not recent:
+            return []
+        asked, before = pick(random, recent)
+        actor, _, room = told[asked]
+        return [(f"Where was {actor} before the {room}? ", told[before][2], (asked, before))]
+
+    def extremes(self) -> tuple[str, str, str]:
+        (actor, *_), (longest, *_) = sizes(TRAVELLERS.actors)
+        (room, *_), (far, *_) = sizes(TRAVELLERS.rooms)
+        short, long = f"{actor} went to the {room} yesterday.", f"{longest} went back to the {far} this afternoon."
+        return short, long, f"Where was {longest} before the {far}? "
+
+
+TASKS = (
+    Doubt("qa9", PEOPLE, "not", ("yes", "no")),
+    Doubt("qa10", TRAVELLERS, "either", ("yes", "no", "maybe")),
+    Together("qa11", company=1, joined=True),
+    Together("qa12", company=2, joined=False),
+    Together("qa13", company=2, joined=True),
+    Before(),
+)

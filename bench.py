@@ -38,7 +38,7 @@ from results.plan import Cell, Plan
 from results.progress import Display
 from tasks import sample
 from tasks.evaluate import evaluate
-from tasks.throughput import Throughput
+from tasks.throughput import Throughput, over_a_period
 from tasks.throughput import measure as measure_throughput
 from tasks.train import train
 
@@ -123,11 +123,7 @@ def _largest_state(model: torch.nn.Module, context: int, device: str) -> int:
     """Bytes of the largest state over one period after `context` tokens, for one row of the batch."""
     token = torch.zeros(1, 1, dtype=torch.long, device=device)
     _, state = model(token.expand(1, max(1, context)))
-    largest = language_model.state_bytes(state)
-    for _ in range(model.period):
-        _, state = model(token, state)
-        largest = max(largest, language_model.state_bytes(state))
-    return largest
+    return max(map(language_model.state_bytes, over_a_period(model, token, state)))
 
 
 def identify(cell: Cell) -> record.Identity:

@@ -70,7 +70,7 @@ def measure(
                 yield from _rate("prefill_tokens_per_second", tokens.numel(), times, where)
                 _, state = model(tokens[:1])
                 times = _timed(lambda: _decode(model, tokens[:1], state, settings.decode), settings.repeats, device)  # noqa: B023
-                largest = max(map(state_bytes, _period(model, tokens[:1], state)))
+                largest = max(map(state_bytes, over_a_period(model, tokens[:1], state)))
             yield Measurement("state_bytes", float(largest), 1, where)
             yield from _spread("decoding_milliseconds_per_token", [1e3 * t / settings.decode for t in times], where)
     yield Measurement("machine_load", before, 1, {"when": "before"})
@@ -88,7 +88,7 @@ def _decode(model: nn.Module, tokens: Tensor, state: Any, count: int) -> None:
         _, state = model(tokens[:, step % tokens.shape[1]][:, None], state)
 
 
-def _period(model: nn.Module, tokens: Tensor, state: Any) -> Iterator[Any]:
+def over_a_period(model: nn.Module, tokens: Tensor, state: Any) -> Iterator[Any]:
     """The state and those after it over one period: a segment's cache is empty at its border and full before it."""
     yield state
     for _ in range(getattr(model, "period", 1)):

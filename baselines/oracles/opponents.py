@@ -43,6 +43,7 @@ class Opponent:
     package: str
     what: str
     make: Callable[..., nn.Module]
+    shares_layer: bool = False  # a scan in a layer of ours, whose matrix products can be counted
 
     @property
     def settings(self) -> dict[str, inspect.Parameter]:
@@ -230,16 +231,16 @@ def _open_titans(width: int, heads: int, depth: int = 2, expansion: float = 4.0)
 
 
 OPPONENTS: dict[str, Opponent] = {
-    "sdpa": Opponent("torch", "causal softmax attention in the layer of titans-lmm", _sdpa),
+    "sdpa": Opponent("torch", "causal softmax attention in the layer of titans-lmm", _sdpa, True),
     "transformers-gated-delta": Opponent(
-        "transformers", "torch_chunk_gated_delta_rule in a layer of ours", _transformers_gated_delta
+        "transformers", "torch_chunk_gated_delta_rule in a layer of ours", _transformers_gated_delta, True
     ),
     "transformers-mamba": Opponent("transformers", "MambaMixer, PyTorch path", _transformers_mamba),
     "transformers-mamba2": Opponent("transformers", "Mamba2Mixer, PyTorch path", _transformers_mamba2),
-    "fla-gated-delta": Opponent("fla-core", "naive_chunk_gated_delta_rule in a layer of ours", _fla_gated_delta),
-    "fla-delta": Opponent("fla-core", "delta_rule_chunkwise in the layer of deltanet", _fla_delta),
-    "fla-retention": Opponent("fla-core", "naive_chunk_simple_gla in the layer of retnet", _fla_retention),
-    "fla-gla": Opponent("fla-core", "naive_recurrent_gla, a loop, in the layer of gla", _fla_gla),
+    "fla-gated-delta": Opponent("fla-core", "naive_chunk_gated_delta_rule in a layer of ours", _fla_gated_delta, True),
+    "fla-delta": Opponent("fla-core", "delta_rule_chunkwise in the layer of deltanet", _fla_delta, True),
+    "fla-retention": Opponent("fla-core", "naive_chunk_simple_gla in the layer of retnet", _fla_retention, True),
+    "fla-gla": Opponent("fla-core", "naive_recurrent_gla, a loop, in the layer of gla", _fla_gla, True),
     "torchscale-retnet": Opponent("torchscale", "MultiScaleRetention by chunks", _torchscale),
     "titans-pytorch": Opponent("titans-pytorch", "NeuralMemory", _titans_pytorch),
     "titans-unofficial": Opponent("titans-unofficial", "NeuralMemoryModule, a loop", _titans_unofficial),

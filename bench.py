@@ -48,6 +48,7 @@ RESULTS = ROOT / "results"
 CODE_OF_ALL = ("models/*.py", "models/kernels/*.py", "tasks/train.py", "tasks/evaluate.py", "tasks/precision.py")
 NOT_IN_RESULTS = ("check*.py", "user_file.py")  # what judges or loads models, but measures nothing
 
+LONG = 1000  # steps from which on a training's loss is recorded by tenths
 OPPONENTS_FAMILY = "other_people's_code"
 
 Progress = Callable[[dict[str, Any]], None]
@@ -93,6 +94,7 @@ def _trained(cell: Cell, progress: Progress) -> dict[str, Any]:
         (None, "training_loss", sum(tail) / len(tail), len(tail), {"over": "last tenth of the steps"}),
         (None, "training_seconds", log.seconds, len(log.losses), {"tokens": log.tokens}),
         (None, "evaluation_seconds", time.perf_counter() - begun, 1, {}),
+        *_curve(log.losses),
     ]
     state = _largest_state(model, max(longest), cell.device)
     return {
@@ -101,6 +103,18 @@ def _trained(cell: Cell, progress: Progress) -> dict[str, Any]:
         "protocol": task.protocol,
         "measurements": found,
     }
+
+
+def _curve(losses: Sequence[float]) -> list[tuple]:
+    """The mean loss of each tenth of a long training; of a short one its last tenth says enough."""
+    if len(losses) < LONG:
+        return []
+    cuts = [len(losses) * tenth // 10 for tenth in range(11)]
+    tenths = [losses[low:high] for low, high in zip(cuts, cuts[1:], strict=False)]
+    return [
+        (None, "loss_in_training", sum(part) / len(part), len(part), {"tenth": number})
+        for number, part in enumerate(tenths, 1)
+    ]
 
 
 def _timed(cell: Cell, progress: Progress) -> dict[str, Any]:
@@ -130,7 +144,7 @@ def _contested(cell: Cell, progress: Progress) -> list[dict[str, Any]]:
         )
         for entrant in cell.entrants
     ]
-    run = {"repeats": asked["repeats"], "limit": asked["limit"], "dtype": cell.dtype, "device": cell.device}
+    run = {"limit": asked["limit"], "dtype": cell.dtype, "device": cell.device}
     outcome = contest.hold(entrants, length=cell.where["length"], progress=progress, **run)
     found = list(contest.findings(outcome, asked["reference"], cell.where))
     rows, identity, seconds = [], identify(cell), time.perf_counter() - begun
@@ -143,7 +157,7 @@ def _contested(cell: Cell, progress: Progress) -> list[dict[str, Any]]:
         mine = [(None, *m) for name, m in found if name == entrant["name"]]
         mine += [(None, "timing_seconds", seconds, 1, cell.where)]
         rows += record.rows(own, who, record.Measured(protocol="contest", measurements=mine, **made[entrant["name"]]))
-    return rows
+    return record.one_attempt(rows)
 
 
 def _entrant_step(cell: Cell, entrant: dict[str, Any], made: dict[str, Any]) -> contest.Step:
@@ -260,7 +274,19 @@ def _code_hash(files: frozenset[Path], with_models: bool) -> str:
     return hashlib.sha256((code + hall).encode()).hexdigest()[:16]
 
 
-MEASURING = (measure, _floors, _trained, _timed, _contested, _entrant_step, _layer, _settings, _build, _largest_state)
+MEASURING = (
+    measure,
+    _floors,
+    _trained,
+    _curve,
+    _timed,
+    _contested,
+    _entrant_step,
+    _layer,
+    _settings,
+    _build,
+    _largest_state,
+)
 
 
 def command_list(arguments: argparse.Namespace, console: Console) -> int:

@@ -24,11 +24,11 @@ class Entrant:
     repeats: int | None = None  # fewer rounds than the others, for a slow one
     longest: int | None = None  # the longest length it is timed at
 
-    def as_data(self, shared: dict[str, Any]) -> dict[str, Any]:
-        """What a cell carries; `shared` are the plan's settings of the model."""
+    def as_data(self, shared: dict[str, Any], rounds: int) -> dict[str, Any]:
+        """What a cell of so many rounds carries; `shared` are the plan's settings of the model."""
         settings = {**shared, **dict(self.settings)}
         own = {"name": self.name, "model": self.model, "opponent": self.opponent, "settings": settings}
-        return own | {"repeats": self.repeats, "longest": self.longest}
+        return own | {"repeats": min(rounds, self.repeats or rounds), "longest": self.longest}
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Contest:
     sizes: tuple[dict[str, int], ...]
     dtypes: tuple[str, ...]
     batch: int = 1
-    repeats: int = 9
+    repeats: tuple[int, ...] = (9,)  # rounds, one number for all lengths or one for each
     limit: float = 120.0  # seconds that one step may take
 
     def only(self, chosen: Sequence[str]) -> Contest:
@@ -100,11 +100,18 @@ def read(table: dict[str, Any], size: dict[str, int], dtype: str, reader: TableR
         sizes=tuple(reader.numbers({"sizes": one}, "sizes", SIZE, where) for one in sizes),
         dtypes=tuple(reader.take_list(table, "dtypes", str, [dtype], where)),
         batch=reader.take(table, "batch", int, 1, where),
-        repeats=reader.take(table, "repeats", int, 9, where),
+        repeats=tuple(_repeats(table, reader)),
         limit=reader.take(table, "limit", float, 120.0, where),
     )
     _check(contest, f"{reader.source}: [[contests]] {contest.name!r}")
     return contest
+
+
+def _repeats(table: dict[str, Any], reader: TableReader) -> list[int]:
+    listed = isinstance(table.get("repeats"), list)
+    return reader.take_list(
+        table if listed else {"repeats": [table.get("repeats", 9)]}, "repeats", int, where="[[contests]] "
+    )
 
 
 def _entrant(table: dict[str, Any], reader: TableReader) -> Entrant:
@@ -122,7 +129,7 @@ def _entrant(table: dict[str, Any], reader: TableReader) -> Entrant:
 
 def _check(contest: Contest, source: str) -> None:
     odd = [e.name for e in contest.entrants if bool(e.model) == bool(e.opponent)]
-    numbers = [*contest.lengths, contest.batch, contest.repeats, *(v for size in contest.sizes for v in size.values())]
+    numbers = [*contest.lengths, contest.batch, *contest.repeats, *(v for size in contest.sizes for v in size.values())]
     numbers += [n for e in contest.entrants for n in (e.repeats, e.longest) if n is not None]
     uneven = [size for size in contest.sizes if size["heads"] > 0 and size["width"] % size["heads"]]
     at_model = [e.name for e in contest.entrants if e.opponent] if contest.level == "model" else []
@@ -134,6 +141,10 @@ def _check(contest: Contest, source: str) -> None:
         (not contest.sizes, "there is no size; write [size] or sizes = [{ width = 64, depth = 1, heads = 4 }]"),
         (not contest.dtypes, "dtypes is empty; write dtypes = ['float32']"),
         (any(n < 1 for n in numbers), "lengths, sizes, batch, repeats and longest must be positive"),
+        (
+            len(contest.repeats) not in (1, len(contest.lengths)),
+            "repeats is one number, or a list with one for each length",
+        ),
         (bool(uneven), f"a width must be a multiple of its heads, not {uneven}"),
         (not contest.limit > 0, "limit must be a positive number of seconds"),
         (bool(at_model), f"{', '.join(at_model)} is a layer; opponents join contests with level = 'layer'"),
@@ -145,8 +156,8 @@ def _check(contest: Contest, source: str) -> None:
 
 def cells(contest: Contest, names: Sequence[str], shared: dict[str, dict[str, Any]], template: Cell) -> list[Cell]:
     """A cell for each size, dtype and length; `template` says what the plan says of all, `shared` its settings by model."""
-    settings = {name: getattr(contest, name) for name in ("level", "reference", "batch", "repeats", "limit")}
-    entrants = [entrant.as_data(shared.get(entrant.model, {})) for entrant in contest.field(names)]
+    settings = {name: getattr(contest, name) for name in ("level", "reference", "batch", "limit")}
+    field, rounds = contest.field(names), contest.repeats * (len(contest.lengths) // len(contest.repeats))
     return [
         replace(
             template,
@@ -155,9 +166,9 @@ def cells(contest: Contest, names: Sequence[str], shared: dict[str, dict[str, An
             size=dict(size),
             dtype=dtype,
             where={"length": length},
-            entrants=[dict(entrant) for entrant in entrants],
+            entrants=[entrant.as_data(shared.get(entrant.model, {}), repeats) for entrant in field],
         )
         for dtype in contest.dtypes
         for size in contest.sizes
-        for length in contest.lengths
+        for length, repeats in zip(contest.lengths, rounds, strict=True)
     ]

@@ -20,6 +20,14 @@ COLUMNS = (
     ("memory ratio", "memory_ratio"),
     ("times the floor", "times_the_floor"),
 )
+IN_TERMINAL = {
+    "training_step_seconds": "seconds",
+    "time_ratio": "x time",
+    "cpu_time_ratio": "x CPU",
+    "peak_memory_bytes": "memory",
+    "memory_ratio": "x memory",
+    "times_the_floor": "x floor",
+}
 HOW = (
     "One training step (forward and backward), entrants in turn within each round; ratios are taken within a round, to {name}. "
     "Times the floor: the step's time over what its matrix products alone would take at the speed of a 1024 x 1024 product "
@@ -45,7 +53,7 @@ def notes(exam: Exam, one: Table) -> str:
     rates = [r for r in exam.measured(metric="matrix_product_flops_per_second") if where.items() <= r["where"].items()]
     speeds = ", ".join(f"{row['value'] / 1e9:,.0f} GFLOP/s" for row in rates) or "not measured"
     lines = [HOW.format(name=exam.settings["reference"], rates=speeds)]
-    return "\n".join([*lines, *missing(exam, where)])
+    return "\n".join([*lines, *missing(exam, where), ""])
 
 
 def missing(exam: Exam, where: dict[str, Any]) -> list[str]:
@@ -65,11 +73,13 @@ def terminal(rows: Iterable[dict[str, Any]]) -> list[Printed | str]:
     parts: list[Printed | str] = []
     for exam in view.exams(rows):
         for one in layout(exam) if exam.is_contest else ():
-            printed = Printed("entrant", title=f"{exam.title}, {one.title} ({exam.setup['dtype']})")
-            for column in one.columns:
-                printed.add_column(column.header, justify="right")
+            printed = Printed(title=f"{exam.title}, {one.title} ({exam.setup['dtype']})")
+            columns = [column for column in one.columns if column.metric in IN_TERMINAL]
+            printed.add_column("entrant")
+            for column in columns:
+                printed.add_column(IN_TERMINAL[column.metric], justify="right", no_wrap=True)
             for model in exam.learners:
-                printed.add_row(model.label, *(_short(exam, model.label, column) for column in one.columns))
+                printed.add_row(model.label, *(_short(exam, model.label, column) for column in columns))
             parts += [printed, *missing(exam, one.columns[0].where)]
     return parts
 

@@ -108,9 +108,14 @@ def failure(cell: Cell, identity: Identity, reason: str, status: str = "failed")
     """The single row of a cell that gave no number, with the reason in one sentence; of a contest, one for each entrant."""
     if cell.entrants:
         lost = [failure(cell.of(e), identity.of(e["name"]), reason, status) for e in cell.entrants]
-        return [row for rows in lost for row in rows]
+        return one_attempt([row for rows in lost for row in rows])
     row = _shared(cell, identity) | {"parameters": None, "state_bytes": None, "protocol": "", "provider": ""}
     return [_ordered(row | {"model": cell.model, "where": dict(cell.where)} | _failed(reason) | {"status": status})]
+
+
+def one_attempt(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows made one after another, as those of one attempt at a cell: with the time of the first."""
+    return [row | {"when": rows[0]["when"]} for row in rows]
 
 
 def check(row: dict[str, Any]) -> None:

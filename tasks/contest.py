@@ -32,11 +32,14 @@ Step = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Entrant:
-    """A name and what makes its training step. `repeats` and `longest` spare a slow one; `counted` ones have a floor."""
+    """A name and what makes its training step; it takes part in the first `repeats` rounds, up to length `longest`.
+
+    The matrix products of `counted` ones are counted, which gives them a floor.
+    """
 
     name: str
     prepare: Callable[[], Step]
-    repeats: int | None = None
+    repeats: int = 9
     longest: int | None = None
     counted: bool = True
 
@@ -85,7 +88,6 @@ def hold(
     entrants: Sequence[Entrant],
     *,
     length: int,
-    repeats: int,
     limit: float,
     dtype: str,
     device: str,
@@ -106,7 +108,7 @@ def hold(
                 steps[entrant.name] = step
         product = _product(dtype, device)
         product()
-        shares = {e.name: min(repeats, e.repeats or repeats) for e in entrants if e.name in steps}
+        shares = {e.name: e.repeats for e in entrants if e.name in steps}
         for number in range(max(shares.values(), default=0)):
             progress({"length": length, "round": number})
             taking = [name for name, share in shares.items() if number < share]

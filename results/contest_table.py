@@ -73,7 +73,7 @@ def terminal(rows: Iterable[dict[str, Any]]) -> list[Printed | str]:
     parts: list[Printed | str] = []
     for exam in view.exams(rows):
         for one in layout(exam) if exam.is_contest else ():
-            printed = Printed(title=f"{exam.title}, {one.title} ({exam.setup['dtype']})")
+            printed = Printed(title=f"{exam.title}, {one.title}")
             columns = [column for column in one.columns if column.metric in IN_TERMINAL]
             printed.add_column("entrant")
             for column in columns:

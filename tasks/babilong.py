@@ -21,7 +21,7 @@ from tasks.babilong_text import Background, scatter, words_around
 from tasks.evaluate import average
 from tasks.randomness import stream
 from tasks.task import IGNORE, Answers, Batch, Exam, Measurement, Task
-from tasks.tokenizer import DEFAULT, Tokenizer, combined_hash, create, ended, reversible
+from tasks.tokenizer import BYTES, DEFAULT, Tokenizer, combined_hash, create, ended, reversible
 
 END = "\n"  # closes every answer
 EXAM_TOKENS = 65536  # at most about as many tokens in one exam
@@ -30,6 +30,7 @@ CURRICULUM = 0.5  # share of the budget after which training has reached its ful
 STEP = 8  # training lengths are multiples of it, so that few shapes occur
 POLL = 500  # training items of each question that the majority answers are counted on
 PADDING = 0
+BARREN = 100_000  # stories in a row, none of which fits, after which a length is given up
 SHARES = {"train": range(0, 154), "validation": range(154, 205), "test": range(205, 256)}
 QUESTIONS = ("qa1", "qa2", "qa3", "qa4", "qa5")  # those that leaderboards average
 
@@ -48,8 +49,9 @@ class BABILong(Task):
     Mary moved to the office. It is a truth uni\\nWhere is Mary? ->  office\\n
 
     Stories come from our own simulator of bAbI. Lengths are in tokens of `tokenizer` (bytes, bpe:SIZE, gpt2 or a
-    JSON's path) and count everything fed: template, facts, book text, question and answer; 0 asks the facts alone, of stories that fit the training `length`. `test_lengths`
-    defaults to 0 and 1, 2 and 4 times `length`; `samples` are asked for each question and length. `template="compact"`
+    JSON's path) and count everything fed: template, facts, book text, question and answer; 0 asks the facts alone, of
+    stories that fit the training `length`. `test_lengths` defaults to 0 and 1, 2 and 4 times `length`; `samples` are
+    asked for each question and length. `template="compact"`
     ends in the bare question; `instructed` has BABILong's order of parts (instruction, examples, context, question)
     in our own words, not in the official ones. `generated_accuracy` is BABILong's own comparison with all that it
     gets wrong: a right "none" of qa7 holds the label "one" and fails. Stories too long for a length are not drawn,
@@ -149,21 +151,27 @@ class BABILong(Task):
     def _items(self, random: Random, split: str, question: str, length: int, count: int) -> list[Item]:
         """`count` of the split's items that fit the length, uniformly, however many of them a story has.
 
-        At length 0 they fit the training length, and only prompts of a multiple of `STEP` tokens are taken, so that
-        more of them share an exam.
+        At length 0 they fit the training length, and only prompts of a multiple of `STEP` bytes are taken, so that
+        more of them share an exam; in other tokens all prompts of a question may be equally long.
         """
         task, words = TASKS[question], self.templates[question]
         most = (length or self.length) - self._longest[question] + 1
         most_facts = (most - len(self._encode(words.before))) // len(self._encode(" " + _extremes(question)[0]))
+        step = STEP if self.tokenizer is BYTES else 1
         fitting: list[Item] = []
-        stories = 0
+        stories = barren = 0
         while stories < count:
-            before = len(fitting)
+            before, barren = len(fitting), barren + 1
+            if barren > BARREN:
+                raise ValueError(
+                    f"No story of {question} was found that fits {length or self.length} tokens: raise it."
+                )
             for item in task.story(random, most_facts, lambda facts: split_of(facts) == split):
                 written = self._written(item, question)
-                if written <= most and (length or written % STEP == 0):
+                if written <= most and (length or written % step == 0):
                     fitting.append(item)
-            stories += len(fitting) > before
+            if len(fitting) > before:
+                stories, barren = stories + 1, 0
         for place in range(count):
             other = place + int(random.random() * (len(fitting) - place))
             fitting[place], fitting[other] = fitting[other], fitting[place]

@@ -23,7 +23,7 @@ from tasks.babilong_text import Background, scatter, words_around
 from tasks.evaluate import average
 from tasks.randomness import stream
 from tasks.task import IGNORE, Answers, Batch, Exam, Measurement, Task
-from tasks.tokenizer import BYTES
+from tasks.tokenizer import DEFAULT, Tokenizer, combined_hash, create, ended, reversible
 
 END = "\n"  # closes every answer
 EXAM_TOKENS = 65536  # at most about as many tokens in one exam
@@ -51,8 +51,8 @@ class BABILong(Task):
 
     Mary moved to the office. It is a truth uni\\nWhere is Mary? ->  office\\n
 
-    Stories come from our own simulator of bAbI. Lengths are in bytes and count everything fed: template, facts, book
-    text, question and answer; 0 asks the facts alone, of stories that fit the training `length`. `test_lengths`
+    Stories come from our own simulator of bAbI. Lengths are in tokens of `tokenizer` (bytes, bpe:SIZE, gpt2 or a
+    JSON's path) and count everything fed: template, facts, book text, question and answer; 0 asks the facts alone, of stories that fit the training `length`. `test_lengths`
     defaults to 0 and 1, 2 and 4 times `length`; `samples` are asked for each question and length. `template="compact"`
     ends in the bare question; `instructed` has BABILong's order of parts (instruction, examples, context, question)
     in our own words, not in the official ones. `generated_accuracy` is BABILong's own comparison with all that it
@@ -63,7 +63,6 @@ class BABILong(Task):
 
     name = "babilong"
     protocol = "trained"
-    vocab = BYTES.vocab
 
     def __init__(
         self,
@@ -73,6 +72,7 @@ class BABILong(Task):
         samples: int = 100,
         corpus: str = corpora.EMBEDDED,
         template: Literal["compact", "instructed"] = "compact",
+        tokenizer: str = DEFAULT,
         source: str = SIMULATOR,
     ) -> None:
         unknown = [question for question in questions if question not in TASKS]
@@ -87,6 +87,12 @@ class BABILong(Task):
             if lacking:
                 raise ValueError(f"'{source}' holds no test questions of {', '.join(lacking)}: ask others.")
         self.test_lengths = tuple(dict.fromkeys(test_lengths)) or (0, length, 2 * length, 4 * length)
+        self.tokenizer = reversible(create(tokenizer, corpus), " Is it? yes\n John moved to the hall.", "BABILong")
+        self.vocab = self.tokenizer.vocab
+        self._longest = {  # tokens of the longest answer with its terminator
+            question: max(len(ended(self.tokenizer, label)) for label in TASKS[question].answers)
+            for question in questions
+        }
         self._books: dict[str, Background] = {}
         self._kept: dict[tuple[str, str, int], list[Item]] = {}
         self.templates = {question: words_around(template, question) for question in self.questions}
@@ -104,7 +110,7 @@ class BABILong(Task):
         task, words = TASKS[question], self.templates[question]
         _, fact, asked = _extremes(question)
         parts = [words.before, *[" " + fact] * task.fewest, words.after.format(question=asked.strip())]
-        return sum(len(_encode(part)) for part in parts) + _longest_answer(question) - 1
+        return sum(len(self._encode(part)) for part in parts) + self._longest[question] - 1
 
     def left_out(self) -> dict[tuple[str, int], str]:
         """Why a question is neither trained nor asked at a length, for each (question, length) of which this holds."""
@@ -127,7 +133,7 @@ class BABILong(Task):
         rows = [self.trained[(step + row) % len(self.trained)] for row in range(max(1, tokens // length))]
         items = {name: self._items(draws, "train", name, length, rows.count(name)) for name in self.trained}
         samples = [self._write(draws, "train", name, length, items[name].pop()) for name in rows]
-        return _batch(samples, length, {"length": length, "unit": BYTES.name})
+        return _batch(samples, length, {"length": length, "unit": self.tokenizer.name})
 
     def _write(self, random: Random, split: str, question: str, length: int, item: Item) -> Sample:
         """The item in book text of the split, so much that prompt and answer, without its terminator, have the length.
@@ -135,20 +141,20 @@ class BABILong(Task):
         In exams all prompts of a length are equally long, so the longest answer is counted there; at length 0 there is
         no book text.
         """
-        words, end = self.templates[question], _encode(item.answer + END)
-        answer = len(end) if split == "train" else _longest_answer(question)
+        words, end = self.templates[question], ended(self.tokenizer, item.answer)
+        answer = len(end) if split == "train" else self._longest[question]
         room = length + 1 - self._written(item, question) - answer if length else 0
         if split not in self._books:
-            self._books[split] = Background(split, self.corpus, words.line_breaks)
+            self._books[split] = Background(split, self.corpus, words.line_breaks, self.tokenizer)
         text, starts = self._books[split].passage(random, room)
-        pieces = scatter(random, [_encode(" " + fact) for fact in item.facts], text, starts)
-        return Sample(np.concatenate([_encode(words.before), *pieces, _encode(words.ask(item))]), end, item)
+        pieces = scatter(random, [self._encode(" " + fact) for fact in item.facts], text, starts)
+        return Sample(np.concatenate([self._encode(words.before), *pieces, self._encode(words.ask(item))]), end, item)
 
     def _written(self, item: Item, question: str) -> int:
         """Tokens of an item's prompt without book text."""
         words = self.templates[question]
-        facts = sum(len(_encode(" " + fact)) for fact in item.facts)
-        return len(_encode(words.before)) + facts + len(_encode(words.ask(item)))
+        facts = sum(len(self._encode(" " + fact)) for fact in item.facts)
+        return len(self._encode(words.before)) + facts + len(self._encode(words.ask(item)))
 
     def _items(self, random: Random, split: str, question: str, length: int, count: int) -> list[Item]:
         """`count` of the split's items that fit the length, uniformly, however many of them a story has.
@@ -157,8 +163,8 @@ class BABILong(Task):
         more of them share an exam.
         """
         task, words = TASKS[question], self.templates[question]
-        most = (length or self.length) - _longest_answer(question) + 1
-        most_facts = (most - len(_encode(words.before))) // len(_encode(" " + _extremes(question)[0]))
+        most = (length or self.length) - self._longest[question] + 1
+        most_facts = (most - len(self._encode(words.before))) // len(self._encode(" " + _extremes(question)[0]))
 
         def fits(item: Item) -> bool:
             written = self._written(item, question)
@@ -199,9 +205,9 @@ class BABILong(Task):
             raise ValueError(f"There is no exam '{split}': ask for validation or test.")
         for question, length in self._cells(split):
             draws = stream(self.name, "text", split, question, length)
-            where = {"question": question, "length": length, "unit": BYTES.name}
-            choices = tuple(tuple(_encode(label + END).tolist()) for label in TASKS[question].answers)
-            longest = _longest_answer(question)
+            where = {"question": question, "length": length, "unit": self.tokenizer.name}
+            choices = tuple(tuple(ended(self.tokenizer, label).tolist()) for label in TASKS[question].answers)
+            longest = self._longest[question]
             by_prompt: dict[int, list[Sample]] = {}
             for item in self._exam_items(split, question, length):
                 sample = self._write(draws, split, question, length, item)
@@ -210,18 +216,18 @@ class BABILong(Task):
                 rows = max(1, EXAM_TOKENS // prompt)
                 for first in range(0, len(samples), rows):
                     batch = _batch(samples[first : first + rows], prompt + longest - 1, where)
-                    yield Exam(batch, prompt, choices, GENERATION, ord(END))
+                    yield Exam(batch, prompt, choices, GENERATION, choices[0][-1])
 
     def mark(self, exam: Exam, answers: Answers) -> Iterable[Measurement]:
         """The share of right choices, of answers right by BABILong's comparison, and of answers right to the letter."""
         right: dict[str, list[bool]] = {}
-        targets = [BYTES.decode(self.truth(exam, row)).strip() for row in range(len(exam.batch.tokens))]
+        targets = [self.tokenizer.decode(self.truth(exam, row)).strip() for row in range(len(exam.batch.tokens))]
         if answers.choice is not None:
-            chosen = [BYTES.decode(exam.choices[index]).strip() for index in answers.choice.tolist()]
+            chosen = [self.tokenizer.decode(exam.choices[index]).strip() for index in answers.choice.tolist()]
             right["choice_accuracy"] = [same(target, choice) for target, choice in zip(targets, chosen, strict=True)]
         if answers.text is not None:
             question = exam.batch.where["question"]
-            said = [BYTES.decode(text) for text in answers.text]
+            said = [self.tokenizer.decode(text) for text in answers.text]
             both = list(zip(said, targets, self._read(exam), strict=True))
             labels = TASKS[question].labels
             right["generated_accuracy"] = [matches(text, target, asked, labels) for text, target, (_, asked) in both]
@@ -235,7 +241,7 @@ class BABILong(Task):
         """Context and question of each row, read from its prompt."""
         words = self.templates[exam.batch.where["question"]]
         for prompt in exam.batch.tokens[:, : exam.prompt].numpy():
-            yield words.read(BYTES.decode(prompt))
+            yield words.read(self.tokenizer.decode(prompt))
 
     def floors(self) -> dict[str, list[Measurement]]:
         """Two guessers who never read the context, and cheats that read it without understanding, run on the test."""
@@ -281,16 +287,16 @@ class BABILong(Task):
         name = exam.batch.where["question"]
         said = [say(name, context, asked) for context, asked in self._read(exam)]
         choice = torch.tensor([TASKS[name].answers.index(label) for label in said])
-        texts = tuple(tuple(_encode(label).tolist()) for label in said)
+        texts = tuple(tuple(self._encode(label).tolist()) for label in said)
         blank = exam.batch.targets != IGNORE
         return Answers(torch.zeros(blank.shape), torch.zeros_like(blank), choice, texts)
 
     def evidence(self, exam: Exam, row: int) -> tuple[str, ...]:
         """The supporting facts of a row."""
         where = exam.batch.where
-        prompt = BYTES.decode(exam.batch.tokens[row, : exam.prompt].tolist())
+        prompt = self.tokenizer.decode(exam.batch.tokens[row, : exam.prompt].tolist())
         context, question = self.templates[where["question"]].read(prompt)
-        answer = BYTES.decode(self.truth(exam, row)).removesuffix(END)
+        answer = self.tokenizer.decode(self.truth(exam, row)).removesuffix(END)
         for (_, name, length), items in self._kept.items():
             for item in items if (name, length) == (where["question"], where["length"]) else ():
                 asked = item.question.strip() == question and item.answer == answer
@@ -299,9 +305,12 @@ class BABILong(Task):
         return ()
 
     def data_hash(self) -> str:
-        """Of the corpus, and of the source where stories are not made by code."""
+        """Of the corpus, of a tokenizer other than bytes, and of the source where stories are not made by code."""
         source = "" if self.source == SIMULATOR else babi_files.data_hash(self.source)
-        return corpora.data_hash(self.corpus) + source[:16]
+        return combined_hash(corpora.data_hash(self.corpus), self.tokenizer) + source[:16]
+
+    def _encode(self, text: str) -> np.ndarray:
+        return _encoded(self.tokenizer, text)
 
 
 def split_of(beginning: tuple[str, ...]) -> str:
@@ -319,18 +328,13 @@ def _shuffled(random: Random, items: list[Item], count: int) -> list[Item]:
 
 
 @lru_cache(maxsize=16384)
-def _encode(text: str) -> np.ndarray:
-    return BYTES.encode(text)
+def _encoded(tokenizer: Tokenizer, text: str) -> np.ndarray:
+    return tokenizer.encode(text)
 
 
 @cache
 def _extremes(question: str) -> tuple[str, str, str]:
     return TASKS[question].extremes()
-
-
-@cache
-def _longest_answer(question: str) -> int:
-    return max(len(_encode(label + END)) for label in TASKS[question].answers)
 
 
 def _batch(samples: list[Sample], width: int, where: dict[str, Any]) -> Batch:

@@ -13,9 +13,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
+from tasks import babi_files
 from tasks import corpus as corpora
 from tasks.babi import TASKS
 from tasks.babi_story import Item
+from tasks.babi_world import pick
 from tasks.babilong_scoring import in_order, last_mentioned, last_touchers_room, last_unasked_label, matches, same
 from tasks.babilong_text import Background, scatter, words_around
 from tasks.evaluate import average
@@ -31,6 +33,8 @@ STEP = 8  # training lengths are multiples of it, so that few shapes occur
 POLL = 500  # training items of each question that the majority answers are counted on
 PADDING = 0
 BARREN = 100_000  # stories in a row, none of which fits, after which a length is given up
+SIMULATOR = "simulator"
+DISAGREEMENT = "scorer_disagreement"
 SHARES = {"train": range(0, 154), "validation": range(154, 205), "test": range(205, 256)}
 QUESTIONS = ("qa1", "qa2", "qa3", "qa4", "qa5")  # those that leaderboards average
 
@@ -54,7 +58,9 @@ class BABILong(Task):
     asked for each question and length. `template="compact"`
     ends in the bare question; `instructed` has BABILong's order of parts (instruction, examples, context, question)
     in our own words, not in the official ones. `generated_accuracy` is BABILong's own comparison with all that it
-    gets wrong: a right "none" of qa7 holds the label "one" and fails. Stories too long for a length are not drawn,
+    gets wrong: a right "none" of qa7 holds the label "one" and fails; `scorer_disagreement` is the share of answers on
+    which it and the exact comparison differ. `source` names a folder or archive of the released bAbI files, whose own
+    splits are then asked instead of the simulator's stories. Stories too long for a length are not drawn,
     as in BABILong; `left_out()`
     tells which questions cannot be asked at which length at all.
     """
@@ -71,6 +77,7 @@ class BABILong(Task):
         corpus: str = corpora.EMBEDDED,
         template: Literal["compact", "instructed"] = "compact",
         tokenizer: str = DEFAULT,
+        source: str = SIMULATOR,
     ) -> None:
         unknown = [question for question in questions if question not in TASKS]
         if unknown or not questions or len(set(questions)) < len(questions):
@@ -78,6 +85,11 @@ class BABILong(Task):
         if samples < 1 or any(asked < 0 for asked in test_lengths):
             raise ValueError("BABILong needs samples of at least 1 and test_lengths of at least 0.")
         self.questions, self.length, self.samples, self.corpus = tuple(questions), length, samples, corpus
+        self.source = source
+        if source != SIMULATOR:
+            lacking = [name for name in questions if not babi_files.items(source, name, "test")]
+            if lacking:
+                raise ValueError(f"'{source}' holds no test questions of {', '.join(lacking)}: ask others.")
         self.test_lengths = tuple(dict.fromkeys(test_lengths)) or (0, length, 2 * length, 4 * length)
         self.tokenizer = reversible(create(tokenizer, corpus), " Is it? yes\n John moved to the hall.", "BABILong")
         self.vocab = self.tokenizer.vocab
@@ -158,24 +170,30 @@ class BABILong(Task):
         most = (length or self.length) - self._longest[question] + 1
         most_facts = (most - len(self._encode(words.before))) // len(self._encode(" " + _extremes(question)[0]))
         step = STEP if self.tokenizer is BYTES else 1
+
+        def fits(item: Item) -> bool:
+            written = self._written(item, question)
+            return written <= most and bool(length or written % step == 0)
+
+        if self.source != SIMULATOR:
+            released = babi_files.fitting(self.source, question, split, fits)
+            if split == "train":
+                return [pick(random, released) for _ in range(count)]
+            return _shuffled(random, released, min(count, len(released)))
         fitting: list[Item] = []
         stories = barren = 0
         while stories < count:
-            before, barren = len(fitting), barren + 1
+            barren += 1
             if barren > BARREN:
                 raise ValueError(
                     f"No story of {question} was found that fits {length or self.length} tokens: raise it."
                 )
-            for item in task.story(random, most_facts, lambda facts: split_of(facts) == split):
-                written = self._written(item, question)
-                if written <= most and (length or written % step == 0):
-                    fitting.append(item)
-            if len(fitting) > before:
+            told = task.story(random, most_facts, lambda facts: split_of(facts) == split)
+            new = [item for item in told if fits(item)]
+            fitting += new
+            if new:
                 stories, barren = stories + 1, 0
-        for place in range(count):
-            other = place + int(random.random() * (len(fitting) - place))
-            fitting[place], fitting[other] = fitting[other], fitting[place]
-        return fitting[:count]
+        return _shuffled(random, fitting, count)
 
     def _exam_items(self, split: str, question: str, length: int) -> list[Item]:
         """The items of one cell, kept because they take longer to find than to write."""
@@ -225,6 +243,8 @@ class BABILong(Task):
             labels = TASKS[question].labels
             right["generated_accuracy"] = [matches(text, target, asked, labels) for text, target, (_, asked) in both]
             right["exact_accuracy"] = [text == target for text, target, _ in both]
+            pairs = zip(right["generated_accuracy"], right["exact_accuracy"], strict=True)
+            right[DISAGREEMENT] = [official != exact for official, exact in pairs]
         for metric, marks in right.items():
             yield Measurement(metric, sum(marks) / len(marks), len(marks), exam.batch.where)
 
@@ -238,11 +258,11 @@ class BABILong(Task):
         """Two guessers who never read the context, and cheats that read it without understanding, run on the test."""
         exams = list(self.exams("test"))
         majority = {question: self._majority(question) for question in self.trained}
-        uniform = [m._replace(value=1 / len(e.choices)) for e in exams for m in self.mark(e, self.oracle(e))]
+        uniform = [m._replace(value=1 / len(e.choices)) for e in exams for m in self._shares(e, self.oracle(e))]
 
         def run(say: Callable[[str, str, str], str], only: tuple[str, ...] = tuple(TASKS)) -> list[Measurement]:
             sat = [exam for exam in exams if exam.batch.where["question"] in only]
-            return average([m for exam in sat for m in self.mark(exam, self._answers(exam, say))])
+            return average([m for exam in sat for m in self._shares(exam, self._answers(exam, say))])
 
         def cheat(way: Callable[[str, str, tuple[str, ...]], str], *only: str) -> list[Measurement]:
             return run(lambda name, context, asked: way(context, asked, TASKS[name].labels), only or tuple(TASKS))
@@ -258,6 +278,10 @@ class BABILong(Task):
             "cheat: last toucher's room": cheat(last_touchers_room, "qa2"),
         }
         return {name: measurements for name, measurements in rows.items() if measurements}
+
+    def _shares(self, exam: Exam, answers: Answers) -> list[Measurement]:
+        """Shares of right answers; whether two scorers agree on a cheat is of no interest."""
+        return [m for m in self.mark(exam, answers) if m.metric != DISAGREEMENT]
 
     def _majority(self, question: str) -> dict[str, str]:
         """The most frequent training answer to each wording of the question, and, under "", to all of them."""
@@ -292,8 +316,9 @@ class BABILong(Task):
         return ()
 
     def data_hash(self) -> str:
-        """Of the corpus, and of a tokenizer other than bytes; the stories are made by code."""
-        return combined_hash(corpora.data_hash(self.corpus), self.tokenizer)
+        """Of the corpus, of a tokenizer other than bytes, and of the source where stories are not made by code."""
+        source = "" if self.source == SIMULATOR else babi_files.data_hash(self.source)
+        return combined_hash(corpora.data_hash(self.corpus), self.tokenizer) + source[:16]
 
     def _encode(self, text: str) -> np.ndarray:
         return _encoded(self.tokenizer, text)
@@ -303,6 +328,14 @@ def split_of(beginning: tuple[str, ...]) -> str:
     """The one split that may tell stories with these first two facts: 60 % of them train, 20 % and 20 % examine."""
     first = hashlib.sha256("\n".join(beginning).encode()).digest()[0]
     return next(split for split, share in SHARES.items() if first in share)
+
+
+def _shuffled(random: Random, items: list[Item], count: int) -> list[Item]:
+    """`count` of the items, drawn without replacement."""
+    for place in range(count):
+        other = place + int(random.random() * (len(items) - place))
+        items[place], items[other] = items[other], items[place]
+    return items[:count]
 
 
 @lru_cache(maxsize=16384)

@@ -174,10 +174,15 @@ def _form(entry: str) -> Callable:
     return getattr(import_module(module), function)
 
 
+def order(device: torch.device) -> tuple[str, ...]:
+    """The providers that `auto` asks for tensors on a device, the preferred first."""
+    return ON_CUDA if device.type == "cuda" else ("chunked",)
+
+
 def _automatic(operation: str, *inputs: Any, **named: Any) -> Any:
     forms = OPERATIONS[operation]
     tensor = next(x for x in (*inputs, *named.values()) if isinstance(x, Tensor))
-    for provider in ON_CUDA if tensor.device.type == "cuda" else ("chunked",):
+    for provider in order(tensor.device):
         if provider not in forms or (provider in PACKAGES and _missing(provider)):
             continue
         try:

@@ -34,7 +34,7 @@ def _versions() -> tuple[tuple[str, str], ...]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, torch, numpy ("" where absent) and of installed providers, the platform, and the machine in words; imports none."""
+    """Versions of Python, torch, numpy ("" where absent) and installed providers, platform, machine in words; imports none."""
     return dict(_versions())
 
 

@@ -54,7 +54,9 @@ def inputs(call: Call, time: int = TIME, carried: bool = True) -> dict[str, Tens
     """Random inputs of one call; some gates of a key channel are so small that their product underflows."""
     draw, shape = Draw(), (2, time, HEADS)
     keys = draw.unit if call.compare else draw.normal
-    given = {name: keys(2, time, 1 if call.shared else HEADS, KEYS) for name in "qk"} | {"v": draw.normal(*shape, VALUES)}
+    given = {name: keys(2, time, 1 if call.shared else HEADS, KEYS) for name in "qk"} | {
+        "v": draw.normal(*shape, VALUES)
+    }
     if call.forget == "head":
         given["log_forget"] = -draw.gate(*shape)
     elif call.forget == "key channel":
@@ -96,7 +98,7 @@ def _comparison(call: Call, difference: Callable[[Call], Errors], what: str) -> 
     return Comparison(
         call.model,
         PACKAGE,
-        f"provider fla, {what}, against the law: {call.kernel} in Triton's interpreter",
+        f"provider fla in Triton's interpreter, {what}, against the law: {call.kernel}",
         partial(difference, call),
         FP32 if call.kind == torch.float32 else FP16,
         triton_interpreter.reason,

@@ -57,7 +57,10 @@ OPERATIONS: dict[str, dict[str, str]] = {
 
 # What a provider has a form of, and why it is not used.
 NOT_THE_SAME = {
-    ("test-time training", "fla"): "fla's kernel has no rate of the token that writes, and its read adds z to LN(z), not q",
+    (
+        "test-time training",
+        "fla",
+    ): "fla's kernel has no rate of the token that writes, and its read adds z to LN(z), not q",
 }
 
 
@@ -115,7 +118,9 @@ def require(provider: str, like: Tensor) -> None:
     if like.dtype == torch.float64:
         raise NotCovered(f"Provider '{provider}' has no float64 kernels; use provider='chunked' or 'recurrence'.")
     if like.device.type != "cuda" and not (interpreted() and PACKAGES[provider].interpreted):
-        raise NotCovered(f"Provider '{provider}' computes on CUDA tensors, not on {like.device.type}; use auto or chunked.")
+        raise NotCovered(
+            f"Provider '{provider}' computes on CUDA tensors, not on {like.device.type}; use auto or chunked."
+        )
 
 
 @cache
@@ -139,9 +144,13 @@ def check_provider(provider: str) -> None:
         return
     package = PACKAGES[provider]
     if missing := _missing(provider):
-        raise ProviderAbsent(f"Provider '{provider}' needs the module {missing}, which is not installed: {package.install}")
+        raise ProviderAbsent(
+            f"Provider '{provider}' needs the module {missing}, which is not installed: {package.install}"
+        )
     if not torch.cuda.is_available() and not (interpreted() and package.interpreted):
-        raise ProviderAbsent(f"Provider '{provider}' needs a CUDA device, and torch sees none here; use auto or chunked.")
+        raise ProviderAbsent(
+            f"Provider '{provider}' needs a CUDA device, and torch sees none here; use auto or chunked."
+        )
 
 
 def choose(operation: str, provider: str) -> Callable:
@@ -190,7 +199,9 @@ def _automatic(operation: str, *inputs: Any, **named: Any) -> Any:
         except NotCovered:
             continue
         except ImportError as error:
-            warnings.warn(f"Provider '{provider}' is installed but cannot be imported ({error}); auto goes on.", stacklevel=2)
+            warnings.warn(
+                f"Provider '{provider}' is installed but cannot be imported ({error}); auto goes on.", stacklevel=2
+            )
             continue
         note(provider)
         return found

@@ -8,7 +8,7 @@
 
 chunk_delta_rule refuses float32; chunk_gated_delta_rule, which takes it, computes the same law where nothing is forgotten.
 Layouts are ours: [b, t, h, d], states [b, h, k, v]. Gates, rates and states go in as float32, q, k and v in the dtype of
-autocast or in the widest of their own. In float32 a kernel multiplies as Triton does by default: in TF32 on Nvidia's tensor cores.
+autocast or in the widest of their own. In float32 a kernel multiplies as Triton does by default, which is TF32 on Nvidia.
 """
 
 from __future__ import annotations

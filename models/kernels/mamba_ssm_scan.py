@@ -20,7 +20,7 @@ from models.kernels import NotCovered, require
 
 LEADING = 2.0**-40  # e: |e A| is far below float32's rounding for every A up to 2^15
 CHUNK = 256  # the kernels' own default; shorter for shorter texts
-MOST_STATES = 256 # of a channel, in the selective scan's kernel
+MOST_STATES = 256  # of a channel, in the selective scan's kernel
 
 
 def selective(
@@ -33,7 +33,9 @@ def selective(
     require("mamba-ssm", x)
     states = A.shape[1]
     if states > MOST_STATES:
-        raise NotCovered(f"Provider 'mamba-ssm' scans at most {MOST_STATES} states a channel, not {states}; use chunked.")
+        raise NotCovered(
+            f"Provider 'mamba-ssm' scans at most {MOST_STATES} states a channel, not {states}; use chunked."
+        )
     dtype, time = x.dtype, x.shape[1]
     kernel = _kernel("selective_scan_interface", "selective_scan_fn")
     with torch.autocast(x.device.type, enabled=False):

@@ -127,10 +127,14 @@ def test_checking_a_provider_imports_nothing(monkeypatch):
             assert not isinstance(error, NotCovered)
 
 
-@pytest.mark.parametrize("operation, provider", [("selective", "fla"), ("scan", "causal-conv1d"), ("deep memory", "fla")])
+@pytest.mark.parametrize(
+    "operation, provider", [("selective", "fla"), ("scan", "causal-conv1d"), ("deep memory", "fla")]
+)
 def test_provider_without_a_form_of_the_operation_names_who_has_one(operation, provider, monkeypatch):
     monkeypatch.setattr(kernels, "check_provider", lambda provider: None)
-    with pytest.raises(ProviderAbsent, match=f"'{provider}' has no form of '{operation}'.*use one of: recurrence, chunked"):
+    with pytest.raises(
+        ProviderAbsent, match=f"'{provider}' has no form of '{operation}'.*use one of: recurrence, chunked"
+    ):
         choose(operation, provider)
 
 

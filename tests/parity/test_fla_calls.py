@@ -66,5 +66,7 @@ def test_provider_that_ran_is_noted_and_what_it_lacks_is_refused():
         choose("scan", "fla")(*3 * [x.double()])
     with pytest.raises(NotCovered, match="gates per head and keys of at most 256"):
         choose("scan", "fla")(x, x, x, log_forget=-x.abs(), compare=True)
-    with pytest.raises(ProviderAbsent, match="'fla' has no form of 'test-time training'.*rate of the token that writes"):
+    with pytest.raises(
+        ProviderAbsent, match="'fla' has no form of 'test-time training'.*rate of the token that writes"
+    ):
         choose("test-time training", "fla")

@@ -306,9 +306,13 @@ def command_check(arguments: argparse.Namespace, console: Console) -> int:
 
 def _parity(arguments: argparse.Namespace, console: Console) -> int:
     """Print the ledger of a model, or of all: how far its numbers are from independent code."""
-    from baselines.oracles import ledger
+    from baselines.oracles import ledger, ledger_rows
 
-    rows = ledger.ledger(None if arguments.model in (None, "all") else [arguments.model])
+    whole = arguments.model in (None, "all")
+    stored = ledger_rows.read(Path(arguments.rows)) if arguments.rows else []
+    rows = ledger_rows.filled(ledger.ledger(None if whole else [arguments.model]), stored)
+    if arguments.rows:
+        ledger_rows.keep(Path(arguments.rows), rows, whole)
     failed = sum(row.failed for row in rows)
     if arguments.markdown:
         print(ledger.markdown(rows), end="")

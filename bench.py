@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -29,8 +30,7 @@ from rich.table import Table
 
 import baselines
 import tasks
-from baselines.oracles import comparison, opponents
-from models import kernels, language_model, registry, user_file
+from models import check_streaming, kernels, language_model, registry, user_file
 from models.language_model import Size
 from results import command_line, contest_table, overrides, provenance, record, report, schedule
 from results import plan as plans
@@ -38,7 +38,7 @@ from results.forecast import forecast
 from results.plan import Cell, Plan
 from results.progress import Display
 from tasks import contest, sample
-from tasks.evaluate import evaluate
+from tasks.evaluate import PIECE, evaluate
 from tasks.throughput import Throughput, over_a_period, train_step
 from tasks.throughput import measure as measure_throughput
 from tasks.train import train
@@ -80,8 +80,11 @@ def _trained(cell: Cell, progress: Progress) -> dict[str, Any]:
     task = tasks.create(cell.task, **cell.task_settings)
     model = _build(cell, task.vocab)
     run = {"dtype": cell.dtype, "device": cell.device}
+    longest_asked = max(getattr(task, "test_lengths", ()), default=0)
+    _admit(model, longest_asked)
     log = train(model, task, **cell.budget, lr=cell.lr, seed=cell.seed, progress=progress, **run)
     model.eval()
+    _admit(model, longest_asked)
     begun, longest = time.perf_counter(), [1]
 
     def examined(news: dict[str, Any]) -> None:
@@ -103,6 +106,12 @@ def _trained(cell: Cell, progress: Progress) -> dict[str, Any]:
         "protocol": task.protocol,
         "measurements": found,
     }
+
+
+def _admit(model: torch.nn.Module, longest: int) -> None:
+    """Refuse, before training and again after it, a model that may not be fed in pieces where an exam must be."""
+    if longest > PIECE:
+        check_streaming.admit(model, longest)
 
 
 def _curve(losses: Sequence[float]) -> list[tuple]:
@@ -140,7 +149,7 @@ def _contested(cell: Cell, progress: Progress) -> list[dict[str, Any]]:
             partial(_entrant_step, cell, entrant, made[entrant["name"]]),
             entrant["repeats"],
             entrant["longest"],
-            counted=not entrant["opponent"] or opponents.OPPONENTS[entrant["opponent"]].shares_layer,
+            counted=not entrant["opponent"] or _opponents().OPPONENTS[entrant["opponent"]].shares_layer,
         )
         for entrant in cell.entrants
     ]
@@ -184,13 +193,20 @@ def _entrant_step(cell: Cell, entrant: dict[str, Any], made: dict[str, Any]) -> 
     return watched
 
 
+def _opponents() -> ModuleType:
+    """Other people's code; imported where a contest names it, so that a broken baseline stops nothing else."""
+    from baselines.oracles import opponents
+
+    return opponents
+
+
 def _layer(cell: Cell, entrant: dict[str, Any]) -> torch.nn.Module:
     """The mixer alone, of ours or of an opponent's."""
     width, heads = cell.size["width"], cell.size["heads"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cell.seed)
         if entrant["opponent"]:
-            return opponents.build(entrant["opponent"], width, heads, **cell.settings)
+            return _opponents().build(entrant["opponent"], width, heads, **cell.settings)
         return registry.entry(cell.model).cls(width, heads, **_settings(cell))
 
 
@@ -238,8 +254,8 @@ def _identify_contest(cell: Cell) -> record.Identity:
     for entrant in cell.entrants:
         if entrant["opponent"]:
             files.add(ROOT / "baselines" / "oracles" / "opponents.py")
-            package = opponents.OPPONENTS[entrant["opponent"]].package
-            versions[package] = comparison.version(package)
+            package = _opponents().OPPONENTS[entrant["opponent"]].package
+            versions[package] = _opponents().comparison.version(package)
             families[entrant["name"]] = (OPPONENTS_FAMILY, len(registry.FAMILIES))
         else:
             entry = registry.entry(entrant["model"])
@@ -426,9 +442,13 @@ def command_check(arguments: argparse.Namespace, console: Console) -> int:
 
 def _parity(arguments: argparse.Namespace, console: Console) -> int:
     """Print the ledger of a model, or of all: how far its numbers are from independent code."""
-    from baselines.oracles import ledger
+    from baselines.oracles import ledger, ledger_rows
 
-    rows = ledger.ledger(None if arguments.model in (None, "all") else [arguments.model])
+    whole = arguments.model in (None, "all")
+    stored = ledger_rows.read(Path(arguments.rows)) if arguments.rows else []
+    rows = ledger_rows.filled(ledger.ledger(None if whole else [arguments.model]), stored)
+    if arguments.rows:
+        ledger_rows.keep(Path(arguments.rows), rows, whole)
     failed = sum(row.failed for row in rows)
     if arguments.markdown:
         print(ledger.markdown(rows), end="")
@@ -493,7 +513,7 @@ def _check_contest(cell: Cell) -> None:
     """Refuse an entrant that does not exist or has a wrong setting; one that cannot be built only drops out."""
     for entrant in cell.entrants:
         if entrant["opponent"]:
-            opponents.check(entrant["opponent"], entrant["settings"])
+            _opponents().check(entrant["opponent"], entrant["settings"])
             continue
         entry = registry.entry(entrant["model"])
         language_model.check_settings(entry, entrant["settings"])

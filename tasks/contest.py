@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from tasks import peak_memory
+from tasks import memory
 from tasks.precision import precision
 from tasks.quantiles import spread
 from tasks.task import Measurement
@@ -155,9 +155,9 @@ def _round(names: list[str], steps: dict[str, Step], product: Step, outcome: Out
 
 def _peaks(step: Step, standing: Standing, device: str) -> None:
     for _ in range(MEMORY_ROUNDS):
-        start = peak_memory.reset(device)
+        start = memory.reset_peak(device)
         step()
-        standing.peaks.append(peak_memory.peak(device) - start)
+        standing.peaks.append(memory.peak(device) - start)
 
 
 def _clocked(step: Step, device: str) -> tuple[float, float, Tensor]:
@@ -219,10 +219,10 @@ def findings(outcome: Outcome, reference: str, where: dict[str, Any]) -> Iterato
             yield from ((name, m) for m in (spread(ratio, pairs, where) if pairs else ()))
         for number, seconds in enumerate(mine.walls):
             yield name, Measurement("training_step_seconds_sample", seconds, 1, {**where, "round": number})
-        memory = statistics.median(mine.peaks)
-        yield name, Measurement("peak_memory_bytes", float(memory), len(mine.peaks), where)
+        held = statistics.median(mine.peaks)
+        yield name, Measurement("peak_memory_bytes", float(held), len(mine.peaks), where)
         if rival.peaks and statistics.median(rival.peaks) > 0:
-            yield name, Measurement("memory_ratio", memory / statistics.median(rival.peaks), len(mine.peaks), where)
+            yield name, Measurement("memory_ratio", held / statistics.median(rival.peaks), len(mine.peaks), where)
         yield name, Measurement("finite_output", float(mine.finite), 1, where)
         if mine.flops:
             floor = mine.flops / (2 * PRODUCT**3 / statistics.median(outcome.products))

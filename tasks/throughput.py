@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tasks import peak_memory
+from tasks import memory
 from tasks.precision import precision
 from tasks.quantiles import spread
 from tasks.task import Measurement
@@ -148,7 +148,7 @@ def _timed(action: Callable[[], Any], repeats: int, device: str, peak: list[int]
         if peak is not None:
             peak.clear()
         for _ in range(repeats):
-            start = peak_memory.reset(device)
+            start = memory.reset_peak(device)
             wall, own = time.perf_counter(), time.process_time()
             action()
             if device == "cuda":
@@ -156,7 +156,7 @@ def _timed(action: Callable[[], Any], repeats: int, device: str, peak: list[int]
             times.append(time.perf_counter() - wall)
             computed += time.process_time() - own
             if peak is not None:
-                peak.append(peak_memory.peak(device) - start)
+                peak.append(memory.peak(device) - start)
         if device != "cpu" or computed >= BUSY * sum(times):
             break
     return times

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import tasks
-from tasks.evaluate import answer, average, evaluate
+from tasks.evaluate import LONG, answer, average, evaluate
 from tasks.precision import precision
 from tasks.task import IGNORE, Answers, Batch, Exam, Measurement, Task
 from tasks.throughput import Throughput, measure
@@ -158,7 +158,35 @@ def test_throughput_measures_every_length_and_the_largest_state_of_a_period():
     assert all(m.value > 0 for m in found if "per" in m.metric.split("_"))
 
 
-@pytest.mark.parametrize("settings", [{"lengths": ()}, {"lengths": (0,)}, {"repeats": 0}, {"decode": 0}])
+class Recorder(Counter):
+    """A counter that notes the lengths of its pieces, and says NaN from a place on."""
+
+    def __init__(self, spoilt: int):
+        super().__init__()
+        self.pieces, self.spoilt = [], spoilt
+
+    def forward(self, tokens, state=None):
+        self.pieces.append(tokens.shape[1])
+        logits, state = super().forward(tokens, state)
+        return logits if state[1] < self.spoilt else logits * math.nan, state
+
+
+@pytest.mark.parametrize(("spoilt", "finite"), [(1000, [1.0, 1.0]), (15, [1.0, 0.0])])
+def test_decoding_alone_reads_the_context_in_pieces_and_trains_nothing(spoilt, finite):
+    model = Recorder(spoilt)
+    settings = Throughput(lengths=(10, 20), repeats=2, decode=2, decode_only=True, piece=8)
+    found = list(measure(model, settings, lambda state: state[1], dtype="float32", device="cpu", vocab=8))
+    read = [piece for piece in model.pieces if piece > 1]
+    assert read == [8, 2, 8, 2]
+    assert {m.metric for m in found if "length" in m.where and "quantile" not in m.metric} == {
+        "decoding_milliseconds_per_token", "state_bytes", "finite_output",
+    }  # fmt: skip
+    assert [m.value for m in found if m.metric == "finite_output"] == finite
+    # The warm-up and each repeat decode two tokens on from where the last ended, then comes a period of five.
+    assert [m.value for m in found if m.metric == "state_bytes"][0] >= 10 + 2 * 3 + 5
+
+
+@pytest.mark.parametrize("settings", [{"lengths": ()}, {"lengths": (0,)}, {"repeats": 0}, {"decode": 0}, {"piece": 0}])
 def test_impossible_timings_are_refused(settings):
     with pytest.raises(ValueError, match="throughput"):
         Throughput(**settings)
@@ -182,3 +210,13 @@ def test_the_oracle_of_the_contract_knows_everything(exam):
     targets[:, 6:] = torch.tensor([4, 5, 6, IGNORE, IGNORE])
     known = Echo().oracle(exam._replace(batch=truth._replace(targets=targets)))
     assert isinstance(known, Answers) and known.choice.tolist() == [2, 2, 2] and known.text == ((4, 5, 6),) * 3
+
+
+def test_long_texts_say_what_memory_they_took():
+    short, long = (
+        tasks.create("needle", variants=("s-niah-1",), depths=(0.5,), samples=1, test_lengths=(length,))
+        for length in (128, LONG)
+    )
+    assert not [m for m in evaluate(Uniform(), short) if "memory" in m.metric]
+    (held,) = [m for m in evaluate(Uniform(), long) if m.metric == "evaluation_peak_memory_bytes"]
+    assert held.where == {"length": LONG} and held.value > 2**20

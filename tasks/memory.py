@@ -1,4 +1,4 @@
-"""The most memory that a step takes: resident memory's high-water mark on a CPU, the allocator's on CUDA."""
+"""How much memory this process holds at most, between two moments."""
 
 from __future__ import annotations
 
@@ -10,27 +10,18 @@ from pathlib import Path
 import torch
 
 
-def reset(device: str) -> int:
-    """Start a new peak and return the memory held now, in bytes."""
+def reset_peak(device: str) -> int:
+    """Start a new peak and return the memory held now."""
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
     _give_back()
-    marks = Path("/proc/self/clear_refs")
-    if marks.exists():
-        marks.write_text("5")  # Linux: sets the resident high-water mark back to what is held now
+    reset = Path("/proc/self/clear_refs")
+    if reset.exists():
+        reset.write_text("5")  # Linux: sets the resident high-water mark back to what is held now
         return _status("VmRSS")
     return peak(device)
-
-
-def peak(device: str) -> int:
-    """The most memory held since `reset`, in bytes."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    if Path("/proc/self/status").exists():
-        return _status("VmHWM")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _give_back() -> None:
@@ -38,6 +29,15 @@ def _give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
+
+
+def peak(device: str) -> int:
+    """Most bytes held since the peak was last reset; where the system cannot reset it, since the process began."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    if Path("/proc/self/status").exists():
+        return _status("VmHWM")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _status(field: str) -> int:

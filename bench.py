@@ -32,16 +32,16 @@ import baselines
 import tasks
 from models import check_streaming, kernels, language_model, registry, user_file
 from models.language_model import Size
-from results import command_line, contest_table, overrides, provenance, record, report, schedule
+from results import command_line, contest_table, overrides, provenance, record, report, schedule, search
 from results import plan as plans
 from results.forecast import forecast
 from results.plan import Cell, Plan
 from results.progress import Display
 from tasks import contest, sample
-from tasks.evaluate import PIECE, evaluate
+from tasks.evaluate import PIECE, evaluate, validation_loss
 from tasks.throughput import Throughput, over_a_period, train_step
 from tasks.throughput import measure as measure_throughput
-from tasks.train import train
+from tasks.train import recipe, train
 
 ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "results"
@@ -66,7 +66,9 @@ def measure(cell: Cell, progress: Progress) -> record.Measured | list[dict[str, 
     if cell.kind == "contest":
         return _contested(cell, progress)
     with kernels.watch() as ran:
-        measured = {"floors": _floors, "training": _trained, "timing": _timed}[cell.kind](cell, progress)
+        measured = {"floors": _floors, "trial": _tried, "training": _trained, "timing": _timed}[cell.kind](
+            cell, progress
+        )
     return record.Measured(**measured, provider="+".join(sorted(ran)))
 
 
@@ -76,7 +78,30 @@ def _floors(cell: Cell, progress: Progress) -> dict[str, Any]:
     return {"protocol": task.protocol, "measurements": found}
 
 
+def _tried(cell: Cell, progress: Progress) -> dict[str, Any]:
+    """A trial of a learning rate: a short training, judged on the validation split."""
+    task = tasks.create(cell.task, **cell.task_settings)
+    model = _build(cell, task.vocab)
+    run = {"dtype": cell.dtype, "device": cell.device, "progress": progress}
+    log = train(model, task, **cell.budget, lr=cell.lr, seed=cell.seed, **run)
+    model.eval()
+    begun = time.perf_counter()
+    judged = validation_loss(model, task, **run)
+    seconds = time.perf_counter() - begun
+    return {
+        "parameters": language_model.parameter_count(model),
+        "protocol": task.protocol,
+        "measurements": [
+            (None, search.METRIC, judged.value, judged.count, dict(cell.where)),
+            (None, "training_seconds", log.seconds, len(log.losses), {"tokens": log.tokens, **recipe()}),
+            (None, "evaluation_seconds", seconds, 1, {}),
+        ],
+    }
+
+
 def _trained(cell: Cell, progress: Progress) -> dict[str, Any]:
+    if cell.lr == search.UNKNOWN:
+        raise FloatingPointError("no learning rate of the grid came through its trial")
     task = tasks.create(cell.task, **cell.task_settings)
     model = _build(cell, task.vocab)
     run = {"dtype": cell.dtype, "device": cell.device}
@@ -95,7 +120,7 @@ def _trained(cell: Cell, progress: Progress) -> dict[str, Any]:
     tail = log.losses[-max(1, len(log.losses) // 10) :]
     found += [
         (None, "training_loss", sum(tail) / len(tail), len(tail), {"over": "last tenth of the steps"}),
-        (None, "training_seconds", log.seconds, len(log.losses), {"tokens": log.tokens}),
+        (None, "training_seconds", log.seconds, len(log.losses), {"tokens": log.tokens, **recipe()}),
         (None, "evaluation_seconds", time.perf_counter() - begun, 1, {}),
         *_curve(log.losses),
     ]
@@ -293,6 +318,7 @@ def _code_hash(files: frozenset[Path], with_models: bool) -> str:
 MEASURING = (
     measure,
     _floors,
+    _tried,
     _trained,
     _curve,
     _timed,
@@ -341,36 +367,45 @@ def models_markdown() -> str:
 def command_run(arguments: argparse.Namespace, console: Console) -> int:
     """Measure the cells of a comparison that are missing, and draw its report."""
     plan = _plan(arguments)
-    cells = plans.cells(plan, registry.names())
-    _check_settings(cells)
     rows_path = RESULTS / plan.comparison / "rows.jsonl"
+    here = record.read(rows_path)
+    cells = _cells(plan, here)
+    _check_settings(cells)
     if arguments.dry_run:
-        here = record.read(rows_path)
         past = record.read(rows_path.parent / "reference" / "rows.jsonl") + here
         table, line = forecast(plan, cells, lambda cell: identify(cell).key, here, past)
         console.print(table, line)
         return 0
     begun = time.monotonic()
     with Display(len(cells), quiet=arguments.quiet) as display:
-        summary = schedule.run(
-            cells,
-            measure,
-            identify,
-            rows_path,
-            workers=plan.workers,
-            timeout=plan.timeout,
-            retry_failed=arguments.retry_failed,
-            initializer=prepare,
-            initargs=(plan.model_files,),
-            on_event=display.tell,
-        )
+        summary = schedule.Summary()
+        for are_trials in (True, False):  # trials first: they say which rate the others are trained at
+            cells = _cells(plan, record.read(rows_path))
+            summary += schedule.run(
+                [cell for cell in cells if (cell.kind == "trial") == are_trials],
+                measure,
+                identify,
+                rows_path,
+                workers=plan.workers,
+                timeout=plan.timeout,
+                retry_failed=arguments.retry_failed,
+                initializer=prepare,
+                initargs=(plan.model_files,),
+                on_event=display.tell,
+            )
     console.print(
         f"{summary.measured} cells measured, {summary.skipped} already there, {summary.failed} failed, "
         f"in {time.monotonic() - begun:.0f} s; rows in {_shown(rows_path)}"
     )
-    whole = plans.cells(plans.load(RESULTS / plan.comparison), registry.names())
+    whole = _cells(plans.load(RESULTS / plan.comparison), record.read(rows_path))
     _report(plan, RESULTS / plan.comparison, {identify(cell).key for cell in [*whole, *cells]}, console)
     return 1 if summary.failed else 0
+
+
+def _cells(plan: Plan, rows: Sequence[dict[str, Any]]) -> list[Cell]:
+    """The plan's cells, those whose learning rate is searched for at the rate that the trials among `rows` chose."""
+    cells = plans.cells(plan, registry.names())
+    return search.chosen(plan.search, cells, rows, lambda cell: identify(cell).key) if plan.search else cells
 
 
 def command_report(arguments: argparse.Namespace, console: Console) -> int:
@@ -385,8 +420,9 @@ def command_report(arguments: argparse.Namespace, console: Console) -> int:
 
 def _adopt(plan: Plan, folder: Path) -> None:
     """Make this machine's rows of the plan's cells the reference that is committed."""
-    keys = {identify(cell).key for cell in plans.cells(plan, registry.names())}
-    rows = [row for row in record.read(folder / "rows.jsonl") if row["cell"] in keys]
+    measured = record.read(folder / "rows.jsonl")
+    keys = {identify(cell).key for cell in _cells(plan, measured)}
+    rows = [row for row in measured if row["cell"] in keys]
     missing = len(keys - {row["cell"] for row in rows})
     if missing:
         raise ValueError(
@@ -408,7 +444,7 @@ def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console) -
     is_reference = folder.name == "reference"
     reference = [] if is_reference else record.read(folder / "reference" / "rows.jsonl")
     out = folder if is_reference else folder / "report"
-    page = report.report(rows, out, title=plan.title, question=plan.question, reference=reference)
+    page = report.report(rows, out, title=plan.title, question=plan.question, reference=reference, claims=plan.claims)
     for part in contest_table.terminal(rows):
         console.print(part, highlight=False)
     console.print(f"report: {_shown(page)}")

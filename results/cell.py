@@ -14,7 +14,7 @@ class Cell:
     """
 
     comparison: str
-    kind: str  # "training" | "timing" | "floors" | "contest"
+    kind: str  # "training" | "trial" | "timing" | "floors" | "contest"
     model: str  # "" for floors and contests
     settings: dict[str, Any]
     task: str
@@ -29,8 +29,9 @@ class Cell:
     threads: int
     model_files: tuple[str, ...] = ()  # the user's own .py files, imported again by workers
     variant: str = ""  # the name that tables show where the plan gives a model's settings one
-    where: dict[str, Any] = field(default_factory=dict)  # of a contest: the length
+    where: dict[str, Any] = field(default_factory=dict)  # of a contest: the length; of a trial: split and full steps
     entrants: list[dict[str, Any]] = field(default_factory=list)  # of a contest: name, model or opponent, settings
+    stage: str = ""  # "trial" and "chosen" where the learning rate is searched for
 
     @property
     def is_timed(self) -> bool:
@@ -49,6 +50,6 @@ class Cell:
         if self.kind == "contest":
             where = ", ".join(f"{key} {value}" for key, value in self.where.items())
             return f"contest {self.task}, width {self.size['width']}, {where}, {self.dtype}"
-        return f"{self.variant or self.model} on {self.task}" + (
-            f", seed {self.seed}" if self.kind == "training" else ""
-        )
+        seed = f", seed {self.seed}" if self.kind in ("training", "trial") else ""
+        rate = f", trial of learning rate {self.lr:g}" if self.kind == "trial" else ""
+        return f"{self.variant or self.model} on {self.task}{seed}{rate}"

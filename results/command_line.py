@@ -33,7 +33,9 @@ def parser(description: str, actions: Mapping[str, Action], providers: Sequence[
     run.add_argument("--models", metavar="A,B", help="only these models; a path/to/file.py adds your own")
     run.add_argument("--tasks", metavar="A,B", help="only these tasks")
     run.add_argument("--seeds", metavar="0,1", help="these seeds instead of the plan's")
-    run.add_argument("--size", metavar="width=64,depth=2,heads=4", help="change the size")
+    run.add_argument(
+        "--size", metavar="NAME|width=64,...", help="a size by name (nano to 1.3b), or width, depth, heads"
+    )
     run.add_argument("--set", **setting)
     run.add_argument("--steps", type=int, help="training steps of every task")
     run.add_argument("--device", help="cpu or cuda")

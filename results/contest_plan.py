@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from results.cell import Cell
+from results.sizes import SIZE
 from results.table_reader import PlanError, TableReader
 
 LEVELS = ("layer", "model")
-SIZE = ("width", "depth", "heads")
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from results.table_reader import TableReader
+from results.table_reader import PlanError, TableReader
+
+BUDGET = ("steps", "tokens", "batch_tokens")
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,9 @@ def read_entry(table: dict[str, Any], kind: str, reader: TableReader) -> Entry:
     own = ("name", "models") if kind == "timings" else ("name", "models", "budget", "learning_rate")
     budget, rate = {}, None
     if kind == "tasks":
-        budget = reader.numbers(table, "budget", ("steps", "batch_tokens"), where, partial=True)
+        budget = reader.numbers(table, "budget", BUDGET, where, partial=True)
+        if {"steps", "tokens"} <= set(budget):
+            raise PlanError(f"{reader.source}: {where}budget takes steps or tokens, not both.")
         rate = reader.take(table, "learning_rate", float, None, where)
     return Entry(
         name=reader.take(table, "name", str, where=where),
@@ -48,3 +54,21 @@ def read_entry(table: dict[str, Any], kind: str, reader: TableReader) -> Entry:
         learning_rate=rate,
         models=tuple(reader.take_list(table, "models", str, where=where)) if "models" in table else None,
     )
+
+
+def read_budget(table: dict[str, Any], reader: TableReader) -> dict[str, int]:
+    """The plan's [budget] as it stands there: batch_tokens, and either steps or tokens."""
+    budget = reader.numbers(table, "budget", BUDGET, partial=True)
+    if "batch_tokens" not in budget or ("steps" in budget) == ("tokens" in budget):
+        raise PlanError(f"{reader.source}: [budget] takes batch_tokens, and either steps or tokens.")
+    return budget
+
+
+def in_steps(plan: Mapping[str, int], own: Mapping[str, int]) -> dict[str, int]:
+    """The plan's budget with an entry's `own` changes, in the fewest steps that reach its tokens where it names those."""
+    budget = {key: value for key, value in plan.items() if key == "batch_tokens" or not {"steps", "tokens"} & set(own)}
+    budget |= own
+    if "tokens" in budget:
+        batch = budget["batch_tokens"]
+        budget["steps"] = math.ceil(budget.pop("tokens") / batch) if batch > 0 else 0
+    return {name: budget[name] for name in ("steps", "batch_tokens")}

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from results import record
+from results import record, search
 from results.cell import Cell
 from results.plan import Plan
 
@@ -34,7 +34,10 @@ def _same_model(row: dict[str, Any], cell: Cell) -> bool:
     """Whether a row timed the cell's model under the same name, or the same contest at the same length and size."""
     if cell.kind == "contest":
         return (row["where"], row["size"], row["dtype"]) == (cell.where, cell.size, cell.dtype)
-    return (row["model"], row["settings"].get("variant", "")) == (cell.model, cell.variant)
+    settings = row["settings"]
+    if (settings.get("stage") == search.TRIAL) != (cell.kind == "trial"):
+        return False  # a trial is examined on the validation split, which takes another time
+    return (row["model"], settings.get("variant", "")) == (cell.model, cell.variant)
 
 
 def forecast(

@@ -68,7 +68,7 @@ def key(
         )
     }  # fmt: skip
     decides |= {"data_hash": data_hash, "code_hash": code_hash, "device_class": device_class, "schema": SCHEMA}
-    decides |= {name: value for name in ("variant", "where", "entrants") if (value := getattr(cell, name))}
+    decides |= {name: value for name in ("variant", "where", "entrants", "stage") if (value := getattr(cell, name))}
     if cell.is_timed:
         decides |= {"machine": machine, "threads": threads}
     return hashlib.sha256(canonical(decides).encode()).hexdigest()[:16]
@@ -155,7 +155,7 @@ def _shared(cell: Cell, identity: Identity) -> dict[str, Any]:
         "family": FLOOR_FAMILY if floors else identity.family,
         "family_order": FLOOR_ORDER if floors else identity.family_order,
         "settings": {"model": dict(cell.settings), "task": dict(cell.task_settings)}
-        | ({"variant": cell.variant} if cell.variant else {}),
+        | {name: value for name in ("variant", "stage") if (value := getattr(cell, name))},
         "task": cell.task,
         "size": dict(cell.size),
         "budget": dict(cell.budget),

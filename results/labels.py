@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from results.identity import FLOOR_FAMILY, canonical
+from results.search import CHOSEN
 
 Row = dict[str, Any]
 SETUP = ("size", "budget", "dtype", "provider_requested", "device", "threads")
@@ -19,21 +20,24 @@ def is_contest(task_settings: Mapping[str, Any]) -> bool:
 def variant_key(row: Row) -> str:
     """What tells models of a task apart: their name, settings and learning rate."""
     settings = row["settings"]
+    rate = CHOSEN if settings.get("stage") == CHOSEN else row["lr"]  # each task may have chosen another
     return canonical(
-        [row["family"] == FLOOR_FAMILY, row["model"], settings["model"], row["lr"], settings.get("variant", "")]
+        [row["family"] == FLOOR_FAMILY, row["model"], settings["model"], rate, settings.get("variant", "")]
     )
 
 
 def labels(rows: list[Row]) -> dict[str, str]:
     """Label of each (model, settings, learning rate): a variant's own name, or the model's and what tells it from others."""
     settings: dict[str, dict[str, Row]] = {}
-    rates: dict[str, dict[str, set[float]]] = {}
+    rates: dict[str, dict[str, set[float | str]]] = {}
     for row in rows:
         if row["family"] != FLOOR_FAMILY:
             if "variant" not in row["settings"]:
                 settings.setdefault(row["model"], {})[canonical(row["settings"]["model"])] = row
             exam = canonical([row["task"], row["settings"]["task"], [row[name] for name in SETUP]])
-            rates.setdefault(name_of(row), {}).setdefault(exam, set()).add(row["lr"])
+            rates.setdefault(name_of(row), {}).setdefault(exam, set()).add(
+                CHOSEN if row["settings"].get("stage") == CHOSEN else row["lr"]
+            )
     found = {}
     for row in rows:
         name, chosen = name_of(row), dict(row["settings"]["model"])
@@ -42,7 +46,7 @@ def labels(rows: list[Row]) -> dict[str, str]:
         parts = [f"{key}={value}" for key, value in sorted(chosen.items())] or ["default"]
         parts = parts if "variant" not in row["settings"] and len(settings[name]) > 1 else []
         if any(len(rate) > 1 for rate in rates[name].values()):
-            parts.append(f"lr={row['lr']:g}")
+            parts.append("lr chosen" if row["settings"].get("stage") == CHOSEN else f"lr={row['lr']:g}")
         found[variant_key(row)] = f"{name} ({', '.join(parts)})" if parts else name
     return found
 

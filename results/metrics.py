@@ -12,6 +12,7 @@ ABOUT_TRAINING = (
     "timing_seconds",
     "machine_load",
     "scorer_disagreement",
+    "validation_loss",
 )
 QUANTILES = ("_quantile_10", "_quantile_90")  # endings of metrics that tables show beside their median
 TASK_ORDER = ("language-modelling", "needle", "babilong")

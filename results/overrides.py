@@ -6,6 +6,7 @@ import ast
 from collections.abc import Sequence
 from typing import Any
 
+from results import sizes
 from results.table_reader import PlanError
 
 
@@ -30,10 +31,12 @@ def _value(text: str) -> Any:
 
 
 def size(text: str) -> dict[str, int]:
-    """`"width=64,depth=2"` -> `{"width": 64, "depth": 2}`."""
+    """`"width=64,depth=2"` -> `{"width": 64, "depth": 2}`; `"nano"` -> the size of that name."""
+    if "=" not in text:
+        return sizes.named(text.strip(), "--size")
     parts = [part.partition("=") for part in text.split(",")]
     if not all(equals for _, equals, _ in parts):
-        raise PlanError(f"--size takes width=64,depth=2,heads=4 (any of them), not '{text}'.")
+        raise PlanError(f"--size takes a name, or width=64,depth=2,heads=4 (any of them), not '{text}'.")
     return {name.strip(): _whole("--size", value) for name, _, value in parts}
 
 

@@ -11,15 +11,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from results import contest_plan
+from results import contest_plan, search, sizes
 from results.cell import Cell
+from results.claims import Claim, read_claim
 from results.contest_plan import Contest
-from results.entries import Entry, Variant, read_entry, read_variant
+from results.entries import Entry, Variant, in_steps, read_budget, read_entry, read_variant
 from results.table_reader import PlanError, TableReader
 
 FILE_NAME = "plan.toml"
 DTYPES = ("float32", "float32+onednn", "bfloat16")
 DEVICES = ("cpu", "cuda")
+KEYS = (
+    "title question models seeds learning_rate learning_rates search dtype provider device workers threads timeout "
+    "size budget settings variants tasks timings contests claims"
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Plan:
     timings: tuple[Entry, ...]
     contests: tuple[Contest, ...] = ()
     variants: dict[str, Variant] = field(default_factory=dict)
+    search: search.Search | None = None  # where the learning rate is chosen by trials
+    claims: tuple[Claim, ...] = ()  # orderings that papers state
     dtype: str = "float32"
     provider: str = "auto"
     device: str = "cpu"
@@ -110,8 +117,7 @@ def load(path: Path) -> Plan:
 
 
 def _plan(comparison: str, table: dict[str, Any], reader: TableReader) -> Plan:
-    keys = "title question models seeds learning_rate dtype provider device workers threads timeout size budget"
-    reader.refuse_unknown(table, (*keys.split(), "settings", "variants", "tasks", "timings", "contests"), "")
+    reader.refuse_unknown(table, KEYS.split(), "")
     settings = reader.take(table, "settings", dict, {})
     for name in settings:
         reader.take(settings, name, dict, where="[settings] ")
@@ -120,24 +126,28 @@ def _plan(comparison: str, table: dict[str, Any], reader: TableReader) -> Plan:
         for name in table.get("variants", {})
     }
     trains, asks = "tasks" in table, "tasks" in table or "timings" in table
-    size = reader.numbers(table, "size", contest_plan.SIZE) if asks or "size" in table else {}
-    dtype = reader.take(table, "dtype", str, "float32")
+    size = sizes.read(table, reader) if asks or "size" in table else {}
+    budget = read_budget(table, reader) if trains or "budget" in table else {}
+    grid = search.read(table, reader)
+    dtype, tasks = reader.take(table, "dtype", str, "float32"), reader.take_list(table, "tasks", dict, [])
     return Plan(
         comparison=comparison,
         title=reader.take(table, "title", str),
         question=reader.take(table, "question", str),
         models=tuple(reader.take_list(table, "models", str, *([] if asks and not variants else [list(variants)]))),
         seeds=tuple(reader.take_list(table, "seeds", int, *([] if trains else [[0]]))),
-        learning_rate=reader.take(table, "learning_rate", float, *([] if trains else [1e-3])),
+        learning_rate=reader.take(table, "learning_rate", float, *([] if trains and not grid else [1e-3])),
         size=size,
-        budget=reader.numbers(table, "budget", ("steps", "batch_tokens")) if trains or "budget" in table else {},
+        budget=in_steps(budget, {}) if budget else {},
         settings=settings,
-        tasks=tuple(read_entry(item, "tasks", reader) for item in reader.take_list(table, "tasks", dict, [])),
+        tasks=tuple(_with_budget(read_entry(item, "tasks", reader), budget) for item in tasks),
         timings=tuple(read_entry(item, "timings", reader) for item in reader.take_list(table, "timings", dict, [])),
         contests=tuple(
             contest_plan.read(item, size, dtype, reader) for item in reader.take_list(table, "contests", dict, [])
         ),
         variants=variants,
+        search=grid,
+        claims=tuple(read_claim(item, reader) for item in reader.take_list(table, "claims", dict, [])),
         dtype=dtype,
         provider=reader.take(table, "provider", str, "auto"),
         device=reader.take(table, "device", str, "cpu"),
@@ -147,8 +157,15 @@ def _plan(comparison: str, table: dict[str, Any], reader: TableReader) -> Plan:
     )
 
 
+def _with_budget(entry: Entry, budget: Mapping[str, int]) -> Entry:
+    return replace(entry, budget=in_steps(budget, entry.budget)) if entry.budget else entry
+
+
 def cells(plan: Plan, names: Sequence[str]) -> list[Cell]:
-    """Every cell that the plan asks for: floors, training, timing, contests. `names` are all models there are."""
+    """Every cell that the plan asks for: trials, floors, training, timing, contests. `names` are all models there are.
+
+    Where the rate is searched for, training cells have the rate search.UNKNOWN; `search.chosen` gives them theirs.
+    """
     for name in plan.settings:
         _known(name, names, "model", f"[settings.{name}]")
     for name, variant in plan.variants.items():
@@ -177,12 +194,15 @@ def cells(plan: Plan, names: Sequence[str]) -> list[Cell]:
         _known(model, names, "model", "[[contests]]")
     if not training and not timing and not contests:
         raise PlanError(f"Nothing is left to run in {plan.comparison!r}: no chosen model meets a chosen task.")
-    return floors + training + timing + contests
+    trials = search.trials(plan.search, training) if plan.search else []
+    return trials + floors + training + timing + contests
 
 
 def _cell(plan: Plan, entry: Entry, kind: str, chosen: str, seed: int) -> Cell:
     """`chosen` is the name of a model or of a variant."""
     floors, variant = kind == "floors", plan.variants.get(chosen)
+    searched = kind == "training" and plan.search is not None and entry.learning_rate is None
+    rate = search.UNKNOWN if searched else entry.learning_rate or plan.learning_rate
     model, own = (variant.model, variant.settings) if variant else (chosen, {})
     return Cell(
         comparison=plan.comparison,
@@ -194,7 +214,8 @@ def _cell(plan: Plan, entry: Entry, kind: str, chosen: str, seed: int) -> Cell:
         size={} if floors else dict(plan.size),
         budget={**plan.budget, **entry.budget} if kind == "training" else {},
         seed=seed,
-        lr=0.0 if kind != "training" else entry.learning_rate or plan.learning_rate,
+        lr=rate if kind == "training" else 0.0,
+        stage=search.CHOSEN if searched else "",
         dtype="" if floors else plan.dtype,
         provider="" if floors else plan.provider,
         device="cpu" if floors else plan.device,
@@ -257,9 +278,13 @@ def _with_steps(plan: Plan, steps: int) -> Plan:
 def _check(plan: Plan, source: str) -> None:
     """Numbers and names that no reading of the file can check key by key."""
     budgets = [plan.budget, *(entry.budget for entry in plan.tasks)]
-    rates = [plan.learning_rate, *(entry.learning_rate for entry in plan.tasks if entry.learning_rate is not None)]
+    rates = [
+        plan.learning_rate,
+        *(plan.search.rates if plan.search else ()),
+        *(entry.learning_rate for entry in plan.tasks if entry.learning_rate is not None),
+    ]
     width, heads = plan.size.get("width", 1), plan.size.get("heads", 1)
-    unknown_sizes = sorted(set(plan.size) - set(contest_plan.SIZE))
+    unknown_sizes = sorted(set(plan.size) - set(sizes.SIZE))
     asks = bool(plan.tasks or plan.timings)
     twins = [
         f"[[{kind}]] {entry.name!r} stands twice with equal keys; remove one"

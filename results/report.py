@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from results import contest_table, figure, printed, summary, table, view
+from results import claims as claimed
+from results import contest_table, fairness, figure, orderings, printed, summary, table, view
 from results.identity import canonical
 from results.view import Exam
 
@@ -29,12 +30,13 @@ def report(
     reference_model: str = "transformer",
     only: Sequence[str] | None = None,
     with_printed: bool = True,
+    claims: Sequence[claimed.Claim] = (),
 ) -> Path:
     """Write `out_dir`/report.md with tables/*.md, tables/*.csv and figures/*.png, *.svg; returns the page's path.
 
     Equal rows give equal bytes, whatever their order. `reference` are the committed rows, shown in brackets beside
     ours where task, settings and set-up are equal; `only` limits the figures to some models; `with_printed` adds what
-    papers print. Raises ValueError if there are no rows.
+    papers print; `claims` are judged. Raises ValueError if there are no rows.
     """
     exams = view.exams(rows)
     if not exams:
@@ -44,6 +46,8 @@ def report(
     known = view.exams(reference)
     parts = [f"# {title or 'Report'}", *([question] if question else []), _contents(exams)]
     parts += [glance, AT_A_GLANCE] if (glance := summary.markdown(exams)) else []
+    parts += ["## What papers claim", verdicts] if (verdicts := claimed.markdown(claimed.judge(claims, exams))) else []
+    parts += ["## What may be said of the order", stated] if (stated := orderings.markdown(exams)) else []
     for place, exam in enumerate(exams):
         text, csv = _exam(exam, _beside(exam, known), reference_model)
         _write(out_dir / "tables" / f"{exam.slug}.md", text + "\n")
@@ -76,6 +80,7 @@ def _exam(exam: Exam, beside: Exam | None, reference_model: str) -> tuple[str, s
     if not parts:
         reasons = [f"- {model.label}: {exam.reason(model.label, {})}" for model in exam.models]
         parts = [f"### {exam.title}: nothing was measured", "\n".join(reasons)]
+    parts += [card] if (card := fairness.markdown(exam, reference_model)) else []
     return "\n\n".join(parts), table.csv_text(exam, reference_model, beside)
 
 

@@ -52,6 +52,9 @@ class Summary:
     failed: int = 0
     skipped: int = 0
 
+    def __add__(self, other: Summary) -> Summary:
+        return Summary(self.measured + other.measured, self.failed + other.failed, self.skipped + other.skipped)
+
     @property
     def total(self) -> int:
         return self.measured + self.failed + self.skipped

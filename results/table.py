@@ -95,7 +95,7 @@ def conditions(exam: Exam, reference_model: str = "transformer", beside: Exam | 
     parts += [_origin(rows)]
     if exam.settings:
         parts.insert(0, "Task settings: " + ", ".join(f"{k} {_text(v)}" for k, v in sorted(exam.settings.items())))
-    gaps = [gap for model in exam.learners if (gap := _gap(exam, model, reference_model)) is not None]
+    gaps = [gap for model in exam.learners if (gap := parameter_gap(exam, model, reference_model)) is not None]
     if gaps:
         parts += [f"parameters against {reference_model}: {min(gaps):+.1f} % to {max(gaps):+.1f} %"]
     if beside is not None:
@@ -236,7 +236,7 @@ def cell(exam: Exam, model: Model, column: Column, beside: Exam | None = None) -
     return text + (f" [{metrics.number(column.metric, other.value)}]" if other else "")
 
 
-def _gap(exam: Exam, model: Model, reference_model: str) -> float | None:
+def parameter_gap(exam: Exam, model: Model, reference_model: str) -> float | None:
     """A model's parameters against the reference model's, in percent."""
     known = {m.name: m.parameters for m in exam.everyone} | {m.name: m.parameters for m in exam.learners}
     reference = known.get(reference_model)
@@ -244,7 +244,7 @@ def _gap(exam: Exam, model: Model, reference_model: str) -> float | None:
 
 
 def _parameters(exam: Exam, model: Model, reference_model: str) -> str:
-    gap = _gap(exam, model, reference_model)
+    gap = parameter_gap(exam, model, reference_model)
     difference = f" ({gap:+.1f} %)" if gap is not None and model.name != reference_model else ""
     return f"{model.parameters:,}{difference}" if model.parameters else ""
 
@@ -255,7 +255,7 @@ def _record(
     point, floor = exam.point(model.label, metric, where), exam.best_floor(metric, where)
     other = beside.point(model.label, metric, where) if beside else None
     rows = exam.rows.get(model.label, [])
-    gap = _gap(exam, model, reference_model)
+    gap = parameter_gap(exam, model, reference_model)
     reason = "" if point else exam.reason(model.label, where)
     return {
         "task": exam.title, "metric": metric, "where": canonical(where),

@@ -11,6 +11,7 @@ from typing import Any
 from results import intervals, labels, metrics, record
 from results.identity import FLOOR_FAMILY, canonical
 from results.labels import SETUP
+from results.search import CHOSEN, TRIAL
 
 Row = dict[str, Any]
 NOT_GUESSES = ("cheat: ", "reference: ")  # how tasks mark floors that are no guesses
@@ -65,6 +66,7 @@ class Exam:
     slug: str = ""
     title: str = ""
     main: bool = True  # of several set-ups the one that figures show
+    trials: dict[str, list[Row]] = field(default_factory=dict)  # of learning rates, by label
     everyone: list[Model] = field(default_factory=list)  # all models of the report, also those without a row here
 
     @property
@@ -110,6 +112,10 @@ class Exam:
         """The mean over seeds of what matches `where`; settings that `where` leaves open are averaged by count."""
         rows = [row for row in self.measured(label, metric) if where.items() <= row["where"].items()]
         return aggregate(metric, rows) if rows else None
+
+    def by_seed(self, label: str, metric: str, where: Mapping[str, Any]) -> dict[int, float]:
+        """Each seed's value of what matches `where`, pooled by count."""
+        return by_seed([row for row in self.measured(label, metric) if where.items() <= row["where"].items()])
 
     def best_floor(self, metric: str, where: Mapping[str, Any]) -> tuple[str, float] | None:
         """The floor that no model should fall behind, as (name, value)."""
@@ -158,10 +164,7 @@ def place_of(where: Mapping[str, Any]) -> list:
 
 def aggregate(metric: str, rows: Sequence[Row]) -> Point:
     """Pool each seed's rows by count, then average the seeds, with the interval that the numbers allow."""
-    by_seed: dict[int, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: (row["seed"], canonical(row["where"]))):
-        by_seed.setdefault(row["seed"], []).append(row)
-    values = [_pooled(group) for group in by_seed.values()]
+    values = list(by_seed(rows).values())
     count = sum(row["count"] for row in rows)
     value, low, high = fmean(values), None, None
     if metrics.is_accuracy(metric):
@@ -173,6 +176,14 @@ def aggregate(metric: str, rows: Sequence[Row]) -> Point:
     return Point(value, low, high, count, len(values))
 
 
+def by_seed(rows: Sequence[Row]) -> dict[int, float]:
+    """Each seed's rows pooled by count."""
+    groups: dict[int, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (row["seed"], canonical(row["where"]))):
+        groups.setdefault(row["seed"], []).append(row)
+    return {seed: _pooled(group) for seed, group in groups.items()}
+
+
 def _pooled(rows: list[Row]) -> float:
     weight = sum(row["count"] for row in rows)
     if not weight or len(rows) == 1:
@@ -182,7 +193,9 @@ def _pooled(rows: list[Row]) -> float:
 
 def exams(rows: Iterable[Row]) -> list[Exam]:
     """Every exam of the rows, in a fixed order that does not depend on theirs; superseded attempts are left out."""
-    current = labels.newest(record.attempts(rows))
+    attempts = record.attempts(rows)
+    current = labels.newest([row for row in attempts if row["settings"].get("stage") != TRIAL])
+    tried = labels.newest([row for row in attempts if row["settings"].get("stage") == TRIAL])
     shown = labels.labels(current)
     groups: dict[str, list[Row]] = {}
     floors: dict[str, list[Row]] = {}
@@ -201,6 +214,7 @@ def exams(rows: Iterable[Row]) -> list[Exam]:
         found.append(_exam(group, floors.get(task, []), shown))
     everyone = {model.label: model for exam in found if not exam.is_contest for model in exam.learners}
     for exam in found:
+        exam.trials = _trials(exam, tried)
         exam.everyone = exam.learners if exam.is_contest else sorted(everyone.values(), key=lambda model: model.rank)
     return _named(found)
 
@@ -220,6 +234,27 @@ def _exam(group: list[Row], floors: list[Row], shown: dict[str, str]) -> Exam:
     first = (group or floors)[0]
     setup = {name: first[name] for name in SETUP}
     return Exam(first["task"], first["settings"]["task"], setup, sorted(models, key=lambda m: m.rank), by_label)
+
+
+def _trials(exam: Exam, tried: Sequence[Row]) -> dict[str, list[Row]]:
+    """The trials that the learning rates of an exam's models come from, by label."""
+
+    def subject(row: Row, steps: int) -> str:
+        settings = {name: value for name, value in row["settings"].items() if name != "stage"}
+        same = ("model", "task", "size", "dtype", "provider_requested", "device")
+        return canonical([settings, steps, row["budget"]["batch_tokens"], [row[name] for name in same]])
+
+    names = {
+        subject(row, row["budget"]["steps"]): model.label
+        for model in exam.learners
+        for row in exam.rows[model.label]
+        if row["settings"].get("stage") == CHOSEN
+    }
+    found: dict[str, list[Row]] = {}
+    for row in tried:
+        if "full_steps" in row["where"] and (label := names.get(subject(row, row["where"]["full_steps"]))):
+            found.setdefault(label, []).append(row)
+    return found
 
 
 def _model(label: str, rows: list[Row]) -> Model:

@@ -57,6 +57,29 @@ def evaluate(
     return task.finish(average(measurements)) + held
 
 
+def validation_loss(
+    model: Model,
+    task: Task,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    progress: Callable[[dict], None] | None = None,
+) -> Measurement:
+    """Mean negative log-probability, in nats, of the asked tokens of the validation split, teacher-forced.
+
+    The one number by which a learning rate is chosen, the same for all tasks; the test split takes no part in it.
+    """
+    total, count = 0.0, 0
+    with torch.no_grad(), precision(dtype, device):
+        for number, exam in enumerate(task.exams("validation")):
+            read = exam._replace(prompt=None, choices=(), generate=0)
+            total -= answer(model, read, device).log_probability.double().sum().item()
+            count += int((exam.batch.targets != IGNORE).sum())
+            if progress is not None:
+                progress({"exam": number + 1, "length": exam.batch.tokens.shape[1]})
+    return Measurement("validation_loss", total / count, count, {})
+
+
 def average(measurements: list[Measurement]) -> list[Measurement]:
     """One measurement for each (metric, where), weighted by count, in order of first appearance."""
     sums: dict[tuple, list] = {}

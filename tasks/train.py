@@ -32,6 +32,14 @@ class Training(NamedTuple):
 Progress = Callable[[dict], None]
 
 
+def recipe() -> dict[str, str]:
+    """How every model is trained, in words, for the rows."""
+    return {
+        "optimiser": f"AdamW, betas {BETAS[0]} and {BETAS[1]}, weight decay {WEIGHT_DECAY} on matrices, clip {CLIP}",
+        "schedule": f"{WARM_UP:.0%} linear warm-up, cosine to {LAST_RATE:.0%} of the peak",
+    }
+
+
 def schedule(step: int, steps: int) -> float:
     """Share of the peak learning rate at `step`: linear warm-up, then a cosine down to LAST_RATE."""
     warm = max(1, round(WARM_UP * steps))

@@ -1,0 +1,136 @@
+"""The fairness card of an exam: what was equal for all models, what each had, and every deviation by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from results import search, table
+from results.view import Exam, Model
+
+Row = dict[str, Any]
+SMALL, NEAR_SMALL, NEAR = 10_000_000, 5.0, 1.0  # parameters; percent below SMALL, and from there up
+
+
+def markdown(exam: Exam, reference_model: str = "transformer") -> str:
+    """The card as Markdown: conditions shared by all, a line for each model, deviations; "" where nothing was trained."""
+    if not exam.setup["budget"] or not exam.learners:
+        return ""
+    searched = any(trials(exam, model) for model in exam.learners)
+    head = ["model", "parameters", f"to {reference_model}", "tokens", "seeds", "provider", "trials", "trained at"]
+    head += ["best rate (loss)", "median rate", "worst rate"] if searched else []
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    lines += ["| " + " | ".join(_line(exam, model, reference_model, searched)) + " |" for model in exam.learners]
+    odd = deviations(exam, reference_model)
+    named = "\n".join(f"- {one}" for one in odd) if odd else "- none"
+    return f"**Fairness card.** {_shared(exam)}\n\n" + "\n".join(lines) + f"\n\nDeviations:\n\n{named}"
+
+
+def deviations(exam: Exam, reference_model: str = "transformer") -> list[str]:
+    """A sentence for each way in which the models did not stand on equal terms."""
+    found = []
+    gaps = {model.label: table.parameter_gap(exam, model, reference_model) for model in exam.learners}
+    if all(gap is None for gap in gaps.values()):
+        found.append(f"parameters: {reference_model} has no row here, so nothing says how far the others are from it")
+    for model in exam.learners:
+        gap, near = gaps[model.label], NEAR if (model.parameters or 0) >= SMALL else NEAR_SMALL
+        if gap is not None and abs(gap) > near:
+            found.append(f"parameters: {model.label} has {gap:+.1f} %, beyond the tolerance of {near:g} %")
+        lost, seeds = exam.lost_seeds(model.label)
+        if lost:
+            found.append(f"failures: {lost} of {seeds} seeds of {model.label} gave no number")
+        found += [f"learning rate: {one}" for one in _rate_deviations(exam, model)]
+    facts = {
+        "tokens": lambda model: _tokens(exam, model),
+        "seeds": lambda model: _seeds(exam, model),
+        "provider that ran": lambda model: table.providers(exam, model),
+        "number of learning-rate trials": lambda model: str(len(trials(exam, model))),
+    }
+    return found + [text for name, fact in facts.items() if (text := _uneven(exam.learners, name, fact))]
+
+
+def trials(exam: Exam, model: Model) -> list[Row]:
+    """The trials of a model's learning rate: one row each, its validation loss or why there is none."""
+    rows = [r for r in exam.trials.get(model.label, []) if r["status"] != "ok" or r["metric"] == search.METRIC]
+    return sorted(rows, key=lambda row: row["lr"])
+
+
+def _shared(exam: Exam) -> str:
+    budget, setup = exam.setup["budget"], exam.setup
+    told = [row["where"] for row in exam.measured(metric="training_seconds")]
+    recipe = {name: sorted({where[name] for where in told if name in where}) for name in ("optimiser", "schedule")}
+    parts = [f"{budget['steps']:,} steps of {budget['batch_tokens']:,} tokens"]
+    parts += [f"{name}: {' or '.join(texts)}" for name, texts in recipe.items() if texts]
+    parts += ["data order: drawn from seed and step alone, so the same for every model"]
+    parts += [f"{setup['dtype']} on {setup['device']}, {setup['threads']} thread{'s' if setup['threads'] > 1 else ''}"]
+    parts += [f"provider requested: {setup['provider_requested']}"]
+    tried = next((rows for model in exam.learners if (rows := trials(exam, model))), [])
+    if tried:
+        rates = ", ".join(f"{row['lr']:g}" for row in tried)
+        parts.append(
+            f"learning rate: each of {rates} tried for "
+            f"{tried[0]['budget']['steps']:,} steps with seed {tried[0]['seed']}, the lowest loss on the validation "
+            "split taken for all seeds"
+        )
+    return "For all: " + "; ".join(parts) + "."
+
+
+def _line(exam: Exam, model: Model, reference_model: str, searched: bool) -> list[str]:
+    gap, rows, tried = table.parameter_gap(exam, model, reference_model), exam.rows[model.label], trials(exam, model)
+    cells = [
+        model.label,
+        f"{model.parameters:,}" if model.parameters else "",
+        "" if gap is None else f"{gap:+.1f} %",
+        _tokens(exam, model),
+        _seeds(exam, model),
+        table.providers(exam, model),
+        str(len(tried)) if tried else "none",
+        ", ".join(f"{rate:g}" for rate in sorted({row["lr"] for row in rows}) if rate != search.UNKNOWN),
+    ]
+    if searched:
+        ranked = sorted(tried, key=lambda row: (row["value"] is None, row["value"] or 0.0, row["lr"]))
+        chosen = [ranked[0], ranked[(len(ranked) - 1) // 2], ranked[-1]] if ranked else []
+        cells += [_rate(row) for row in chosen] or [""] * 3
+    return cells
+
+
+def _rate(row: Row) -> str:
+    loss = "failed" if row["value"] is None else f"{row['value']:.3f}"
+    return f"{row['lr']:g} ({loss})"
+
+
+def _rate_deviations(exam: Exam, model: Model) -> list[str]:
+    tried = trials(exam, model)
+    if not tried:
+        return []
+    rates, used = [row["lr"] for row in tried], {row["lr"] for row in exam.rows[model.label]}
+    found = [f"{row['lr']:g} of {model.label} failed in its trial ({row['reason']})" for row in tried if row["reason"]]
+    found += [
+        f"{model.label} was trained at {rate:g}, the {'lowest' if rate == rates[0] else 'highest'} of its grid; a better "
+        "one may lie beyond"
+        for rate in sorted(used & {rates[0], rates[-1]})
+    ]
+    return found
+
+
+def _uneven(models: Sequence[Model], name: str, fact: Any) -> str:
+    """A sentence if the models differ in a fact, with who has what."""
+    groups: dict[str, list[str]] = {}
+    for model in models:
+        if value := fact(model):
+            groups.setdefault(value, []).append(model.label)
+    if len(groups) < 2:
+        return ""
+    return f"{name}: " + "; ".join(f"{value} for {', '.join(labels)}" for value, labels in groups.items())
+
+
+def _tokens(exam: Exam, model: Model) -> str:
+    """The tokens that a model was trained on, over its seeds."""
+    rows = exam.measured(model.label, "training_seconds")
+    counts = sorted({row["where"]["tokens"] for row in rows if "tokens" in row["where"]})
+    return "" if not counts else f"{counts[0]:,}" + (f" to {counts[-1]:,}" if len(counts) > 1 else "")
+
+
+def _seeds(exam: Exam, model: Model) -> str:
+    good = [row["seed"] for row in exam.measured(model.label)]
+    return ", ".join(map(str, sorted(set(good))))

@@ -1,0 +1,107 @@
+"""The learning-rate grid: short trials judged on the validation split, and the training cells at the rate that won.
+
+A trial is a cell as every other: its rows are kept and it is not run again. `settings["stage"]` is "trial" in its
+rows and "chosen" in those of a cell whose rate came out of trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from results.cell import Cell
+from results.identity import canonical
+from results.table_reader import PlanError, TableReader
+
+TRIAL, CHOSEN = "trial", "chosen"
+METRIC = "validation_loss"  # nats per asked token on the validation split
+UNKNOWN = 0.0  # the rate of a cell whose trials have not ended, or none of whose trials gave a loss
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Search:
+    """A plan's `learning_rates` and its `search`: a share of the budget and one seed for each trial."""
+
+    rates: tuple[float, ...]
+    fraction: float = 0.25
+    seed: int = 0
+
+
+def read(table: dict[str, Any], reader: TableReader) -> Search | None:
+    """The keys `learning_rates` and `search` of a plan; None without them. Raises PlanError."""
+    if "learning_rates" not in table:
+        if "search" in table:
+            raise PlanError(f"{reader.source}: search needs learning_rates = [..]; add them, or remove search.")
+        return None
+    if "learning_rate" in table:
+        raise PlanError(f"{reader.source}: learning_rate and learning_rates stand side by side; keep one of them.")
+    where, inner = "[search] ", reader.take(table, "search", dict, {})
+    reader.refuse_unknown(inner, ("fraction", "seed"), where)
+    rates = tuple(reader.take_list(table, "learning_rates", float))
+    fraction = reader.take(inner, "fraction", float, Search.fraction, where)
+    seed = reader.take(inner, "seed", int, Search.seed, where)
+    if len(set(rates)) < 2 or len(set(rates)) < len(rates):
+        raise PlanError(f"{reader.source}: learning_rates needs at least two different rates, not {list(rates)}.")
+    if not 0 < fraction <= 1 or seed < 0:
+        raise PlanError(f"{reader.source}: search takes 0 < fraction <= 1 and a seed from 0 up.")
+    return Search(tuple(sorted(rates)), fraction, seed)
+
+
+def trials(search: Search, cells: Iterable[Cell]) -> list[Cell]:
+    """A trial at each rate for each model and task among those training cells whose rate is still to be chosen."""
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if cell.stage == CHOSEN:
+            found.setdefault(_subject(cell), [_trial(search, cell, rate) for rate in search.rates])
+    return [trial for group in found.values() for trial in group]
+
+
+def chosen(search: Search, cells: Iterable[Cell], rows: Iterable[Row], key: Callable[[Cell], str]) -> list[Cell]:
+    """The cells with the rate of the lowest validation loss, the lower rate of two equal ones; `key` names a cell's rows.
+
+    A rate stays UNKNOWN while a trial has no rows yet, and where every trial failed.
+    """
+    losses: dict[str, float] = {}
+    seen = set()
+    for row in rows:
+        seen.add(row["cell"])
+        if row["status"] == "ok" and row["metric"] == METRIC:
+            losses[row["cell"]] = row["value"]
+    best: dict[str, float] = {}
+    settled = []
+    for cell in cells:
+        if cell.stage == CHOSEN:
+            if _subject(cell) not in best:
+                best[_subject(cell)] = _best(search, cell, losses, seen, key)
+            cell = replace(cell, lr=best[_subject(cell)])
+        settled.append(cell)
+    return settled
+
+
+def unsettled(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells whose rate is not known."""
+    return [cell for cell in cells if cell.stage == CHOSEN and cell.lr == UNKNOWN]
+
+
+def _best(search: Search, cell: Cell, losses: dict[str, float], seen: set[str], key: Callable[[Cell], str]) -> float:
+    keys = {rate: key(_trial(search, cell, rate)) for rate in search.rates}
+    known = {rate: losses[one] for rate, one in keys.items() if one in losses}
+    if not known or not set(keys.values()) <= seen:
+        return UNKNOWN
+    return min(known, key=lambda rate: (known[rate], rate))
+
+
+def _trial(search: Search, cell: Cell, rate: float) -> Cell:
+    full = cell.budget["steps"]
+    budget = {**cell.budget, "steps": max(1, round(search.fraction * full))}
+    where = {"split": "validation", "full_steps": full}
+    return replace(cell, kind=TRIAL, stage=TRIAL, lr=rate, seed=search.seed, budget=budget, where=where)
+
+
+def _subject(cell: Cell) -> str:
+    """What a search is run for: a model under its settings, on a task under its settings, size and budget."""
+    names = ("model", "variant", "settings", "task", "task_settings", "size", "budget", "dtype", "provider", "device")
+    return canonical([getattr(cell, name) for name in names])

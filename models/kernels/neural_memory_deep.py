@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.kernels.memory_table import coefficients
 from models.kernels.memory_walk import walk
-from models.kernels.neural_memory import Cuts, coefficients
+from models.kernels.neural_memory import Cuts
 from models.neural_memory import ACTIVATIONS, NORM_EPSILON, Rule, State, Weights, gates_of_layers, suspend
 
 
@@ -41,7 +42,7 @@ def chunked(
     with torch.autocast(q.device.type, enabled=False):
         cuts = Cuts(q, (k, v, momentum, rate, keep), initial, rule.chunk, rule, state)
         queries, keys, values, momentum, rate, keep = (
-            x.movedim(2, 0).flatten(1, 2) for x in (cuts.q, cuts.k, cuts.v, cuts.momentum, cuts.rate, cuts.keep)
+            cuts.blocks(x) for x in (cuts.q, cuts.k, cuts.v, cuts.momentum, cuts.rate, cuts.keep)
         )
         rates, keeps = gates_of_layers(rate, outs), gates_of_layers(keep, outs)
         tables, ends = _tables(momentum, keep, outs)
@@ -58,10 +59,11 @@ def chunked(
             h = _read(h, inputs[index], errors[index] * rates[index], starts[index], *table)
         if rule.residual:
             h = queries + F.layer_norm(h, h.shape[-1:], eps=NORM_EPSILON)
-    last = [state.unflatten(0, cuts.k.shape[:2]).chunk(2, -1) for state in last]
+    lead = cuts.k.shape[0], cuts.k.shape[2]
+    last = [state.unflatten(0, lead).chunk(2, -1) for state in last]
     weights, surprise = (tuple(part.clone() for part in parts) for parts in zip(*last, strict=True))
-    y = h.unflatten(1, cuts.k.shape[:2]).movedim(0, 2)
-    return cuts.joined(y).to(q.dtype), suspend(weights, surprise, cuts.tokens, rule.chunk)
+    y = h.unflatten(1, lead).movedim((0, 2), (1, 3)).flatten(1, 2)
+    return cuts.new(y).to(q.dtype), suspend(weights, surprise, cuts.tokens, rule.chunk)
 
 
 def _tables(momentum: Tensor, keep: Tensor, outs: list[int]) -> tuple[list[Tensor], list[Tensor]]:

@@ -64,7 +64,7 @@ class _Slab:
         self, part: slice, q: Tensor, k: Tensor, table: Tensor, ends: Tensor, keep: Tensor | None, layout: Layout
     ):
         self.part = part
-        self.q, self.k = _tokens(q, part, layout), _tokens(k, part, layout)
+        self.q, self.k = tokens_of(q, part, layout), tokens_of(k, part, layout)
         reads = table[part, :, layout.reads]
         self.before, self.within = reads[..., :2], reads[..., 2:]
         self.shares = ends[part, :, :, 2:].mT
@@ -77,11 +77,11 @@ class _Slab:
                 rows = rows.repeat_interleave(layout.chunk, 2)[:, :, : layout.size]
             self.anchored = rows if keep is None else rows * self.keep
             self.rows = rows
-            self.known = _spread(self.k, self.anchored[..., :2])
+            self.known = spread(self.k, self.anchored[..., :2])
         else:
             self.known = self.k if keep is None else self.k * self.keep
-        self.writes = _spread(self.k, self.shares)
-        self.reading = _spread(self.q, self.before)
+        self.writes = spread(self.k, self.shares)
+        self.reading = spread(self.q, self.before)
 
 
 class _Blocks(torch.autograd.Function):
@@ -101,9 +101,9 @@ class _Blocks(torch.autograd.Function):
                 x = (slab.k @ slab.k.mT).mul_(slab.anchored[..., 2:])
                 one = torch.eye(layout.size, dtype=x.dtype, device=x.device).expand_as(x)
                 inverse[part] = torch.linalg.solve_triangular(x, one, upper=False, unitriangular=True)
-            _walk(slab, _tokens(v, part, layout), inverse, errors, starts)
+            _walk(slab, tokens_of(v, part, layout), inverse, errors, starts)
             scores = (slab.q @ slab.k.mT).mul_(slab.within)
-            read = _bmm(slab.reading, starts[part])
+            read = product(slab.reading, starts[part])
             read.flatten(0, 1).baddbmm_(scores.flatten(0, 1), errors[part].flatten(0, 1))
             y_blocks[part].copy_(read.unflatten(1, y_blocks.shape[1:3]))
         ctx.save_for_backward(q, k, table, ends, keep, errors, starts, inverse)
@@ -123,7 +123,7 @@ class _Blocks(torch.autograd.Function):
         for part in reversed(layout.slabs(q)):
             slab = _Slab(part, q, k, table, ends, keep, layout)
             back = _Backward(slab, errors[part], starts[part], None if inverse is None else inverse[part])
-            back.read(_tokens(dy, part, layout), d_table[part, :, layout.reads])
+            back.read(tokens_of(dy, part, layout), d_table[part, :, layout.reads])
             dz = back.walk(dz)
             back.write(d_ends[part])
             back.compare(d_table[part, :, : -1 : layout.chunk], None if keep is None else d_keep[part], layout.chunk)
@@ -160,10 +160,10 @@ class _Backward:
         scores = slab.q @ slab.k.mT
         d_scores = dy @ self.errors.mT
         torch.mul(scores, d_scores, out=d_rows[..., 2:])
-        self.d_errors = _bmm(scores.mul_(slab.within).mT, dy)
+        self.d_errors = product(scores.mul_(slab.within).mT, dy)
         d_scores.mul_(slab.within)
-        self.d_q, d_rows[..., :2] = _gathered(dy @ self.starts.mT, slab.q, slab.before)
-        _add_bmm(self.d_q, d_scores, slab.k)
+        self.d_q, d_rows[..., :2] = gathered(dy @ self.starts.mT, slab.q, slab.before)
+        add_product(self.d_q, d_scores, slab.k)
         self.d_k = d_scores.mT @ slab.q
 
     def walk(self, dz: Tensor) -> Tensor:
@@ -181,7 +181,8 @@ class _Backward:
             torch.mul(dz[:, :width], slab.mix[i, :, 0, 1], out=before[:, width:])
             before[:, width:].addcmul_(dz[:, width:], slab.mix[i, :, 1, 1])
             before.baddbmm_(slab.reading[i].mT, self.dy[i])
-            before[:, :known].baddbmm_(slab.known[i].mT, solved[i], alpha=-1)
+            # A product is added to something contiguous at once, to a part of it group by group.
+            before[:, :known].sub_(torch.bmm(slab.known[i].mT, solved[i]))
             dz = before
         self.d_v = solved
         return dz
@@ -189,7 +190,7 @@ class _Backward:
     def write(self, d_ends: Tensor) -> None:
         """Back over the writes to keys and shares, and over what is kept of Z."""
         slab, width = self.slab, self.slab.k.shape[-1]
-        d_k, shares = _gathered(self.errors @ self.after.mT, slab.k, slab.shares)
+        d_k, shares = gathered(self.errors @ self.after.mT, slab.k, slab.shares)
         self.d_k += d_k
         d_ends[..., 2:] = shares.mT
         (m, s), (dm, ds) = self.starts.split(width, 2), self.after.split(width, 2)
@@ -199,7 +200,7 @@ class _Backward:
     def compare(self, d_rows: Tensor, d_keep: Tensor | None, chunk: int) -> None:
         """Back over `(I + X)^-1 (V - known Z)`, to keys, the rows of the anchors and what is kept."""
         slab = self.slab
-        d_known = _bmm(self.d_v, self.starts[:, :, : slab.known.shape[-1]].mT).neg_()
+        d_known = product(self.d_v, self.starts[:, :, : slab.known.shape[-1]].mT).neg_()
         if slab.anchored is None:
             if d_keep is not None:
                 torch.sum(d_known * slab.k, -1, out=d_keep)
@@ -207,11 +208,11 @@ class _Backward:
             self.d_k += d_known
             return
         d_x = (self.d_v @ self.errors.mT).neg_()
-        d_k, d_before = _gathered(d_known, slab.k, slab.anchored[..., :2])
+        d_k, d_before = gathered(d_known, slab.k, slab.anchored[..., :2])
         d_anchored = torch.cat([d_before, d_x * (slab.k @ slab.k.mT)], -1)
         d_x.mul_(slab.anchored[..., 2:])
         self.d_k += d_k
-        _add_bmm(self.d_k, d_x + d_x.mT, slab.k)
+        add_product(self.d_k, d_x + d_x.mT, slab.k)
         if d_keep is not None:
             torch.sum(d_anchored * slab.rows, -1, out=d_keep)
             d_anchored.mul_(slab.keep)
@@ -220,26 +221,26 @@ class _Backward:
             d_rows[:, :, : part.shape[2]] += part
 
 
-def _tokens(x: Tensor, part: slice, layout: Layout) -> Tensor:
+def tokens_of(x: Tensor, part: slice, layout: Layout) -> Tensor:
     """The tokens [s, g, size, d] of some blocks of a text [b, t, h, d], as a copy of their own."""
     return layout.cut(x)[part].clone(memory_format=torch.contiguous_format).flatten(1, 2)
 
 
-def _spread(x: Tensor, shares: Tensor) -> Tensor:
+def spread(x: Tensor, shares: Tensor) -> Tensor:
     """Rows x [s, g, size, d] beside one another, each by its share: [s, g, size, shares * d]."""
     return (x.unsqueeze(-2) * shares.unsqueeze(-1)).flatten(-2)
 
 
-def _gathered(d: Tensor, x: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of x and of its shares, from that of `_spread(x, shares)`."""
+def gathered(d: Tensor, x: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of x and of its shares, from that of `spread(x, shares)`."""
     first, second = d.chunk(2, -1)
     d_x = torch.mul(first, shares[..., :1]).addcmul_(second, shares[..., 1:])
     return d_x, d.unflatten(-1, (2, -1)).mul_(x.unsqueeze(-2)).sum(-1)
 
 
-def _bmm(a: Tensor, b: Tensor) -> Tensor:
+def product(a: Tensor, b: Tensor) -> Tensor:
     return torch.bmm(a.flatten(0, 1), b.flatten(0, 1)).unflatten(0, a.shape[:2])
 
 
-def _add_bmm(onto: Tensor, a: Tensor, b: Tensor) -> None:
+def add_product(onto: Tensor, a: Tensor, b: Tensor) -> None:
     onto.flatten(0, 1).baddbmm_(a.flatten(0, 1), b.flatten(0, 1))

@@ -67,7 +67,7 @@ class _Slab:
         self.q, self.k = tokens_of(q, part, layout), tokens_of(k, part, layout)
         reads = table[part, :, layout.reads]
         self.before, self.within = reads[..., :2], reads[..., 2:]
-        self.shares = ends[part, :, :, 2:].mT
+        self.shares = ends[part, :, :, 2:].mT.contiguous()  # or products with it would not be
         self.mix = ends[part, :, :, :2, None, None]
         self.keep = None if keep is None else keep[part, ..., None]
         self.anchored = None

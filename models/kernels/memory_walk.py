@@ -23,7 +23,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.kernels.memory_blocks import Layout, tokens_of
-from models.kernels.memory_walk_back import Backward, Reads, Saved, bend, residual_error, times_slope
+from models.kernels.memory_walk_back import (
+    Backward,
+    Kept,
+    Reads,
+    Saved,
+    bend,
+    residual_error,
+    spread_errors,
+    times_slope,
+)
 from models.neural_memory import ACTIVATIONS, Rule
 
 Tensors = tuple[Tensor, ...]
@@ -62,31 +71,29 @@ class _Walk(torch.autograd.Function):
         y_blocks = layout.cut(y)
         for part in layout.slabs(q):
             keys, values = tokens_of(k, part, layout), tokens_of(v, part, layout)
+            closing_parts = [saved.closing(index, part) for index in range(depth)]
             for i, n in enumerate(range(part.start, part.stop)):
-                _chunk(saved, n, keys[i], values[i])
+                _chunk(saved, n, keys[i], values[i], [(shares[i], mix[i]) for shares, mix in closing_parts])
             h = _read(saved, part, tokens_of(q, part, layout), keys)
             y_blocks[part].copy_(h.unflatten(1, y_blocks.shape[1:3]))
-        # What is kept goes as an attribute: none of it is an input or an output.
-        ctx.kept, ctx.sizes = saved.kept, (depth, shared)
-        ctx.save_for_backward(q, k, v, *tables, *closing, *keeps)
-        ctx.rule, ctx.layout = rule, layout
+        ctx.save_for_backward(q, k, v, *tables, *closing, *keeps, *saved.kept.flat())
+        ctx.rule, ctx.layout, ctx.ends = rule, layout, [0, shared, 2 * shared, 2 * shared + len(keeps)]
+        ctx.depth = depth
         return y, *(start[-1].clone() for start in saved.kept.starts)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, *d_last: Tensor) -> tuple[Any, ...]:
         q, k, v, *rest = ctx.saved_tensors
-        _, shared = ctx.sizes
-        saved = Saved.again(
-            ctx.rule, ctx.layout, ctx.kept, rest[:shared], rest[shared : 2 * shared], rest[2 * shared :]
-        )
+        shares = [rest[a:b] for a, b in zip(ctx.ends, ctx.ends[1:], strict=False)]
+        saved = Saved.again(ctx.rule, ctx.layout, Kept.of(rest[ctx.ends[-1] :], ctx.depth), *shares)
         backward = Backward(saved, q, k, v, d_last)
         for part in reversed(ctx.layout.slabs(q)):
             backward.slab(part, tokens_of(dy, part, ctx.layout))
         return None, None, None, None, *backward.gradients()
 
 
-def _chunk(saved: Saved, n: int, k: Tensor, v: Tensor) -> None:
+def _chunk(saved: Saved, n: int, k: Tensor, v: Tensor, closing: list[Tensors]) -> None:
     """One chunk: its inputs a_{l-1} and errors e_l, and every layer's state after it."""
     rule, kept, depth = saved.rule, saved.kept, saved.depth
     weights = [start[n].chunk(2, -1)[0] for start in kept.starts]
@@ -117,7 +124,7 @@ def _chunk(saved: Saved, n: int, k: Tensor, v: Tensor) -> None:
             torch.mul(up, bend(hidden[index], rule), out=kept.curves[index][n])
     for index in range(depth):
         a = kept.inputs[index - 1][n] if index else k
-        _write(kept.starts[index], n, a, kept.errors[index][n], *saved.closing(index, n))
+        _write(kept.starts[index], n, a, kept.errors[index][n], *closing[index])
 
 
 def _write(starts: Tensor, n: int, a: Tensor, e: Tensor, shares: Tensor, mix: Tensor) -> None:
@@ -125,7 +132,7 @@ def _write(starts: Tensor, n: int, a: Tensor, e: Tensor, shares: Tensor, mix: Te
     (w, s), (new_w, new_s) = starts[n].chunk(2, -1), starts[n + 1].chunk(2, -1)
     torch.mul(w, mix[:, 0, 0], out=new_w).addcmul_(s, mix[:, 0, 1])
     torch.mul(s, mix[:, 1, 1], out=new_s)
-    starts[n + 1].baddbmm_(a.mT, (e.unsqueeze(-2) * shares).flatten(-2))
+    starts[n + 1].baddbmm_(a.mT, spread_errors(e, shares))
 
 
 def _read(saved: Saved, part: slice, q: Tensor, k: Tensor) -> Tensor:

@@ -27,6 +27,16 @@ class Kept:
     reads: list[Tensor] = field(default_factory=list)
     before: Tensor | None = None
 
+    def flat(self) -> list[Tensor | None]:
+        return [*self.starts, *self.errors, *self.inputs, *self.slopes, *self.curves, *self.reads, self.before]
+
+    @classmethod
+    def of(cls, flat: list[Tensor | None], depth: int) -> Kept:
+        """What `flat` gave, of a walk that learned."""
+        parts = iter(flat)
+        groups = [[next(parts) for _ in range(count)] for count in (depth, depth, *[depth - 1] * 4)]
+        return cls(*groups, before=next(parts))
+
 
 class Saved:
     """One walk's rule, shares and kept numbers."""
@@ -59,10 +69,11 @@ class Saved:
         self.rule, self.layout, self.tables, self.ends, self.keeps = rule, layout, tables, ends, keeps
         self.depth = len(self.kept.starts)
 
-    def closing(self, index: int, n: int) -> tuple[Tensor, Tensor]:
-        """Shares of a chunk's tokens at its end, [g, size, 2, c], and what is kept of [W | S], [g, 2, 2, 1, c]."""
-        ends = self.ends[min(index, len(self.ends) - 1)][n]
-        return ends[:, :, 2:].transpose(1, 2), ends[:, :, :2, None]
+    def closing(self, index: int, part: slice) -> tuple[Tensor, Tensor]:
+        """Shares of a slab's tokens at their chunk's end, [s, g, size, 2, c], and what is kept of [W | S], [s, g, 2, 2, 1, c]."""
+        ends = self.ends[min(index, len(self.ends) - 1)][part]
+        # Contiguous, or a product with them would not be.
+        return ends[:, :, :, 2:].transpose(2, 3).contiguous(), ends[:, :, :, :2, None]
 
 
 class Reads:
@@ -120,112 +131,157 @@ class Backward:
     """The gradients of one walk: `slab` goes back over some chunks, `gradients` gives all."""
 
     def __init__(self, saved: Saved, q: Tensor, k: Tensor, v: Tensor, d_last: tuple[Tensor, ...]):
-        self.saved, self.texts = saved, (q, k)
-        self.v = v
+        self.saved, self.q, self.k, self.v = saved, q, k, v
         self.d_texts = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)]
-        self.d_states = list(d_last)
+        self.d_first = list(d_last)
         self.d_tables = [torch.zeros_like(table) for table in saved.tables]
         self.d_ends = [torch.zeros_like(end) for end in saved.ends]
         self.d_keeps = [torch.zeros_like(keep) for keep in saved.keeps]
 
     def gradients(self) -> list[Tensor]:
-        return [*self.d_texts, *self.d_states, *self.d_tables, *self.d_ends, *self.d_keeps]
+        return [*self.d_texts, *self.d_first, *self.d_tables, *self.d_ends, *self.d_keeps]
 
     def slab(self, part: slice, dy: Tensor) -> None:
         saved, layout = self.saved, self.saved.layout
-        q, k = (tokens_of(x, part, layout) for x in self.texts)
-        self.v_slab = tokens_of(self.v, part, layout) if saved.rule.residual else None
-        self.inputs = [k, *(a[part] for a in saved.kept.inputs)]
-        self.queries, self.onto, self.d_inputs, self.d_errors = [], [], [], []
-        d_q = self._unread(part, q, dy)
+        back = _Slab(saved, part, *(tokens_of(x, part, layout) for x in (self.q, self.k)))
+        if saved.rule.residual:
+            back.v = tokens_of(self.v, part, layout)
+        d_q = back.unread(dy, [d[part, :, layout.reads] for d in self.d_tables])
         d_v = torch.empty_like(dy)
-        for i in range(len(k) - 1, -1, -1):
-            self._step(i, part.start + i, d_v)
-        for text, d in zip(self.d_texts, (d_q, self.d_inputs[0], d_v), strict=True):
+        self.d_first = back.walk(self.d_first, d_v, [d[part] for d in self.d_keeps])
+        back.unshare([d[part] for d in self.d_ends])
+        for text, d in zip(self.d_texts, (d_q, back.d_inputs[0], d_v), strict=True):
             blocks = layout.cut(text)
             blocks[part].copy_(d.unflatten(1, blocks.shape[1:3]))
 
-    def _unread(self, part: slice, q: Tensor, dy: Tensor) -> Tensor:
-        """Back over the reads of a slab, to queries, inputs, errors and, in `onto`, what [W | S] will get."""
-        saved = self.saved
-        hs = [q, *(ACTIVATIONS[saved.rule.activation](y[part]) for y in saved.kept.reads)]
-        for index in range(saved.depth - 1, -1, -1):
-            reads = Reads(saved, index, part, hs[index], self.inputs[0])
-            d_table = self.d_tables[min(index, len(self.d_tables) - 1)][part, :, saved.layout.reads]
-            d_rows = torch.empty_like(d_table)
-            d_h, d_a, d_e = reads.backward(dy, d_rows)
-            d_table += d_rows
-            self.onto.insert(0, reads.spread(dy))
-            self.queries.insert(0, hs[index])
-            self.d_inputs.insert(0, d_a)
-            self.d_errors.insert(0, d_e)
-            dy = times_slope(d_h, saved.kept.reads[index - 1][part], saved.rule) if index else d_h
+
+class _Slab:
+    """The way back over some chunks: `unread`, then `walk`, then `unshare`. Lists are per layer; `_i` has their chunks."""
+
+    def __init__(self, saved: Saved, part: slice, q: Tensor, k: Tensor):
+        kept = saved.kept
+        self.saved, self.part, self.depth, self.residual = saved, part, saved.depth, saved.rule.residual
+        self.inputs = [k, *(a[part] for a in kept.inputs)]
+        self.hs = [q, *(ACTIVATIONS[saved.rule.activation](y[part]) for y in kept.reads)]
+        self.errors, self.starts = ([x[part] for x in group] for group in (kept.errors, kept.starts))
+        self.shares, self.mix = zip(*(saved.closing(index, part) for index in range(self.depth)), strict=True)
+        self.onto, self.d_inputs, self.d_errors = ([None] * self.depth for _ in range(3))
+        self.keeps = [keep[part] for keep in saved.keeps]
+        self.v = k
+
+    def unread(self, dy: Tensor, d_tables: list[Tensor]) -> Tensor:
+        """Back over the reads, to queries, inputs, errors and, in `onto`, what [W | S] will get."""
+        for index in range(self.depth - 1, -1, -1):
+            reads = Reads(self.saved, index, self.part, self.hs[index], self.inputs[0])
+            d_rows = torch.empty_like(d_tables[0 if len(d_tables) == 1 else index])
+            d_h, self.d_inputs[index], self.d_errors[index] = reads.backward(dy, d_rows)
+            d_tables[0 if len(d_tables) == 1 else index] += d_rows
+            self.onto[index] = reads.spread(dy)
+            dy = times_slope(d_h, self.saved.kept.reads[index - 1][self.part], self.saved.rule) if index else d_h
         return dy
 
-    def _step(self, i: int, n: int, d_v: Tensor) -> None:
-        """Back over chunk n, the i-th of its slab."""
-        saved, kept, last = self.saved, self.saved.kept, self.saved.depth - 1
-        weights = [start[n].chunk(2, -1)[0] for start in kept.starts]
-        d_states = [self._unwrite(i, n, index) for index in range(last + 1)]
+    def walk(self, d_last: list[Tensor], d_v: Tensor, d_keeps: list[Tensor]) -> list[Tensor]:
+        """Back over the chunks one after another; gives the gradients of [W | S] before the first."""
+        kept, part = self.saved.kept, self.part
+        self.d_v, self.d_keeps = d_v, d_keeps
+        # Row i + 1 is the gradient of [W | S] after chunk i, whole when that chunk's turn comes.
+        self.d_states = [d.new_empty(len(d_v) + 1, *d.shape) for d in d_last]
+        for rows, d in zip(self.d_states, d_last, strict=True):
+            rows[-1] = d
+        self.pulled = [torch.empty_like(onto) for onto in self.onto]
+        self.written = [spread_errors(e, share) for e, share in zip(self.errors, self.shares, strict=True)]
+        self.weights_i = [start.chunk(2, -1)[0].unbind() for start in self.starts]
+        self.slopes_i, self.curves_i = ([x[part].unbind() for x in group] for group in (kept.slopes, kept.curves))
+        names = (
+            "inputs",
+            "hs",
+            "errors",
+            "shares",
+            "mix",
+            "onto",
+            "d_inputs",
+            "d_errors",
+            "d_states",
+            "pulled",
+            "written",
+        )
+        for name in names:
+            setattr(self, name + "_i", [x.unbind() for x in getattr(self, name)])
+        for i in range(len(d_v) - 1, -1, -1):
+            self._step(i)
+        return [rows[0] for rows in self.d_states]
+
+    def _step(self, i: int) -> None:
+        """Back over the i-th chunk of the slab."""
+        last = self.depth - 1
+        for index in range(last + 1):
+            self._unwrite(i, index)
         d_before, d_weights = [], []
         for index in range(last):
-            d_before.append(self.d_errors[index][i] * kept.curves[index][n])
-            d_weights.append(self._unpropagate(i, n, index, weights[index + 1]))
-        error = self.d_errors[last][i]
-        if saved.rule.residual:
-            parts = (kept.before[n], self.inputs[0][i], self.v_slab[i])
-            d, d_k, d_v[i] = torch.func.vjp(residual_error, *parts)[1](error)
-            self.d_inputs[0][i] += d_k
+            d_before.append(self.d_errors_i[index][i] * self.curves_i[index][i])
+            d_weights.append(self._unpropagate(i, index, self.weights_i[index + 1][i]))
+        error = self.d_errors_i[last][i]
+        if self.residual:
+            parts = (self.saved.kept.before[self.part][i], self.inputs_i[0][i], self.v[i])
+            d, d_k, self.d_v[i] = torch.func.vjp(residual_error, *parts)[1](error)
+            self.d_inputs_i[0][i].add_(d_k)
         else:
-            d_v[i] = error
+            self.d_v[i] = error
             d = error.neg()
         for index in range(last, -1, -1):
             if index < last:
-                d = d_before[index].addcmul_(self.d_inputs[index + 1][i], kept.slopes[index][n])
-            a = self.inputs[index][i]
-            if saved.keeps:
-                self._unkeep(n, index, d * torch.bmm(a, weights[index]))
-                d = d * saved.keeps[index][n]
-            self.d_inputs[index][i].baddbmm_(d, weights[index].mT)
+                d = d_before[index].addcmul_(self.d_inputs_i[index + 1][i], self.slopes_i[index][i])
+            a, weight = self.inputs_i[index][i], self.weights_i[index][i]
+            if self.keeps:
+                self._unkeep(i, index, d * torch.bmm(a, weight))
+                d = d * self.keeps[index][i]
+            self.d_inputs_i[index][i].baddbmm_(d, weight.mT)
             d_weight = d_weights[index - 1].baddbmm_(a.mT, d) if index else torch.bmm(a.mT, d)
-            d_states[index].chunk(2, -1)[0].add_(d_weight)
-        self.d_states = d_states
+            self.d_states_i[index][i].chunk(2, -1)[0].add_(d_weight)
 
-    def _unwrite(self, i: int, n: int, index: int) -> Tensor:
-        """Back over a layer's write, to its input, its error and the shares; gives the gradient of [W | S] before the chunk."""
-        kept, d, a = self.saved.kept, self.d_states[index], self.inputs[index][i]
-        error, d_error = kept.errors[index][n], self.d_errors[index][i]
-        shares, mix = self.saved.closing(index, n)
-        pulled = torch.bmm(a, d).unflatten(-1, (2, -1))
-        d_error.addcmul_(pulled[:, :, 0], shares[:, :, 0]).addcmul_(pulled[:, :, 1], shares[:, :, 1])
-        self.d_inputs[index][i].baddbmm_((error.unsqueeze(-2) * shares).flatten(-2), d.mT)
-        d_ends = self.d_ends[min(index, len(self.d_ends) - 1)][n]
-        d_ends[:, :, 2:] += narrowed(pulled.mul_(error.unsqueeze(-2)), shares).transpose(1, 2)
-        (w, s), (dw, ds) = kept.starts[index][n].chunk(2, -1), d.chunk(2, -1)
-        over = (-2, -1) if mix.shape[-1] == 1 else -2
-        for row, column, left, right in ((0, 0, dw, w), (0, 1, dw, s), (1, 1, ds, s)):
-            d_ends[:, row, column] += (left * right).sum(over).view_as(d_ends[:, row, column])
-        before = torch.empty_like(d)
-        into_w, into_s = before.chunk(2, -1)
+    def _unwrite(self, i: int, index: int) -> None:
+        """Back over a layer's write, to its input, its error and [W | S] before the chunk."""
+        d, into, share = self.d_states_i[index][i + 1], self.d_states_i[index][i], self.shares_i[index][i]
+        pulled = torch.bmm(self.inputs_i[index][i], d, out=self.pulled_i[index][i])
+        onto_w, onto_s = pulled.chunk(2, -1)
+        self.d_errors_i[index][i].addcmul_(onto_w, share[:, :, 0]).addcmul_(onto_s, share[:, :, 1])
+        self.d_inputs_i[index][i].baddbmm_(self.written_i[index][i], d.mT)
+        (dw, ds), (into_w, into_s), mix = d.chunk(2, -1), into.chunk(2, -1), self.mix_i[index][i]
         torch.mul(dw, mix[:, 0, 0], out=into_w)
         torch.mul(dw, mix[:, 0, 1], out=into_s).addcmul_(ds, mix[:, 1, 1])
-        return before.baddbmm_(self.queries[index][i].mT, self.onto[index][i])
+        into.baddbmm_(self.hs_i[index][i].mT, self.onto_i[index][i])
 
-    def _unpropagate(self, i: int, n: int, index: int, weight: Tensor) -> Tensor:
+    def _unpropagate(self, i: int, index: int, weight: Tensor) -> Tensor:
         """Back over `e_l = ((e_{l+1} o kappa) W_{l+1}^T) o s'(z_l)`, to the next layer's error; gives its weights' gradient."""
-        kept, after = self.saved.kept, self.d_errors[index + 1][i]
-        d_up = self.d_errors[index][i] * kept.slopes[index][n]
-        error = kept.errors[index + 1][n]
-        if not self.saved.keeps:
+        d_up = self.d_errors_i[index][i] * self.slopes_i[index][i]
+        after, error = self.d_errors_i[index + 1][i], self.errors_i[index + 1][i]
+        if not self.keeps:
             after.baddbmm_(d_up, weight)
             return torch.bmm(d_up.mT, error)
-        keep, d_kept = self.saved.keeps[index + 1][n], torch.bmm(d_up, weight)
-        self._unkeep(n, index + 1, d_kept * error)
+        keep, d_kept = self.keeps[index + 1][i], torch.bmm(d_up, weight)
+        self._unkeep(i, index + 1, d_kept * error)
         after.addcmul_(d_kept, keep)
         return torch.bmm(d_up.mT, error * keep)
 
-    def _unkeep(self, n: int, index: int, d: Tensor) -> None:
-        self.d_keeps[index][n] += narrowed(d, self.saved.keeps[index])
+    def _unkeep(self, i: int, index: int, d: Tensor) -> None:
+        self.d_keeps[index][i] += narrowed(d, self.keeps[index])
+
+    def unshare(self, d_ends: list[Tensor]) -> None:
+        """Back over what tokens' writes and the old [W | S] have in the new."""
+        for index in range(self.depth):
+            d_end, share = d_ends[0 if len(d_ends) == 1 else index], self.shares[index]
+            d = self.pulled[index].unflatten(-1, (2, -1)).mul_(self.errors[index].unsqueeze(-2))
+            d_end[:, :, :, 2:] += narrowed(d, share).transpose(2, 3)
+            (w, s), (dw, ds) = self.starts[index].chunk(2, -1), self.d_states[index][1:].chunk(2, -1)
+            over = (-2, -1) if share.shape[-1] == 1 else -2
+            for row, column, left, right in ((0, 0, dw, w), (0, 1, dw, s), (1, 1, ds, s)):
+                part = d_end[:, :, row, column]
+                part += (left * right).sum(over).view_as(part)
+
+
+def spread_errors(e: Tensor, shares: Tensor) -> Tensor:
+    """Errors [..., out] beside one another by their shares [..., 2, c] in memory and surprise: [..., 2 out]."""
+    return (e.unsqueeze(-2) * shares).flatten(-2)
 
 
 def narrowed(d: Tensor, like: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ Z = [M; S], the memory above the surprise, stands before a block; K, V, Q are it
     O = A[.,M] Q M + A[.,S] Q S + (Q K^T o A) E
     M <- A[C,M] M + A[C,S] S + (A[C,.] o K)^T E,   S <- P[C,S] S + (P[C,.] o K)^T E
 
-Only Z and E need one block after another. The rest is computed for a slab of blocks at a time, small enough for a core's cache, and
-most of it a second time in the backward walk, which keeps nothing but Z, E and (I + X)^-1. Blocks n come first, then groups g (batch
-times heads).
+Only Z and E need one block after another. The rest is computed for a slab of blocks at a time, small enough for a core's cache,
+and most of it a second time in the backward walk, which keeps nothing but Z, E and (I + X)^-1. Blocks n come first, then groups
+g (batch times heads).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class _Slab:
         reads = table[part, :, layout.reads]
         self.before, self.within = reads[..., :2], reads[..., 2:]
         self.shares = ends[part, :, :, 2:].mT.contiguous()  # or products with it would not be
-        self.mix = ends[part, :, :, :2, None, None]
+        self.mix = ends[part, :, :, :2, None, None]  # what is kept of M and S in M and S
         self.keep = None if keep is None else keep[part, ..., None]
         self.anchored = None
         if layout.chunk < layout.size:
@@ -82,6 +82,10 @@ class _Slab:
             self.known = self.k if keep is None else self.k * self.keep
         self.writes = spread(self.k, self.shares)
         self.reading = spread(self.q, self.before)
+
+    def kept(self) -> list[tuple[Tensor, ...]]:
+        """Per block, [g, 1, 1]: what M keeps of M, what it takes of S, and what S keeps of S."""
+        return [self.mix[:, :, row, column].unbind() for row, column in ((0, 0), (0, 1), (1, 1))]
 
 
 class _Blocks(torch.autograd.Function):
@@ -101,7 +105,8 @@ class _Blocks(torch.autograd.Function):
                 x = (slab.k @ slab.k.mT).mul_(slab.anchored[..., 2:])
                 one = torch.eye(layout.size, dtype=x.dtype, device=x.device).expand_as(x)
                 inverse[part] = torch.linalg.solve_triangular(x, one, upper=False, unitriangular=True)
-            _walk(slab, tokens_of(v, part, layout), inverse, errors, starts)
+            solve = None if inverse is None else inverse[part]
+            _walk(slab, tokens_of(v, part, layout), solve, errors[part], starts[part.start : part.stop + 1])
             scores = (slab.q @ slab.k.mT).mul_(slab.within)
             read = product(slab.reading, starts[part])
             read.flatten(0, 1).baddbmm_(scores.flatten(0, 1), errors[part].flatten(0, 1))
@@ -133,18 +138,18 @@ class _Blocks(torch.autograd.Function):
 
 
 def _walk(slab: _Slab, v: Tensor, inverse: Tensor | None, errors: Tensor, starts: Tensor) -> None:
-    """E and the next Z of a slab's blocks, into `errors` and `starts`."""
+    """E and the next Z of a slab's blocks, into `errors` and `starts` (a row more)."""
     width, known = slab.k.shape[-1], slab.known.shape[-1]
-    for i, n in enumerate(range(slab.part.start, slab.part.stop)):
-        z, after = starts[n], starts[n + 1]
+    zs, memories, surprises = (x.unbind() for x in (starts, starts[:, :, :width], starts[:, :, width:]))
+    parts = zip(v, slab.known, slab.writes.mT, errors, *slab.kept(), strict=True)
+    for i, (value, key, write, error, m_m, m_s, s_s) in enumerate(parts):
         if inverse is None:
-            torch.baddbmm(v[i], slab.known[i], z[:, :known], alpha=-1, out=errors[n])
+            torch.baddbmm(value, key, zs[i][:, :known], alpha=-1, out=error)
         else:
-            torch.bmm(inverse[n], v[i].baddbmm_(slab.known[i], z, alpha=-1), out=errors[n])
-        torch.mul(z[:, :width], slab.mix[i, :, 0, 0], out=after[:, :width])
-        after[:, :width].addcmul_(z[:, width:], slab.mix[i, :, 0, 1])
-        torch.mul(z[:, width:], slab.mix[i, :, 1, 1], out=after[:, width:])
-        after.baddbmm_(slab.writes[i].mT, errors[n])
+            torch.bmm(inverse[i], value.baddbmm_(key, zs[i], alpha=-1), out=error)
+        torch.mul(memories[i], m_m, out=memories[i + 1]).addcmul_(surprises[i], m_s)
+        torch.mul(surprises[i], s_s, out=surprises[i + 1])
+        zs[i + 1].baddbmm_(write, error)
 
 
 class _Backward:
@@ -152,7 +157,6 @@ class _Backward:
 
     def __init__(self, slab: _Slab, errors: Tensor, starts: Tensor, inverse: Tensor | None):
         self.slab, self.errors, self.starts, self.inverse = slab, errors, starts, inverse
-        self.after = torch.empty_like(starts)
 
     def read(self, dy: Tensor, d_rows: Tensor) -> None:
         """Back over `O = A[.,M] Q M + A[.,S] Q S + (Q K^T o A) E`, but for Z, into the table's rows."""
@@ -168,24 +172,28 @@ class _Backward:
 
     def walk(self, dz: Tensor) -> Tensor:
         """Back over the blocks one after another: dE whole, dZ after each block, and dZ before the first."""
-        slab, width = self.slab, self.slab.k.shape[-1]
-        solved = self.d_errors if self.inverse is None else torch.empty_like(self.d_errors)
-        known = slab.known.shape[-1]
-        for i in range(len(self.starts) - 1, -1, -1):
-            self.after[i] = dz
-            self.d_errors[i].baddbmm_(slab.writes[i], dz)
+        slab, width, known = self.slab, self.slab.k.shape[-1], self.slab.known.shape[-1]
+        self.d_v = self.d_errors if self.inverse is None else torch.empty_like(self.d_errors)
+        # Row i + 1 is the gradient of Z after block i.
+        rows = dz.new_empty(len(self.starts) + 1, *dz.shape)
+        rows[-1] = dz
+        self.after = rows[1:]
+        zs, memories, surprises = (x.unbind() for x in (rows, rows[:, :, :width], rows[:, :, width:]))
+        read, keys = slab.reading.mT.unbind(), slab.known.mT.unbind()
+        parts = list(zip(self.dy, slab.writes, self.d_errors, self.d_v, *slab.kept(), strict=True))
+        for i in range(len(parts) - 1, -1, -1):
+            dy, write, error, solved, m_m, m_s, s_s = parts[i]
+            error.baddbmm_(write, zs[i + 1])
             if self.inverse is not None:
-                torch.bmm(self.inverse[i].mT, self.d_errors[i], out=solved[i])
-            before = torch.empty_like(dz)
-            torch.mul(dz[:, :width], slab.mix[i, :, 0, 0], out=before[:, :width])
-            torch.mul(dz[:, :width], slab.mix[i, :, 0, 1], out=before[:, width:])
-            before[:, width:].addcmul_(dz[:, width:], slab.mix[i, :, 1, 1])
-            before.baddbmm_(slab.reading[i].mT, self.dy[i])
-            # A product is added to something contiguous at once, to a part of it group by group.
-            before[:, :known].sub_(torch.bmm(slab.known[i].mT, solved[i]))
-            dz = before
-        self.d_v = solved
-        return dz
+                torch.bmm(self.inverse[i].mT, error, out=solved)
+            torch.mul(memories[i + 1], m_m, out=memories[i])
+            torch.mul(memories[i + 1], m_s, out=surprises[i]).addcmul_(surprises[i + 1], s_s)
+            zs[i].baddbmm_(read[i], dy)
+            if known == width:  # to a part of Z, a product would be added group by group
+                memories[i].sub_(torch.bmm(keys[i], solved))
+            else:
+                zs[i].baddbmm_(keys[i], solved, alpha=-1)
+        return zs[0]
 
     def write(self, d_ends: Tensor) -> None:
         """Back over the writes to keys and shares, and over what is kept of Z."""

@@ -2,8 +2,8 @@
 
     P[t] = eta_t P[t-1] + theta_t 1_t,   A[t] = keep_t A[t-1] + P[t]
 
-A[t, s] is what token s's write has in the memory after token t, P[t, s] what it has in the surprise; the rate is in both. All terms
-are sums of products in [0, 1]: the scans neither cancel nor divide, unlike differences of cumulated logarithms.
+A[t, s] is what token s's write has in the memory after token t, P[t, s] what it has in the surprise; the rate is in both. All
+terms are sums of products in [0, 1]: the scans neither cancel nor divide, unlike differences of cumulated logarithms.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ At the start of a chunk its keys run through the weights W_1 .. W_L of that mome
     y_l = A[.,W] h_{l-1} W_l + A[.,S] h_{l-1} S_l + (h_{l-1} a_{l-1}^T o A) e_l,   h_0 = Q,   h_l = s(y_l)
     W <- A[C,W] W + A[C,S] S + a^T (e o A[C]),   S <- P[C,S] S + a^T (e o P[C])
 
-with the shares A and P of `models/kernels/memory_table.py`. Chunks n come first, then groups g (batch times heads); a slab of chunks
-is computed together where no chunk waits for another, small enough for a core's cache. `memory_walk_back.py` goes back.
+with the shares A and P of `models/kernels/memory_table.py`. Chunks n come first, then groups g (batch times heads); a slab of
+chunks is computed together where no chunk waits for another, small enough for a core's cache. `memory_walk_back.py` goes back.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def walk(
     """What every token reads from the last layer, [b, t, h, out], and per layer [W | S] after the last chunk.
 
     Shapes: q, k [b, t, h, in]; v [b, t, h, out], t in whole chunks; per layer: `states` [W | S] [g, in, 2 out]; `keeps` kappa
-    [n, g, size, 1 or out], or None for 1. `tables` [n, g, size + 1, size + 2, 1 or out] and `ends` [n, g, 2, size + 2, 1 or out] are
-    one per layer, or a single one for all.
+    [n, g, size, c], c = 1 or out, or None for 1. `tables` [n, g, size + 1, size + 2, c] and `ends` [n, g, 2, size + 2, c] are one
+    per layer, or a single one for all.
     """
     y, *last = _Walk.apply(rule, layout, len(states), len(tables), q, k, v, *states, *tables, *ends, *(keeps or ()))
     return y, tuple(last)

@@ -16,7 +16,8 @@ from models.neural_memory import ACTIVATIONS, NORM_EPSILON, Rule
 class Kept:
     """Per layer, [n, g, ...]: [W | S] before each chunk and after the last, and e_l.
 
-    Per hidden layer: a_l; and for a gradient s'(z_l), (e_{l+1} W_{l+1}^T) o s''(z_l), and y_l. `before` is z_L of a residual memory.
+    Per hidden layer: a_l; and for a gradient s'(z_l), (e_{l+1} W_{l+1}^T) o s''(z_l), and y_l. `before` is a residual
+    memory's z_L.
     """
 
     starts: list[Tensor]

@@ -23,16 +23,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.kernels.memory_blocks import Layout, tokens_of
-from models.kernels.memory_walk_back import (
-    Backward,
-    Kept,
-    Reads,
-    Saved,
-    bend,
-    residual_error,
-    spread_errors,
-    times_slope,
-)
+from models.kernels.memory_slopes import bend, residual_error, times_slope
+from models.kernels.memory_walk_back import Backward, Kept, Reads, Saved, spread_errors
 from models.neural_memory import ACTIVATIONS, Rule
 
 Tensors = tuple[Tensor, ...]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from models.kernels.memory_blocks import Layout, add_product, gathered, product, tokens_of
-from models.neural_memory import ACTIVATIONS, NORM_EPSILON, Rule
+from models.kernels.memory_slopes import residual_error, times_slope
+from models.neural_memory import ACTIVATIONS, Rule
 
 
 @dataclass
@@ -191,23 +192,13 @@ class _Slab:
             rows[-1] = d
         self.pulled = [torch.empty_like(onto) for onto in self.onto]
         self.written = [spread_errors(e, share) for e, share in zip(self.errors, self.shares, strict=True)]
-        self.weights_i = [start.chunk(2, -1)[0].unbind() for start in self.starts]
-        self.slopes_i, self.curves_i = ([x[part].unbind() for x in group] for group in (kept.slopes, kept.curves))
-        names = (
-            "inputs",
-            "hs",
-            "errors",
-            "shares",
-            "mix",
-            "onto",
-            "d_inputs",
-            "d_errors",
-            "d_states",
-            "pulled",
-            "written",
-        )
-        for name in names:
-            setattr(self, name + "_i", [x.unbind() for x in getattr(self, name)])
+        self.weights_i = _by_chunk(start.chunk(2, -1)[0] for start in self.starts)
+        self.slopes_i, self.curves_i = (_by_chunk(x[part] for x in group) for group in (kept.slopes, kept.curves))
+        self.inputs_i, self.hs_i, self.errors_i = (_by_chunk(x) for x in (self.inputs, self.hs, self.errors))
+        self.shares_i, self.mix_i, self.onto_i = (_by_chunk(x) for x in (self.shares, self.mix, self.onto))
+        self.d_inputs_i, self.d_errors_i = (_by_chunk(x) for x in (self.d_inputs, self.d_errors))
+        groups = self.d_states, self.pulled, self.written
+        self.d_states_i, self.pulled_i, self.written_i = (_by_chunk(x) for x in groups)
         for i in range(len(d_v) - 1, -1, -1):
             self._step(i)
         return [rows[0] for rows in self.d_states]
@@ -280,6 +271,11 @@ class _Slab:
                 part += (left * right).sum(over).view_as(part)
 
 
+def _by_chunk(layers: Iterable[Tensor]) -> list[tuple[Tensor, ...]]:
+    """Per layer, its chunks, looked up once."""
+    return [x.unbind() for x in layers]
+
+
 def spread_errors(e: Tensor, shares: Tensor) -> Tensor:
     """Errors [..., out] beside one another by their shares [..., 2, c] in memory and surprise: [..., 2 out]."""
     return (e.unsqueeze(-2) * shares).flatten(-2)
@@ -288,28 +284,3 @@ def spread_errors(e: Tensor, shares: Tensor) -> Tensor:
 def narrowed(d: Tensor, like: Tensor) -> Tensor:
     """Gradient of what was broadcast over the last axis, where `like` has 1 there."""
     return d.sum(-1, keepdim=True) if like.shape[-1] == 1 else d
-
-
-def residual_error(z: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Negative gradient of `1/2 |k + LN(z) - v|^2` with respect to z: LN's backward of `v - k - LN(z)`."""
-    centred = z - z.mean(-1, keepdim=True)
-    scale = torch.rsqrt(centred.square().mean(-1, keepdim=True) + NORM_EPSILON)
-    n = centred * scale
-    up = v - k - n
-    return (up - up.mean(-1, keepdim=True) - n * (up * n).mean(-1, keepdim=True)) * scale
-
-
-def times_slope(x: Tensor, z: Tensor, rule: Rule) -> Tensor:
-    """`x o s'(z)`, in one kernel."""
-    if rule.activation == "gelu":
-        return torch.ops.aten.gelu_backward(x, z)
-    return torch.ops.aten.silu_backward(x, z)
-
-
-def bend(z: Tensor, rule: Rule) -> Tensor:
-    """`s''(z)`."""
-    if rule.activation == "gelu":
-        square = z * z
-        return torch.exp(-0.5 * square).mul_(square.neg_().add_(2)).mul_(1 / math.sqrt(2 * math.pi))
-    below = torch.sigmoid(z)
-    return below * (1 - below) * (2 + z * (1 - 2 * below))

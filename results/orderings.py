@@ -5,22 +5,61 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from results import metrics, statistics, summary
+from results.identity import canonical
 from results.statistics import Difference
-from results.view import Exam
+from results.table import Column
+from results.view import ASKED, Exam
 
 
 def markdown(exams: Sequence[Exam]) -> str:
     """For each exam's headline number: whom each model is better than, worse than, not shown to differ from."""
     parts = []
     for exam in exams:
-        column = summary.headline(exam) if exam.main and not exam.is_timing and len(exam.learners) > 1 else None
-        if column is None or not metrics.direction(column.metric):
+        column = _compared(exam)
+        if column is None:
             continue
         values = {m.label: exam.by_seed(m.label, column.metric, column.where) for m in exam.learners}
         pairs = statistics.all_pairs({label: seeds for label, seeds in values.items() if seeds})
         if pairs:
             parts.append(f"**{exam.title}: {column.header}.** {_said(pairs, metrics.direction(column.metric))}")
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, _about_ranks(len(blocks(exams)))]) if parts else ""
+
+
+def blocks(exams: Sequence[Exam]) -> list[dict[str, float]]:
+    """What average ranks are taken over: a block for each task, and for each question or variant that it asks.
+
+    Values of the headline numbers by model, turned so that more is better; models that lack a block are left out.
+    """
+    found = []
+    for exam in exams:
+        column = _compared(exam)
+        if column is None:
+            continue
+        way, asked = metrics.direction(column.metric), {}
+        for where in exam.wheres(column.metric):
+            if column.where.items() <= where.items():
+                one = column.where | {key: where[key] for key in ASKED if key in where}
+                asked[canonical(one)] = one
+        for where in asked.values():
+            points = {m.label: exam.point(m.label, column.metric, where) for m in exam.learners}
+            found.append({label: way * point.value for label, point in points.items() if point})
+    everywhere = set.intersection(*map(set, found)) if found else set()
+    return [{label: value for label, value in block.items() if label in everywhere} for block in found]
+
+
+def _compared(exam: Exam) -> Column | None:
+    """The headline number of a trained exam of several models, where it is known which way is better."""
+    if not exam.main or exam.is_timing or exam.is_contest or len(exam.learners) < 2:
+        return None
+    column = summary.headline(exam)
+    return column if column is not None and metrics.direction(column.metric) else None
+
+
+def _about_ranks(count: int) -> str:
+    few = statistics.FEWEST_BLOCKS
+    if count >= few:
+        return f"Average ranks over {count} blocks (tasks, their questions and variants) held apart by Nemenyi's test:"
+    return f"Average ranks are compared from {few} blocks (tasks, their questions and variants) up; here are {count}."
 
 
 def _said(pairs: Sequence[Difference], way: int) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from results import claims as claimed
-from results import contest_table, fairness, figure, orderings, printed, summary, table, view
+from results import contest_table, fairness, figure, orderings, printed, rank_figure, summary, table, view
 from results.identity import canonical
 from results.view import Exam
 
@@ -48,6 +48,8 @@ def report(
     parts += [glance, AT_A_GLANCE] if (glance := summary.markdown(exams)) else []
     parts += ["## What papers claim", verdicts] if (verdicts := claimed.markdown(claimed.judge(claims, exams))) else []
     parts += ["## What may be said of the order", stated] if (stated := orderings.markdown(exams)) else []
+    if ranks := rank_figure.draw(exams, out_dir / "figures"):
+        parts.append(_image(figure.Drawing("average-ranks", rank_figure.TITLE, files=ranks), out_dir))
     for place, exam in enumerate(exams):
         text, csv = _exam(exam, _beside(exam, known), reference_model)
         _write(out_dir / "tables" / f"{exam.slug}.md", text + "\n")

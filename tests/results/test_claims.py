@@ -97,3 +97,19 @@ def test_the_report_shows_verdicts_orderings_and_cards(tmp_path):
     assert "## What may be said of the order" in page
     assert page.count("**Fairness card.**") == 3  # of the three trained tasks, none of the timing
     assert "## What papers claim" not in report.report(rows, tmp_path, only=[]).read_text()
+
+
+def test_ranks_are_compared_from_twenty_blocks_up(tmp_path):
+    page = report.report(synthetic.comparison(FEW, seeds=range(5)), tmp_path / "few", only=[]).read_text()
+    # language modelling, two variants of the needle, five questions
+    assert "Average ranks are compared from 20 blocks" in page and "here are 8." in page
+    assert not (tmp_path / "few" / "figures" / "average-ranks.png").exists()
+    rows = []
+    for number in range(20):
+        for model, score in (("retnet", 0.9), ("transformer", 0.5), ("mamba", 0.5 if number else 0.4)):
+            cell = synthetic.variant(synthetic.cell(model, "needle"), task_settings={"digits": number})
+            rows += synthetic.rows_of(cell, [(None, "exact_match", score, 100, {"length": 64})])
+    found = orderings.blocks(view.exams(rows))
+    assert len(found) == 20
+    page = report.report(rows, tmp_path / "many", only=[]).read_text()
+    assert "average-ranks.svg" in page

@@ -35,7 +35,7 @@ def _figure(ranks: Mapping[str, float], blocks: int, models: Sequence[Model], pa
         panel.plot([rank - apart / 2, rank + apart / 2], [place, place], color=palette.colour(model), linewidth=2.4)
         panel.scatter(rank, place, s=60, zorder=3, **palette.point(model))
     panel.set_yticks(range(len(shown)), [model.label for model in shown])
-    panel.set(xlabel=f"average rank over {blocks} blocks (1 is best); bars that meet: no difference shown at 5 %")
+    panel.set(xlabel=f"average rank over {blocks} blocks; where bars meet, no difference shown")
     panel.set_title(f"Critical difference {apart:.2f}")
     panel.invert_yaxis()
     return drawn

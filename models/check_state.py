@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from models.accounting import largest_state
 from models.check_subject import Finding, Subject, cut, difference, feed
-from models.language_model import state_bytes
 
 SPLIT = 1e-4  # float32, relative: the contract's bound for a text in pieces
 STATE_GRADIENT = 1e-3  # float32, relative
@@ -121,7 +121,7 @@ def bounded(subject: Subject) -> Finding:
     period = max(subject.period, 16)
     later = (64 if subject.thorough else 8) * period
     tokens = subject.tokens(1, later + period)
-    early, late = (_largest(subject.model, tokens, place, period) for place in (2 * period, later))
+    early, late = (largest_state(subject.model, tokens[:, : place + period], place) for place in (2 * period, later))
     figure = f"{late - early:+d} bytes"
     if claim:
         detail = (
@@ -133,16 +133,6 @@ def bounded(subject: Subject) -> Finding:
         figure,
         f"declared as growing: {early:,} bytes from token {2 * period:,}, {late:,} from token {later:,}",
     )
-
-
-def _largest(model: nn.Module, tokens: Tensor, start: int, period: int) -> int:
-    """Most bytes of a state from `start`, which is reached in one piece, over one period of single tokens."""
-    _, state = feed(model, tokens[:, :start])
-    most = state_bytes(state)
-    for place in range(start, start + period):
-        _, state = feed(model, tokens[:, place : place + 1], state=state)
-        most = max(most, state_bytes(state))
-    return most
 
 
 def carries_gradient(subject: Subject) -> Finding:

@@ -8,7 +8,7 @@ from typing import Any
 ABOUT_TRAINING = ("training_loss", "training_seconds", "evaluation_seconds", "timing_seconds", "machine_load")
 QUANTILES = ("_quantile_10", "_quantile_90")  # endings of metrics that tables show beside their median
 TASK_ORDER = ("language-modelling", "needle", "babilong")
-_LOWER = ("bits_per_byte", "perplexity", "loss", "milliseconds", "seconds", "bytes", "error")
+_LOWER = ("bits_per_byte", "perplexity", "loss", "milliseconds", "seconds", "bytes", "flops", "error")
 _HIGHER = ("tokens_per_second", "accuracy", "match")
 _UNITS = {
     "bits_per_byte": "bits/byte",
@@ -18,6 +18,7 @@ _UNITS = {
     "milliseconds_per_token": "ms/token",
     "seconds": "seconds",
     "bytes": "bytes",
+    "flops_per_token": "FLOPs/token",
 }
 
 

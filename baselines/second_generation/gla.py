@@ -14,6 +14,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.flops import Flops, scan_flops
 from models.kernels import choose
 from models.layers import RMSNorm, split_heads
 from models.registry import register
@@ -69,3 +70,8 @@ class GLA(nn.Module):
             q * q.shape[-1] ** -0.5, k, v, log_forget=log_forget, state=None if state is None else state[0]
         )
         return self.out(self.norm(y).flatten(2) * F.silu(self.gate(x))), (matrix,)
+
+    def flops(self, time: int) -> Flops:
+        """Of the scan."""
+        keys, _, values = (width // self.heads for width in self.widths)
+        return scan_flops(time, self.heads, keys, values, per_channel=True)

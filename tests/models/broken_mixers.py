@@ -252,3 +252,27 @@ class ForgetsAtOnce(Sound):
     def forward(self, x, state=None):
         y, _ = super().forward(x, None)
         return y, (x[:, -1:].clone(),)
+
+
+class FaintlyOffInPieces(Sound):
+    """Wrong by a few times the bound wherever a state comes in."""
+
+    def forward(self, x, state=None):
+        y, after = super().forward(x, state)
+        return (y if state is None else 1.01 * y), after
+
+
+class IllConditioned(Sound):
+    """Right, but float32's last bits grow beyond the bound."""
+
+    def forward(self, x, state=None):
+        y, state = super().forward(x, state)
+        return y + 0.1 * torch.sin(1e3 * y), state
+
+
+class CoarseInPieces(Sound):
+    """A state handed on in fewer bits than it was computed in."""
+
+    def forward(self, x, state=None):
+        y, (matrix,) = super().forward(x, None if state is None else (state[0].to(x.dtype),))
+        return y, (matrix.bfloat16(),)

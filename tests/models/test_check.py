@@ -218,6 +218,19 @@ def test_thorough_decodes_a_longer_text(enter, monkeypatch):
     assert "600 tokens in 600 pieces" in answer.detail
 
 
+@pytest.mark.parametrize(
+    ("cls", "passes"),
+    [(broken.FaintlyOffInPieces, False), (broken.CoarseInPieces, False), (broken.IllConditioned, True)],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_thorough_decoding_tells_rounding_from_a_fault(enter, monkeypatch, cls, passes):
+    monkeypatch.setattr(check_state, "LONG", 200)
+    answer = found(enter(cls), "split: single tokens", thorough=True)
+    assert answer.figure > check_state.SPLIT
+    assert answer.passed == passes
+    assert "in float64" in answer.detail
+
+
 def test_difference_is_relative_and_never_hides_what_is_not_a_number():
     other = torch.tensor([[[3.0, 4.0]], [[0.3, 0.4]]])
     assert difference(other * torch.tensor([1.0, 1.1])[:, None, None], other) == pytest.approx(0.1, rel=1e-5)

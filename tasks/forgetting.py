@@ -116,7 +116,7 @@ class Forgetting(SymbolTask):
         """Guessing any value; saying the last value of the text, or the first or the last that stands by the key."""
         facts = {
             "floor: uniform values": lambda row: None,
-            "cheat: last value": lambda row: last_of(row, len(row) - 1, self.values, self.vocab),
+            "floor: last value": lambda row: last_of(row, len(row) - 1, self.values, self.vocab),
             "cheat: first value of the key": lambda row: _history(row)[0],
         }
         return {name: sit(self, lambda exam, says=says: self._said(exam, says)) for name, says in facts.items()}

@@ -98,6 +98,6 @@ class Mqar(SymbolTask):
         """Guessing any value; guessing a value of the text; saying the last one."""
         return {
             "floor: uniform values": self.guess(lambda where: 1 / (self.vocab - self.values)),
-            "cheat: any value of the text": self.guess(lambda where: 1 / where["pairs"]),
-            "cheat: last value": self.cheat(lambda tokens, place: last_of(tokens, place, self.values, self.vocab)),
+            "floor: any value of the text": self.guess(lambda where: 1 / where["pairs"]),
+            "floor: last value": self.cheat(lambda tokens, place: last_of(tokens, place, self.values, self.vocab)),
         }

@@ -67,5 +67,5 @@ class SelectiveCopying(SymbolTask):
         """Guessing any symbol, and saying the last one at every marker."""
         return {
             "floor: uniform symbols": self.guess(lambda where: 1 / (self.marker - 1)),
-            "cheat: last symbol": self.cheat(lambda tokens, place: last_of(tokens, place, 1, self.marker)),
+            "floor: last symbol": self.cheat(lambda tokens, place: last_of(tokens, place, 1, self.marker)),
         }

@@ -99,11 +99,11 @@ class StateTracking(SymbolTask):
         return list(range(place + 1))
 
     def floors(self) -> dict[str, list[Measurement]]:
-        """The commonest product at each place, known from the rule alone; and products of the last one or two symbols."""
+        """The commonest product at each place, known from the rule alone; and the last one or two symbols taken for all."""
         return {
             "floor: commonest product": sit(self, self._commonest),
-            "cheat: last symbol": self.cheat(lambda tokens, place: tokens[place]),
-            "cheat: last two symbols": self.cheat(self._last_two),
+            "floor: last symbol": self.cheat(lambda tokens, place: tokens[place]),
+            "floor: last two symbols": self.cheat(self._last_two),
         }
 
     def _last_two(self, tokens: Sequence[int], place: int) -> int:

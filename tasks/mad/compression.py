@@ -48,5 +48,5 @@ class Compression(MadTask):
         """Guessing any symbol, and always saying the last one."""
         return {
             "floor: uniform symbols": self.guess(lambda where: 1 / self.sign),
-            "cheat: last symbol": self.cheat(lambda tokens, place: last_of(tokens, place, 0, self.sign)),
+            "floor: last symbol": self.cheat(lambda tokens, place: last_of(tokens, place, 0, self.sign)),
         }

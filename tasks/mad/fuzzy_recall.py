@@ -109,7 +109,7 @@ class FuzzyRecall(MadTask):
         """Guessing a symbol that the value has not had yet, and saying the last one of the text."""
         return {
             "floor: uniform values": sit(self, self._unsaid),
-            "cheat: last value": self.cheat(lambda tokens, place: last_of(tokens, place, self.values, self.filler)),
+            "floor: last value": self.cheat(lambda tokens, place: last_of(tokens, place, self.values, self.filler)),
         }
 
     def _unsaid(self, exam: Exam) -> Answers:

@@ -69,10 +69,10 @@ class InContextRecall(MadTask):
         return [first, first + 1]
 
     def floors(self) -> dict[str, list[Measurement]]:
-        """Guessing any value, and saying the last one."""
+        """Guessing any value, saying the last one, and saying the commonest one so far: nothing that knows the key."""
         return {
             "floor: uniform values": self.guess(lambda where: 1 / (self.first_noise - self.values)),
-            "cheat: last value": self.cheat(
+            "floor: last value": self.cheat(
                 lambda tokens, place: last_of(tokens, place, self.values, self.first_noise)
             ),
         }

@@ -62,5 +62,5 @@ class MadSelectiveCopying(MadTask):
         """Guessing any symbol, and always saying the last one."""
         return {
             "floor: uniform symbols": self.guess(lambda where: 1 / self.blank),
-            "cheat: last symbol": self.cheat(lambda tokens, place: last_of(tokens, place, 0, self.blank)),
+            "floor: last symbol": self.cheat(lambda tokens, place: last_of(tokens, place, 0, self.blank)),
         }

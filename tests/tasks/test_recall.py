@@ -58,7 +58,7 @@ def test_mqar_gaps_follow_the_power_law():
 
 def test_mqar_capacity_is_an_axis():
     task = tasks.create("mqar", pairs=(2, 4), test_pairs=(2, 16), length=64, samples=20)
-    marks = task.floors()["cheat: any value of the text"]
+    marks = task.floors()["floor: any value of the text"]
     assert {(m.where["pairs"], m.where["length"]) for m in marks} == {(p, n) for p in (2, 16) for n in (64, 128, 256)}
     assert _value(marks, "accuracy", pairs=16) == pytest.approx(1 / 16)
     assert _value(marks, "exact_match", pairs=2) == pytest.approx(1 / 4)
@@ -66,7 +66,7 @@ def test_mqar_capacity_is_an_axis():
 
 def test_saying_the_last_value_solves_one_pair_only():
     task = tasks.create("mqar", pairs=(1, 8), length=32, samples=200)
-    marks = task.floors()["cheat: last value"]
+    marks = task.floors()["floor: last value"]
     assert _value(marks, "accuracy", pairs=1, length=32) == 1
     assert _value(marks, "accuracy", pairs=8, length=32) == pytest.approx(1 / 8)
 

@@ -26,6 +26,6 @@ def test_a_small_deltanet_learns_mqar() -> None:
         }
     finally:
         torch.set_num_threads(threads)
-    cheat = {(m.where["pairs"], m.where["length"]): m.value for m in task.floors()["cheat: any value of the text"]}
+    floor = {(m.where["pairs"], m.where["length"]): m.value for m in task.floors()["floor: any value of the text"]}
     assert set(found) == {(pairs, length) for pairs in (4, 8) for length in (64, 128)}
-    assert all(found[key] > 0.6 > 2 * cheat[key] for key in found), found
+    assert all(found[key] > 0.6 > 2 * floor[key] for key in found), found

@@ -42,9 +42,13 @@ class Pretrained(nn.Module):
         out = self.model(input_ids=tokens, past_key_values=cache, use_cache=True)
         layers = getattr(out.past_key_values, "layers", [])
         if not layers or any(getattr(layer, "keys", None) is None for layer in layers):
-            raise ValueError(f"{type(self.model).__name__} keeps no keys and values; only attention caches can be used.")
+            raise ValueError(
+                f"{type(self.model).__name__} keeps no keys and values; only attention caches can be used."
+            )
         if any(type(layer).__name__ != "DynamicLayer" for layer in layers):
-            raise ValueError(f"{type(self.model).__name__} drops keys beyond its window, so a state cannot be used twice.")
+            raise ValueError(
+                f"{type(self.model).__name__} drops keys beyond its window, so a state cannot be used twice."
+            )
         return out.logits, tuple((layer.keys, layer.values) for layer in layers)
 
 

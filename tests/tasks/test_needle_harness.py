@@ -35,7 +35,9 @@ def test_a_sample_of_the_harness_is_in_our_words(ruler, number):
     shape, name = VARIANTS[sample["variant"]], sample["variant"]
     text = sample["input"] + " " + sample["gen_prefix"]
     context = text.split("\n", 1)[1].rsplit("\n", 1)[0]
-    asked = re.fullmatch(r"The special magic \w+ for (.*) mentioned in the provided text (is|are)", sample["gen_prefix"])[1]
+    asked = re.fullmatch(
+        r"The special magic \w+ for (.*) mentioned in the provided text (is|are)", sample["gen_prefix"]
+    )[1]
     keys = asked.replace(", and ", ", ").split(", ")
     template = ruler.ONE if shape.asked == 1 else ruler.SOME
     kind = ruler.values[name].kind

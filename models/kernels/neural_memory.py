@@ -53,7 +53,7 @@ def chunked(
         block = rule.chunk if rule.chunk >= ALONE else BLOCK // rule.chunk * rule.chunk
         cuts = Cuts(q, (k, v, momentum, rate, keep), initial, block, rule, state)
         table, ends = coefficients(cuts.momentum, cuts.keep, cuts.last)
-        fresh, known = _comparisons(cuts, table)
+        fresh, known = comparisons(cuts, table)
         width = k.shape[-1]
         weights = cuts.k.mT.unsqueeze(-3) * ends[..., None, 2:]  # one row of weights for M, one for S
         before = torch.cat([cuts.weights[0], cuts.surprise[0]], -2)
@@ -166,7 +166,7 @@ def read(q: Tensor, k: Tensor, errors: Tensor, starts: Tensor, rows: Tensor) -> 
     return before @ starts + (q @ k.mT * rows[..., 2:]) @ errors
 
 
-def _comparisons(cuts: Cuts, table: Tensor) -> tuple[Tensor, Tensor]:
+def comparisons(cuts: Cuts, table: Tensor) -> tuple[Tensor, Tensor]:
     """U and Y of `E = U - Y [M; S]`; with one anchor per block Y has only M's columns."""
     k, fresh = cuts.k, cuts.v * cuts.rate[..., None]
     known = k * cuts.rate[..., None]

@@ -1,0 +1,79 @@
+"""The neural memory by our own Triton kernels: `models.neural_memory.recurrence`'s signature, for a CUDA device.
+
+Left to PyTorch: cutting the text into chunks, and where several gradient anchors share a chunk, its unit-triangular system. The kernels'
+arithmetic is described in `models/kernels/neural_memory.py` and `memory_walk.py`; which is which in `docs/titans.md`.
+Without CUDA they run in Triton's interpreter, if TRITON_INTERPRET=1 was set before Triton was first imported (slow: for tests).
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from models.kernels import ProviderAbsent
+from models.kernels.neural_memory import ALONE, BLOCK, Cuts, comparisons
+from models.neural_memory import ACTIVATIONS, Rule, State, Weights, suspend
+
+WIDEST = 128  # of a matrix memory's keys and values
+DEEP_WIDEST = 64  # of a two-layer memory's keys, hidden units and values: both layers' states fit one program's registers
+LONGEST = 64  # tokens a chunk
+KINDS = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def _require(q: Tensor, rule: Rule, sizes: list[int], widest: int) -> None:
+    """Raise ProviderAbsent where the kernels cannot run, ValueError for what they do not compute."""
+    if find_spec("triton") is None:
+        raise ProviderAbsent("Provider 'triton' needs the package triton; install it, or use provider chunked.")
+    if q.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ProviderAbsent(
+            f"Provider 'triton' needs a CUDA device, not {q.device.type}; use provider chunked (or TRITON_INTERPRET=1, to test)."
+        )
+    if q.dtype not in KINDS:
+        raise ValueError(f"The Triton kernels take float32, float16 or bfloat16, not {q.dtype}; use provider chunked.")
+    if rule.chunk > LONGEST:
+        raise ValueError(
+            f"The Triton kernels take chunks up to {LONGEST} tokens, not {rule.chunk}; use provider chunked."
+        )
+    if max(sizes) > widest:
+        raise ValueError(f"The Triton kernels take widths up to {widest} a head here, not {max(sizes)}; use provider chunked.")
+
+
+def linear(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    momentum: Tensor,
+    rate: Tensor,
+    keep: Tensor,
+    initial: Weights,
+    rule: Rule,
+    state: State | None = None,
+) -> tuple[Tensor, State]:
+    """The law for a memory of one matrix, at most 128 wide, and chunks up to 64 tokens; same shapes.
+
+    Computed in float32, where states stay; products are TF32 in half precision. Raises ProviderAbsent without Triton or a
+    device for it, ValueError for a deep or residual memory, one whose channels forget at paces of their own, or float64.
+    """
+    if len(initial) > 1 or rule.residual or max(gate.dim() for gate in (momentum, rate, keep)) > 3:
+        raise ValueError(
+            "The linear Triton kernels hold a single matrix without residual and one gate a head; use provider chunked."
+        )
+    _require(q, rule, list(initial[0].shape[1:]), WIDEST)
+    from models.kernels.triton_operators import Read, Walk, coefficients
+
+    with torch.autocast(q.device.type, enabled=False), torch.cuda.device_of(q):
+        block = rule.chunk if rule.chunk >= ALONE else BLOCK // rule.chunk * rule.chunk
+        cuts = Cuts(q, (k, v, momentum, rate, keep), initial, block, rule, state)
+        kind = q.dtype if cuts.past == 0 else torch.float32
+        table, ends = coefficients(cuts.momentum.flatten(0, 1), cuts.keep.flatten(0, 1), cuts.last)
+        fresh, known = (x.flatten(0, 1) for x in comparisons(cuts, table.unflatten(0, cuts.k.shape[:2])))
+        queries, keys = cuts.q.flatten(0, 1), cuts.k.flatten(0, 1)
+        before = cuts.weights[0].flatten(0, 1), cuts.surprise[0].flatten(0, 1)
+        errors, m, s, *after = Walk.apply(fresh, known, keys, ends, *before, kind)
+        y = Read.apply(queries, keys, errors, m, s, table, 0 if rule.exclusive else 1, kind)
+        y, *after = (x.unflatten(0, cuts.k.shape[:2]) for x in (y, *after))
+    return cuts.joined(y).to(q.dtype), suspend((after[0],), (after[1],), cuts.tokens, rule.chunk)

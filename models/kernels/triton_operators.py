@@ -1,0 +1,152 @@
+"""The Triton kernels as differentiable PyTorch functions: the scans, a chunk's read, and the matrix memory's walk.
+
+Batch rows and heads are one axis g, followed by chunks n: [g, n, size, ...], [g, n, in, out] for the memory M and the surprise S before
+a chunk. What has no order in it (a sum over a chunk's state, a product of stored tensors) is left to PyTorch's own kernels.
+Everything here is float32; keys and queries are read in `kind`, the dtype that the caller's were in.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from models.kernels import triton_read, triton_walk
+
+SMALLEST = 16  # rows and columns of the least tile that tl.dot takes
+
+
+def padded(size: int) -> int:
+    """The power of two that a tile of `size` is padded to."""
+    return max(SMALLEST, triton.next_power_of_2(size))
+
+
+def tiles(size: int, width: int, out: int, kind: torch.dtype) -> dict[str, Any]:
+    """Compile-time settings of a kernel. Half precision is multiplied in TF32, float32 in three passes of it.
+
+    The state's tile is at most 64 x 64 or 128 x 32, what one program holds in registers.
+    """
+    blocks = {"BLOCK_C": padded(size), "BLOCK_D": padded(width)}
+    blocks["BLOCK_V"] = min(padded(out), 64 if blocks["BLOCK_D"] <= 64 else 32)
+    return {**blocks, "PRECISION": "tf32x3" if kind == torch.float32 else "tf32", "num_warps": 4, "num_stages": 1}
+
+
+class Scans(torch.autograd.Function):
+    """Gates [g, n, size] -> the table A and its momenta P, [g, n, size + 1, size + 2]."""
+
+    @staticmethod
+    def forward(ctx: Any, momentum: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        momentum, keep = momentum.contiguous(), keep.contiguous()
+        lead, size = momentum.shape[:-1], momentum.shape[-1]
+        a, p = (momentum.new_empty(*lead, size + 1, size + 2) for _ in range(2))
+        triton_read.scan[(lead.numel(),)](momentum, keep, a, p, size, BLOCK=padded(size + 2), num_warps=1)
+        ctx.save_for_backward(momentum, keep, a, p)
+        return a, p
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_a: Tensor, d_p: Tensor) -> tuple[Tensor, Tensor]:
+        momentum, keep, a, p = ctx.saved_tensors
+        size = momentum.shape[-1]
+        d_momentum, d_keep = torch.empty_like(momentum), torch.empty_like(keep)
+        tensors = (momentum, keep, a, p, d_a.contiguous(), d_p.contiguous(), d_momentum, d_keep)
+        triton_read.scan_backward[(momentum.shape[:-1].numel(),)](*tensors, size, BLOCK=padded(size + 2), num_warps=1)
+        return d_momentum, d_keep
+
+
+class Read(torch.autograd.Function):
+    """`A[.,M] Q M + A[.,S] Q S + (Q K^T o A) E` [g, n, size, out], of q, k [g, n, size, in] and `first`, the first token's row of A."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, e: Tensor, m: Tensor, s: Tensor, table: Tensor, first: int, kind: torch.dtype
+    ) -> Tensor:
+        q, k = (x.to(kind).contiguous() for x in (q, k))
+        e, m, s, table = (x.contiguous() for x in (e, m, s, table))
+        lead, (size, width), out = q.shape[:2].numel(), q.shape[2:], e.shape[-1]
+        settings = tiles(size, width, out, kind)
+        y = torch.empty_like(e)
+        grid = (lead, triton.cdiv(out, settings["BLOCK_V"]))
+        triton_read.read[grid](q, k, e, m, s, table, y, size, width, out, FIRST=first, **settings)
+        ctx.save_for_backward(q, k, e, m, s, table)
+        ctx.first, ctx.settings = first, settings
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, e, m, s, table = saved = ctx.saved_tensors
+        (size, width), out = q.shape[2:], e.shape[-1]
+        d_q, d_k = (torch.empty_like(x, dtype=torch.float32) for x in (q, k))
+        d_e, d_m, d_s, d_table = torch.empty_like(e), torch.empty_like(m), torch.empty_like(s), torch.zeros_like(table)
+        grads = (d_q, d_k, d_e, d_m, d_s, d_table)
+        grid = (q.shape[:2].numel(),)
+        triton_read.read_backward[grid](
+            *saved, d_y.contiguous(), *grads, size, width, out, FIRST=ctx.first, **ctx.settings
+        )
+        return (*grads, None, None)
+
+
+class Walk(torch.autograd.Function):
+    """`E = U - Y [M; S]` and its writes, chunk after chunk: E, the M and S before each chunk, and the last.
+
+    Shapes: u [g, n, size, out]; y [g, n, size, in or 2 in]; k [g, n, size, in]; ends [g, n, 2, size + 2]; m, s [g, in, out].
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, u: Tensor, y: Tensor, k: Tensor, ends: Tensor, m: Tensor, s: Tensor, kind: torch.dtype
+    ) -> tuple[Tensor, ...]:
+        k = k.to(kind).contiguous()
+        u, y, ends, m, s = (x.contiguous() for x in (u, y, ends, m, s))
+        (heads, chunks, size, width), out = k.shape, u.shape[-1]
+        settings = tiles(size, width, out, kind) | {"JOINED": y.shape[-1] > width}
+        e, last_m, last_s = (torch.empty_like(x) for x in (u, m, s))
+        starts_m, starts_s = (u.new_empty(heads, chunks, width, out) for _ in range(2))
+        made = (e, starts_m, starts_s, last_m, last_s)
+        grid = (heads, triton.cdiv(out, settings["BLOCK_V"]))
+        triton_walk.walk[grid](u, y, k, ends, m, s, *made, chunks, size, width, out, **settings)
+        ctx.save_for_backward(y, k, ends, e, starts_m, starts_s)
+        ctx.settings = settings
+        return made
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        y, k, ends, e, starts_m, starts_s = ctx.saved_tensors
+        d_e, d_starts_m, d_starts_s, d_last_m, d_last_s = (d.contiguous() for d in grads)
+        (heads, chunks, size, width), out = k.shape, e.shape[-1]
+        d_u, after_m, after_s = (torch.empty_like(x) for x in (e, starts_m, starts_s))
+        d_m, d_s = (torch.empty_like(d) for d in (d_last_m, d_last_s))
+        given = (y, k, ends, d_e, d_starts_m, d_starts_s, d_last_m, d_last_s)
+        grid = (heads, triton.cdiv(out, ctx.settings["BLOCK_V"]))
+        triton_walk.walk_backward[grid](
+            *given, d_u, after_m, after_s, d_m, d_s, chunks, size, width, out, **ctx.settings
+        )
+        d_y = -(d_u @ starts_m.mT)
+        if y.shape[-1] > width:
+            d_y = torch.cat([d_y, -(d_u @ starts_s.mT)], -1)
+        pulled_m, pulled_s = e @ after_m.mT, e @ after_s.mT
+        d_k = pulled_m * ends[..., 0, 2:, None] + pulled_s * ends[..., 1, 2:, None]
+        writes = torch.stack([(pulled * k).sum(-1) for pulled in (pulled_m, pulled_s)], -2)
+        d_ends = torch.cat([carried(starts_m, starts_s, after_m, after_s), writes], -1)
+        return d_u, d_y, d_k, d_ends, d_m, d_s, None
+
+
+def carried(m: Tensor, s: Tensor, d_m: Tensor, d_s: Tensor) -> Tensor:
+    """Gradient of what a chunk keeps, `M <- g M + c S`, `S <- p S`: ((g, c), (0, p)), [g, n, 2, 2]. M never flows into S."""
+    g, c, p = ((left * right).sum((-2, -1)) for left, right in ((d_m, m), (d_m, s), (d_s, s)))
+    return torch.stack([g, c, torch.zeros_like(g), p], -1).unflatten(-1, (2, 2))
+
+
+def coefficients(momentum: Tensor, keep: Tensor, last: int) -> tuple[Tensor, Tensor]:
+    """The table A of gates [g, n, size] and the rows (A, P) of each chunk's end; of the last chunk, row `last`."""
+    a, p = Scans.apply(momentum, keep)
+    ends = torch.stack([a[:, :, -1], p[:, :, -1]], -2)
+    if last != momentum.shape[-1]:
+        final = torch.stack([a[:, -1:, last], p[:, -1:, last]], -2)
+        ends = torch.cat([ends[:, :-1], final], 1)
+    return a, ends

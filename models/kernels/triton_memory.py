@@ -18,7 +18,9 @@ from models.kernels.neural_memory import ALONE, BLOCK, Cuts, comparisons
 from models.neural_memory import ACTIVATIONS, Rule, State, Weights, suspend
 
 WIDEST = 128  # of a matrix memory's keys and values
-DEEP_WIDEST = 64  # of a two-layer memory's keys, hidden units and values: both layers' states fit one program's registers
+DEEP_WIDEST = (
+    64  # of a two-layer memory's keys, hidden units and values: both layers' states fit one program's registers
+)
 LONGEST = 64  # tokens a chunk
 KINDS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -38,7 +40,9 @@ def _require(q: Tensor, rule: Rule, sizes: list[int], widest: int) -> None:
             f"The Triton kernels take chunks up to {LONGEST} tokens, not {rule.chunk}; use provider chunked."
         )
     if max(sizes) > widest:
-        raise ValueError(f"The Triton kernels take widths up to {widest} a head here, not {max(sizes)}; use provider chunked.")
+        raise ValueError(
+            f"The Triton kernels take widths up to {widest} a head here, not {max(sizes)}; use provider chunked."
+        )
 
 
 def linear(
@@ -77,3 +81,54 @@ def linear(
         y = Read.apply(queries, keys, errors, m, s, table, 0 if rule.exclusive else 1, kind)
         y, *after = (x.unflatten(0, cuts.k.shape[:2]) for x in (y, *after))
     return cuts.joined(y).to(q.dtype), suspend((after[0],), (after[1],), cuts.tokens, rule.chunk)
+
+
+def deep(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    momentum: Tensor,
+    rate: Tensor,
+    keep: Tensor,
+    initial: Weights,
+    rule: Rule,
+    state: State | None = None,
+) -> tuple[Tensor, State]:
+    """The law for a memory of two layers whose three widths are 16, 32 or 64, and chunks up to 64 tokens; same shapes.
+
+    Computed in float32, where states stay; products are TF32 in half precision. Raises ProviderAbsent without Triton or a
+    device for it, ValueError for another network, gates per layer or channel, `decayed`, or float64.
+    """
+    if len(initial) != 2 or rule.residual or rule.decayed or max(gate.dim() for gate in (momentum, rate, keep)) > 3:
+        raise ValueError(
+            "The deep Triton kernels hold two layers without residual, one gate a head, gradients at the memory itself "
+            "(not decayed); use provider chunked."
+        )
+    sizes = [size for weight in initial for size in weight.shape[1:]]
+    if len(set(sizes)) > 1 or sizes[0] not in (16, 32, 64):
+        raise ValueError(
+            f"The deep Triton kernels need keys, hidden units and values of one width, 16, 32 or 64 a head, not {sizes}; "
+            "use provider chunked."
+        )
+    _require(q, rule, sizes, DEEP_WIDEST)
+    from models.kernels.triton_operators import DeepWalk, Read, coefficients
+
+    with torch.autocast(q.device.type, enabled=False), torch.cuda.device_of(q):
+        cuts = Cuts(q, (k, v, momentum, rate, keep), initial, rule.chunk, rule, state)
+        kind = q.dtype if cuts.past == 0 else torch.float32
+        queries, keys, values, eta, theta, gamma = (
+            x.flatten(0, 1) for x in (cuts.q, cuts.k, cuts.v, cuts.momentum, cuts.rate, cuts.keep)
+        )
+        table, ends = coefficients(eta, gamma, cuts.last)
+        shares = torch.cat([ends[..., :2], ends[..., 2:] * theta[:, :, None]], -1)
+        parts = (cuts.weights[0], cuts.surprise[0], cuts.weights[1], cuts.surprise[1])
+        first = torch.stack([part.flatten(0, 1) for part in parts])
+        z, *errors, starts, last = DeepWalk.apply(keys, values, shares, first, rule.activation == "gelu", kind)
+        e1, e2 = (e * theta[..., None] for e in errors)
+        activate, row = ACTIVATIONS[rule.activation], 0 if rule.exclusive else 1
+        h = activate(Read.apply(queries, keys, e1, starts[0], starts[1], table, row, kind))
+        y = Read.apply(h, activate(z), e2, starts[2], starts[3], table, row, torch.float32)
+        y, last = y.unflatten(0, cuts.k.shape[:2]), last.unflatten(1, cuts.k.shape[:2])
+    end = suspend((last[0].clone(), last[2].clone()), (last[1].clone(), last[3].clone()), cuts.tokens, rule.chunk)
+    return cuts.joined(y).to(q.dtype), end

@@ -14,7 +14,7 @@ import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.kernels import triton_read, triton_walk
+from models.kernels import triton_read, triton_walk, triton_walk_deep
 
 SMALLEST = 16  # rows and columns of the least tile that tl.dot takes
 
@@ -32,6 +32,12 @@ def tiles(size: int, width: int, out: int, kind: torch.dtype) -> dict[str, Any]:
     blocks = {"BLOCK_C": padded(size), "BLOCK_D": padded(width)}
     blocks["BLOCK_V"] = min(padded(out), 64 if blocks["BLOCK_D"] <= 64 else 32)
     return {**blocks, "PRECISION": "tf32x3" if kind == torch.float32 else "tf32", "num_warps": 4, "num_stages": 1}
+
+
+def deep_tiles(size: int, width: int, kind: torch.dtype) -> dict[str, Any]:
+    """The same for the two-layer memory, whose four square states take the registers of twice the warps."""
+    settings = tiles(size, width, width, kind) | {"num_warps": 8}
+    return {name: value for name, value in settings.items() if name != "BLOCK_V"}
 
 
 class Scans(torch.autograd.Function):
@@ -134,6 +140,48 @@ class Walk(torch.autograd.Function):
         writes = torch.stack([(pulled * k).sum(-1) for pulled in (pulled_m, pulled_s)], -2)
         d_ends = torch.cat([carried(starts_m, starts_s, after_m, after_s), writes], -1)
         return d_u, d_y, d_k, d_ends, d_m, d_s, None
+
+
+class DeepWalk(torch.autograd.Function):
+    """The two-layer memory's walk: pre-activations z, errors e_1 and e_2 [g, n, size, d], the states before each chunk, the last.
+
+    Shapes: k, v [g, n, size, d]; shares [g, n, 2, size + 2], a chunk's end rows with the tokens' columns times their rate; states
+    (W_1, S_1, W_2, S_2) [4, g, d, d], before each chunk [4, g, n, d, d].
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, k: Tensor, v: Tensor, shares: Tensor, first: Tensor, gelu: bool, kind: torch.dtype
+    ) -> tuple[Tensor, ...]:
+        k, v = (x.to(kind).contiguous() for x in (k, v))
+        shares, first = shares.contiguous(), first.contiguous()
+        heads, chunks, size, width = k.shape
+        z, e1, e2 = (torch.empty_like(k, dtype=torch.float32) for _ in range(3))
+        starts, last = first.new_empty(4, heads, chunks, width, width), torch.empty_like(first)
+        made = (z, e1, e2, starts, last)
+        settings = deep_tiles(size, width, kind) | {"GELU": gelu}
+        triton_walk_deep.walk[(heads,)](k, v, shares, first, *made, chunks, size, **settings)
+        ctx.save_for_backward(k, z, e1, e2, starts, shares)
+        ctx.settings = settings
+        return made
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        k, z, e1, e2, starts, shares = saved = ctx.saved_tensors
+        heads, chunks, size, _ = k.shape
+        d_k, d_v = (torch.empty_like(z) for _ in range(2))
+        d_writes, after, d_first = (
+            z.new_empty(heads, chunks, 2, size),
+            torch.empty_like(starts),
+            torch.empty_like(grads[-1]),
+        )
+        given = (*saved, *(d.contiguous() for d in grads))
+        triton_walk_deep.walk_backward[(heads,)](
+            *given, d_k, d_v, d_writes, after, d_first, chunks, size, **ctx.settings
+        )
+        kept = carried(*starts[:2], *after[:2]) + carried(*starts[2:], *after[2:])
+        return d_k, d_v, torch.cat([kept, d_writes], -1), d_first, None, None
 
 
 def carried(m: Tensor, s: Tensor, d_m: Tensor, d_s: Tensor) -> Tensor:

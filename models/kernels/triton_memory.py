@@ -1,7 +1,7 @@
 """The neural memory by our own Triton kernels: `models.neural_memory.recurrence`'s signature, for a CUDA device.
 
-Left to PyTorch: cutting the text into chunks, and where several gradient anchors share a chunk, its unit-triangular system. The kernels'
-arithmetic is described in `models/kernels/neural_memory.py` and `memory_walk.py`; which is which in `docs/titans.md`.
+Left to PyTorch: cutting the text into chunks, and the unit-triangular system where several gradient anchors share a chunk. The
+kernels' arithmetic is described in `models/kernels/neural_memory.py` and `memory_walk.py`; which is which in `docs/titans.md`.
 Without CUDA they run in Triton's interpreter, if TRITON_INTERPRET=1 was set before Triton was first imported (slow: for tests).
 """
 

@@ -1,7 +1,7 @@
 """The Triton kernels as differentiable PyTorch functions: the scans, a chunk's read, and the matrix memory's walk.
 
-Batch rows and heads are one axis g, followed by chunks n: [g, n, size, ...], [g, n, in, out] for the memory M and the surprise S before
-a chunk. What has no order in it (a sum over a chunk's state, a product of stored tensors) is left to PyTorch's own kernels.
+Batch rows and heads are one axis g, followed by chunks n: [g, n, size, ...], and [g, n, in, out] for the memory M and the surprise
+S before a chunk. What has no order in it (a sum over a chunk's state, a product of stored tensors) is left to PyTorch's own kernels.
 Everything here is float32; keys and queries are read in `kind`, the dtype that the caller's were in.
 """
 
@@ -31,12 +31,12 @@ def tiles(size: int, width: int, out: int, kind: torch.dtype) -> dict[str, Any]:
     """
     blocks = {"BLOCK_C": padded(size), "BLOCK_D": padded(width)}
     blocks["BLOCK_V"] = min(padded(out), 64 if blocks["BLOCK_D"] <= 64 else 32)
-    return {**blocks, "PRECISION": "tf32x3" if kind == torch.float32 else "tf32", "num_warps": 4, "num_stages": 1}
+    return {**blocks, "PRECISION": "tf32x3" if kind == torch.float32 else "tf32", "num_warps": 8, "num_stages": 1}
 
 
 def deep_tiles(size: int, width: int, kind: torch.dtype) -> dict[str, Any]:
     """The same for the two-layer memory, whose four square states take the registers of twice the warps."""
-    settings = tiles(size, width, width, kind) | {"num_warps": 8}
+    settings = tiles(size, width, width, kind) | {"num_warps": 16}
     return {name: value for name, value in settings.items() if name != "BLOCK_V"}
 
 
@@ -64,7 +64,7 @@ class Scans(torch.autograd.Function):
 
 
 class Read(torch.autograd.Function):
-    """`A[.,M] Q M + A[.,S] Q S + (Q K^T o A) E` [g, n, size, out], of q, k [g, n, size, in] and `first`, the first token's row of A."""
+    """`A[.,M] Q M + A[.,S] Q S + (Q K^T o A) E`, [g, n, size, out]; `first` is the row of A that the first token reads."""
 
     @staticmethod
     def forward(

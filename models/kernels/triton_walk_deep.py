@@ -3,8 +3,8 @@
     z = K W_1,   a = s(z),   e_2 = V - a W_2,   e_1 = (e_2 W_2^T) o s'(z)
     W_l <- g W_l + c S_l + x_l^T (A o e_l),   S_l <- p S_l + x_l^T (P o e_l),   x_1 = K, x_2 = a
 
-`shares` [chunks, 2, size + 2] are the rows (A, P) of a chunk's end: g and c, then A theta; nothing and p, then P theta. The memory's
-three widths are equal, and a power of two: BLOCK_D. Sums are float32.
+`shares` [chunks, 2, size + 2] are the rows (A, P) of a chunk's end: g and c, then A theta; nothing and p, then P theta. The
+memory's three widths are equal, and a power of two: BLOCK_D. Sums are float32.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Our Triton kernels against the law in float64, forward and every gradient: in Triton's interpreter, or on a GPU where there is one."""
+"""Our Triton kernels against the law in float64, forward and every gradient: in Triton's interpreter, or on a GPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if not torch.cuda.is_available() and os.environ["TRITON_INTERPRET"] != "1":
 from models.kernels import triton_memory  # noqa: E402
 from models.neural_memory import Rule, recurrence  # noqa: E402
 
-BATCH, HEADS = 2, 2
+BATCH, HEADS = 1, 2
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Relative errors, forward and of gradients: of float32 sums; of inputs and outputs rounded to half precision and TF32 products.
 BOUNDS = {torch.float32: (2e-6, 1e-5), torch.float16: (2e-3, 5e-3), torch.bfloat16: (1.5e-2, 3e-2)}
@@ -58,8 +58,10 @@ def question(time: int, sizes: list[int], kind: str, bound: float, dtype: torch.
 
 def answer(form, given: list[Tensor], rule: Rule, pieces: list[int], dtype: torch.dtype, device: str):
     """Outputs with the last state, and the gradients of a fixed random combination of them; the text read in pieces."""
-    own = [x.to(device, dtype if i < 6 else torch.promote_types(dtype, torch.float32)) for i, x in enumerate(given)]
-    own = [x.requires_grad_() for x in own]
+    own = [
+        x.clone().to(device, dtype if i < 6 else torch.promote_types(dtype, torch.float32)) for i, x in enumerate(given)
+    ]
+    own = [x.detach().requires_grad_() for x in own]
     ys, state = [], None
     for text in zip(*(x.split(pieces, 1) for x in own[:6]), strict=True):
         named = dict(zip(("momentum", "rate", "keep"), text[3:], strict=True))
@@ -85,30 +87,30 @@ def agree(form, sizes: list[int], rule: Rule, pieces: list[int], kind="mixed", b
 @pytest.mark.parametrize("kind", ["mixed", "ends", "all kept", "all forgotten"])
 @pytest.mark.parametrize("chunk", [16, 1])
 def test_linear_memory(chunk: int, kind: str):
-    agree(triton_memory.linear, [16, 16], Rule(chunk=chunk), [21, 16], kind, bound=1.0 if chunk == 1 else 0.2)
+    agree(triton_memory.linear, [16, 16], Rule(chunk=chunk), [19, 8], kind, bound=1.0 if chunk == 1 else 0.2)
 
 
 @pytest.mark.parametrize(
     "rule", [Rule(chunk=4), Rule(chunk=1, decayed=True), Rule(chunk=16, exclusive=True), Rule(chunk=32)], ids=str
 )
 def test_linear_memory_of_other_rules_and_odd_widths(rule: Rule):
-    agree(triton_memory.linear, [12, 20], rule, [1, 33, 3])
+    agree(triton_memory.linear, [12, 20], rule, [1, 29, 3])
 
 
 @pytest.mark.parametrize("kind", ["mixed", "ends", "all kept", "all forgotten"])
 def test_two_layers(kind: str):
-    agree(triton_memory.deep, [16, 16, 16], Rule(chunk=16), [21, 16], kind, bound=0.1)
+    agree(triton_memory.deep, [16, 16, 16], Rule(chunk=16), [19, 8], kind, bound=0.1)
 
 
 def test_two_layers_at_the_width_of_a_head_silu_and_exclusive():
-    agree(triton_memory.deep, [64, 64, 64], Rule(chunk=16, activation="silu", exclusive=True), [23, 3], bound=0.1)
+    agree(triton_memory.deep, [64, 64, 64], Rule(chunk=16, activation="silu", exclusive=True), [17, 3], bound=0.1)
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_half_precision(dtype: torch.dtype):
-    agree(triton_memory.linear, [16, 16], Rule(chunk=16), [37], dtype=dtype)
-    agree(triton_memory.linear, [16, 16], Rule(chunk=1), [37], dtype=dtype)
-    agree(triton_memory.deep, [16, 16, 16], Rule(chunk=16), [37], bound=0.1, dtype=dtype)
+    agree(triton_memory.linear, [16, 16], Rule(chunk=16), [19], dtype=dtype)
+    agree(triton_memory.linear, [16, 16], Rule(chunk=1), [19], dtype=dtype)
+    agree(triton_memory.deep, [16, 16, 16], Rule(chunk=16), [19], bound=0.1, dtype=dtype)
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")

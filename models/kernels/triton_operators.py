@@ -1,7 +1,7 @@
 """The Triton kernels as differentiable PyTorch functions: the scans, a chunk's read, and the matrix memory's walk.
 
-Batch rows and heads are one axis g, followed by chunks n: [g, n, size, ...], and [g, n, in, out] for the memory M and the surprise
-S before a chunk. What has no order in it (a sum over a chunk's state, a product of stored tensors) is left to PyTorch's own kernels.
+Batch rows and heads are one axis g, followed by chunks n: [g, n, size, ...], and [g, n, in, out] for the memory M and the
+surprise S before a chunk. What has no order in it (a sum over a chunk's state, a product of stored tensors) is left to PyTorch.
 Everything here is float32; keys and queries are read in `kind`, the dtype that the caller's were in.
 """
 

@@ -3,8 +3,9 @@
     E = U - Y [M; S],     M <- g M + c S + K^T (A o E),     S <- p S + K^T (P o E)
 
 M and S stay in registers from the first chunk to the last; their columns do not depend on one another. `ends` holds the rows
-(A, P) of each chunk's end, [chunks, 2, size + 2]: g and c, then A; nothing and p, then P. With JOINED several anchors
-share a chunk, and Y has columns for S too. The tensors are those of `models/kernels/triton_operators.py`, heads before chunks; sums are float32.
+(A, P) of each chunk's end, [chunks, 2, size + 2]: g and c, then A; nothing and p, then P. With JOINED several anchors share a
+chunk, and Y has columns for S too. The tensors are those of `models/kernels/triton_operators.py`, heads before chunks; sums
+are float32.
 """
 
 from __future__ import annotations

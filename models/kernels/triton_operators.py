@@ -35,9 +35,8 @@ def tiles(size: int, width: int, out: int, kind: torch.dtype) -> dict[str, Any]:
 
 
 def deep_tiles(size: int, width: int, kind: torch.dtype) -> dict[str, Any]:
-    """The same for the two-layer memory, whose four square states take the registers of twice the warps."""
-    settings = tiles(size, width, width, kind) | {"num_warps": 16}
-    return {name: value for name, value in settings.items() if name != "BLOCK_V"}
+    """The same for the two-layer memory, whose tiles have one width."""
+    return {name: value for name, value in tiles(size, width, width, kind).items() if name != "BLOCK_V"}
 
 
 class Scans(torch.autograd.Function):

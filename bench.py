@@ -29,7 +29,7 @@ from rich.table import Table
 
 import baselines
 import tasks
-from models import kernels, language_model, registry, user_file
+from models import check_streaming, kernels, language_model, registry, user_file
 from models.language_model import Size
 from results import command_line, overrides, provenance, record, report, schedule
 from results import plan as plans
@@ -37,7 +37,7 @@ from results.forecast import forecast
 from results.plan import Cell, Plan
 from results.progress import Display
 from tasks import sample
-from tasks.evaluate import evaluate
+from tasks.evaluate import PIECE, evaluate
 from tasks.throughput import Throughput, over_a_period
 from tasks.throughput import measure as measure_throughput
 from tasks.train import train
@@ -74,8 +74,11 @@ def _trained(cell: Cell, progress: Progress) -> dict[str, Any]:
     task = tasks.create(cell.task, **cell.task_settings)
     model = _build(cell, task.vocab)
     run = {"dtype": cell.dtype, "device": cell.device}
+    longest_asked = max(getattr(task, "test_lengths", ()), default=0)
+    _admit(model, longest_asked)
     log = train(model, task, **cell.budget, lr=cell.lr, seed=cell.seed, progress=progress, **run)
     model.eval()
+    _admit(model, longest_asked)
     begun, longest = time.perf_counter(), [1]
 
     def examined(news: dict[str, Any]) -> None:
@@ -96,6 +99,12 @@ def _trained(cell: Cell, progress: Progress) -> dict[str, Any]:
         "protocol": task.protocol,
         "measurements": found,
     }
+
+
+def _admit(model: torch.nn.Module, longest: int) -> None:
+    """Refuse, before training and again after it, a model that may not be fed in pieces where an exam must be."""
+    if longest > PIECE:
+        check_streaming.admit(model, longest)
 
 
 def _timed(cell: Cell, progress: Progress) -> dict[str, Any]:
@@ -157,7 +166,7 @@ def _code_hash(files: frozenset[Path], with_models: bool) -> str:
         every = {path for pattern in CODE_OF_ALL for path in ROOT.glob(pattern)}
         found |= {path for path in every if not any(path.match(pattern) for pattern in NOT_IN_RESULTS)}
     closure = provenance.import_closure(ROOT, found)
-    hall = "".join(inspect.getsource(f) for f in (measure, _floors, _trained, _timed, _build, _largest_state))
+    hall = "".join(inspect.getsource(f) for f in (measure, _floors, _trained, _admit, _timed, _build, _largest_state))
     code = provenance.code_hash(provenance.named(ROOT, closure))
     return hashlib.sha256((code + hall).encode()).hexdigest()[:16]
 
@@ -297,9 +306,13 @@ def command_check(arguments: argparse.Namespace, console: Console) -> int:
 
 def _parity(arguments: argparse.Namespace, console: Console) -> int:
     """Print the ledger of a model, or of all: how far its numbers are from independent code."""
-    from baselines.oracles import ledger
+    from baselines.oracles import ledger, ledger_rows
 
-    rows = ledger.ledger(None if arguments.model in (None, "all") else [arguments.model])
+    whole = arguments.model in (None, "all")
+    stored = ledger_rows.read(Path(arguments.rows)) if arguments.rows else []
+    rows = ledger_rows.filled(ledger.ledger(None if whole else [arguments.model]), stored)
+    if arguments.rows:
+        ledger_rows.keep(Path(arguments.rows), rows, whole)
     failed = sum(row.failed for row in rows)
     if arguments.markdown:
         print(ledger.markdown(rows), end="")

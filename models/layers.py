@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.kernels import choose_or_auto
+
 
 class RMSNorm(nn.Module):
     """Root-mean-square norm (Zhang and Sennrich 2019, arXiv 1910.07467): `x / sqrt(mean(x^2) + eps) * g` over the last axis.
@@ -45,21 +47,16 @@ class ShortConvolution(nn.Module):
     Shapes: x [b, t, d] -> y [b, t, d]. The state is the last `kernel - 1` inputs, [b, kernel - 1, d]; None stands for zeros.
     """
 
-    def __init__(self, width: int, kernel: int = 4, bias: bool = False):
+    def __init__(self, width: int, kernel: int = 4, bias: bool = False, provider: str = "auto"):
+        """`provider` computes it if it has a form of the short convolution; if it has none, `auto` does."""
         super().__init__()
-        self.kernel = kernel
+        self.kernel, self.provider = kernel, provider
         self.weight = nn.Parameter(torch.empty(width, 1, kernel))
         self.bias = nn.Parameter(torch.zeros(width)) if bias else None
         nn.init.uniform_(self.weight, -(kernel**-0.5), kernel**-0.5)
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if state is None:
-            state = x.new_zeros(x.shape[0], self.kernel - 1, x.shape[2])
-        seen = torch.cat([state.to(x.dtype), x], dim=1)
-        # As a 2-d convolution over [1, t] with the channels last in memory: on a CPU three times as fast as conv1d.
-        weight = self.weight.to(x.dtype)[:, :, None]
-        y = F.conv2d(seen.mT[:, :, None], weight, self.bias, groups=self.weight.shape[0])[:, :, 0].mT
-        return y, seen[:, x.shape[1] :].clone()
+        return choose_or_auto("short convolution", self.provider)(x, self.weight, self.bias, state)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

@@ -52,6 +52,9 @@ def parser(description: str, actions: Mapping[str, Action], providers: Sequence[
     checked.set_defaults(action=actions["check"])
     checked.add_argument("model", nargs="?", help="a registered name, a path/to/file.py, or all")
     checked.add_argument("--parity", action="store_true", help="compare with other packages' code, where installed")
+    checked.add_argument(
+        "--rows", metavar="FILE", help="with --parity: take from FILE what cannot be run here; keep all there"
+    )
     checked.add_argument("--markdown", action="store_true", help="with --parity: the page docs/parity.md")
     checked.add_argument("--thorough", action="store_true", help="the long properties too")
     checked.add_argument("--set", **setting)

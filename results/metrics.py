@@ -5,13 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 # What a cell tells about its own making beside what was asked; shown in a table of its own.
-ABOUT_TRAINING = ("training_loss", "training_seconds", "evaluation_seconds", "timing_seconds", "machine_load")
+ABOUT_TRAINING = (
+    "training_loss",
+    "training_seconds",
+    "evaluation_seconds",
+    "timing_seconds",
+    "machine_load",
+    "scorer_disagreement",
+)
 QUANTILES = ("_quantile_10", "_quantile_90")  # endings of metrics that tables show beside their median
 TASK_ORDER = ("language-modelling", "needle", "babilong")
-_LOWER = ("bits_per_byte", "perplexity", "loss", "milliseconds", "seconds", "bytes", "error")
+_LOWER = ("bits_per_byte", "bits_per_token", "perplexity", "loss", "milliseconds", "seconds", "bytes", "error")
 _HIGHER = ("tokens_per_second", "accuracy", "match")
 _UNITS = {
     "bits_per_byte": "bits/byte",
+    "bits_per_token": "bits/token",
     "perplexity": "perplexity",
     "loss": "loss (nats)",
     "tokens_per_second": "tokens/s",

@@ -9,6 +9,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -24,13 +25,16 @@ def _versions() -> tuple[tuple[str, str], ...]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             found[package] = ""
+    for package in ("triton", "fla-core", "mamba-ssm", "causal-conv1d"):
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
     found["platform"] = f"{platform.system()} {platform.machine()}"
     found["machine"] = machine()
     return tuple(found.items())
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, torch and numpy ("" where absent), the platform, and the machine in words; imports none."""
+    """Versions of Python, torch, numpy ("" where absent) and installed providers, platform, machine in words; imports none."""
     return dict(_versions())
 
 

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from tasks import memory
 from tasks.precision import precision
 from tasks.task import IGNORE, Answers, Exam, Measurement, Task
 
 Model = Callable[..., tuple[Tensor, Any]]
 
 PIECE = 1024  # tokens of each row fed at once
+LONG = 16000  # tokens from which on a text counts as long: the memory that it takes is measured too
 
 
 def evaluate(
@@ -31,14 +33,28 @@ def evaluate(
     piece: int = PIECE,
     progress: Callable[[dict], None] | None = None,
 ) -> list[Measurement]:
-    """All measurements of a model on a task's exam: marked, averaged over exams by count, and finished by the task."""
+    """All measurements of a model on a task's exam: marked, averaged over exams by count, and finished by the task.
+
+    Memory does not grow with a text's length beyond the text itself; for texts of at least LONG tokens
+    `evaluation_peak_memory_bytes` says what the process held at most while it sat the exams of each length.
+    """
     measurements: list[Measurement] = []
+    peaks: dict[int, list[int]] = {}
     with torch.no_grad(), precision(dtype, device):
         for number, exam in enumerate(task.exams(split)):
+            length = exam.batch.where.get("length", 0)
+            if length >= LONG:
+                memory.reset_peak(device)
             measurements += task.mark(exam, answer(model, exam, device, piece))
+            if length >= LONG:
+                peaks.setdefault(length, []).append(memory.peak(device))
             if progress is not None:
                 progress({"exam": number + 1, "length": exam.batch.tokens.shape[1]})
-    return task.finish(average(measurements))
+    held = [
+        Measurement("evaluation_peak_memory_bytes", float(max(each)), len(each), {"length": length})
+        for length, each in peaks.items()
+    ]
+    return task.finish(average(measurements)) + held
 
 
 def average(measurements: list[Measurement]) -> list[Measurement]:

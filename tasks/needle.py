@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from tasks.needle_text import END, Compact, Sample, Template
 from tasks.needle_variants import SINGLE, VARIANTS
 from tasks.randomness import stream
 from tasks.task import IGNORE, Answers, Batch, Exam, Measurement, Task
-from tasks.tokenizer import BYTES
+from tasks.tokenizer import DEFAULT, combined_hash, create, ended, reversible
 from tasks.words import words as word_lists
 
 EXAM_TOKENS = 65536  # at most about as many tokens in one exam
@@ -33,7 +34,8 @@ class Needle(Task):
     """Needle in a haystack, the eight variants of RULER: exact match and token accuracy by length and depth.
 
     `template="ruler"` is RULER's own wording, which alone stands beside printed numbers; `compact` is ours, for small
-    models from 64 bytes up, and its metrics are named `compact_...`. Lengths are in bytes; `test_lengths` defaults to
+    models from 64 bytes up, and its metrics are named `compact_...`. Lengths are in tokens of `tokenizer`
+    (bytes, bpe:SIZE, gpt2 or the path of a JSON); `test_lengths` defaults to
     1, 2, 4 and 8 times the training `length`. `samples` are asked for each variant, length and depth. `digits` (4) and
     `uuid_groups` (2 pairs of hexadecimal digits) are the size of compact values; RULER's are fixed. `words` names the
     lists of keys: "own", or "wonderwords" (as RULER) where that package is installed. `values` overrides what every
@@ -44,7 +46,6 @@ class Needle(Task):
 
     name = "needle"
     protocol = "trained"
-    vocab = BYTES.vocab
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class Needle(Task):
         corpus: str = corpora.EMBEDDED,
         words: Literal["own", "wonderwords"] = "own",
         values: Literal["words", "numbers", "uuids"] | None = None,
+        tokenizer: str = DEFAULT,
     ) -> None:
         unknown = [variant for variant in variants if variant not in VARIANTS]
         if unknown or not variants:
@@ -70,6 +72,8 @@ class Needle(Task):
         self.depths = tuple(float(depth) for depth in depths)
         self.words, self.corpus, self.values = words, corpus, values
         corpora.documents("train", corpus)  # an unreadable corpus is told here, not in the middle of a run
+        self.tokenizer = reversible(create(tokenizer, corpus), " kiwi=4821, and plum:\nis 3f-a9.", "the needle")
+        self.vocab = self.tokenizer.vocab
         self.template = self._template(template, digits, uuid_groups)
         minimum = {variant: self.template.minimum(variant) for variant in variants}
         for asked in (length, *self.test_lengths):
@@ -86,14 +90,14 @@ class Needle(Task):
             digits, uuid_groups = 4 if digits is None else digits, 2 if uuid_groups is None else uuid_groups
             if min(digits, uuid_groups) < 1:
                 raise ValueError("The needle's digits and uuid_groups must be at least 1.")
-            return Compact(self.corpus, lists, digits, uuid_groups, self.values)
+            return Compact(self.corpus, lists, digits, uuid_groups, self.values, self.tokenizer)
         if name != "ruler":
             raise ValueError(f"The needle has no template '{name}': choose compact or ruler.")
         if (digits, uuid_groups) != (None, None):
             raise ValueError(
                 "RULER's values are fixed: leave out digits and uuid_groups, or choose template='compact'."
             )
-        return Ruler(self.corpus, lists, self.values)
+        return Ruler(self.corpus, lists, self.values, self.tokenizer)
 
     def training(self, seed: int, step: int, progress: float, tokens: int) -> Batch:
         """Samples of all variants in turn, at one length, log-uniform up to a limit that grows to `length`."""
@@ -117,7 +121,13 @@ class Needle(Task):
     def _cell(self, split: str, variant: str, length: int, depth: float) -> Iterator[Exam]:
         draws = stream(self.name, split, variant, length, depth)
         haystack = self.template.haystack_label(variant)
-        where = {"variant": variant, "length": length, "depth": depth, "haystack": haystack, "unit": BYTES.name}
+        where = {
+            "variant": variant,
+            "length": length,
+            "depth": depth,
+            "haystack": haystack,
+            "unit": self.tokenizer.name,
+        }
         by_shape: dict[tuple[int, int], list[Sample]] = {}
         for _ in range(self.samples):
             sample = self.template.draw(draws, split, variant, length, depth)
@@ -126,7 +136,9 @@ class Needle(Task):
         for (prompt, _), samples in by_shape.items():
             for i in range(0, len(samples), rows):
                 batch = _batch(samples[i : i + rows], where)
-                yield Exam(batch, prompt, generate=self.template.generation(variant), stop=ord(END))
+                yield Exam(
+                    batch, prompt, generate=self.template.generation(variant), stop=int(ended(self.tokenizer, "")[-1])
+                )
 
     def mark(self, exam: Exam, answers: Answers) -> Iterable[Measurement]:
         """Teacher-forced and generated answers; the terminator must be learned but is not marked."""
@@ -135,8 +147,8 @@ class Needle(Task):
         yield self._measurement("answer_token_accuracy", hits, exam)
         if answers.text is None:
             return
-        said, compact = [BYTES.decode(text) for text in answers.text], isinstance(self.template, Compact)
-        truths = [BYTES.decode(self.truth(exam, row)) for row in range(len(hits))]
+        said, compact = [self.tokenizer.decode(text) for text in answers.text], isinstance(self.template, Compact)
+        truths = [self.tokenizer.decode(self.truth(exam, row)) for row in range(len(hits))]
         if not compact or VARIANTS[exam.batch.where["variant"]].asked > 1:
             found = [
                 [value.lower() in text.lower() for value in self.template.references(truth)]
@@ -153,9 +165,9 @@ class Needle(Task):
 
     def evidence(self, exam: Exam, row: int) -> tuple[str, ...]:
         """The needles of a row's prompt that hold its answer."""
-        prompt = BYTES.decode(exam.batch.tokens[row, : exam.prompt].tolist())
+        prompt = self.tokenizer.decode(exam.batch.tokens[row, : exam.prompt].tolist())
         context, query = prompt.rsplit("\n", 1)
-        values = self.template.references(BYTES.decode(self.truth(exam, row)))
+        values = self.template.references(self.tokenizer.decode(self.truth(exam, row)))
         keys = set(re.findall(r"[\w'-]+", query))
         lines = {self.template.line(exam.batch.where["variant"], key, value) for key in keys for value in values}
         return tuple(sorted({line.strip() for line in lines if line.rstrip() in context}, key=context.index))
@@ -192,17 +204,22 @@ class Needle(Task):
             yield m._replace(value=marks.get(m.metric.removeprefix(self.template.metric_prefix), whole))
 
     def _chances(self, exam: Exam, row: int) -> tuple[list[float], list[float]]:
-        """The chances of guessing each value, and each of the answer's characters; what divides values is certain."""
-        truth = BYTES.decode(self.truth(exam, row)).removesuffix(END)
+        """The chances of guessing each value, and each of the answer's tokens; what divides values is certain."""
+        truth = self.tokenizer.decode(self.truth(exam, row)).removesuffix(END)
         kind = self.template.values[exam.batch.where["variant"]]
-        chances = [kind.chances(value) for value in self.template.references(truth)]
-        certain = len(truth) - sum(map(len, chances))
-        return [math.prod(each) for each in chances], [1.0] * certain + [c for each in chances for c in each]
+        values, letters, after = self.template.references(truth), [1.0] * len(truth), 0
+        for value in values:
+            begin = truth.index(value, after)
+            after = begin + len(value)
+            letters[begin:after] = kind.chances(value)
+        ends = np.cumsum(self.tokenizer.byte_counts(truth, np.array(self.truth(exam, row)[:-1])))  # values are ASCII
+        tokens = [math.prod(letters[begin:end]) for begin, end in pairwise([0, *ends])]
+        return [math.prod(kind.chances(value)) for value in values], tokens
 
     def data_hash(self) -> str:
-        """Of the corpus and the word lists."""
+        """Of the corpus, the word lists, and a tokenizer other than bytes."""
         both = corpora.data_hash(self.corpus) + word_lists(self.words).hash()
-        return hashlib.sha256(both.encode()).hexdigest()
+        return combined_hash(hashlib.sha256(both.encode()).hexdigest(), self.tokenizer)
 
 
 def _found_values(template: Template, exam: Exam) -> re.Pattern[str]:
@@ -216,10 +233,10 @@ def _copy(template: Template, most: int | None, exam: Exam) -> Answers:
     pattern = _found_values(template, exam)
     hit, texts = torch.zeros(targets.shape, dtype=torch.bool), []
     for row, prompt in enumerate(prompts):
-        found = pattern.findall(BYTES.decode(prompt))
+        found = pattern.findall(template.tokenizer.decode(prompt))
         found = found[-most:] if most else found
         answer = template.spoken(tuple(found)) if found else ""
-        said = torch.from_numpy(BYTES.encode(answer + END).astype(np.int64))
+        said = torch.from_numpy(ended(template.tokenizer, answer).astype(np.int64))
         aligned = said[: targets.shape[1] - exam.prompt + 1]
         places = slice(exam.prompt - 1, exam.prompt - 1 + len(aligned))
         hit[row, places] = targets[row, places] == aligned

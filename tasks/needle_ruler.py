@@ -8,11 +8,12 @@ from random import Random
 
 import numpy as np
 
+from tasks.fitting import largest
 from tasks.haystack import NOISE
-from tasks.needle_text import END, SHARES, Needle, Sample, Template
+from tasks.needle_text import SHARES, Needle, Sample, Template
 from tasks.needle_values import Number, Uuid, Word
 from tasks.needle_variants import VARIANTS
-from tasks.tokenizer import BYTES, Tokenizer
+from tasks.tokenizer import BYTES, Tokenizer, ended
 from tasks.words import Words
 
 
@@ -40,16 +41,17 @@ class Ruler(Template):
         "What are all the special magic {kind}s for {key} mentioned in the provided text? "
         "The special magic {kind}s for {key} mentioned in the provided text are"
     )
+    PROBE = 32  # words or lines on which tokens are counted to guess how many fit
     SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
     def __init__(self, corpus: str, words: Words, values: str | None = None, tokenizer: Tokenizer = BYTES) -> None:
-        super().__init__(corpus, {"words": Word(tuple(words)), "numbers": Number(7), "uuids": Uuid()}, values)
-        self.tokenizer = tokenizer
+        kinds = {"words": Word(tuple(words)), "numbers": Number(7), "uuids": Uuid()}
+        super().__init__(corpus, kinds, values, tokenizer)
 
     def minimum(self, variant: str) -> int:
         """Tokens of the longest sample with one line or one word of haystack, and of the generation."""
         shape = VARIANTS[variant]
-        key, value = "k" * self.kinds[shape.key].longest, "0" * self.values[variant].longest
+        key, value = self.longest(self.kinds[shape.key]), self.longest(self.values[variant])
         if shape.haystack == "books":
             context = "x" * max(self.haystack(split, variant).longest_word for split in SHARES)
         else:
@@ -91,9 +93,17 @@ class Ruler(Template):
                 context = "\n".join(distractors[:count])
             return self.tokenizer.encode(self._prompt(variant, needles, keys, context))
 
-        prompt = written(_largest(lambda count: len(written(count)) + self.GENERATION <= length))
+        near = None if self.tokenizer is BYTES else self._guess(written, length)
+        prompt = written(largest(lambda count: len(written(count)) + self.GENERATION <= length, near=near))
+        if len(prompt) + self.GENERATION > length:  # longer in tokens than those that told the minimum
+            return self.draw(stream, split, variant, length, depth)
         values = tuple(needle.value for needle in asked)
-        return Sample(prompt, self.tokenizer.encode(self.spoken(values) + END), keys, values, first)
+        return Sample(prompt, ended(self.tokenizer, self.spoken(values)), keys, values, first)
+
+    def _guess(self, written: Callable[[int], np.ndarray], length: int) -> int:
+        """About how many words or lines fit, as encoding a long text many times would take long."""
+        short, long = len(written(1)), len(written(1 + self.PROBE))
+        return max(1, int((length - self.GENERATION - short) * self.PROBE / max(1, long - short)))
 
     def _prompt(self, variant: str, needles: list[Needle], keys: tuple[str, ...], context: str) -> str:
         """RULER's insertion: among lines a line, never the last; in prose before a sentence, stray blanks included."""
@@ -120,17 +130,3 @@ class Ruler(Template):
 def _listed(items: tuple[str, ...]) -> str:
     """As RULER lists several keys: "a, b, and c"."""
     return items[0] if len(items) == 1 else ", ".join(items[:-1]) + ", and " + items[-1]
-
-
-def _largest(fits: Callable[[int], bool]) -> int:
-    """The largest count that fits, at least 1: doubled until it does not, then halved in between."""
-    least, too_many = 1, 2
-    while fits(too_many):
-        least, too_many = too_many, 2 * too_many
-    while too_many - least > 1:
-        middle = (least + too_many) // 2
-        if fits(middle):
-            least = middle
-        else:
-            too_many = middle
-    return least

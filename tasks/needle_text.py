@@ -12,19 +12,25 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from tasks import corpus as corpora
+from tasks.fitting import largest
 from tasks.haystack import NOISE, Haystack, books
 from tasks.needle_values import Number, ShortUuid, Value, Word
 from tasks.needle_variants import VARIANTS, Variant
-from tasks.tokenizer import BYTES
+from tasks.randomness import stream as random_stream
+from tasks.tokenizer import BYTES, Tokenizer, ended
 from tasks.words import Words
 
 END = "\n"  # closes every answer
+DRAWN = 256  # values drawn to see how many tokens one takes
+PROBE = 512  # bytes of haystack on which tokens are counted to guess how many bytes fit
 SHARES = {"train": range(0, 205), "validation": range(205, 230), "test": range(230, 256)}
 
 
@@ -62,8 +68,8 @@ class Template(ABC):
     sign: ClassVar[str]  # what stands before the value
     separators: ClassVar[str]  # a regular expression that divides the values of an answer
 
-    def __init__(self, corpus: str, kinds: dict[str, Value], values: str | None = None) -> None:
-        self.corpus, self.kinds = corpus, kinds
+    def __init__(self, corpus: str, kinds: dict[str, Value], values: str | None, tokenizer: Tokenizer) -> None:
+        self.corpus, self.kinds, self.tokenizer = corpus, kinds, tokenizer
         self.values = {name: kinds[values or variant.value] for name, variant in VARIANTS.items()}
         self.noise = Haystack(NOISE)
 
@@ -112,6 +118,13 @@ class Template(ABC):
             asked = sorted(asked, key=lambda needle: needle.depth)
         return sorted(needles, key=lambda needle: needle.depth), asked
 
+    def longest(self, kind: Value) -> str:
+        """What takes the most tokens of a kind: of all that there are in bytes, of many that are drawn otherwise."""
+        if self.tokenizer is BYTES:
+            return "0" * kind.longest
+        draws = random_stream("longest", kind.kind)
+        return max((kind.draw(draws) for _ in range(DRAWN)), key=lambda drawn: len(self.tokenizer.encode(drawn)))
+
     def haystack(self, split: str, variant: str) -> Haystack:
         """What the needle is hidden in, where that is running text or noise."""
         return self.noise if VARIANTS[variant].haystack == "noise" else books(split, self.corpus)
@@ -140,18 +153,26 @@ class Compact(Template):
     separators = ","
     KEY_LENGTH = 5
 
-    def __init__(self, corpus: str, words: Words, digits: int, uuid_groups: int, values: str | None = None) -> None:
+    def __init__(
+        self,
+        corpus: str,
+        words: Words,
+        digits: int,
+        uuid_groups: int,
+        values: str | None = None,
+        tokenizer: Tokenizer = BYTES,
+    ) -> None:
         nouns = [noun for noun in words.nouns if noun.isalpha() and noun.islower() and len(noun) == self.KEY_LENGTH]
         kinds = {"words": Word((tuple(nouns),)), "numbers": Number(digits), "uuids": ShortUuid(uuid_groups)}
-        super().__init__(corpus, kinds, values)
+        super().__init__(corpus, kinds, values, tokenizer)
 
     def minimum(self, variant: str) -> int:
-        """Bytes of needles, query and values, and of one needle more where needles are the haystack."""
+        """Tokens of needles, query and values, and of one needle more where needles are the haystack."""
         shape = VARIANTS[variant]
-        key, value = self.kinds[shape.key].longest, self.values[variant].longest
+        key, value = self.longest(self.kinds[shape.key]), self.longest(self.values[variant])
         lines = shape.keys * shape.values + (shape.haystack == "needles")
-        needles = lines * len(self.line(variant, "k" * key, "v" * value))
-        return needles + len("\n") + shape.queries * (key + 1) + shape.asked * (value + 1) - 1
+        prompt = lines * self.line(variant, key, value) + self._query((key,) * shape.queries)
+        return sum(len(self.tokenizer.encode(text)) for text in (prompt, self.spoken((value,) * shape.asked)))
 
     def generation(self, variant: str) -> int:
         """The values, what divides them, and the terminator."""
@@ -163,24 +184,54 @@ class Compact(Template):
     def line(self, variant: str, key: str, value: str) -> str:
         return f"\n{key}={value}" + "\n" * (VARIANTS[variant].haystack != "needles")
 
+    @staticmethod
+    def _query(keys: tuple[str, ...]) -> str:
+        return f"\n{','.join(keys)}="
+
     def draw(self, stream: Random, split: str, variant: str, length: int, depth: float | None = None) -> Sample:
-        """A sample whose prompt and values together have exactly `length` bytes."""
+        """A sample whose prompt and values together have exactly `length` bytes, or as many tokens as fit `length`."""
         shape, pairs = VARIANTS[variant], self.pairs(stream, split, variant)
         keys = tuple(dict.fromkeys(key for key, _ in pairs[: shape.asked]))
-        query = f"\n{','.join(keys)}="
-        answer = len(self.spoken(tuple(value for _, value in pairs[: shape.asked])))
-        room = length - sum(len(self.line(variant, *pair)) for pair in pairs) - len(query) - answer
-        start, filler = self._filler(stream, split, variant, room, keys)
+        answer = self.spoken(tuple(value for _, value in pairs[: shape.asked]))
+        room = length - sum(len(self.line(variant, *pair)) for pair in pairs) - len(self._query(keys)) - len(answer)
+        start, filler = self._filler(stream, split, variant, keys)
+        if self.tokenizer is BYTES:
+            filler(room)  # of a haystack of needles, these are drawn before the depths
         depths = [stream.random() if depth is None else depth, *(stream.random() for _ in pairs[1:])]
         needles, asked = self.placed(pairs, depths, shape)
+        values = tuple(needle.value for needle in asked)
+
+        def written(room: int) -> bytes:
+            return self._written(variant, needles, filler(room)) + self._query(keys).encode()
+
+        if self.tokenizer is BYTES:
+            prompt = np.frombuffer(written(room), np.uint8)
+        else:
+            prompt = self._fitted(written, length - len(self.tokenizer.encode(self.spoken(values))))
+        if prompt is None:  # longer in tokens than those that told the minimum
+            return self.draw(stream, split, variant, length, depth)
+        return Sample(prompt, ended(self.tokenizer, self.spoken(values)), keys, values, start)
+
+    def _written(self, variant: str, needles: list[Needle], filler: bytes) -> bytes:
+        """The haystack with its needles."""
         parts, done = [], 0
         for key, value, deep in needles:
-            place = max(done, self._gap(filler, deep, shape))
+            place = max(done, self._gap(filler, deep, VARIANTS[variant]))
             parts += [filler[done:place], self.line(variant, key, value).encode()]
             done = place
-        prompt = b"".join([*parts, filler[done:], query.encode()])
-        values = tuple(needle.value for needle in asked)
-        return Sample(np.frombuffer(prompt, np.uint8), BYTES.encode(self.spoken(values) + END), keys, values, start)
+        return b"".join([*parts, filler[done:]])
+
+    def _fitted(self, written: Callable[[int], bytes], most: int) -> np.ndarray | None:
+        """The prompt with the longest haystack that has at most `most` tokens; None where none has."""
+
+        def tokens(room: int) -> np.ndarray:
+            return self.tokenizer.encode(written(room).decode("utf-8", errors="ignore"))  # passages cut characters
+
+        bare, more = len(tokens(0)), len(tokens(PROBE))
+        if bare > most:
+            return None
+        near = int((most - bare) * PROBE / max(1, more - bare))
+        return tokens(largest(lambda room: len(tokens(room)) <= most, least=0, near=near))
 
     @staticmethod
     def _gap(filler: bytes, depth: float, shape: Variant) -> int:
@@ -192,14 +243,23 @@ class Compact(Template):
             return filler.rfind(b" ", 0, place) + 1
         return max(filler.rfind(b"\n", 0, place + 1), filler.find(b"\n"))
 
-    def _filler(self, stream: Random, split: str, variant: str, room: int, keys: tuple[str, ...]) -> tuple[int, bytes]:
-        """Where in the haystack the text begins, and its `room` bytes; the first of many needles is cut to fit."""
+    def _filler(
+        self, stream: Random, split: str, variant: str, keys: tuple[str, ...]
+    ) -> tuple[int, Callable[[int], bytes]]:
+        """Where in the haystack the text begins, and what gives so many bytes of it; the first of many needles is cut."""
         if VARIANTS[variant].haystack != "needles":
             haystack = self.haystack(split, variant)
             start = stream.randrange(len(haystack))
-            return start, haystack.passage(start, room)
-        lines, have = [], 0
-        while have < room:
-            lines.append(self.distractor(stream, variant, keys))
-            have += len(lines[-1])
-        return 0, "".join(lines).encode()[have - room :]
+            return start, partial(haystack.passage, start)
+        lines: list[str] = []
+
+        def needles(room: int) -> bytes:
+            have, count = 0, 0
+            while have < room:
+                if count == len(lines):
+                    lines.append(self.distractor(stream, variant, keys))
+                have += len(lines[count])
+                count += 1
+            return "".join(lines[:count]).encode()[have - room :]
+
+        return 0, needles

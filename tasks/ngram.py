@@ -1,4 +1,4 @@
-"""Counting models of bytes: what a language model must beat before it counts as having learned anything."""
+"""Floors, most of them counting models of bytes: what a language model must beat before it counts as having learned anything."""
 
 from __future__ import annotations
 
@@ -7,23 +7,53 @@ from typing import Protocol
 
 import numpy as np
 
+from tasks.tokenizer import Text
+
 BYTE_VALUES = 256
 ADD_K = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 class CountingModel(Protocol):
-    """What every model of this file offers."""
+    """What every model of bytes offers."""
 
     def __call__(self, before: np.ndarray, last: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Natural logarithm of p(target | before, last), arrays of one shape; -1 in `before` means no such byte."""
 
 
-class Uniform:
-    """p(c) = 1 / 256."""
+class Floor(Protocol):
+    """What guesses the tokens of a text."""
 
-    def __call__(self, before: np.ndarray, last: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """-log 256 everywhere."""
-        return np.full(target.shape, -np.log(BYTE_VALUES))
+    def __call__(self, text: Text, start: int, size: int) -> np.ndarray:
+        """Natural logarithm of the probability of each of the `size` tokens from `start` on, after the one before it."""
+
+
+class Uniform:
+    """All tokens are equally probable."""
+
+    def __init__(self, vocab: int) -> None:
+        self.log_probability = -np.log(vocab)
+
+    def __call__(self, text: Text, start: int, size: int) -> np.ndarray:
+        """-log vocab everywhere."""
+        return np.full(size, self.log_probability)
+
+
+class ByBytes:
+    """A counting model as a guesser of tokens: a token is as probable as its bytes, one after another.
+
+    So it is the same under every tokenizer, but for what it sees where a window begins: one token, as every model does.
+    """
+
+    def __init__(self, model: CountingModel) -> None:
+        self.model = model
+
+    def __call__(self, text: Text, start: int, size: int) -> np.ndarray:
+        """The sum over each token's bytes; 0 for a token without any."""
+        begin = text.ends[start - 2] if start > 1 else 0
+        seen, counts = text.ends[start - 1] - begin, np.diff(text.ends[start - 1 : start + size])
+        window = np.concatenate([[-1, -1], text.content[begin : text.ends[start + size - 1]]])
+        before, last, target = window[seen:-2], window[seen + 1 : -1], window[seen + 2 :]
+        return np.bincount(np.repeat(np.arange(size), counts), self.model(before, last, target), minlength=size)
 
 
 class Bigram:

@@ -58,8 +58,9 @@ def _answer(label: str, task: Task, tokens: list[int]) -> Text:
 
 
 def _shown(task: Task, tokens: list[int]) -> str:
-    """Bytes as text, other tokens as numbers."""
-    return BYTES.decode(tokens) if task.vocab == BYTES.vocab else " ".join(map(str, tokens))
+    """The text of tokens; where a task has no tokenizer, bytes as text and other tokens as numbers."""
+    tokenizer = getattr(task, "tokenizer", BYTES if task.vocab == BYTES.vocab else None)
+    return tokenizer.decode(tokens) if tokenizer else " ".join(map(str, tokens))
 
 
 def _text(task: Task, tokens: list[int], evidence: tuple[str, ...], whole: bool) -> Text:

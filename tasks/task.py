@@ -41,6 +41,8 @@ class Exam(NamedTuple):
     choices: tuple[tuple[int, ...], ...] = ()
     generate: int = 0
     stop: int | None = None
+    bytes: Tensor | None = None  # long [b, t], how many bytes of real text each target stands for, where that is marked
+    words: Tensor | None = None  # long [b, t], how many words end in it
 
 
 class Answers(NamedTuple):

@@ -6,21 +6,18 @@ the processor was busy with something else the repeats are taken again.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tasks import memory
 from tasks.precision import precision
 from tasks.task import Measurement
 
@@ -104,7 +101,7 @@ def _timed(action: Callable[[], Any], repeats: int, device: str, peak: list[int]
         if peak is not None:
             peak.clear()
         for _ in range(repeats):
-            start = _reset_peak(device)
+            start = memory.reset_peak(device)
             wall, own = time.perf_counter(), time.process_time()
             action()
             if device == "cuda":
@@ -112,7 +109,7 @@ def _timed(action: Callable[[], Any], repeats: int, device: str, peak: list[int]
             times.append(time.perf_counter() - wall)
             computed += time.process_time() - own
             if peak is not None:
-                peak.append(_peak(device) - start)
+                peak.append(memory.peak(device) - start)
         if device != "cpu" or computed >= BUSY * sum(times):
             break
     return times
@@ -127,37 +124,3 @@ def _spread(metric: str, values: list[float], where: dict) -> Iterator[Measureme
     yield Measurement(metric, statistics.median(ordered), len(ordered), where)
     for name, share in (("10", 0.1), ("90", 0.9)):
         yield Measurement(f"{metric}_quantile_{name}", ordered[round(share * (len(ordered) - 1))], len(ordered), where)
-
-
-def _reset_peak(device: str) -> int:
-    """Start a new peak and return the memory held now."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    _give_back()
-    reset = Path("/proc/self/clear_refs")
-    if reset.exists():
-        reset.write_text("5")  # Linux: sets the resident high-water mark back to what is held now
-        return _status("VmRSS")
-    return _peak(device)
-
-
-def _give_back() -> None:
-    """Return freed memory to the system, so that what a step takes shows as growth; glibc only."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
-
-
-def _peak(device: str) -> int:
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    if Path("/proc/self/status").exists():
-        return _status("VmHWM")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))

@@ -49,7 +49,7 @@ class Mamba(nn.Module):
         inner = 2 * width if inner is None else inner
         self.provider, self.states, self.rank = provider, states, math.ceil(width / 16)
         self.project = nn.Linear(width, 2 * inner, bias=False)
-        self.convolution = ShortConvolution(inner, kernel, bias=True)
+        self.convolution = ShortConvolution(inner, kernel, bias=True, provider=provider)
         self.select = nn.Linear(inner, self.rank + 2 * states, bias=False)
         self.step = nn.Linear(self.rank, inner)
         nn.init.uniform_(self.step.weight, -(self.rank**-0.5), self.rank**-0.5)

@@ -47,7 +47,7 @@ class Mamba2(nn.Module):
         inner = 2 * width if inner is None else inner
         self.provider, self.heads, self.states, self.inner = provider, heads, states, inner
         self.project = nn.Linear(width, 2 * inner + 2 * states + heads, bias=False)
-        self.convolution = ShortConvolution(inner + 2 * states, kernel, bias=True)
+        self.convolution = ShortConvolution(inner + 2 * states, kernel, bias=True, provider=provider)
         self.step_bias = nn.Parameter(step_bias(heads))
         self.A_log = nn.Parameter(torch.empty(heads).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(heads))

@@ -35,7 +35,7 @@ class DeltaNet(nn.Module):
         inner = width if inner is None else inner
         self.heads, self.provider = heads, provider
         self.qkv = nn.Linear(width, 3 * inner, bias=False)
-        self.convolution = ShortConvolution(3 * inner, kernel)
+        self.convolution = ShortConvolution(3 * inner, kernel, provider=provider)
         self.rate = nn.Linear(width, heads, bias=False)
         self.norm = RMSNorm(inner // heads, eps=1e-5)
         self.out = nn.Linear(inner, width, bias=False)

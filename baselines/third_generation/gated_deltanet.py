@@ -37,7 +37,7 @@ class GatedDeltaNet(nn.Module):
         inner = max(1, 3 * width // (4 * heads)) * heads if inner is None else inner
         self.heads, self.provider, self.widths = heads, provider, [inner, inner, 2 * inner]
         self.qkv = nn.Linear(width, 4 * inner, bias=False)
-        self.convolution = ShortConvolution(4 * inner, kernel)
+        self.convolution = ShortConvolution(4 * inner, kernel, provider=provider)
         self.gates = nn.Linear(width, 2 * heads, bias=False)
         self.A_log = nn.Parameter(torch.empty(heads).uniform_(1e-3, 16).log())
         self.step_bias = nn.Parameter(step_bias(heads))

@@ -57,8 +57,9 @@ class TTT(nn.Module):
         self.base_rate, self.channels = base_rate, channels
         shared = bool(convolution)
         self.project = nn.Linear(width, (2 if shared else 3) * inner, bias=False)
-        self.convolution_q = ShortConvolution(inner, convolution, bias=True) if shared else None
-        self.convolution_k = ShortConvolution(inner, convolution, bias=True) if shared else None
+        self.convolution_q, self.convolution_k = (
+            ShortConvolution(inner, convolution, bias=True, provider=provider) if shared else None for _ in "qk"
+        )
         self.gate = nn.Linear(width, inner, bias=False) if shared else None
         self.rate = nn.Linear(width, heads)
         self.place_factor = nn.Parameter(torch.zeros(mini_batch))

@@ -7,13 +7,10 @@ Without CUDA they run in Triton's interpreter, if TRITON_INTERPRET=1 was set bef
 
 from __future__ import annotations
 
-import os
-from importlib.util import find_spec
-
 import torch
 from torch import Tensor
 
-from models.kernels import ProviderAbsent
+from models.kernels import NotCovered, require
 from models.kernels.neural_memory import ALONE, BLOCK, Cuts, comparisons
 from models.neural_memory import ACTIVATIONS, Rule, State, Weights, suspend
 
@@ -26,21 +23,16 @@ KINDS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def _require(q: Tensor, rule: Rule, sizes: list[int], widest: int) -> None:
-    """Raise ProviderAbsent where the kernels cannot run, ValueError for what they do not compute."""
-    if find_spec("triton") is None:
-        raise ProviderAbsent("Provider 'triton' needs the package triton; install it, or use provider chunked.")
-    if q.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        raise ProviderAbsent(
-            f"Provider 'triton' needs a CUDA device, not {q.device.type}; use provider chunked (or TRITON_INTERPRET=1, to test)."
-        )
+    """Raise NotCovered for a device, a dtype, a chunk or a width that the kernels do not take."""
+    require("triton", q)
     if q.dtype not in KINDS:
-        raise ValueError(f"The Triton kernels take float32, float16 or bfloat16, not {q.dtype}; use provider chunked.")
+        raise NotCovered(f"The Triton kernels take float32, float16 or bfloat16, not {q.dtype}; use provider chunked.")
     if rule.chunk > LONGEST:
-        raise ValueError(
+        raise NotCovered(
             f"The Triton kernels take chunks up to {LONGEST} tokens, not {rule.chunk}; use provider chunked."
         )
     if max(sizes) > widest:
-        raise ValueError(
+        raise NotCovered(
             f"The Triton kernels take widths up to {widest} a head here, not {max(sizes)}; use provider chunked."
         )
 
@@ -59,11 +51,11 @@ def linear(
 ) -> tuple[Tensor, State]:
     """The law for a memory of one matrix, at most 128 wide, and chunks up to 64 tokens; same shapes.
 
-    Computed in float32, where states stay; products are TF32 in half precision. Raises ProviderAbsent without Triton or a
-    device for it, ValueError for a deep or residual memory, one whose channels forget at paces of their own, or float64.
+    Computed in float32, where states stay; products are TF32 in half precision. Raises NotCovered off CUDA (unless
+    interpreted), for a deep or residual memory, one whose channels forget at paces of their own, or float64.
     """
     if len(initial) > 1 or rule.residual or max(gate.dim() for gate in (momentum, rate, keep)) > 3:
-        raise ValueError(
+        raise NotCovered(
             "The linear Triton kernels hold a single matrix without residual and one gate a head; use provider chunked."
         )
     _require(q, rule, list(initial[0].shape[1:]), WIDEST)
@@ -97,17 +89,17 @@ def deep(
 ) -> tuple[Tensor, State]:
     """The law for a memory of two layers whose three widths are 16, 32 or 64, and chunks up to 64 tokens; same shapes.
 
-    Computed in float32, where states stay; products are TF32 in half precision. Raises ProviderAbsent without Triton or a
-    device for it, ValueError for another network, gates per layer or channel, `decayed`, or float64.
+    Computed in float32, where states stay; products are TF32 in half precision. Raises NotCovered off CUDA (unless
+    interpreted), for another network, gates per layer or channel, `decayed`, or float64.
     """
     if len(initial) != 2 or rule.residual or rule.decayed or max(gate.dim() for gate in (momentum, rate, keep)) > 3:
-        raise ValueError(
+        raise NotCovered(
             "The deep Triton kernels hold two layers without residual, one gate a head, gradients at the memory itself "
             "(not decayed); use provider chunked."
         )
     sizes = [size for weight in initial for size in weight.shape[1:]]
     if len(set(sizes)) > 1 or sizes[0] not in (16, 32, 64):
-        raise ValueError(
+        raise NotCovered(
             f"The deep Triton kernels need keys, hidden units and values of one width, 16, 32 or 64 a head, not {sizes}; "
             "use provider chunked."
         )

@@ -83,7 +83,8 @@ class Memory(nn.Module):
         self.operation = "linear memory" if plain else "deep memory"
         self.query = nn.Linear(width, inner, bias=False)
         self.key_value = nn.Linear(width, 2 * inner, bias=False)
-        self.query_conv, self.key_value_conv = ShortConvolution(inner), ShortConvolution(2 * inner)
+        self.query_conv = ShortConvolution(inner, provider=provider)
+        self.key_value_conv = ShortConvolution(2 * inner, provider=provider)
         head = inner // heads
         sizes = [head, *[expansion * head] * (depth - 1), head]
         layers = depth if layer_gates else 1

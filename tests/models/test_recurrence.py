@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.kernels import OPERATIONS, ProviderAbsent, choose, watch
+from models.kernels import OPERATIONS, choose, watch
 from models.kernels.scan import CHANNEL_CHUNK, CHUNK, chunked
 from models.kernels.selective_scan import STEPS, streamed
 from models.recurrence import ROWS, recurrence, selective
@@ -217,9 +217,3 @@ def test_every_operation_has_a_law_and_a_chunked_form(operation):
         with watch() as names:
             assert callable(choose(operation, provider))
         assert names == {provider}
-    assert choose(operation, "auto") is choose(operation, "chunked")
-
-
-def test_provider_that_is_absent_is_an_error_that_names_the_present_ones():
-    with pytest.raises(ProviderAbsent, match="Provider 'mamba-ssm' has no form here.*recurrence, chunked"):
-        choose("scan", "mamba-ssm")

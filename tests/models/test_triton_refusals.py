@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.kernels import ProviderAbsent, choose, triton_memory
+from models import kernels
+from models.kernels import triton_memory
 from models.neural_memory import Rule
 
 
@@ -18,24 +19,16 @@ def ask(form, sizes: tuple[int, ...] = (16, 16), rule=None, dtype=torch.float32,
     return form(q, q, v, initial=initial, rule=rule or Rule(), **named)
 
 
-@pytest.fixture
-def runnable(monkeypatch):
-    """As if Triton were there, and its interpreter on."""
-    monkeypatch.setattr(triton_memory, "find_spec", lambda name: object())
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-
-
 @pytest.mark.parametrize("operation", ["linear memory", "deep memory"])
 def test_absent_triton_is_an_error(operation: str, monkeypatch):
-    monkeypatch.setattr(triton_memory, "find_spec", lambda name: None)
-    with pytest.raises(ProviderAbsent, match="needs the package triton; install it"):
-        ask(choose(operation, "triton"), (16, 16) if operation == "linear memory" else (16, 16, 16))
+    monkeypatch.setattr(kernels, "_missing", lambda provider: "triton")
+    with pytest.raises(kernels.ProviderAbsent, match="needs the module triton, which is not installed: pip install"):
+        kernels.choose(operation, "triton")
 
 
 def test_a_machine_without_cuda_is_an_error(monkeypatch):
-    monkeypatch.setattr(triton_memory, "find_spec", lambda name: object())
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with pytest.raises(ProviderAbsent, match="needs a CUDA device, not cpu"):
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    with pytest.raises(kernels.NotCovered, match="CUDA tensors, not on cpu"):
         ask(triton_memory.linear)
 
 
@@ -45,7 +38,7 @@ def test_a_machine_without_cuda_is_an_error(monkeypatch):
         ("linear", {"sizes": (16, 16, 16)}, "a single matrix"),
         ("linear", {"rule": Rule(residual=True)}, "without residual"),
         ("linear", {"keep": torch.zeros(1, 4, 1, 16)}, "one gate a head"),
-        ("linear", {"dtype": torch.float64}, "not torch.float64"),
+        ("linear", {"dtype": torch.float64}, "no float64 kernels"),
         ("linear", {"rule": Rule(chunk=128)}, "chunks up to 64 tokens, not 128"),
         ("linear", {"sizes": (256, 256)}, "widths up to 128 a head here, not 256"),
         ("deep", {"sizes": (16, 16, 16, 16)}, "two layers"),
@@ -54,6 +47,7 @@ def test_a_machine_without_cuda_is_an_error(monkeypatch):
         ("deep", {"sizes": (16, 16, 16), "rate": torch.zeros(1, 4, 1, 2)}, "one gate a head"),
     ],
 )
-def test_what_the_kernels_do_not_compute_is_an_error(form: str, given: dict, said: str, runnable):
-    with pytest.raises(ValueError, match=said):
+def test_what_the_kernels_do_not_compute_is_an_error(form: str, given: dict, said: str, monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(kernels.NotCovered, match=said):
         ask(getattr(triton_memory, form), **given)

@@ -12,6 +12,7 @@ import torch
 
 import bench
 from baselines.oracles import ledger as book
+from baselines.oracles import ledger_rows
 from baselines.oracles.comparison import Comparison, Draw, Errors, compare, compare_forms
 from baselines.oracles.hugging_face import torch_only
 from models import registry
@@ -163,3 +164,47 @@ def test_committed_page_holds_every_comparison_and_no_failure():
         )
         assert item.package in line and "e-" in line
     assert "FAILS" not in page.partition("| --- |")[2]
+    assert page == book.markdown(ledger_rows.read(DOCUMENT.with_suffix(".jsonl")))
+
+
+def test_obstacle_is_a_reason_not_a_figure(monkeypatch):
+    item = Comparison("retnet", "a-package", "a scan", lambda: Errors(1e-7, None), obstacle=lambda: "needs a device")
+    monkeypatch.setattr(book, "COMPARISONS", (item,))
+    monkeypatch.setattr(book, "version", lambda package: "1.2")
+    (row,) = book.ledger(["retnet"])
+    assert row == book.Row("retnet", "a-package", compared="a scan", reason="needs a device")
+
+
+@pytest.mark.parametrize("forward, failed", [(1e-7, False), (1e-4, True), (float("nan"), True)])
+def test_comparison_without_a_gradient_is_judged_by_its_output(forward, failed):
+    row = book.Row("m", "p", "1", "one token", forward, None, 1e-5)
+    assert row.failed is failed
+    assert book.figures(row)[-1].startswith("none")
+
+
+def test_rows_of_two_environments_make_one_ledger(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    first = [
+        book.Row("a", "p", "1", "x", 1e-7, None, 1e-5),
+        book.Row("b", "q", compared="y", reason="q is not installed"),
+    ]
+    second = [
+        book.Row("a", "p", compared="x", reason="p is not installed"),
+        book.Row("b", "q", "2", "y", 2e-7, 3e-7, 1e-5),
+    ]
+    assert ledger_rows.read(file) == []
+    ledger_rows.keep(file, ledger_rows.filled(first, ledger_rows.read(file)), whole=True)
+    both = ledger_rows.filled(second, ledger_rows.read(file))
+    assert both == [first[0], second[1]]
+    ledger_rows.keep(file, both, whole=True)
+    newer = book.Row("b", "q", "3", "y", 4e-7, 4e-7, 1e-5)
+    ledger_rows.keep(file, [newer], whole=False)
+    assert ledger_rows.read(file) == [first[0], newer]
+    assert ledger_rows.filled([newer], both) == [newer]
+
+
+def test_file_of_other_rows_is_refused(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"cell": 1}\n')
+    with pytest.raises(ValueError, match="does not hold rows of the ledger"):
+        ledger_rows.read(file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from baselines.oracles.comparison import Comparison, version
+from baselines.oracles.comparison import FP16, Comparison, version
 from baselines.oracles.ledger import COMPARISONS, INSTALL
 
 
@@ -12,7 +12,9 @@ from baselines.oracles.ledger import COMPARISONS, INSTALL
 def test_agrees_with_independent_code(item: Comparison):
     if version(item.package) is None:
         pytest.skip(f"{item.package} is not installed: {INSTALL[item.package]}")
+    if item.obstacle():
+        pytest.skip(item.obstacle())
     errors = item.run()
     assert errors.forward < item.bound
-    assert errors.backward < item.bound
-    assert item.bound <= 1e-5
+    assert errors.backward is None or errors.backward < item.bound
+    assert item.bound <= (FP16 if "float16" in item.compared else 1e-5)

@@ -15,12 +15,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
 
 import pytest
 
 from tasks.babi import TASKS
-from tasks.babi_story import EventTask, Item
+from tasks.babi_files import Story, parse
+from tasks.babi_story import EventTask
 from tasks.babi_world import OPPOSITE, Chronicle, Event, Scene, pick
 from tasks.babilong_scoring import last_mentioned, last_touchers_room, matches
 
@@ -37,13 +37,6 @@ NAMES = re.compile(
     r"mouse|wolf|sheep|cat|frog|lion|rhino|swan|[Mm]ice|[Ww]olves|Sheep|[Cc]ats)\b"
 )
 RELATION = re.compile(r"The \w+ is (?:north|south|east|west) of the \w+\.")
-
-
-class Story(NamedTuple):
-    """All facts of one story, and its questions."""
-
-    facts: list[str]
-    items: list[Item]
 
 
 def simulated(name: str, stories: int = STORIES) -> list[Story]:
@@ -214,25 +207,6 @@ def archive() -> Path | None:
     return path if path.is_file() else None
 
 
-def read(text: str) -> list[Story]:
-    """Stories of one released file: `ID fact` or `ID question<TAB>answer<TAB>IDs of the supporting facts`."""
-    stories: list[Story] = []
-    numbers: dict[str, int] = {}
-    for line in text.splitlines():
-        number, rest = line.split(" ", 1)
-        if number == "1":
-            stories.append(Story([], []))
-            numbers = {}
-        facts, items = stories[-1]
-        if "\t" in rest:
-            question, answer, supports = rest.split("\t")
-            items.append(Item(tuple(facts), question, answer, tuple(numbers[i] for i in supports.split())))
-        else:
-            numbers[number] = len(facts)
-            facts.append(rest)
-    return stories
-
-
 @pytest.fixture(scope="module")
 def released() -> dict[str, list[Story]]:
     """All stories of a task, those of the test file under the name with " test"."""
@@ -244,7 +218,7 @@ def released() -> dict[str, list[Story]]:
         for member in tar:
             name = Path(member.name).name.split("_")[0]
             if name in TASKS and member.isfile():
-                found = read(io.TextIOWrapper(tar.extractfile(member), encoding="ascii").read())
+                found = parse(io.TextIOWrapper(tar.extractfile(member), encoding="ascii").read())
                 stories[name] += found
                 stories[name + " test"] += found if "_test" in member.name else []
     return stories

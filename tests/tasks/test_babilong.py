@@ -24,6 +24,7 @@ from tasks.randomness import stream
 from tasks.task import IGNORE, Exam
 from tasks.tokenizer import BYTES
 
+SPOKEN = ["generated_accuracy", "exact_accuracy", "scorer_disagreement"]
 SMALL = BABILong(length=256, test_lengths=(0, 256, 512), samples=12)
 LABELS = TASKS["qa1"].labels
 SPLITS = ("train", "validation", "test", "train")
@@ -322,7 +323,8 @@ def test_instructed_prompts_have_all_parts_in_order_and_the_length_counts_them()
             context, question = words.read(prompt)
             assert prompt == words.before + context + words.after.format(question=question)
             assert len(told(context, name)) >= TASKS[name].fewest
-    assert all(m.value == 1 for exam in task.exams("test") for m in task.mark(exam, task.oracle(exam)))
+    marks = [m for exam in task.exams("test") for m in task.mark(exam, task.oracle(exam))]
+    assert all(m.value == (m.metric != "scorer_disagreement") for m in marks)
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
@@ -342,8 +344,10 @@ def test_oracle_is_always_right() -> None:
     for split in ("validation", "test"):
         for exam in SMALL.exams(split):
             marks = list(SMALL.mark(exam, SMALL.oracle(exam)))
-            assert [m.metric for m in marks] == ["choice_accuracy", "generated_accuracy", "exact_accuracy"]
-            assert all(m.value == 1 and m.count == len(exam.batch.tokens) for m in marks)
+            assert [m.metric for m in marks] == ["choice_accuracy", *SPOKEN]
+            assert all(
+                m.value == (m.metric != "scorer_disagreement") and m.count == len(exam.batch.tokens) for m in marks
+            )
             assert all(m.where == exam.batch.where for m in marks)
 
 
@@ -355,8 +359,10 @@ def test_wrong_answers_are_marked_wrong_one_by_one() -> None:
     choice[0] = (choice[0] + 1) % 6
     said = (tuple(b"in the " + bytes(good.text[0]) + b". not the office"), tuple(b"who knows"), *good.text[2:])
     marks = {m.metric: m.value * 12 for m in SMALL.mark(exam, good._replace(choice=choice, text=said))}
-    assert marks == pytest.approx({"choice_accuracy": 11, "generated_accuracy": 11, "exact_accuracy": 10})
-    assert [m.metric for m in SMALL.mark(exam, good._replace(choice=None))] == ["generated_accuracy", "exact_accuracy"]
+    assert marks == pytest.approx(
+        {"choice_accuracy": 11, "generated_accuracy": 11, "exact_accuracy": 10, "scorer_disagreement": 1}
+    )
+    assert [m.metric for m in SMALL.mark(exam, good._replace(choice=None))] == SPOKEN
     assert [m.metric for m in SMALL.mark(exam, good._replace(text=None))] == ["choice_accuracy"]
 
 

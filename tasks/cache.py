@@ -1,0 +1,36 @@
+"""Where prepared corpora, tokenizers and tokens are kept: `.cache/` in the checkout, or what TITANOMACHY_CACHE names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+VARIABLE = "TITANOMACHY_CACHE"
+
+
+def folder() -> Path:
+    """The cache's folder; it may not be there yet."""
+    return Path(os.environ.get(VARIABLE) or Path(__file__).resolve().parent.parent / ".cache")
+
+
+def kept(place: str, make: Callable[[Path], None]) -> Path:
+    """The file at `place` in the cache; if it is not there, `make` writes it to the path that it is given.
+
+    Of several processes one makes it and the others wait; the file appears whole or not at all.
+    """
+    path = folder() / place
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(path.name + ".lock")):
+        if not path.exists():
+            unfinished = path.with_name("unfinished-" + path.name)  # keeps the ending, which tells the format
+            try:
+                make(unfinished)
+                unfinished.replace(path)
+            finally:
+                unfinished.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,125 @@
+"""lm-evaluation-harness asks a model of this house: the same numbers as by hand, with files of our own."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+lm_eval = pytest.importorskip("lm_eval", reason="the bridge needs lm-eval")
+
+import baselines  # noqa: E402, F401
+from baselines.oracles import lm_evaluation_harness as bridge  # noqa: E402
+from models.language_model import Size, seeded  # noqa: E402
+from tasks.tokenizer import BYTES  # noqa: E402
+
+SIZE = Size(vocab=256, width=32, depth=2, heads=2)
+QUESTIONS = [("The sky is", ["blue", "a cat"], 0), ("Two and two are", ["a", "four", "fourteen"], 1)]
+TEXT = "It is a truth universally acknowledged. " * 40
+
+YAML = {
+    "choices": """
+task: own_choices
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {file}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: answer
+metric_list: [{{metric: acc}}]
+""",
+    "rolling": """
+task: own_rolling
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {file}}}}}
+test_split: test
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: "{{{{text}}}}"
+metric_list: [{{metric: byte_perplexity}}]
+""",
+    "generation": """
+task: own_generation
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {file}}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{wanted}}}}"
+generation_kwargs: {{until: ["\\n"], max_gen_toks: 12, do_sample: false}}
+metric_list: [{{metric: exact_match}}]
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return seeded("gated-deltanet", SIZE, 0).eval()
+
+
+def log_probability(model, context: str, text: str) -> float:
+    tokens = torch.tensor([list((context + text).encode())])
+    with torch.no_grad():
+        scores = model(tokens)[0][0].log_softmax(-1)
+    start = len(context.encode())
+    return sum(scores[place - 1, tokens[0, place]].item() for place in range(start, tokens.shape[1]))
+
+
+def greedy(model, context: str, longest: int) -> str:
+    tokens = list(context.encode())
+    for _ in range(longest):
+        with torch.no_grad():
+            tokens.append(model(torch.tensor([tokens]))[0][0, -1].argmax().item())
+    return BYTES.decode(tokens[len(context.encode()) :]).split("\n")[0]
+
+
+@pytest.fixture(scope="module")
+def found(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("harness")
+    rows = {
+        "choices": [{"question": q, "choices": c, "answer": a} for q, c, a in QUESTIONS],
+        "rolling": [{"text": TEXT}],
+        "generation": [{"question": q, "wanted": greedy(model, q, 12)} for q, *_ in QUESTIONS],
+    }
+    for kind, yaml in YAML.items():
+        file = folder / f"{kind}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows[kind]))
+        (folder / f"{kind}.yaml").write_text(yaml.format(file=file))
+    from lm_eval.tasks import TaskManager
+
+    return lm_eval.simple_evaluate(
+        bridge.HarnessModel(model, BYTES),
+        tasks=["own_choices", "own_rolling", "own_generation"],
+        task_manager=TaskManager(include_path=str(folder), include_defaults=False),
+        bootstrap_iters=0,
+    )["results"]
+
+
+def test_choices_are_scored_as_by_hand(model, found):
+    right = 0
+    for question, choices, answer in QUESTIONS:
+        scores = [log_probability(model, question, " " + choice) for choice in choices]
+        right += max(range(len(choices)), key=scores.__getitem__) == answer
+    assert found["own_choices"]["acc,none"] == pytest.approx(right / len(QUESTIONS))
+
+
+def test_a_long_text_is_scored_whole(model, found):
+    assert len(TEXT) > bridge.PIECE
+    expected = math.exp(-log_probability(model, "\0", TEXT) / len(TEXT.encode()))
+    assert found["own_rolling"]["byte_perplexity,none"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_generation_is_greedy_and_stops(found):
+    assert found["own_generation"]["exact_match,none"] == 1.0
+
+
+def test_continuations_of_one_context_share_its_reading(model):
+    harness = bridge.HarnessModel(model, BYTES)
+    context = list(b"The house of")
+    requests = [(None, context, list(text)) for text in (b" cards", b" Elrond", b"")]
+    for (_, _, text), (score, _) in zip(requests, harness._loglikelihood_tokens(requests, True), strict=True):
+        expected = log_probability(model, "The house of", bytes(text).decode()) if text else 0.0
+        assert score == pytest.approx(expected, rel=1e-4, abs=1e-4)

@@ -1,0 +1,63 @@
+"""A causal language model of Hugging Face holds the house's contract and sits its exams."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytest.importorskip("transformers", reason="Hugging Face models need transformers")
+
+from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
+
+import tasks  # noqa: E402
+from baselines.oracles import pretrained  # noqa: E402
+from models.check_streaming import NotStreamable, admit  # noqa: E402
+from models.check_subject import difference, feed  # noqa: E402
+from tasks.evaluate import evaluate  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=256, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=1024, initializer_range=0.3,
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("llama")
+    LlamaForCausalLM(config).save_pretrained(path)
+    return str(path)
+
+
+def test_pieces_give_what_the_whole_gives_and_a_state_can_be_used_twice(folder):
+    model = pretrained.load(folder)
+    text = torch.randint(256, (2, 50), generator=torch.Generator().manual_seed(0))
+    whole, _ = feed(model, text)
+    assert difference(feed(model, text, [1, 2, 20, 49])[0], whole) < 1e-4
+    _, state = feed(model, text[:, :20])
+    first, _ = feed(model, text[:, 20:], state=state)
+    second, _ = feed(model, text[:, 20:], state=state)
+    assert torch.equal(first, second) and difference(first, whole[:, 20:]) < 1e-4
+    admit(model, 10_000)
+    with pytest.raises(NotStreamable, match="state grows"):
+        admit(model, 100_000_000)
+
+
+def test_the_log_probabilities_are_the_models_own(folder):
+    model = pretrained.load(folder)
+    text = torch.randint(256, (1, 30), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.allclose(model(text)[0], model.model(text).logits, atol=1e-5)
+
+
+def test_it_sits_the_tasks_exams(folder):
+    model = pretrained.load(folder)
+    needle = tasks.create("needle", variants=("s-niah-1",), test_lengths=(128,), depths=(0.5,), samples=4)
+    found = {m.metric: m for m in evaluate(model, needle)}
+    assert found["compact_exact_match"].count == 4
+    babilong = tasks.create("babilong", questions=("qa1",), length=128, test_lengths=(0,), samples=4)
+    assert {m.metric for m in evaluate(model, babilong)} >= {"choice_accuracy", "generated_accuracy"}
+
+
+def test_a_missing_model_is_told_in_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="No causal language model could be loaded"):
+        pretrained.load(str(tmp_path))

@@ -1,7 +1,7 @@
 """The neural memory by our own Triton kernels: `models.neural_memory.recurrence`'s signature, for a CUDA device.
 
 Left to PyTorch: cutting the text into chunks, and the unit-triangular system where several gradient anchors share a chunk. The
-kernels' arithmetic is described in `models/kernels/neural_memory.py` and `memory_walk.py`; which is which in `docs/titans.md`.
+kernels' arithmetic is described in `models/kernels/memory_blocks.py` and `memory_walk.py`; which is which in `docs/titans.md`.
 Without CUDA they run in Triton's interpreter, if TRITON_INTERPRET=1 was set before Triton was first imported (slow: for tests).
 """
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from models.kernels import NotCovered, require
-from models.kernels.neural_memory import ALONE, BLOCK, Cuts, comparisons
+from models.kernels.neural_memory import ALONE, BLOCK, Cuts
 from models.neural_memory import ACTIVATIONS, Rule, State, Weights, suspend
 
 WIDEST = 128  # of a matrix memory's keys and values
@@ -37,6 +37,17 @@ def _require(q: Tensor, rule: Rule, sizes: list[int], widest: int) -> None:
         )
 
 
+def _cut(cuts: Cuts) -> tuple[Tensor, ...]:
+    """Queries, keys, values, momentum, rate and keep, heads g (and batch rows) before chunks n: [g, n, size, ...]."""
+    parts = (cuts.q, cuts.k, cuts.v, cuts.momentum, cuts.rate, cuts.keep)
+    return tuple(cuts.blocks(part).transpose(0, 1) for part in parts)
+
+
+def _joined(cuts: Cuts, y: Tensor) -> Tensor:
+    """[g, n, size, out] -> [b, t, h, out] of the new tokens."""
+    return cuts.new(y.unflatten(0, cuts.weights[0].shape[:2]).permute(0, 2, 3, 1, 4).flatten(1, 2))
+
+
 def linear(
     q: Tensor,
     k: Tensor,
@@ -59,20 +70,20 @@ def linear(
             "The linear Triton kernels hold a single matrix without residual and one gate a head; use provider chunked."
         )
     _require(q, rule, list(initial[0].shape[1:]), WIDEST)
-    from models.kernels.triton_operators import Read, Walk, coefficients
+    from models.kernels.triton_operators import Read, Walk, coefficients, comparisons
 
     with torch.autocast(q.device.type, enabled=False), torch.cuda.device_of(q):
         block = rule.chunk if rule.chunk >= ALONE else BLOCK // rule.chunk * rule.chunk
         cuts = Cuts(q, (k, v, momentum, rate, keep), initial, block, rule, state)
         kind = q.dtype if cuts.past == 0 else torch.float32
-        table, ends = coefficients(cuts.momentum.flatten(0, 1), cuts.keep.flatten(0, 1), cuts.last)
-        fresh, known = (x.flatten(0, 1) for x in comparisons(cuts, table.unflatten(0, cuts.k.shape[:2])))
-        queries, keys = cuts.q.flatten(0, 1), cuts.k.flatten(0, 1)
+        queries, keys, values, eta, theta, gamma = _cut(cuts)
+        table, ends = coefficients(eta, gamma, cuts.last)
+        fresh, known = comparisons(keys, values, theta, theta * gamma if rule.decayed else theta, table, rule.chunk)
         before = cuts.weights[0].flatten(0, 1), cuts.surprise[0].flatten(0, 1)
         errors, m, s, *after = Walk.apply(fresh, known, keys, ends, *before, kind)
         y = Read.apply(queries, keys, errors, m, s, table, 0 if rule.exclusive else 1, kind)
-        y, *after = (x.unflatten(0, cuts.k.shape[:2]) for x in (y, *after))
-    return cuts.joined(y).to(q.dtype), suspend((after[0],), (after[1],), cuts.tokens, rule.chunk)
+        memory, surprise = (x.unflatten(0, cuts.weights[0].shape[:2]) for x in after)
+    return _joined(cuts, y).to(q.dtype), suspend((memory,), (surprise,), cuts.tokens, rule.chunk)
 
 
 def deep(
@@ -109,9 +120,7 @@ def deep(
     with torch.autocast(q.device.type, enabled=False), torch.cuda.device_of(q):
         cuts = Cuts(q, (k, v, momentum, rate, keep), initial, rule.chunk, rule, state)
         kind = q.dtype if cuts.past == 0 else torch.float32
-        queries, keys, values, eta, theta, gamma = (
-            x.flatten(0, 1) for x in (cuts.q, cuts.k, cuts.v, cuts.momentum, cuts.rate, cuts.keep)
-        )
+        queries, keys, values, eta, theta, gamma = _cut(cuts)
         table, ends = coefficients(eta, gamma, cuts.last)
         shares = torch.cat([ends[..., :2], ends[..., 2:] * theta[:, :, None]], -1)
         parts = (cuts.weights[0], cuts.surprise[0], cuts.weights[1], cuts.surprise[1])
@@ -121,6 +130,6 @@ def deep(
         activate, row = ACTIVATIONS[rule.activation], 0 if rule.exclusive else 1
         h = activate(Read.apply(queries, keys, e1, starts[0], starts[1], table, row, kind))
         y = Read.apply(h, activate(z), e2, starts[2], starts[3], table, row, torch.float32)
-        y, last = y.unflatten(0, cuts.k.shape[:2]), last.unflatten(1, cuts.k.shape[:2])
+        last = last.unflatten(1, cuts.weights[0].shape[:2])
     end = suspend((last[0].clone(), last[2].clone()), (last[1].clone(), last[3].clone()), cuts.tokens, rule.chunk)
-    return cuts.joined(y).to(q.dtype), end
+    return _joined(cuts, y).to(q.dtype), end

@@ -197,3 +197,22 @@ def coefficients(momentum: Tensor, keep: Tensor, last: int) -> tuple[Tensor, Ten
         final = torch.stack([a[:, -1:, last], p[:, -1:, last]], -2)
         ends = torch.cat([ends[:, :-1], final], 1)
     return a, ends
+
+
+def comparisons(
+    k: Tensor, v: Tensor, rate: Tensor, known_rate: Tensor, table: Tensor, chunk: int
+) -> tuple[Tensor, Tensor]:
+    """U and Y of `E = U - Y [M; S]`, E being the rate times what a token finds wrong at its anchor, every `chunk` tokens.
+
+    `known_rate` is the rate, times what is kept where gradients are taken at the decayed memory. With one anchor per
+    block Y has only M's columns; more are one unit-triangular system, `(I + X) E = R`.
+    """
+    size = k.shape[2]
+    fresh, known = v * rate[..., None], k * known_rate[..., None]
+    if chunk >= size:
+        return fresh, known
+    rows = table[:, :, :-1:chunk].repeat_interleave(chunk, 2)[:, :, :size]
+    x = known @ k.mT * rows[..., 2:]
+    right = torch.cat([fresh, (known.unsqueeze(-2) * rows[..., :2, None]).flatten(-2)], -1)
+    solved = torch.linalg.solve_triangular(x, right, upper=False, unitriangular=True)
+    return solved.split([v.shape[-1], 2 * k.shape[-1]], -1)

@@ -25,6 +25,8 @@ _LOWER = (
     "bytes",
     "flops",
     "error",
+    "ratio",
+    "floor",
 )
 _HIGHER = ("tokens_per_second", "accuracy", "match")
 _UNITS = {

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from results import figure, printed, summary, table, view
+from results import contest_table, figure, printed, summary, table, view
 from results.identity import canonical
 from results.view import Exam
 
@@ -65,8 +65,9 @@ def _exam(exam: Exam, beside: Exam | None, reference_model: str) -> tuple[str, s
     """An exam's tables as Markdown, each with its conditions below it, and as CSV."""
     conditions = table.conditions(exam, reference_model, beside)
     parts = []
-    for one in table.layout(exam):
-        below = " ".join(filter(None, [table.notes(exam, one), conditions]))
+    how = contest_table if exam.is_contest else table
+    for one in how.layout(exam):
+        below = " ".join(filter(None, [how.notes(exam, one).replace("\n", "<br>\n"), conditions]))
         parts += [
             f"### {exam.title}: {one.title}",
             table.markdown(exam, one, reference_model, beside),

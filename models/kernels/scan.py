@@ -23,6 +23,7 @@ from models.kernels.scan_hebb import Hebb, SharedHebb
 
 CHUNK = 64
 CHANNEL_CHUNK = 16
+NARROW = 64
 
 
 def chunked(
@@ -84,7 +85,9 @@ def _joined(y: Tensor, batch: int, time: int) -> Tensor:
 def _per_head(q, k, v, log_forget, rate, compare, state) -> tuple[Tensor, Tensor]:
     batch, time, heads = v.shape[:3]
     q, k = (x.expand(-1, -1, heads, -1) for x in (q, k))
-    size = min(CHUNK, time)
+    # On a CPU the tables between tokens cost more than the products with states, unless keys are wide.
+    narrow = q.device.type == "cpu" and q.shape[-1] <= NARROW
+    size = min(CHUNK // 2 if narrow else CHUNK, time)
     fixed = log_forget is not None and log_forget.stride()[:2] == (0, 0)
     own = [_cut_heads(x, size) for x in (q, k, v)]
     forget = None if log_forget is None else _cut_heads(log_forget, size)

@@ -6,9 +6,9 @@ With c_t the cumulated log-forgetting inside a chunk and S_0 the state before it
     delta rule    (I + X) E = V - e^{c} K S_0,   X[t,s] = e^{c_t - c_s} b_s (k_t . k_s) for s < t,
                   and then the Hebbian form with E in the place of V
 
-(Yang et al. 2024, arXiv 2406.06484 and 2412.06464, with the right-hand side left in the loop.) Every exponent is <= 0, so
-nothing overflows and gates near 0 are exact. Forgetting per key channel takes its ratios relative to the start of short
-sub-blocks and, inside one, pair by pair (Yang et al. 2023, arXiv 2312.06635), for the same reason.
+(Yang et al. 2024, arXiv 2406.06484 and 2412.06464.) Every exponent is <= 0, so nothing overflows and gates near 0 are exact.
+Here the text is cut and a form is chosen: `scan_delta`, `scan_hebb` and `scan_channels` hold the forms, each with its backward
+pass by hand, since on a CPU the tables that automatic differentiation keeps cost more than the products.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from models.kernels.scan_delta import Delta
 from models.kernels.scan_hebb import Hebb, SharedHebb
 
 CHUNK = 64
+NARROW = 64  # on a CPU, keys of at most this width take half a CHUNK where each head has its own
 CHANNEL_CHUNK = 16
-NARROW = 64
 
 
 def chunked(
@@ -85,7 +85,7 @@ def _joined(y: Tensor, batch: int, time: int) -> Tensor:
 def _per_head(q, k, v, log_forget, rate, compare, state) -> tuple[Tensor, Tensor]:
     batch, time, heads = v.shape[:3]
     q, k = (x.expand(-1, -1, heads, -1) for x in (q, k))
-    # On a CPU the tables between tokens cost more than the products with states, unless keys are wide.
+    # With narrow keys the tables between tokens cost more than the products with states.
     narrow = q.device.type == "cpu" and q.shape[-1] <= NARROW
     size = min(CHUNK // 2 if narrow else CHUNK, time)
     fixed = log_forget is not None and log_forget.stride()[:2] == (0, 0)

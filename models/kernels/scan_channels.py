@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.kernels.scan_decay import plus
 from models.kernels.scan_hebb import carry, carry_back
 
 
@@ -33,7 +34,7 @@ class ChannelHebb(torch.autograd.Function):
         q_reach, k_fade, keep = q * c.exp(), k * (last - c).exp_(), last.exp().mT
         scores, sides = _scores(q, k, c)
         states = carry(k_fade.mT @ v, keep, state)
-        y = _added(scores @ v, q_reach, states[:-1])
+        y = plus(scores @ v, q_reach, states[:-1])
         ctx.save_for_backward(q, k, v, c, scores, states, k_fade, q_reach, keep, *(x for side in sides for x in side))
         return y, states[-1].clone()
 
@@ -44,7 +45,7 @@ class ChannelHebb(torch.autograd.Function):
         dstates = carry_back(q_reach.mT @ dy, keep, dlast)
         dq = (dy @ states[:-1].mT).mul_(c.exp())
         dk = (v @ dstates[1:].mT).mul_((c[..., -1:, :] - c).exp_())
-        dv = _added(scores.mT @ dy, k_fade, dstates[1:])
+        dv = plus(scores.mT @ dy, k_fade, dstates[1:])
         _scores_backward(dy @ v.mT, q, k, c, sides, dq, dk)
         dc = (q * dq).addcmul_(k, dk, value=-1)
         dc[..., -1, :] += (states[1:] * dstates[1:]).sum(-1)
@@ -99,8 +100,3 @@ def _scores_backward(dscores: Tensor, q: Tensor, k: Tensor, c: Tensor, sides: li
         reach, fade = _factors(c, half)
         _halves(dq, half)[:, :, 1].addcmul_(square @ writes, reach)
         _halves(dk, half)[:, :, 0].addcmul_(square.mT @ reads, fade)
-
-
-def _added(sum_: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """`sum_ + a @ b` in place, batched over the first two axes."""
-    return sum_.flatten(0, 1).baddbmm_(a.flatten(0, 1), b.flatten(0, 1)).view_as(sum_)

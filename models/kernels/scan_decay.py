@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 
@@ -52,3 +51,10 @@ def times(x: Tensor, factor: Tensor | None) -> Tensor:
 def ratioed(scores: Tensor, ratio: Tensor | None) -> Tensor:
     """Scores [n, m, C, C] times the ratios, in place; zero above the diagonal."""
     return scores.tril_() if ratio is None else scores.mul_(ratio)
+
+
+def plus(sum_: Tensor, a: Tensor, b: Tensor, factor: Tensor | None = None) -> Tensor:
+    """`sum_ + factor * (a @ b)` in place, batched over the first two axes; None stands for 1."""
+    if factor is not None:
+        return sum_.addcmul_(a @ b, factor)
+    return sum_.flatten(0, 1).baddbmm_(a.flatten(0, 1), b.flatten(0, 1)).view_as(sum_)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.kernels.scan_decay import decay, forget_gradient, ratioed, times
+from models.kernels.scan_decay import decay, forget_gradient, plus, ratioed, times
 from models.kernels.triangular import unit_lower_inverse
 
 
@@ -30,7 +30,9 @@ class Delta(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, rate: Tensor, log_forget: Tensor | None, state: Tensor, fixed: bool):
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, rate: Tensor, log_forget: Tensor | None, state: Tensor, fixed: bool
+    ):
         n, m, size, _ = k.shape
         factors = decay(log_forget, fixed)
         rated = k * rate[..., None]
@@ -45,7 +47,7 @@ class Delta(torch.autograd.Function):
             errors[i].baddbmm_(known[i], states[i], alpha=-1)
             kept = states[i] if factors.keep is None else states[i] * factors.keep[i]
             torch.baddbmm(kept, to_state[i].mT, errors[i], out=states[i + 1])
-        y = _plus(scores @ errors, times(q, factors.reach), states[:-1])
+        y = plus(scores @ errors, times(q, factors.reach), states[:-1])
         ctx.save_for_backward(q, k, v, rate, scores, inverse, errors, known, states, y, *factors)
         return y, states[-1].clone()
 
@@ -66,9 +68,9 @@ class Delta(torch.autograd.Function):
         right = inverse.mT @ derrors  # D
         dscores = ratioed(dy @ errors.mT, ratio)
         dinside = ratioed(right @ errors.mT, ratio).tril_(-1)  # -dA / b
-        dq = _plus(dscores @ k, dy, states[:-1].mT, reach)
-        drated = _plus(dinside @ k, right, states[:-1].mT, reach).neg_()
-        dk = _plus(dscores.mT @ q, errors, dstates[1:].mT, fade)
+        dq = plus(dscores @ k, dy, states[:-1].mT, reach)
+        drated = plus(dinside @ k, right, states[:-1].mT, reach).neg_()
+        dk = plus(dscores.mT @ q, errors, dstates[1:].mT, fade)
         dk.sub_(dinside.mT @ (k * rate[..., None])).addcmul_(drated, rate[..., None])
         written = (v * right).sum(-1)
         drate = written + (k * drated).sum(-1)
@@ -77,10 +79,3 @@ class Delta(torch.autograd.Function):
             whole = (states[1:] * dstates[1:]).sum((-2, -1))
             dforget = forget_gradient((y * dy).sum(-1), written * rate, whole)
         return dq, dk, right.mul_(rate[..., None]), drate, dforget, dstates[0], None
-
-
-def _plus(sum_: Tensor, a: Tensor, b: Tensor, factor: Tensor | None = None) -> Tensor:
-    """`sum_ + factor * (a @ b)` in place, batched over the first two axes."""
-    if factor is not None:
-        return sum_.addcmul_(a @ b, factor)
-    return sum_.flatten(0, 1).baddbmm_(a.flatten(0, 1), b.flatten(0, 1)).view_as(sum_)

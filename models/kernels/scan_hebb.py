@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.kernels.scan_decay import decay, forget_gradient, ratioed, times
+from models.kernels.scan_decay import decay, forget_gradient, plus, ratioed, times
 
 
 def carry(writes: Tensor, keep: Tensor | None, first: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class Hebb(torch.autograd.Function):
         factors = decay(log_forget, fixed)
         scores = ratioed(q @ k.mT, factors.ratio)
         states = carry(times(k, factors.fade).mT @ v, factors.keep, state)
-        y = _plus(scores @ v, q, states[:-1], factors.reach)
+        y = plus(scores @ v, q, states[:-1], factors.reach)
         ctx.save_for_backward(q, k, v, scores, states, y, *factors)
         return y, states[-1].clone()
 
@@ -63,21 +63,14 @@ class Hebb(torch.autograd.Function):
         q, k, v, scores, states, y, ratio, reach, fade, keep = ctx.saved_tensors
         dstates = carry_back(times(q, reach).mT @ dy, keep, dlast)
         dscores = ratioed(dy @ v.mT, ratio)
-        dq = _plus(dscores @ k, dy, states[:-1].mT, reach)
-        dk = _plus(dscores.mT @ q, v, dstates[1:].mT, fade)
-        dv = _plus(scores.mT @ dy, k, dstates[1:], fade)
+        dq = plus(dscores @ k, dy, states[:-1].mT, reach)
+        dk = plus(dscores.mT @ q, v, dstates[1:].mT, fade)
+        dv = plus(scores.mT @ dy, k, dstates[1:], fade)
         dforget = None
         if ctx.needs_input_grad[3]:
             whole = (states[1:] * dstates[1:]).sum((-2, -1))
             dforget = forget_gradient((y * dy).sum(-1), (v * dv).sum(-1), whole)
         return dq, dk, dv, dforget, dstates[0], None
-
-
-def _plus(sum_: Tensor, a: Tensor, b: Tensor, factor: Tensor | None) -> Tensor:
-    """`sum_ + factor * (a @ b)` in place, batched over the first two axes."""
-    if factor is not None:
-        return sum_.addcmul_(a @ b, factor)
-    return sum_.flatten(0, 1).baddbmm_(a.flatten(0, 1), b.flatten(0, 1)).view_as(sum_)
 
 
 class SharedHebb(torch.autograd.Function):

@@ -2,8 +2,9 @@
 
 Counted are the multiply-adds of matrix products, two operations each: what a matrix unit does. Elementwise work (gates,
 decays, norms, activations) is left out, but for the one recurrence that has no matrix form, Mamba's, whose state update stands
-apart in `elementwise`. A text is filled up to whole chunks, as the forms fill it. Backward, a product costs two of its kind,
-a triangular system a second system and two products, and attention computes its scores again.
+apart in `elementwise`. A text is filled up to whole chunks of the CPU's size, as the forms fill it. Backward, a product costs
+two of its kind, a triangular system a second system and two products, and attention computes its scores again; the delta
+rule keeps its inverses and pays less.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from models.kernels.neural_memory import ALONE, BLOCK
-from models.kernels.scan import CHANNEL_CHUNK, CHUNK
+from models.kernels.scan import CHANNEL_CHUNK, CHUNK, NARROW
+from models.kernels.triangular import BLOCK as SOLVED
 
 
 class Flops(NamedTuple):
@@ -62,13 +64,17 @@ def scan_flops(
 
     `compare` is the delta rule, `per_channel` forgetting per key channel; with `shared_keys` q and k have one head for all.
     """
-    size = min(CHANNEL_CHUNK if per_channel else CHUNK, time)
+    if per_channel:  # a chunk is halved down to single tokens: of its scores only the squares below the diagonal
+        size = min(CHANNEL_CHUNK, 1 << (time - 1).bit_length())
+        return product_flops(_filled(time, size) * heads * ((size - 1) * keys / 2 + size * values + 2 * keys * values))
+    size = min(CHUNK // 2 if keys <= NARROW and not shared_keys else CHUNK, time)
     rows = _filled(time, size) * heads
     scores = size * keys * (rows / heads if shared_keys else rows)
     if not compare:
         return product_flops(scores + rows * (size * values + 2 * keys * values))
-    products = product_flops(2 * scores + rows * (size * values + 3 * keys * values))
-    return products.plus(_triangular(rows, size, keys + values))
+    states = keys * values
+    forward = 2 * rows * (3 * size * keys + 2 * size * values + 3 * states) + rows / size * _inverse(size)
+    return Flops(forward, 2 * rows * (4 * size * keys + 4 * size * values + 6 * states))
 
 
 def selective_flops(time: int, channels: int, states: int) -> Flops:
@@ -108,6 +114,15 @@ def linear_memory_flops(time: int, chunk: int, heads: int, keys: int, values: in
 def _triangular(rows: float, size: int, columns: int) -> Flops:
     """Unit lower-triangular systems of `size` rows each, with `columns` right-hand sides."""
     return Flops(rows * size * columns, 3 * rows * size * columns)
+
+
+def _inverse(size: int) -> float:
+    """The inverse of one unit lower-triangular matrix: blocks on the diagonal are solved, then joined in pairs."""
+    if size <= SOLVED:
+        return float(size**3)
+    whole = SOLVED << max(0, (size - 1).bit_length() - (SOLVED - 1).bit_length())
+    joins = sum(4 * step**2 for step in (SOLVED << level for level in range((whole // SOLVED).bit_length() - 1)))
+    return whole * (SOLVED**2 + joins / 2)
 
 
 def _filled(time: int, size: int) -> int:

@@ -1,6 +1,6 @@
 """The hall: the command line, and measure(cell) -> rows. The only module that knows every wing.
 
-python bench.py list                      models by family, tasks, comparisons
+python bench.py list [--costs]            models by family, tasks, comparisons; what each model costs
 python bench.py run COMPARISON            measure what is missing, then draw the report
 python bench.py report COMPARISON         redraw tables and figures from the stored rows
 python bench.py check MODEL|FILE.py|all   hold a model, or your own file, to the contract
@@ -30,9 +30,9 @@ from rich.table import Table
 
 import baselines
 import tasks
-from models import check_streaming, kernels, language_model, registry, user_file
+from models import accounting, check_streaming, kernels, language_model, registry, user_file
 from models.language_model import Size
-from results import command_line, contest_table, overrides, provenance, record, report, schedule, search
+from results import command_line, contest_table, metrics, overrides, provenance, record, report, schedule, search
 from results import plan as plans
 from results.forecast import forecast
 from results.plan import Cell, Plan
@@ -158,6 +158,10 @@ def _timed(cell: Cell, progress: Progress) -> dict[str, Any]:
     for m in measure_throughput(model, settings, language_model.state_bytes, dtype=cell.dtype, device=cell.device):
         found.append((None, *m))
         progress(m.where)
+    for length in settings.lengths:
+        work = accounting.training_flops_per_token(cell.model, Size(256, **cell.size), length, **dict(cell.settings))
+        if work is not None:
+            found.append((None, "training_flops_per_token", work, 1, {"length": length}))
     found.append((None, "timing_seconds", time.perf_counter() - begun, 1, {}))
     parameters = language_model.parameter_count(model)
     state = max(int(m[2]) for m in found if m[1] == "state_bytes")
@@ -336,6 +340,9 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.markdown:
         print(models_markdown())
         return 0
+    if arguments.costs:
+        console.print(_costs(overrides.size(arguments.size) if arguments.size else {}, arguments.length))
+        return 0
     table = Table("model", "family", "equation", "paper", title="Models")
     for name in registry.names():
         entry = registry.entry(name)
@@ -353,6 +360,21 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
     for module, error in baselines.failures.items():
         console.print(f"not importable: {module}: {error}", style="red", markup=False)
     return 0
+
+
+def _costs(changed: dict[str, int], length: int) -> Table:
+    """Parameters, state and operations of every model at one size and context."""
+    fields = {"vocab": 256, "width": 256, "depth": 4, "heads": 4}
+    if unknown := set(changed) - set(fields):
+        raise ValueError(f"--size knows {', '.join(fields)}, not {', '.join(sorted(unknown))}.")
+    size = Size(**fields | changed)
+    title = f"Costs at {size}, {length:,} tokens; forward and training in FLOPs per token"
+    table = Table("model", "parameters", "state", "forward", "training", title=title)
+    for name in registry.names():
+        found = accounting.costs(name, size, length)
+        work = ("no formula" if value is None else f"{value:,.0f}" for value in (found.forward, found.training))
+        table.add_row(name, f"{found.parameters:,}", metrics.byte_size(found.state_bytes), *work)
+    return table
 
 
 def models_markdown() -> str:

@@ -24,6 +24,7 @@ _LOWER = (
     "milliseconds",
     "seconds",
     "bytes",
+    "flops",
     "error",
     "ratio",
     "floor",
@@ -38,6 +39,7 @@ _UNITS = {
     "milliseconds_per_token": "ms/token",
     "seconds": "seconds",
     "bytes": "bytes",
+    "flops_per_token": "FLOPs/token",
 }
 
 

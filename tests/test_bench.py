@@ -81,9 +81,21 @@ def test_list_names_every_model_task_and_comparison(capsys, monkeypatch):
         assert name in printed
 
 
+def test_list_tells_what_each_model_costs(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    assert bench.main(["list", "--costs", "--size", "width=32,depth=1,heads=2", "--length", "20"]) == 0
+    printed = capsys.readouterr().out
+    for name in registry.names():
+        line = next(line for line in printed.splitlines() if f" {name} " in line)
+        parameters, forward, training = (int(line.split("│")[i].replace(",", "")) for i in (2, 4, 5))
+        assert 0 < 2 * parameters < forward < training
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["list", "--costs", "--size", "breadth=3"], "--size knows"),
+        (["list", "--costs", "--length", "0"], "at least 1 token"),
         (["run", "nothing"], "known comparisons: tiny"),
         (["run", "tiny", "--models", "tansformer"], "transformer"),
         (["run", "tiny", "--tasks", "neddle"], "needle"),
@@ -165,21 +177,21 @@ def test_a_killed_run_goes_on_and_measures_nothing_twice(project):
 def test_a_baseline_is_one_file(project, tmp_path):
     page = (ROOT / "docs" / "add_a_baseline.md").read_text()
     source = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "@register" in block)
-    (project / "baselines" / "second_generation" / "gla.py").write_text(source)
+    (project / "baselines" / "second_generation" / "hgrn2.py").write_text(source)
     mine = tmp_path / "mine.py"
-    mine.write_text(source.replace('"gla"', '"my-gla"'))
-    assert "gla" in call(project, "list").stdout
-    assert call(project, "check", "gla").returncode == 0
+    mine.write_text(source.replace('"hgrn2"', '"my-hgrn2"'))
+    assert "hgrn2" in call(project, "list").stdout
+    assert call(project, "check", "hgrn2").returncode == 0
     assert call(project, "check", str(mine)).returncode == 0
-    done = call(project, "run", "tiny", "--models", f"transformer,gla,{mine}")
+    done = call(project, "run", "tiny", "--models", f"transformer,hgrn2,{mine}")
     assert done.returncode == 0, done.stderr
     report = project / "results" / "tiny" / "report"
     table = (report / "tables" / "needle.md").read_text()
-    assert "| gla |" in table and "| my-gla |" in table and "**yours**" in table
-    assert any("gla" in figure.read_text() for figure in (report / "figures").glob("*.svg"))
+    assert "| hgrn2 |" in table and "| my-hgrn2 |" in table and "**yours**" in table
+    assert any("hgrn2" in figure.read_text() for figure in (report / "figures").glob("*.svg"))
     rows = record.read(project / "results" / "tiny" / "rows.jsonl")
-    assert {row["family"] for row in rows if row["model"] == "gla"} == {"second_generation"}
-    assert {row["family"] for row in rows if row["model"] == "my-gla"} == {"yours"}
+    assert {row["family"] for row in rows if row["model"] == "hgrn2"} == {"second_generation"}
+    assert {row["family"] for row in rows if row["model"] == "my-hgrn2"} == {"yours"}
 
 
 def test_the_readme_shows_the_registry():

@@ -24,7 +24,7 @@ class Drawing:
 
 
 def draw(exams: Sequence[Exam], folder: Path, only: Sequence[str] | None = None) -> list[Drawing]:
-    """Draw every figure that the exams have numbers for, as `folder`/NAME.png and .svg.
+    """Draw every figure that the exams have numbers for, as `folder`/NAME.png, .svg and .pdf.
 
     `only` names the models that are shown; colours are those of the whole. Of several set-ups of an exam, the one with
     the most models is drawn.

@@ -44,6 +44,7 @@ class Measured:
     protocol: str = ""
     provider: str = ""  # that ran
     measurements: Sequence[tuple[str | None, str, float, int, dict[str, Any]]] = field(default_factory=tuple)
+    predictions: Sequence[dict[str, Any]] = ()  # what the numbers were marked from, JSON-ready
 
 
 def key(
@@ -64,6 +65,25 @@ def key(
     if cell.kind == "timing":
         decides |= {"machine": machine, "threads": threads}
     return hashlib.sha256(canonical(decides).encode()).hexdigest()[:16]
+
+
+def key_of_row(row: dict[str, Any]) -> str | None:
+    """The key that the identity columns of a row hash to; None on a device whose class no column tells."""
+    if row["device"] != "cpu":
+        return None
+    kind = "floors" if row["family"] == FLOOR_FAMILY else "training" if row["budget"] else "timing"
+    shared = {name: row[name] for name in ("comparison", "task", "size", "budget", "seed", "lr", "dtype", "device")}
+    cell = Cell(
+        **shared,
+        kind=kind,
+        model="" if kind == "floors" else row["model"],
+        settings=row["settings"]["model"],
+        task_settings=row["settings"]["task"],
+        provider=row["provider_requested"],
+        threads=row["threads"],
+    )
+    machine = row["versions"].get("machine", "")
+    return key(cell, row["data_hash"], row["code_hash"], "cpu", machine, cell.threads)
 
 
 def now() -> str:

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from results import figure, printed, summary, table, view
+from results import figure, html_page, latex, printed, summary, table, view
 from results.identity import canonical
+from results.section import Section
 from results.view import Exam
 
 Row = dict[str, Any]
+LANGUAGES = {".md": "Markdown", ".csv": "CSV", ".tex": "LaTeX"}
 MATCHING = ("size", "budget", "dtype", "provider_requested", "device")
 
 AT_A_GLANCE = (
@@ -29,12 +31,13 @@ def report(
     reference_model: str = "transformer",
     only: Sequence[str] | None = None,
     with_printed: bool = True,
+    sections: Sequence[Section] = (),
 ) -> Path:
-    """Write `out_dir`/report.md with tables/*.md, tables/*.csv and figures/*.png, *.svg; returns the page's path.
+    """Write `out_dir`/report.md and report.html with tables/*.md, *.csv, *.tex and figures/*.png, *.svg, *.pdf.
 
-    Equal rows give equal bytes, whatever their order. `reference` are the committed rows, shown in brackets beside
+    Returns the path of report.md. Equal rows give equal bytes, whatever their order. `reference` are the committed rows, shown in brackets beside
     ours where task, settings and set-up are equal; `only` limits the figures to some models; `with_printed` adds what
-    papers print. Raises ValueError if there are no rows.
+    papers print; `sections` are further text, each below its exam or at the end. Raises ValueError if there are no rows.
     """
     exams = view.exams(rows)
     if not exams:
@@ -44,25 +47,43 @@ def report(
     known = view.exams(reference)
     parts = [f"# {title or 'Report'}", *([question] if question else []), _contents(exams)]
     parts += [glance, AT_A_GLANCE] if (glance := summary.markdown(exams)) else []
-    for place, exam in enumerate(exams):
-        text, csv = _exam(exam, _beside(exam, known), reference_model)
-        _write(out_dir / "tables" / f"{exam.slug}.md", text + "\n")
-        _write(out_dir / "tables" / f"{exam.slug}.csv", csv)
-        links = f"The same tables as files: [Markdown](tables/{exam.slug}.md), [CSV](tables/{exam.slug}.csv)."
-        parts += [f"## {exam.title}", text, links]
+    pages = {exam.slug: _tables(exam, _beside(exam, known), reference_model) for exam in exams}
+    for exam in exams:
+        for name, text in pages[exam.slug].items():
+            _write(out_dir / "tables" / name, text)
+        links = ", ".join(f"[{LANGUAGES[Path(name).suffix]}](tables/{name})" for name in pages[exam.slug])
+        text = pages[exam.slug][f"{exam.slug}.md"].rstrip("\n")
+        parts += [f"## {exam.title}", text, f"The same tables as files: {links}."]
+        parts += [f"### {one.title}\n\n{one.text}" for one in sections if one.exam == exam.slug]
         parts += [_image(drawing, out_dir) for drawing in drawings if drawing.exam == exam.slug]
-        if with_printed and exam.task not in {other.task for other in exams[place + 1 :]}:
+        if with_printed and exam is [other for other in exams if other.task == exam.task][-1]:
             parts += _printed(exam.task, exams, out_dir)
+    parts += [f"## {one.title}\n\n{one.text}" for one in sections if not one.exam]
     missing = [f"- {drawing.title}: {drawing.reason}" for drawing in drawings if drawing.reason]
     parts += ["## Figures not drawn", "\n".join(missing)] if missing else []
     page = out_dir / "report.md"
     _write(page, "\n\n".join(parts) + "\n")
+    look = html_page.Look(title or "Report", question, reference_model, tuple(sections), with_printed)
+    _write(out_dir / "report.html", html_page.page(exams, [_beside(exam, known) for exam in exams], drawings, look))
     _clear(out_dir, parts)
     return page
 
 
-def _exam(exam: Exam, beside: Exam | None, reference_model: str) -> tuple[str, str]:
-    """An exam's tables as Markdown, each with its conditions below it, and as CSV."""
+def stale_tables(rows: Iterable[Row], out_dir: Path, reference_model: str = "transformer") -> list[str]:
+    """One sentence for each table below `out_dir` that is missing or not what the rows give."""
+    found = []
+    for exam in view.exams(rows):
+        for name, text in _tables(exam, None, reference_model).items():
+            path = Path(out_dir) / "tables" / name
+            if not path.exists():
+                found.append(f"tables/{name} is missing; redraw the report.")
+            elif path.read_text(encoding="utf-8") != text:
+                found.append(f"tables/{name} is not what the rows give.")
+    return found
+
+
+def _tables(exam: Exam, beside: Exam | None, reference_model: str) -> dict[str, str]:
+    """An exam's tables by file name: Markdown, each with its conditions below it, CSV and LaTeX."""
     conditions = table.conditions(exam, reference_model, beside)
     parts = []
     for one in table.layout(exam):
@@ -75,7 +96,11 @@ def _exam(exam: Exam, beside: Exam | None, reference_model: str) -> tuple[str, s
     if not parts:
         reasons = [f"- {model.label}: {exam.reason(model.label, {})}" for model in exam.models]
         parts = [f"### {exam.title}: nothing was measured", "\n".join(reasons)]
-    return "\n\n".join(parts), table.csv_text(exam, reference_model, beside)
+    return {
+        f"{exam.slug}.md": "\n\n".join(parts) + "\n",
+        f"{exam.slug}.csv": table.csv_text(exam, reference_model, beside),
+        f"{exam.slug}.tex": latex.document_part(exam, reference_model),
+    }
 
 
 def _contents(exams: Sequence[Exam]) -> str:
@@ -108,13 +133,14 @@ def _clear(out_dir: Path, parts: Sequence[str]) -> None:
     """Remove tables and figures that an earlier report left and this page does not show."""
     page = "\n".join(parts)
     for path in [*(out_dir / "tables").glob("*"), *(out_dir / "figures").glob("*")]:
-        if path.suffix in (".md", ".csv", ".png", ".svg") and f"{path.parent.name}/{path.name}" not in page:
+        if path.suffix in (".md", ".csv", ".tex", ".png", ".svg", ".pdf") and f"{path.parent.name}/{path.name}" not in page:
             path.unlink()
 
 
 def _image(drawing: figure.Drawing, out_dir: Path) -> str:
-    png, svg = (path.relative_to(out_dir).as_posix() for path in drawing.files)
-    return f"![{drawing.title}]({png})\n\n[SVG]({svg})"
+    png, *others = (path.relative_to(out_dir).as_posix() for path in drawing.files)
+    links = ", ".join(f"[{Path(name).suffix[1:].upper()}]({name})" for name in others)
+    return f"![{drawing.title}]({png})\n\n{links}"
 
 
 def _write(path: Path, text: str) -> None:

@@ -23,6 +23,7 @@ from tasks.task import Measurement
 
 BUSY = 0.75  # least share of the wall time that our own thread must have computed, or the repeats are taken again
 TRIES = 3
+MEDIAN_ONLY = ("peak_memory_bytes",)
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,12 @@ def measure(
     dtype: str,
     device: str,
     vocab: int = 256,
+    keep: Callable[[dict[str, Any]], None] | None = None,
 ) -> Iterator[Measurement]:
-    """Yield the measurements of one model: speed, memory and state at each context length; `count` is the repeats."""
+    """Yield the measurements of one model: speed, memory and state at each context length; `count` is the repeats.
+
+    `keep` is told the raw samples behind each median, as `from_samples` takes them.
+    """
     model.to(device)
     before = os.getloadavg()[0]
     for length in settings.lengths:
@@ -60,16 +65,17 @@ def measure(
         with precision(dtype, device):
             peak: list[int] = []
             times = _timed(lambda: _train_step(model, tokens), settings.repeats, device, peak)  # noqa: B023
-            yield from _rate("training_tokens_per_second", tokens.numel(), times, where)
-            yield Measurement("peak_memory_bytes", float(statistics.median(peak)), len(peak), where)
+            yield from spread("training_tokens_per_second", [tokens.numel() / t for t in times], where, keep)
+            yield from spread("peak_memory_bytes", peak, where, keep)
             with torch.no_grad():
                 times = _timed(lambda: model(tokens), settings.repeats, device)  # noqa: B023
-                yield from _rate("prefill_tokens_per_second", tokens.numel(), times, where)
+                yield from spread("prefill_tokens_per_second", [tokens.numel() / t for t in times], where, keep)
                 _, state = model(tokens[:1])
                 times = _timed(lambda: _decode(model, tokens[:1], state, settings.decode), settings.repeats, device)  # noqa: B023
                 largest = max(map(state_bytes, over_a_period(model, tokens[:1], state)))
             yield Measurement("state_bytes", float(largest), 1, where)
-            yield from _spread("decoding_milliseconds_per_token", [1e3 * t / settings.decode for t in times], where)
+            milliseconds = [1e3 * t / settings.decode for t in times]
+            yield from spread("decoding_milliseconds_per_token", milliseconds, where, keep)
     yield Measurement("machine_load", before, 1, {"when": "before"})
     yield Measurement("machine_load", os.getloadavg()[0], 1, {"when": "after"})
 
@@ -115,12 +121,26 @@ def _timed(action: Callable[[], Any], repeats: int, device: str, peak: list[int]
     return times
 
 
-def _rate(metric: str, tokens: int, times: list[float], where: dict) -> Iterator[Measurement]:
-    yield from _spread(metric, [tokens / t for t in times], where)
+def spread(
+    metric: str, samples: list[float], where: dict[str, Any], keep: Callable[[dict[str, Any]], None] | None = None
+) -> list[Measurement]:
+    """Median of samples, with the 10 % and 90 % quantiles of what is a speed or a time."""
+    if keep is not None:
+        keep({"metric": metric, "where": where, "samples": samples.copy()})
+    ordered = sorted(samples)
+    found = [Measurement(metric, float(statistics.median(ordered)), len(ordered), where)]
+    for name, share in () if metric in MEDIAN_ONLY else (("10", 0.1), ("90", 0.9)):
+        value = ordered[round(share * (len(ordered) - 1))]
+        found.append(Measurement(f"{metric}_quantile_{name}", value, len(ordered), where))
+    return found
 
 
-def _spread(metric: str, values: list[float], where: dict) -> Iterator[Measurement]:
-    ordered = sorted(values)
-    yield Measurement(metric, statistics.median(ordered), len(ordered), where)
-    for name, share in (("10", 0.1), ("90", 0.9)):
-        yield Measurement(f"{metric}_quantile_{name}", ordered[round(share * (len(ordered) - 1))], len(ordered), where)
+def from_samples(records: list[dict[str, Any]]) -> list[Measurement]:
+    """The measurements that kept samples give; ValueError for a record that holds none."""
+    found: list[Measurement] = []
+    for record in records:
+        samples = record.get("samples")
+        if not samples or not all(isinstance(sample, (int, float)) for sample in samples):
+            raise ValueError(f"The record of {record.get('metric')} at {record.get('where')} holds no samples.")
+        found += spread(record["metric"], samples, record["where"])
+    return found

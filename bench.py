@@ -38,7 +38,7 @@ from models.language_model import Size
 from results import command_line, overrides, provenance, record, report, schedule, submission, verification
 from results import plan as plans
 from results.forecast import forecast
-from results.identity import FLOOR_FAMILY, canonical
+from results.identity import FLOOR_FAMILY, canonical, cell_of_row
 from results.plan import Cell, Plan
 from results.progress import Display
 from tasks import predictions, sample
@@ -284,7 +284,7 @@ def command_submit(arguments: argparse.Namespace, console: Console) -> int:
 def command_verify(arguments: argparse.Namespace, console: Console) -> int:
     """Hold a comparison's rows against what their predictions give when marked again; 1 where one differs."""
     folder = RESULTS / arguments.comparison
-    plan = plans.load(folder)
+    plans.load(folder)  # or say that there is no such comparison
     folder = folder / "reference" if arguments.reference else folder
     rows = record.attempts(record.read(folder / "rows.jsonl"))
     if not rows:
@@ -304,29 +304,26 @@ def command_verify(arguments: argparse.Namespace, console: Console) -> int:
     return 1 if differences else 0
 
 
-def _rederive(
-    rows: list[dict[str, Any]], kept: list[dict[str, Any]] | None
-) -> tuple[list[verification.Number], str]:
+def _rederive(rows: list[dict[str, Any]], kept: list[dict[str, Any]] | None) -> verification.Again:
     """The numbers of one cell, marked again from its predictions; of floors, computed again."""
     row, is_floors = rows[0], rows[0]["family"] == FLOOR_FAMILY
     if not is_floors and kept is None:
-        return [], "no predictions were kept"
+        return verification.Again([], "no predictions were kept")
     if not is_floors and not row["budget"]:
-        found = [(row["model"], *m) for m in from_samples(kept)]
-        return found, "measured once, without samples"
-    settings = row["settings"]["task"]
+        return verification.Again([(row["model"], *m) for m in from_samples(kept)], "measured once, without samples")
     try:
-        _, data_hash = _task_facts(row["task"], repr(sorted(settings.items())))
-        task, exams = _asked(row["task"], canonical(settings), is_floors)
-    except (ValueError, OSError, ImportError) as error:
-        return [], f"the task cannot be set here: {error}"
-    if data_hash != row["data_hash"]:
-        return [], "the task's data here are not those that were asked"
+        task, exams = _asked(row["task"], canonical(row["settings"]["task"]), is_floors)
+        identity = identify(cell_of_row(row))
+    except (ValueError, LookupError, OSError, ImportError) as error:
+        return verification.Again([], f"the task cannot be set here: {error}")
+    if identity.data_hash != row["data_hash"]:
+        return verification.Again([], "the task's data here are not those that were asked")
     if is_floors:
         found = [(name, *m) for name, measurements in task.floors().items() for m in measurements]
     else:
         found = [(row["model"], *m) for m in predictions.mark(task, exams, kept)]
-    return [number for number in found if math.isfinite(number[2])], "measured once, while it trained and answered"
+    finite = [number for number in found if math.isfinite(number[2])]
+    return verification.Again(finite, "measured once", identity.code_hash == row["code_hash"])
 
 
 @lru_cache(maxsize=1)  # cells of one task follow one another

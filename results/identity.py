@@ -71,9 +71,15 @@ def key_of_row(row: dict[str, Any]) -> str | None:
     """The key that the identity columns of a row hash to; None on a device whose class no column tells."""
     if row["device"] != "cpu":
         return None
+    cell, machine = cell_of_row(row), row["versions"].get("machine", "")
+    return key(cell, row["data_hash"], row["code_hash"], "cpu", machine, cell.threads)
+
+
+def cell_of_row(row: dict[str, Any]) -> Cell:
+    """The cell that a row says it was measured in."""
     kind = "floors" if row["family"] == FLOOR_FAMILY else "training" if row["budget"] else "timing"
     shared = {name: row[name] for name in ("comparison", "task", "size", "budget", "seed", "lr", "dtype", "device")}
-    cell = Cell(
+    return Cell(
         **shared,
         kind=kind,
         model="" if kind == "floors" else row["model"],
@@ -82,8 +88,6 @@ def key_of_row(row: dict[str, Any]) -> str | None:
         provider=row["provider_requested"],
         threads=row["threads"],
     )
-    machine = row["versions"].get("machine", "")
-    return key(cell, row["data_hash"], row["code_hash"], "cpu", machine, cell.threads)
 
 
 def now() -> str:

@@ -35,9 +35,10 @@ def report(
 ) -> Path:
     """Write `out_dir`/report.md and report.html with tables/*.md, *.csv, *.tex and figures/*.png, *.svg, *.pdf.
 
-    Returns the path of report.md. Equal rows give equal bytes, whatever their order. `reference` are the committed rows, shown in brackets beside
-    ours where task, settings and set-up are equal; `only` limits the figures to some models; `with_printed` adds what
-    papers print; `sections` are further text, each below its exam or at the end. Raises ValueError if there are no rows.
+    Returns the path of report.md. Equal rows give equal bytes, whatever their order. `reference` are the committed
+    rows, shown in brackets beside ours where task, settings and set-up are equal; `only` limits the figures to some
+    models; `with_printed` adds what papers print; `sections` are further text, each below its exam or at the end.
+    Raises ValueError if there are no rows.
     """
     exams = view.exams(rows)
     if not exams:
@@ -133,7 +134,10 @@ def _clear(out_dir: Path, parts: Sequence[str]) -> None:
     """Remove tables and figures that an earlier report left and this page does not show."""
     page = "\n".join(parts)
     for path in [*(out_dir / "tables").glob("*"), *(out_dir / "figures").glob("*")]:
-        if path.suffix in (".md", ".csv", ".tex", ".png", ".svg", ".pdf") and f"{path.parent.name}/{path.name}" not in page:
+        if (
+            path.suffix in (".md", ".csv", ".tex", ".png", ".svg", ".pdf")
+            and f"{path.parent.name}/{path.name}" not in page
+        ):
             path.unlink()
 
 

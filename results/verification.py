@@ -12,11 +12,24 @@ from results import prediction_files
 from results.identity import canonical, key_of_row
 from results.prediction_files import PredictionFileError
 
+RELATIVE = 1e-9  # sums in another order differ by less
+
 Row = dict[str, Any]
 Number = tuple[str, str, float, int, dict[str, Any]]  # model, metric, value, count, where
-# Of the rows of one cell, with its records (None: none were kept), the numbers that can be had again, and why not more.
-Rederive = Callable[[list[Row], list[dict[str, Any]] | None], tuple[Sequence[Number], str]]
-RELATIVE = 1e-9  # sums in another order differ by less
+
+
+@dataclass(frozen=True)
+class Again:
+    """The numbers of one cell that can be had again, why not more, and whether the code is the one that measured it."""
+
+    numbers: Sequence[Number]
+    why: str
+    same_code: bool = True
+
+
+Rederive = Callable[
+    [list[Row], list[dict[str, Any]] | None], Again
+]  # of a cell's rows and its records, if any were kept
 
 
 @dataclass
@@ -35,7 +48,7 @@ def verify(rows: Iterable[Row], folder: Path, rederive: Rederive) -> Verdict:
     """Hold each row against what `rederive` makes of its cell's predictions in `folder`.
 
     A row differs if its identity columns do not hash to its cell's key, if value or count are others, or if a number
-    that the predictions give has no row.
+    that the predictions give has no row (unless the code has changed since, which may mark more).
     """
     verdict, cells = Verdict(), {}
     for row in rows:
@@ -57,22 +70,25 @@ def _cell(verdict: Verdict, cell: str, rows: list[Row], folder: Path, rederive: 
     if not measured:
         return
     try:
-        numbers, why = rederive(measured, prediction_files.read(folder, cell))
+        marked = rederive(measured, prediction_files.read(folder, cell))
     except (PredictionFileError, ValueError) as error:
         verdict.differences.append(f"{describe(measured[0])}, cell {cell}: {error}")
         return
-    found = {canonical([model, metric, where]): (value, count) for model, metric, value, count, where in numbers}
+    found = {canonical([model, metric, where]): (value, count) for model, metric, value, count, where in marked.numbers}
     for row in measured:
         again = found.pop(canonical([row["model"], row["metric"], row["where"]]), None)
         if again is None:
-            verdict.cannot(row, why)
+            verdict.cannot(
+                row, marked.why if marked.same_code else f"{marked.why}, or marked by code that has changed since"
+            )
         elif same(row["value"], again[0]) and row["count"] == again[1]:
             verdict.held += 1
         else:
             stands, is_worth = (f"{value:.12g} over {count}" for value, count in ((row["value"], row["count"]), again))
             verdict.differences.append(f"{describe(row)}: the row says {stands}, its predictions {is_worth}.")
-    for key in found:
-        verdict.differences.append(f"{describe(measured[0])}, cell {cell}: its predictions give {key}, no row does.")
+    if found and marked.same_code:
+        of = f"{measured[0]['task']}, {measured[0]['model']}, seed {measured[0]['seed']}, cell {cell}"
+        verdict.differences.append(f"{of}: its predictions give {len(found)} numbers that no row has, as {min(found)}.")
 
 
 def same(one: float, other: float) -> bool:

@@ -48,7 +48,9 @@ def mark(task: Task, exams: Sequence[Exam], records: Sequence[Record]) -> list[M
     found: list[Measurement] = []
     for number, (exam, record) in enumerate(zip(exams, records, strict=True)):
         if record.get("exam") != number or record.get("where") != exam.batch.where:
-            raise PredictionError(f"Exam {number} was kept for {record.get('where')}, the task asks {exam.batch.where}.")
+            raise PredictionError(
+                f"Exam {number} was kept for {record.get('where')}, the task asks {exam.batch.where}."
+            )
         try:
             found += _kept_marks(task, exam, record) if exam.prompt is None else task.mark(exam, _answers(exam, record))
         except (KeyError, TypeError, IndexError, AttributeError) as error:

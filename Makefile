@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: bench test lint report clean
+.PHONY: bench test test-kernels lint report clean
 
 bench: $(VENV)/installed
 	$(RUN) bench.py run quick
 
 test: $(VENV)/installed
 	$(RUN) -m pytest -q -n 2
+
+# Triton lives in an environment of its own: beside flash-linear-attention and transformers it would change what they run.
+test-kernels: $(VENV)-kernels/installed
+	TRITON_INTERPRET=1 $(VENV)-kernels/bin/python -m pytest -q -n 2 -m '' tests/kernels_interpreted
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .
@@ -26,5 +30,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
 	touch $@
 
+$(VENV)-kernels/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-kernels
+	$(VENV)-kernels/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(VENV)-kernels/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,interpreter]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) .cache
+	rm -rf $(VENV) $(VENV)-kernels .cache

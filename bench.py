@@ -1,6 +1,6 @@
 """The hall: the command line, and measure(cell) -> rows. The only module that knows every wing.
 
-python bench.py list                      models by family, tasks, comparisons
+python bench.py list [--costs]            models by family, tasks, comparisons; what each model costs
 python bench.py run COMPARISON            measure what is missing, then draw the report
 python bench.py report COMPARISON         redraw tables and figures from the stored rows
 python bench.py submit COMPARISON         pack plan, rows and raw predictions for others, and draw their report
@@ -22,8 +22,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -33,17 +34,28 @@ from rich.table import Table
 
 import baselines
 import tasks
-from models import check_streaming, kernels, language_model, registry, user_file
+from models import accounting, check_streaming, kernels, language_model, registry, user_file
 from models.language_model import Size
-from results import command_line, overrides, provenance, record, report, schedule, submission, verification
+from results import (
+    command_line,
+    contest_table,
+    metrics,
+    overrides,
+    provenance,
+    record,
+    report,
+    schedule,
+    submission,
+    verification,
+)
 from results import plan as plans
 from results.forecast import forecast
 from results.identity import FLOOR_FAMILY, canonical, cell_of_row
 from results.plan import Cell, Plan
 from results.progress import Display
-from tasks import predictions, sample
+from tasks import contest, predictions, sample
 from tasks.evaluate import PIECE, evaluate
-from tasks.throughput import Throughput, from_samples, over_a_period
+from tasks.throughput import Throughput, from_samples, over_a_period, train_step
 from tasks.throughput import measure as measure_throughput
 from tasks.train import train
 
@@ -51,6 +63,9 @@ ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "results"
 CODE_OF_ALL = ("models/*.py", "models/kernels/*.py", "tasks/train.py", "tasks/evaluate.py", "tasks/precision.py")
 NOT_IN_RESULTS = ("check*.py", "user_file.py")  # what judges or loads models, but measures nothing
+
+LONG = 1000  # steps from which on a training's loss is recorded by tenths
+OPPONENTS_FAMILY = "other_people's_code"
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -61,9 +76,11 @@ def prepare(model_files: Sequence[str]) -> None:
         user_file.load_file(file)
 
 
-def measure(cell: Cell, progress: Progress) -> record.Measured:
-    """Measure one cell: train and examine a model, time it, or let a task's cheats sit the exam."""
+def measure(cell: Cell, progress: Progress) -> record.Measured | list[dict[str, Any]]:
+    """Measure one cell: train and examine a model, time it or several in turn, or let a task's cheats sit the exam."""
     torch.set_num_threads(cell.threads)
+    if cell.kind == "contest":
+        return _contested(cell, progress)
     with kernels.watch() as ran:
         measured = {"floors": _floors, "training": _trained, "timing": _timed}[cell.kind](cell, progress)
     return record.Measured(**measured, provider="+".join(sorted(ran)))
@@ -102,6 +119,7 @@ def _trained(cell: Cell, progress: Progress) -> dict[str, Any]:
         (None, "training_loss", sum(tail) / len(tail), len(tail), {"over": "last tenth of the steps"}),
         (None, "training_seconds", log.seconds, len(log.losses), {"tokens": log.tokens}),
         (None, "evaluation_seconds", time.perf_counter() - begun, 1, {}),
+        *_curve(log.losses),
     ]
     state = _largest_state(model, max(longest), cell.device)
     return {
@@ -119,6 +137,18 @@ def _admit(model: torch.nn.Module, longest: int) -> None:
         check_streaming.admit(model, longest)
 
 
+def _curve(losses: Sequence[float]) -> list[tuple]:
+    """The mean loss of each tenth of a long training; of a short one its last tenth says enough."""
+    if len(losses) < LONG:
+        return []
+    cuts = [len(losses) * tenth // 10 for tenth in range(11)]
+    tenths = [losses[low:high] for low, high in zip(cuts, cuts[1:], strict=False)]
+    return [
+        (None, "loss_in_training", sum(part) / len(part), len(part), {"tenth": number})
+        for number, part in enumerate(tenths, 1)
+    ]
+
+
 def _timed(cell: Cell, progress: Progress) -> dict[str, Any]:
     settings = tasks.checked("throughput", Throughput, cell.task_settings)
     model = _build(cell, 256)
@@ -127,6 +157,10 @@ def _timed(cell: Cell, progress: Progress) -> dict[str, Any]:
     for m in measure_throughput(model, settings, language_model.state_bytes, **run):
         found.append((None, *m))
         progress(m.where)
+    for length in settings.lengths:
+        work = accounting.training_flops_per_token(cell.model, Size(256, **cell.size), length, **dict(cell.settings))
+        if work is not None:
+            found.append((None, "training_flops_per_token", work, 1, {"length": length}))
     found.append((None, "timing_seconds", time.perf_counter() - begun, 1, {}))
     parameters = language_model.parameter_count(model)
     state = max(int(m[2]) for m in found if m[1] == "state_bytes")
@@ -134,11 +168,87 @@ def _timed(cell: Cell, progress: Progress) -> dict[str, Any]:
     return timed | {"predictions": kept}
 
 
-def _build(cell: Cell, vocab: int) -> torch.nn.Module:
+def _contested(cell: Cell, progress: Progress) -> list[dict[str, Any]]:
+    """Rows of a contest: what each entrant's training steps took, or why there is none."""
+    asked, begun = cell.task_settings, time.perf_counter()
+    made: dict[str, dict[str, Any]] = {entrant["name"]: {} for entrant in cell.entrants}
+    entrants = [
+        contest.Entrant(
+            entrant["name"],
+            partial(_entrant_step, cell, entrant, made[entrant["name"]]),
+            entrant["repeats"],
+            entrant["longest"],
+            counted=not entrant["opponent"] or _opponents().OPPONENTS[entrant["opponent"]].shares_layer,
+        )
+        for entrant in cell.entrants
+    ]
+    run = {"limit": asked["limit"], "dtype": cell.dtype, "device": cell.device}
+    outcome = contest.hold(entrants, length=cell.where["length"], progress=progress, **run)
+    found = list(contest.findings(outcome, asked["reference"], cell.where))
+    rows, identity, seconds = [], identify(cell), time.perf_counter() - begun
+    for entrant in cell.entrants:
+        own, who = cell.of(entrant), identity.of(entrant["name"])
+        standing = outcome.standings[entrant["name"]]
+        if standing.status != "ok":
+            rows += record.failure(own, who, standing.reason, standing.status)
+            continue
+        mine = [(None, *m) for name, m in found if name == entrant["name"]]
+        mine += [(None, "timing_seconds", seconds, 1, cell.where)]
+        rows += record.rows(own, who, record.Measured(protocol="contest", measurements=mine, **made[entrant["name"]]))
+    return record.one_attempt(rows)
+
+
+def _entrant_step(cell: Cell, entrant: dict[str, Any], made: dict[str, Any]) -> contest.Step:
+    """One entrant's training step; what is known of the entrant besides, its parameters and provider, goes into `made`."""
+    own, draw = cell.of(entrant), torch.Generator().manual_seed(cell.seed)
+    shape = (cell.task_settings["batch"], cell.where["length"])
+    if cell.task_settings["level"] == "model":
+        model = _build(own, 256).to(cell.device)
+        made["parameters"] = language_model.parameter_count(model)
+        step = partial(train_step, model, torch.randint(256, shape, generator=draw).to(cell.device))
+    else:
+        layer = _layer(own, entrant).to(cell.device)
+        made["parameters"] = sum(p.numel() for p in layer.parameters())
+        x = torch.randn(*shape, cell.size["width"], generator=draw).to(cell.device)
+        forward = layer if entrant["opponent"] else lambda x: layer(x)[0]
+        step = contest.layer_step(forward, list(layer.parameters()), x)
+
+    def watched() -> torch.Tensor:
+        with kernels.watch() as ran:
+            y = step()
+        made["provider"] = entrant["opponent"] or "+".join(sorted(ran))
+        return y
+
+    return watched
+
+
+def _opponents() -> ModuleType:
+    """Other people's code; imported where a contest names it, so that a broken baseline stops nothing else."""
+    from baselines.oracles import opponents
+
+    return opponents
+
+
+def _layer(cell: Cell, entrant: dict[str, Any]) -> torch.nn.Module:
+    """The mixer alone, of ours or of an opponent's."""
+    width, heads = cell.size["width"], cell.size["heads"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cell.seed)
+        if entrant["opponent"]:
+            return _opponents().build(entrant["opponent"], width, heads, **cell.settings)
+        return registry.entry(cell.model).cls(width, heads, **_settings(cell))
+
+
+def _settings(cell: Cell) -> dict[str, Any]:
+    """The settings of a cell's model, its provider among them."""
     settings = dict(cell.settings)
     if "provider" in inspect.signature(registry.entry(cell.model).cls).parameters:
         settings.setdefault("provider", cell.provider)  # attention alone has nothing to choose
-    return language_model.seeded(cell.model, Size(vocab, **cell.size), cell.seed, **settings)
+    return settings
+
+
+def _build(cell: Cell, vocab: int) -> torch.nn.Module:
+    return language_model.seeded(cell.model, Size(vocab, **cell.size), cell.seed, **_settings(cell))
 
 
 @torch.no_grad()
@@ -151,6 +261,8 @@ def _largest_state(model: torch.nn.Module, context: int, device: str) -> int:
 
 def identify(cell: Cell) -> record.Identity:
     """What a cell is before it is measured: its key, its model's family, and the hashes of its code and data."""
+    if cell.kind == "contest":
+        return _identify_contest(cell)
     if cell.kind == "timing":
         task_file, data_hash = ROOT / "tasks" / "throughput.py", ""
     else:
@@ -161,9 +273,31 @@ def identify(cell: Cell) -> record.Identity:
         files.add(entry.file)
         family, order = entry.family, entry.family_order
     code = _code_hash(frozenset(files), cell.kind != "floors")
-    device_class = cell.device if cell.device == "cpu" else torch.cuda.get_device_name()
-    key = record.key(cell, data_hash, code, device_class, provenance.machine(), cell.threads)
+    key = record.key(cell, data_hash, code, _device_class(cell), provenance.machine(), cell.threads)
     return record.Identity(key, family, order, code, data_hash)
+
+
+def _identify_contest(cell: Cell) -> record.Identity:
+    """A contest's identity: the families of its entrants; the versions of other people's packages stand for its data."""
+    files, families, versions = {ROOT / "tasks" / "contest.py"}, {}, {}
+    for entrant in cell.entrants:
+        if entrant["opponent"]:
+            files.add(ROOT / "baselines" / "oracles" / "opponents.py")
+            package = _opponents().OPPONENTS[entrant["opponent"]].package
+            versions[package] = _opponents().comparison.version(package)
+            families[entrant["name"]] = (OPPONENTS_FAMILY, len(registry.FAMILIES))
+        else:
+            entry = registry.entry(entrant["model"])
+            files.add(entry.file)
+            families[entrant["name"]] = (entry.family, entry.family_order)
+    packages = hashlib.sha256(repr(sorted(versions.items(), key=str)).encode()).hexdigest()[:16] if versions else ""
+    code = _code_hash(frozenset(files), True)
+    key = record.key(cell, packages, code, _device_class(cell), provenance.machine(), cell.threads)
+    return record.Identity(key, code_hash=code, data_hash=packages, families=families)
+
+
+def _device_class(cell: Cell) -> str:
+    return cell.device if cell.device == "cpu" else torch.cuda.get_device_name()
 
 
 @cache
@@ -180,15 +314,33 @@ def _code_hash(files: frozenset[Path], with_models: bool) -> str:
         every = {path for pattern in CODE_OF_ALL for path in ROOT.glob(pattern)}
         found |= {path for path in every if not any(path.match(pattern) for pattern in NOT_IN_RESULTS)}
     closure = provenance.import_closure(ROOT, found)
-    hall = "".join(inspect.getsource(f) for f in (measure, _floors, _trained, _admit, _timed, _build, _largest_state))
+    hall = "".join(inspect.getsource(f) for f in MEASURING)
     code = provenance.code_hash(provenance.named(ROOT, closure))
     return hashlib.sha256((code + hall).encode()).hexdigest()[:16]
+
+
+MEASURING = (
+    measure,
+    _floors,
+    _trained,
+    _curve,
+    _timed,
+    _contested,
+    _entrant_step,
+    _layer,
+    _settings,
+    _build,
+    _largest_state,
+)
 
 
 def command_list(arguments: argparse.Namespace, console: Console) -> int:
     """Show what there is: models by family with equation and paper, tasks, comparisons, files that failed to import."""
     if arguments.markdown:
         print(models_markdown())
+        return 0
+    if arguments.costs:
+        console.print(_costs(overrides.size(arguments.size) if arguments.size else {}, arguments.length))
         return 0
     table = Table("model", "family", "equation", "paper", title="Models")
     for name in registry.names():
@@ -207,6 +359,21 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
     for module, error in baselines.failures.items():
         console.print(f"not importable: {module}: {error}", style="red", markup=False)
     return 0
+
+
+def _costs(changed: dict[str, int], length: int) -> Table:
+    """Parameters, state and operations of every model at one size and context."""
+    fields = {"vocab": 256, "width": 256, "depth": 4, "heads": 4}
+    if unknown := set(changed) - set(fields):
+        raise ValueError(f"--size knows {', '.join(fields)}, not {', '.join(sorted(unknown))}.")
+    size = Size(**fields | changed)
+    title = f"Costs at {size}, {length:,} tokens; forward and training in FLOPs per token"
+    table = Table("model", "parameters", "state", "forward", "training", title=title)
+    for name in registry.names():
+        found = accounting.costs(name, size, length)
+        work = ("no formula" if value is None else f"{value:,.0f}" for value in (found.forward, found.training))
+        table.add_row(name, f"{found.parameters:,}", metrics.byte_size(found.state_bytes), *work)
+    return table
 
 
 def models_markdown() -> str:
@@ -346,6 +513,8 @@ def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console) -
     reference = [] if is_reference else record.read(folder / "reference" / "rows.jsonl")
     out = folder if is_reference else folder / "report"
     page = report.report(rows, out, title=plan.title, question=plan.question, reference=reference)
+    for part in contest_table.terminal(rows):
+        console.print(part, highlight=False)
     console.print(f"report: {_shown(page)}")
 
 
@@ -428,6 +597,9 @@ def _check_settings(cells: Sequence[Cell]) -> None:
         kernels.check_provider(cell.provider or "auto")
         if cell.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("Device cuda was asked for, but torch sees no CUDA device here; use --device cpu.")
+        if cell.kind == "contest":
+            _check_contest(cell)
+            continue
         what = (cell.model, repr(cell.settings), repr(cell.size), cell.task, repr(cell.task_settings), cell.provider)
         if what in seen:
             continue
@@ -439,6 +611,20 @@ def _check_settings(cells: Sequence[Cell]) -> None:
         if cell.model:
             with torch.device("meta"):
                 _build(cell, 256)
+
+
+def _check_contest(cell: Cell) -> None:
+    """Refuse an entrant that does not exist or has a wrong setting; one that cannot be built only drops out."""
+    for entrant in cell.entrants:
+        if entrant["opponent"]:
+            _opponents().check(entrant["opponent"], entrant["settings"])
+            continue
+        entry = registry.entry(entrant["model"])
+        language_model.check_settings(entry, entrant["settings"])
+        if cell.task_settings["level"] == "layer" and entry.is_language_model:
+            raise ValueError(
+                f"'{entry.name}' is a whole language model and has no layer to time; name it in a contest of level 'model'."
+            )
 
 
 def _shown(path: Path) -> str:

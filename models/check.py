@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from models import check_causality, check_state, check_training, registry
+from models import check_causality, check_family, check_state, check_training, registry
 from models.check_subject import Finding, Subject
 from models.language_model import Size, check_settings
 
@@ -43,6 +43,7 @@ PROPERTIES: dict[str, Callable[[Subject], Finding]] = {
     "state bounded": check_state.bounded,
     "state carries gradient": check_state.carries_gradient,
     "round trip": check_state.round_trip,
+    "family": check_family.family,
     "determinism": check_causality.determinism,
     "initial statistics": check_training.initial_statistics,
     "loss at initialisation": check_training.start,

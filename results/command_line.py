@@ -27,6 +27,11 @@ def parser(description: str, actions: Mapping[str, Action], providers: Sequence[
     listed = commands.add_parser("list", help="models by family, tasks, comparisons")
     listed.set_defaults(action=actions["list"])
     listed.add_argument("--markdown", action="store_true", help="the README's table of models")
+    listed.add_argument(
+        "--costs", action="store_true", help="parameters, state bytes and FLOPs per token of every model"
+    )
+    listed.add_argument("--size", metavar="width=256,depth=4,heads=4", help="with --costs: the size")
+    listed.add_argument("--length", type=int, default=1024, help="with --costs: tokens of context")
     run = commands.add_parser("run", help="measure what is missing in a comparison, then draw its report")
     run.set_defaults(action=actions["run"])
     run.add_argument("comparison", help="a folder of results/ that holds a plan.toml")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from results import bar_figure, heat_map, line_figure, metrics, style
+from results import bar_figure, contest_figure, heat_map, line_figure, metrics, style, view
 from results.view import Exam, Model
 
 
@@ -30,7 +30,7 @@ def draw(exams: Sequence[Exam], folder: Path, only: Sequence[str] | None = None)
     the most models is drawn.
     """
     shown = [exam for exam in exams if exam.main]
-    palette = style.Palette(exams[0].everyone if exams else [])
+    palette = style.Palette(view.everyone(exams))
     drawings: list[Drawing] = []
     with style.settings():
         for kind in KINDS:
@@ -130,6 +130,12 @@ def _speeds(exam: Exam, models: list[Model], palette: style.Palette) -> Iterator
         yield f"{exam.slug}-speed", title, lambda: line_figure.speeds(exam, models, palette, title)
 
 
+def _ratios(exam: Exam, models: list[Model], palette: style.Palette) -> Iterator[Job]:
+    if exam.is_contest and exam.measured(metric="time_ratio"):
+        title = f"{exam.title}: time of a training step against the reference's (lower is better)"
+        yield f"{exam.slug}-ratio", title, lambda: contest_figure.ratios(exam, models, palette, title)
+
+
 def _states(exam: Exam, models: list[Model], palette: style.Palette) -> Iterator[Job]:
     for metric in main_accuracies(exam)[:1]:
         if any(model.state_bytes for model in models):
@@ -148,5 +154,6 @@ KINDS = (
     Kind("needle-map", "depth-by-length needle map", "an accuracy by depth and length", _depths),
     Kind("question-map", "question-by-length heat map", "an accuracy by question", _questions),
     Kind("speed", "throughput against length", "tokens per second or time per token", _speeds),
+    Kind("ratio", "time ratio against length", "a contest's ratios to its reference", _ratios),
     Kind("accuracy-by-state", "accuracy against state bytes", "an accuracy and a state's bytes", _states),
 )

@@ -8,7 +8,8 @@ from typing import Any
 from rich.table import Table
 
 from results import record
-from results.plan import Cell, Plan
+from results.cell import Cell
+from results.plan import Plan
 
 OWN_TIME = 3.0  # seconds that a cell takes besides training and examining: building, reading data, counting state
 
@@ -17,8 +18,8 @@ def expected_seconds(cell: Cell, past: Sequence[dict[str, Any]]) -> float | None
     """Seconds that a cell took before, training scaled to its tokens; None without an earlier timing of model and task."""
     if cell.kind == "floors":
         return OWN_TIME
-    known = [row for row in past if (row["model"], row["task"], row["status"]) == (cell.model, cell.task, "ok")]
-    if cell.kind == "timing":
+    known = [row for row in past if (row["task"], row["status"]) == (cell.task, "ok") and _same_model(row, cell)]
+    if cell.is_timed:
         timed = next((row for row in reversed(known) if row["metric"] == "timing_seconds"), None)
         return timed and timed["value"] + OWN_TIME
     trained = next((row for row in reversed(known) if row["metric"] == "training_seconds"), None)
@@ -27,6 +28,13 @@ def expected_seconds(cell: Cell, past: Sequence[dict[str, Any]]) -> float | None
         return None
     tokens = cell.budget["steps"] * cell.budget["batch_tokens"]
     return trained["value"] * tokens / max(1, trained["where"]["tokens"]) + examined["value"] + OWN_TIME
+
+
+def _same_model(row: dict[str, Any], cell: Cell) -> bool:
+    """Whether a row timed the cell's model under the same name, or the same contest at the same length and size."""
+    if cell.kind == "contest":
+        return (row["where"], row["size"], row["dtype"]) == (cell.where, cell.size, cell.dtype)
+    return (row["model"], row["settings"].get("variant", "")) == (cell.model, cell.variant)
 
 
 def forecast(
@@ -41,7 +49,7 @@ def forecast(
         seconds = expected_seconds(cell, past)
         if stands is None:
             missing += 1
-            total += (seconds or 0.0) / (1 if cell.kind == "timing" else plan.workers)
+            total += (seconds or 0.0) / (1 if cell.is_timed else plan.workers)
             unknown += seconds is None
         tokens = cell.budget.get("steps", 0) * cell.budget.get("batch_tokens", 0)
         table.add_row(

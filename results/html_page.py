@@ -12,7 +12,7 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 
-from results import metrics, printed, summary, table
+from results import contest_table, metrics, printed, summary, table
 from results.figure import Drawing
 from results.section import Section
 from results.table import Column, Table
@@ -41,7 +41,8 @@ def page(exams: Sequence[Exam], beside: Sequence[Exam | None], drawings: Sequenc
     figures = {drawing.name: number for number, drawing in enumerate(drawings)}
     for exam, other in zip(exams, beside, strict=True):
         body += [f'<section aria-labelledby="{exam.slug}"><h2 id="{exam.slug}">{escape(exam.title)}</h2>']
-        body += [_table(exam, one, other, look) for one in table.layout(exam)] or ["<p>Nothing was measured.</p>"]
+        layout = (contest_table if exam.is_contest else table).layout(exam)
+        body += [_table(exam, one, other, look) for one in layout] or ["<p>Nothing was measured.</p>"]
         body += [_section(one, 3) for one in look.sections if one.exam == exam.slug]
         body += [_figure(drawing, figures[drawing.name]) for drawing in drawings if drawing.exam == exam.slug]
         if look.with_printed and exam is [one for one in exams if one.task == exam.task][-1]:
@@ -90,7 +91,8 @@ def _table(exam: Exam, one: Table, beside: Exam | None, look: Look) -> str:
     ]
     title = f"{exam.title}: {one.title}"
     made = f'<table aria-label="{escape(title)}"><thead><tr>{head}</tr></thead>{"".join(bodies)}</table>'
-    below = " ".join(filter(None, [table.notes(exam, one), table.conditions(exam, look.reference_model, beside)]))
+    notes = (contest_table if exam.is_contest else table).notes(exam, one)
+    below = " ".join(filter(None, [notes, table.conditions(exam, look.reference_model, beside)]))
     return f'<h3>{escape(title)}</h3>{_scrolling(title, made)}<p class="conditions">{escape(below)}</p>'
 
 

@@ -6,15 +6,16 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from results import provenance
-from results.plan import Cell
+from results.cell import Cell
 
 SCHEMA = 1
 FLOOR_FAMILY, FLOOR_ORDER = "floor", 99
+NO_NUMBER = ("failed", "absent")  # absent: other people's code that is not installed here
 OBJECTS = ("settings", "where", "size", "budget", "versions")
 COLUMNS = (
     "schema", "comparison", "cell", "model", "family", "family_order", "settings", "parameters", "state_bytes", "task",
@@ -33,6 +34,12 @@ class Identity:
     family_order: int = 0
     code_hash: str = ""
     data_hash: str = ""
+    families: dict[str, tuple[str, int]] = field(default_factory=dict)  # of a contest's entrants, by name
+
+    def of(self, entrant: str) -> Identity:
+        """The identity as one of a contest's entrants' rows carry it."""
+        family, order = self.families.get(entrant, ("", 0))
+        return replace(self, family=family, family_order=order, families={})
 
 
 @dataclass(frozen=True)
@@ -62,13 +69,14 @@ def key(
         )
     }  # fmt: skip
     decides |= {"data_hash": data_hash, "code_hash": code_hash, "device_class": device_class, "schema": SCHEMA}
-    if cell.kind == "timing":
+    decides |= {name: value for name in ("variant", "where", "entrants") if (value := getattr(cell, name))}
+    if cell.is_timed:
         decides |= {"machine": machine, "threads": threads}
     return hashlib.sha256(canonical(decides).encode()).hexdigest()[:16]
 
 
 def key_of_row(row: dict[str, Any]) -> str | None:
-    """The key that the identity columns of a row hash to; None on a device whose class no column tells."""
+    """The key that the identity columns of a row hash to; None on a device whose class no column tells. Not for contests."""
     if row["device"] != "cpu":
         return None
     cell, machine = cell_of_row(row), row["versions"].get("machine", "")
@@ -87,6 +95,7 @@ def cell_of_row(row: dict[str, Any]) -> Cell:
         task_settings=row["settings"]["task"],
         provider=row["provider_requested"],
         threads=row["threads"],
+        variant=row["settings"].get("variant", ""),
     )
 
 
@@ -120,10 +129,18 @@ def rows(cell: Cell, identity: Identity, measured: Measured) -> list[dict[str, A
     return made
 
 
-def failure(cell: Cell, identity: Identity, reason: str) -> list[dict[str, Any]]:
-    """The single row of a cell that gave no number, with the reason in one sentence."""
+def failure(cell: Cell, identity: Identity, reason: str, status: str = "failed") -> list[dict[str, Any]]:
+    """The single row of a cell that gave no number, with the reason in one sentence; of a contest, one for each entrant."""
+    if cell.entrants:
+        lost = [failure(cell.of(e), identity.of(e["name"]), reason, status) for e in cell.entrants]
+        return one_attempt([row for rows in lost for row in rows])
     row = _shared(cell, identity) | {"parameters": None, "state_bytes": None, "protocol": "", "provider": ""}
-    return [_ordered(row | {"model": cell.model, "where": {}} | _failed(reason))]
+    return [_ordered(row | {"model": cell.model, "where": dict(cell.where)} | _failed(reason) | {"status": status})]
+
+
+def one_attempt(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows made one after another, as those of one attempt at a cell: with the time of the first."""
+    return [row | {"when": rows[0]["when"]} for row in rows]
 
 
 def check(row: dict[str, Any]) -> None:
@@ -140,13 +157,13 @@ def check(row: dict[str, Any]) -> None:
                 f"Column {column!r} must be {'an object' if column in OBJECTS else 'a scalar'}: {value!r}."
             )
     value, ok = row["value"], row["status"] == "ok"
-    if row["status"] not in ("ok", "failed"):
-        raise ValueError(f"Column 'status' must be 'ok' or 'failed', not {row['status']!r}.")
+    if row["status"] not in ("ok", *NO_NUMBER):
+        raise ValueError(f"Column 'status' must be 'ok' or 'failed' or 'absent', not {row['status']!r}.")
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if ok and not (number and row["metric"]):
         raise ValueError(f"An ok row needs a metric and a finite value, not {row['metric']!r} and {value!r}.")
     if not ok and not (value is None and row["metric"] == "" and row["count"] == 0 and row["reason"]):
-        raise ValueError("A failed row has metric '', value null, count 0 and a reason.")
+        raise ValueError("A failed or absent row has metric '', value null, count 0 and a reason.")
 
 
 def _failed(reason: str) -> dict[str, Any]:
@@ -162,7 +179,8 @@ def _shared(cell: Cell, identity: Identity) -> dict[str, Any]:
         "cell": identity.key,
         "family": FLOOR_FAMILY if floors else identity.family,
         "family_order": FLOOR_ORDER if floors else identity.family_order,
-        "settings": {"model": dict(cell.settings), "task": dict(cell.task_settings)},
+        "settings": {"model": dict(cell.settings), "task": dict(cell.task_settings)}
+        | ({"variant": cell.variant} if cell.variant else {}),
         "task": cell.task,
         "size": dict(cell.size),
         "budget": dict(cell.budget),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results import metrics, table
+from results import contest_table, metrics, table
 from results.table import Column, Table
 from results.view import Exam, Model
 
@@ -19,7 +19,8 @@ SPECIAL = {
 def document_part(exam: Exam, reference_model: str = "transformer") -> str:
     """Every table of an exam as a floating `table`, ready for \\input."""
     below = table.conditions(exam, reference_model)
-    return HEAD + "\n".join(tabular(exam, one, reference_model, below) for one in table.layout(exam))
+    layout = (contest_table if exam.is_contest else table).layout(exam)
+    return HEAD + "\n".join(tabular(exam, one, reference_model, below) for one in layout)
 
 
 def tabular(exam: Exam, one: Table, reference_model: str = "transformer", below: str = "") -> str:
@@ -79,8 +80,8 @@ def _legend(exam: Exam, one: Table) -> str:
     points = [exam.point(m.label, c.metric, c.where) for m in exam.learners for c in one.columns]
     if any(point and point.low is not None for point in points):
         parts.append("in square brackets the 95 % interval")
-    if notes := table.notes(exam, one):
-        parts.append(notes.split("; ✓")[0].rstrip("."))
+    notes = (contest_table if exam.is_contest else table).notes(exam, one)
+    parts += [" ".join(notes.split("; ✓")[0].split()).rstrip(".")] if notes else []
     return "; ".join(parts) + ". "
 
 

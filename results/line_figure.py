@@ -55,7 +55,7 @@ def by_position(exam: Exam, metric: str, models: list[Model], palette: style.Pal
         panel.plot([x for x, _ in known], [value for _, value in known], **look)
     panel.set(xlabel="position in the text", ylabel=metrics.axis(metric), xscale="log")
     ticks = sorted({where["from"] for where in wheres if where["from"]} | {wheres[-1]["to"]})
-    _plain_ticks(panel, ticks)
+    plain_ticks(panel, ticks)
     legend(drawn, models, palette, floor=_name(exam, True), cheat=_name(exam, False))
     return drawn
 
@@ -73,8 +73,8 @@ def speeds(exam: Exam, models: list[Model], palette: style.Palette, title: str) 
             _line(panel, points, 1.0, palette.line(model), lengths)
         panel.set(xscale="log", yscale="log", xlabel="context length", ylabel=metrics.axis(metric))
         panel.set_title(metric.split("_")[0] + (" (lower is better)" if metrics.direction(metric) < 0 else ""))
-        _plain_ticks(panel, lengths)
-        _log_ticks(panel)
+        plain_ticks(panel, lengths)
+        log_ticks(panel)
     legend(drawn, models, palette)
     return drawn
 
@@ -138,13 +138,14 @@ def _line(panel: Axes, points: list, scale: float, look: dict[str, Any], xs: Seq
     panel.plot([x for x, _ in known], [y for _, y in known], **look)
 
 
-def _plain_ticks(panel: Axes, values: Sequence[float]) -> None:
+def plain_ticks(panel: Axes, values: Sequence[float]) -> None:
+    """Ticks of the x axis at these values, written out."""
     panel.xaxis.set_major_locator(FixedLocator(list(values)))
     panel.xaxis.set_minor_locator(NullLocator())
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
-def _log_ticks(panel: Axes) -> None:
+def log_ticks(panel: Axes) -> None:
     """Plain labels on a logarithmic y axis, more of them where it spans little more than one decade."""
     low, high = panel.get_ylim()
     wide = high > 30 * low

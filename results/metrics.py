@@ -15,7 +15,19 @@ ABOUT_TRAINING = (
 )
 QUANTILES = ("_quantile_10", "_quantile_90")  # endings of metrics that tables show beside their median
 TASK_ORDER = ("language-modelling", "needle", "babilong")
-_LOWER = ("bits_per_byte", "bits_per_token", "perplexity", "loss", "milliseconds", "seconds", "bytes", "error")
+_LOWER = (
+    "bits_per_byte",
+    "bits_per_token",
+    "perplexity",
+    "loss",
+    "milliseconds",
+    "seconds",
+    "bytes",
+    "flops",
+    "error",
+    "ratio",
+    "floor",
+)
 _HIGHER = ("tokens_per_second", "accuracy", "match")
 _UNITS = {
     "bits_per_byte": "bits/byte",
@@ -26,6 +38,7 @@ _UNITS = {
     "milliseconds_per_token": "ms/token",
     "seconds": "seconds",
     "bytes": "bytes",
+    "flops_per_token": "FLOPs/token",
 }
 
 

@@ -11,49 +11,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from results import contest_plan
+from results.cell import Cell
+from results.contest_plan import Contest
+from results.entries import Entry, Variant, read_entry, read_variant
 from results.table_reader import PlanError, TableReader
 
 FILE_NAME = "plan.toml"
 DTYPES = ("float32", "float32+onednn", "bfloat16")
 DEVICES = ("cpu", "cuda")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One thing to measure: a model on a task with one seed ("training", "timing"), or a task's cheats ("floors")."""
-
-    comparison: str
-    kind: str  # "training" | "timing" | "floors"
-    model: str  # "" for floors
-    settings: dict[str, Any]
-    task: str
-    task_settings: dict[str, Any]
-    size: dict[str, int]  # width, depth, heads; empty for floors
-    budget: dict[str, int]  # steps, batch_tokens; empty for floors
-    seed: int
-    lr: float
-    dtype: str
-    provider: str  # as requested; what ran is written in the row
-    device: str
-    threads: int
-    model_files: tuple[str, ...] = ()  # the user's own .py files, imported again by workers
-
-    def describe(self) -> str:
-        """A short human name, e.g. "retnet on needle, seed 0"."""
-        if self.kind == "floors":
-            return f"floors of {self.task}"
-        return f"{self.model} on {self.task}" + (f", seed {self.seed}" if self.kind == "training" else "")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One [[tasks]] or [[timings]] table: the task's name and settings, and what it overrides."""
-
-    name: str
-    settings: dict[str, Any]
-    budget: dict[str, int] = field(default_factory=dict)
-    learning_rate: float | None = None
-    models: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,11 +37,13 @@ class Plan:
     settings: dict[str, dict[str, Any]]
     tasks: tuple[Entry, ...]
     timings: tuple[Entry, ...]
+    contests: tuple[Contest, ...] = ()
+    variants: dict[str, Variant] = field(default_factory=dict)
     dtype: str = "float32"
     provider: str = "auto"
     device: str = "cpu"
     workers: int = 1
-    threads: int = 1  # of a timing cell; a training cell always has one
+    threads: int = 1  # of a timed cell; a training cell always has one
     timeout: float | None = None  # seconds a cell may take; None for no limit
     model_files: tuple[str, ...] = ()
 
@@ -94,10 +62,11 @@ class Plan:
         workers: int | None = None,
         model_files: Sequence[str] | None = None,
     ) -> Plan:
-        """The plan with parts replaced; `tasks` filters tasks and timings, `settings` may name models and tasks."""
+        """The plan with parts replaced; `tasks` filters tasks, timings and contests, `settings` may name models,
+        variants and tasks. Chosen models that are no entrants of a contest join it."""
         plan = self
         if models is not None:
-            plan = replace(plan, models=tuple(models))
+            plan = replace(plan, models=tuple(models), contests=tuple(c.only(models) for c in plan.contests))
         if tasks is not None:
             plan = _only_tasks(plan, tasks)
         for name, changes in (settings or {}).items():
@@ -109,6 +78,7 @@ class Plan:
             "size": None if size is None else {**self.size, **size},
             "device": device,
             "dtype": dtype,
+            "contests": None if dtype is None else tuple(replace(c, dtypes=(dtype,)) for c in plan.contests),
             "provider": provider,
             "workers": workers,
             "model_files": None if model_files is None else tuple(str(file) for file in model_files),
@@ -141,23 +111,34 @@ def load(path: Path) -> Plan:
 
 def _plan(comparison: str, table: dict[str, Any], reader: TableReader) -> Plan:
     keys = "title question models seeds learning_rate dtype provider device workers threads timeout size budget"
-    reader.refuse_unknown(table, (*keys.split(), "settings", "tasks", "timings"), "")
+    reader.refuse_unknown(table, (*keys.split(), "settings", "variants", "tasks", "timings", "contests"), "")
     settings = reader.take(table, "settings", dict, {})
     for name in settings:
         reader.take(settings, name, dict, where="[settings] ")
+    variants = {
+        name: read_variant(name, reader.take(table["variants"], name, dict), reader)
+        for name in table.get("variants", {})
+    }
+    trains, asks = "tasks" in table, "tasks" in table or "timings" in table
+    size = reader.numbers(table, "size", contest_plan.SIZE) if asks or "size" in table else {}
+    dtype = reader.take(table, "dtype", str, "float32")
     return Plan(
         comparison=comparison,
         title=reader.take(table, "title", str),
         question=reader.take(table, "question", str),
-        models=tuple(reader.take_list(table, "models", str)),
-        seeds=tuple(reader.take_list(table, "seeds", int)),
-        learning_rate=reader.take(table, "learning_rate", float),
-        size=reader.numbers(table, "size", ("width", "depth", "heads")),
-        budget=reader.numbers(table, "budget", ("steps", "batch_tokens")),
+        models=tuple(reader.take_list(table, "models", str, *([] if asks and not variants else [list(variants)]))),
+        seeds=tuple(reader.take_list(table, "seeds", int, *([] if trains else [[0]]))),
+        learning_rate=reader.take(table, "learning_rate", float, *([] if trains else [1e-3])),
+        size=size,
+        budget=reader.numbers(table, "budget", ("steps", "batch_tokens")) if trains or "budget" in table else {},
         settings=settings,
-        tasks=tuple(_entry(item, "tasks", reader) for item in reader.take_list(table, "tasks", dict, [])),
-        timings=tuple(_entry(item, "timings", reader) for item in reader.take_list(table, "timings", dict, [])),
-        dtype=reader.take(table, "dtype", str, "float32"),
+        tasks=tuple(read_entry(item, "tasks", reader) for item in reader.take_list(table, "tasks", dict, [])),
+        timings=tuple(read_entry(item, "timings", reader) for item in reader.take_list(table, "timings", dict, [])),
+        contests=tuple(
+            contest_plan.read(item, size, dtype, reader) for item in reader.take_list(table, "contests", dict, [])
+        ),
+        variants=variants,
+        dtype=dtype,
         provider=reader.take(table, "provider", str, "auto"),
         device=reader.take(table, "device", str, "cpu"),
         workers=reader.take(table, "workers", int, 1),
@@ -166,27 +147,15 @@ def _plan(comparison: str, table: dict[str, Any], reader: TableReader) -> Plan:
     )
 
 
-def _entry(table: dict[str, Any], kind: str, reader: TableReader) -> Entry:
-    where = f"[[{kind}]] "
-    own = ("name", "models") if kind == "timings" else ("name", "models", "budget", "learning_rate")
-    budget, rate = {}, None
-    if kind == "tasks":
-        budget = reader.numbers(table, "budget", ("steps", "batch_tokens"), where, partial=True)
-        rate = reader.take(table, "learning_rate", float, None, where)
-    return Entry(
-        name=reader.take(table, "name", str, where=where),
-        settings={key: value for key, value in table.items() if key not in own},
-        budget=budget,
-        learning_rate=rate,
-        models=tuple(reader.take_list(table, "models", str, where=where)) if "models" in table else None,
-    )
-
-
 def cells(plan: Plan, names: Sequence[str]) -> list[Cell]:
-    """Every cell that the plan asks for: floors, then training, then timing. `names` are all models there are."""
+    """Every cell that the plan asks for: floors, training, timing, contests. `names` are all models there are."""
     for name in plan.settings:
         _known(name, names, "model", f"[settings.{name}]")
-    chosen = _expand(plan.models, names)
+    for name, variant in plan.variants.items():
+        _known(variant.model, names, "model", f"[variants.{name}]")
+        if name in names:
+            raise PlanError(f"[variants.{name}] has the name of a model; choose another.")
+    chosen = _expand(plan.models, names, plan.variants)
     floors: list[Cell] = []
     for entry in plan.tasks:
         cell = _cell(plan, entry, "floors", "", plan.seeds[0])
@@ -195,25 +164,31 @@ def cells(plan: Plan, names: Sequence[str]) -> list[Cell]:
         _cell(plan, entry, "training", model, seed)
         for entry in plan.tasks
         for seed in plan.seeds
-        for model in _chosen(entry, chosen, names)
+        for model in _chosen(plan, entry, chosen, names)
     ]
     timing = [
         _cell(plan, entry, "timing", model, plan.seeds[0])
         for entry in plan.timings
-        for model in _chosen(entry, chosen, names)
+        for model in _chosen(plan, entry, chosen, names)
     ]
-    if not training and not timing:
+    template = _cell(plan, Entry("", {}), "contest", "", plan.seeds[0])
+    contests = [c for contest in plan.contests for c in contest_plan.cells(contest, names, plan.settings, template)]
+    for model in {e["model"] for c in contests for e in c.entrants} - {""}:
+        _known(model, names, "model", "[[contests]]")
+    if not training and not timing and not contests:
         raise PlanError(f"Nothing is left to run in {plan.comparison!r}: no chosen model meets a chosen task.")
-    return floors + training + timing
+    return floors + training + timing + contests
 
 
-def _cell(plan: Plan, entry: Entry, kind: str, model: str, seed: int) -> Cell:
-    floors = kind == "floors"
+def _cell(plan: Plan, entry: Entry, kind: str, chosen: str, seed: int) -> Cell:
+    """`chosen` is the name of a model or of a variant."""
+    floors, variant = kind == "floors", plan.variants.get(chosen)
+    model, own = (variant.model, variant.settings) if variant else (chosen, {})
     return Cell(
         comparison=plan.comparison,
         kind=kind,
         model=model,
-        settings=dict(plan.settings.get(model, {})),
+        settings={**plan.settings.get(model, {}), **own},
         task=entry.name,
         task_settings=dict(entry.settings),
         size={} if floors else dict(plan.size),
@@ -223,22 +198,23 @@ def _cell(plan: Plan, entry: Entry, kind: str, model: str, seed: int) -> Cell:
         dtype="" if floors else plan.dtype,
         provider="" if floors else plan.provider,
         device="cpu" if floors else plan.device,
-        threads=plan.threads if kind == "timing" else 1,
+        threads=plan.threads if kind in ("timing", "contest") else 1,
         model_files=() if floors else plan.model_files,
+        variant=chosen if variant else "",
     )
 
 
-def _expand(models: Iterable[str], names: Sequence[str]) -> list[str]:
+def _expand(models: Iterable[str], names: Sequence[str], variants: Iterable[str]) -> list[str]:
     chosen: list[str] = []
     for model in models:
-        for name in names if model == "all" else [_known(model, names, "model", "")]:
+        for name in names if model == "all" else [_known(model, [*names, *variants], "model", "")]:
             if name not in chosen:
                 chosen.append(name)
     return chosen
 
 
-def _chosen(entry: Entry, chosen: list[str], names: Sequence[str]) -> list[str]:
-    allowed = chosen if entry.models is None else _expand(entry.models, names)
+def _chosen(plan: Plan, entry: Entry, chosen: list[str], names: Sequence[str]) -> list[str]:
+    allowed = chosen if entry.models is None else _expand(entry.models, names, plan.variants)
     return [name for name in chosen if name in allowed]
 
 
@@ -251,13 +227,18 @@ def _known(name: str, names: Sequence[str], what: str, where: str) -> str:
 
 
 def _only_tasks(plan: Plan, tasks: Sequence[str]) -> Plan:
-    names = list(dict.fromkeys(entry.name for entry in (*plan.tasks, *plan.timings)))
+    names = list(dict.fromkeys(entry.name for entry in (*plan.tasks, *plan.timings, *plan.contests)))
     wanted = {_known(name, names, "task", "") for name in tasks}
-    keep = {kind: tuple(e for e in getattr(plan, kind) if e.name in wanted) for kind in ("tasks", "timings")}
+    kinds = ("tasks", "timings", "contests")
+    keep = {kind: tuple(e for e in getattr(plan, kind) if e.name in wanted) for kind in kinds}
     return replace(plan, **keep)
 
 
 def _with_settings(plan: Plan, name: str, changes: Mapping[str, Any]) -> Plan:
+    if name in plan.variants:
+        variant = plan.variants[name]
+        changed = replace(variant, settings={**variant.settings, **changes})
+        return replace(plan, variants={**plan.variants, name: changed})
     entries = {"tasks": plan.tasks, "timings": plan.timings}
     if not any(entry.name == name for entry in (*plan.tasks, *plan.timings)):
         return replace(plan, settings={**plan.settings, name: {**plan.settings.get(name, {}), **changes}})
@@ -277,11 +258,12 @@ def _check(plan: Plan, source: str) -> None:
     """Numbers and names that no reading of the file can check key by key."""
     budgets = [plan.budget, *(entry.budget for entry in plan.tasks)]
     rates = [plan.learning_rate, *(entry.learning_rate for entry in plan.tasks if entry.learning_rate is not None)]
-    width, heads = plan.size["width"], plan.size["heads"]
-    unknown_sizes = sorted(set(plan.size) - {"width", "depth", "heads"})
+    width, heads = plan.size.get("width", 1), plan.size.get("heads", 1)
+    unknown_sizes = sorted(set(plan.size) - set(contest_plan.SIZE))
+    asks = bool(plan.tasks or plan.timings)
     twins = [
         f"[[{kind}]] {entry.name!r} stands twice with equal keys; remove one"
-        for kind, group in (("tasks", plan.tasks), ("timings", plan.timings))
+        for kind, group in (("tasks", plan.tasks), ("timings", plan.timings), ("contests", plan.contests))
         for index, entry in enumerate(group)
         if entry in group[:index]
     ]
@@ -291,7 +273,7 @@ def _check(plan: Plan, source: str) -> None:
         (heads >= 1 and width % heads != 0, f"width {width} must be a multiple of heads {heads}"),
         (any(v < 1 for budget in budgets for v in budget.values()), "steps and batch_tokens must be positive"),
         (any(not math.isfinite(r) or r <= 0 for r in rates), "learning_rate must be positive and finite"),
-        (not plan.models, "models is empty; name some, or write models = ['all']"),
+        (not plan.models and asks, "models is empty; name some, or write models = ['all']"),
         (not plan.seeds, "seeds is empty; write seeds = [0]"),
         (any(seed < 0 for seed in plan.seeds), "seeds must not be negative"),
         (len(set(plan.seeds)) != len(plan.seeds), "seeds must differ from one another"),
@@ -301,7 +283,10 @@ def _check(plan: Plan, source: str) -> None:
         (plan.workers < 1, "workers must be at least 1"),
         (plan.threads < 1, "threads must be at least 1"),
         (plan.timeout is not None and not plan.timeout > 0, "timeout must be a positive number of seconds"),
-        (not plan.tasks and not plan.timings, "there is no [[tasks]] and no [[timings]]; add at least one"),
+        (
+            not asks and not plan.contests,
+            "there is no [[tasks]] and no [[timings]] and no [[contests]]; add at least one",
+        ),
         *((True, twin) for twin in twins),
     ]
     for wrong, message in problems:

@@ -13,10 +13,10 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from results.identity import COLUMNS, Identity, Measured, check, failure, key, now, rows
+from results.identity import COLUMNS, Identity, Measured, check, failure, key, now, one_attempt, rows
 
 __all__ = ["COLUMNS", "Identity", "Measured", "RecordError", "append", "attempts", "check", "failure", "frame", "key"]
-__all__ += ["lock_folder", "now", "read", "rows", "statuses"]
+__all__ += ["lock_folder", "now", "one_attempt", "read", "rows", "statuses"]
 
 LOCK_SECONDS = 120.0
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from results import figure, html_page, latex, printed, summary, table, view
+from results import contest_table, figure, html_page, latex, printed, summary, table, view
 from results.identity import canonical
 from results.section import Section
 from results.view import Exam
@@ -87,8 +87,9 @@ def _tables(exam: Exam, beside: Exam | None, reference_model: str) -> dict[str, 
     """An exam's tables by file name: Markdown, each with its conditions below it, CSV and LaTeX."""
     conditions = table.conditions(exam, reference_model, beside)
     parts = []
-    for one in table.layout(exam):
-        below = " ".join(filter(None, [table.notes(exam, one), conditions]))
+    how = contest_table if exam.is_contest else table
+    for one in how.layout(exam):
+        below = " ".join(filter(None, [how.notes(exam, one).replace("\n", "<br>\n"), conditions]))
         parts += [
             f"### {exam.title}: {one.title}",
             table.markdown(exam, one, reference_model, beside),

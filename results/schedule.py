@@ -20,8 +20,8 @@ from filelock import FileLock, Timeout
 from pebble import ProcessExpired, ProcessPool
 
 from results import record, worker
+from results.cell import Cell
 from results.identity import Identity
-from results.plan import Cell
 
 TICK = 0.1
 # glibc then keeps freed memory instead of giving it back and faulting it in again at every step.
@@ -90,8 +90,8 @@ def run(
             work.finish("skipped", job)
         else:
             missing[job.key] = job
-    side_by_side = [job for job in missing.values() if job.cell.kind != "timing"]
-    alone = [job for job in missing.values() if job.cell.kind == "timing"]
+    side_by_side = [job for job in missing.values() if not job.cell.is_timed]
+    alone = [job for job in missing.values() if job.cell.is_timed]
     work.batch(side_by_side, workers, threads=1)
     for threads, group in itertools.groupby(alone, key=lambda job: job.cell.threads):
         work.batch(list(group), 1, threads, machine_lock=FileLock(TIMING_LOCK, mode=0o666))

@@ -11,10 +11,14 @@ from results.view import Exam
 
 def markdown(exams: Sequence[Exam]) -> str:
     """One Markdown table over the exams that figures show; averages over all that an exam asks."""
-    columns = [(exam, column) for exam in exams if exam.main and exam.learners and (column := headline(exam))]
+    columns = [
+        (exam, column)
+        for exam in exams
+        if exam.main and not exam.is_contest and exam.learners and (column := headline(exam))
+    ]
     if not columns:
         return ""
-    models = exams[0].everyone
+    models = columns[0][0].everyone
     lines = ["| family | model | " + " | ".join(f"{exam.title}: {c.header}" for exam, c in columns) + " |"]
     lines.append("|---|---|" + "---:|" * len(columns))
     for model in models:

@@ -225,11 +225,10 @@ def cell(exam: Exam, model: Model, column: Column, beside: Exam | None = None) -
     """What stands in a table for a model: the number with its spread and mark, or why there is none."""
     point = exam.point(model.label, column.metric, column.where)
     if point is None:
-        return (
-            "not defined"
-            if model.is_floor and "failed" not in exam.reason(model.label, column.where)
-            else (exam.reason(model.label, column.where))
-        )
+        reason = exam.reason(model.label, column.where)
+        if exam.is_contest:
+            return reason.split(":")[0]  # whole reasons stand below a contest's table
+        return "not defined" if model.is_floor and "failed" not in reason else reason
     text = metrics.number(column.metric, point.value)
     if point.seeds > 1:
         text += f" ± {metrics.number(column.metric, (point.high - point.low) / 2)}"
@@ -272,7 +271,7 @@ def _record(
         "parameters_to_reference_percent": None if gap is None else f"{gap:.2f}", "state_bytes": model.state_bytes,
         "value": point and point.value, "low": point and point.low, "high": point and point.high,
         "count": point.count if point else 0, "seeds": point.seeds if point else 0,
-        "status": "ok" if point else "failed" if reason.startswith("failed") else reason, "reason": reason,
+        "status": "ok" if point else reason.split(":")[0], "reason": reason,
         "best_floor": floor and floor[0], "best_floor_value": floor and floor[1],
         "learned": "" if model.is_floor else exam.learned(model.label, metric, where),
         "committed_reference": other and other.value, "protocol": _all(rows, "protocol"),

@@ -8,13 +8,13 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any
 
-from results import intervals, metrics, record
+from results import intervals, labels, metrics, record
 from results.identity import FLOOR_FAMILY, canonical
+from results.labels import SETUP
 
 Row = dict[str, Any]
 NOT_GUESSES = ("cheat: ", "reference: ")  # how tasks mark floors that are no guesses
 ASKED = ("question", "variant")  # keys of `where` that say what is asked
-SETUP = ("size", "budget", "dtype", "provider_requested", "device", "threads")
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,10 @@ class Exam:
     @property
     def is_timing(self) -> bool:
         return bool(self.setup["size"]) and not self.setup["budget"]
+
+    @property
+    def is_contest(self) -> bool:
+        return labels.is_contest(self.settings)
 
     @property
     def learners(self) -> list[Model]:
@@ -133,10 +137,10 @@ class Exam:
 
     def reason(self, label: str, where: Mapping[str, Any]) -> str:
         """Why there is no number: the failed rows' reasons, or that the model or this part was not run."""
-        failed = [r for r in self.rows.get(label, []) if r["status"] == "failed"]
+        failed = [r for r in self.rows.get(label, []) if r["status"] != "ok"]
         fitting = [r for r in failed if not r["where"] or where.items() <= r["where"].items()]
         if fitting:
-            return "failed: " + "; ".join(sorted({row["reason"] for row in fitting}))
+            return f"{fitting[0]['status']}: " + "; ".join(sorted({row["reason"] for row in fitting}))
         return "not measured" if self.rows.get(label) else "not run"
 
     def lost_seeds(self, label: str) -> tuple[int, int]:
@@ -178,8 +182,8 @@ def _pooled(rows: list[Row]) -> float:
 
 def exams(rows: Iterable[Row]) -> list[Exam]:
     """Every exam of the rows, in a fixed order that does not depend on theirs; superseded attempts are left out."""
-    current = _newest(record.attempts(rows))
-    labels = _labels(current)
+    current = labels.newest(record.attempts(rows))
+    shown = labels.labels(current)
     groups: dict[str, list[Row]] = {}
     floors: dict[str, list[Row]] = {}
     for row in current:
@@ -194,17 +198,23 @@ def exams(rows: Iterable[Row]) -> list[Exam]:
     found = []
     for group_key, group in groups.items():
         task = canonical([group[0]["task"], group[0]["settings"]["task"]]) if group else group_key
-        found.append(_exam(group, floors.get(task, []), labels))
-    everyone = {model.label: model for exam in found for model in exam.learners}
+        found.append(_exam(group, floors.get(task, []), shown))
+    everyone = {model.label: model for exam in found if not exam.is_contest for model in exam.learners}
     for exam in found:
-        exam.everyone = sorted(everyone.values(), key=lambda model: model.rank)
+        exam.everyone = exam.learners if exam.is_contest else sorted(everyone.values(), key=lambda model: model.rank)
     return _named(found)
 
 
-def _exam(group: list[Row], floors: list[Row], labels: dict[str, str]) -> Exam:
+def everyone(exams: Iterable[Exam]) -> list[Model]:
+    """All models of a report, families in order."""
+    models = {(model.family, model.label): model for exam in exams for model in exam.everyone}
+    return sorted(models.values(), key=lambda model: model.rank)
+
+
+def _exam(group: list[Row], floors: list[Row], shown: dict[str, str]) -> Exam:
     by_label: dict[str, list[Row]] = {}
     for row in [*group, *floors]:
-        label = labels.get(_variant(row), row["model"].removeprefix("floor: "))
+        label = shown.get(labels.variant_key(row), row["model"].removeprefix("floor: "))
         by_label.setdefault(label or "floors", []).append(row)
     models = [_model(label, rows) for label, rows in by_label.items()]
     first = (group or floors)[0]
@@ -221,46 +231,6 @@ def _model(label: str, rows: list[Row]) -> Model:
     return Model(label, newest["model"], newest["family"], newest["family_order"], **largest)
 
 
-def _variant(row: Row) -> str:
-    return canonical([row["family"] == FLOOR_FAMILY, row["model"], row["settings"]["model"], row["lr"]])
-
-
-def _labels(rows: list[Row]) -> dict[str, str]:
-    """Label of each (model, settings, learning rate): the name alone where a task knows the model under one only."""
-    settings: dict[str, dict[str, Row]] = {}
-    rates: dict[str, dict[str, set[float]]] = {}
-    for row in rows:
-        if row["family"] != FLOOR_FAMILY:
-            settings.setdefault(row["model"], {})[canonical(row["settings"]["model"])] = row
-            exam = canonical([row["task"], row["settings"]["task"], [row[name] for name in SETUP]])
-            rates.setdefault(row["model"], {}).setdefault(exam, set()).add(row["lr"])
-    labels = {}
-    for row in rows:
-        name, chosen = row["model"], dict(row["settings"]["model"])
-        if row["family"] == FLOOR_FAMILY:
-            continue
-        parts = [f"{key}={value}" for key, value in sorted(chosen.items())] or ["default"]
-        parts = parts if len(settings[name]) > 1 else []
-        if any(len(rate) > 1 for rate in rates[name].values()):
-            parts.append(f"lr={row['lr']:g}")
-        labels[_variant(row)] = f"{name} ({', '.join(parts)})" if parts else name
-    return labels
-
-
-def _newest(rows: list[Row]) -> list[Row]:
-    """Of cells that differ only in the hashes of code and data, the one measured last: the others are out of date."""
-    latest: dict[str, tuple[str, str]] = {}
-
-    def same(row: Row) -> str:
-        floor = row["family"] == FLOOR_FAMILY
-        setup = [] if floor else [_variant(row), row["seed"], [row[name] for name in SETUP]]
-        return canonical([floor, row["comparison"], row["task"], row["settings"]["task"], setup])
-
-    for row in rows:
-        latest[same(row)] = max(latest.get(same(row), ("", "")), (row["when"], row["cell"]))
-    return [row for row in rows if latest[same(row)] == (row["when"], row["cell"])]
-
-
 def _named(found: list[Exam]) -> list[Exam]:
     """Give each exam its place, a title and a file name that tells it from its neighbours."""
 
@@ -274,9 +244,13 @@ def _named(found: list[Exam]) -> list[Exam]:
     for exam in found:
         peers = [other for other in found if other.task == exam.task]
         twins = [other for other in peers if other.settings == exam.settings]
-        exam.main = exam is twins[0]
+        exam.main = exam is twins[0] or exam.is_contest
         parts = differences(exam.settings, [other.settings for other in peers])
-        parts += [] if exam.main else differences(exam.setup, [other.setup for other in twins])
+        parts += (
+            []
+            if exam is twins[0] and not exam.is_contest
+            else differences(exam.setup, [other.setup for other in twins])
+        )
         exam.title = exam.task + (f" ({', '.join(parts)})" if parts else "")
         stem = "-".join([exam.task, *(part.split("=", 1)[1] for part in parts if len(part) <= 24)])
         stem = "".join(letter if letter.isalnum() else "-" for letter in stem.lower()).strip("-")[:60]

@@ -12,8 +12,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from results import prediction_files, record
+from results.cell import Cell
 from results.identity import Identity, Measured
-from results.plan import Cell
 
 Progress = Callable[[dict[str, Any]], None]
 Measure = Callable[[Cell, Progress], "Measured | list[dict[str, Any]]"]

@@ -1,6 +1,7 @@
 """The tasks: what is asked, and how it is marked. Knows no model and no stored result.
 
-Any module of this folder that defines a `Task` subclass with a `name` adds a task; nothing else lists it.
+Any module of this folder, or of one below it, that defines a `Task` subclass with a `name` adds a task; nothing else
+lists it.
 
     task = tasks.create("needle", template="compact", length=128)
 """
@@ -25,9 +26,9 @@ def names() -> list[str]:
 
 @lru_cache(maxsize=1)
 def classes() -> dict[str, type[Task]]:
-    """Every task class of this folder by its name; ValueError where two share one."""
+    """Every task class of these folders by its name; ValueError where two share one."""
     found: dict[str, type[Task]] = {}
-    for info in pkgutil.iter_modules(__path__, __name__ + "."):
+    for info in pkgutil.walk_packages(__path__, __name__ + "."):
         module = importlib.import_module(info.name)
         for value in vars(module).values():
             own = inspect.isclass(value) and value.__module__ == module.__name__ and issubclass(value, Task)

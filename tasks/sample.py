@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from tasks.symbols import SymbolTask, last_asked, runs
 from tasks.task import IGNORE, Exam, Task
 from tasks.tokenizer import BYTES
 
@@ -26,6 +27,8 @@ def render(task: Task, settings: dict[str, Any], split: str = "test", number: in
     table = Table("setting", "value", box=None, padding=(0, 2, 0, 0))
     for name, value in {**settings, **exam.batch.where}.items():
         table.add_row(Text(str(name)), Text(str(value)))
+    if isinstance(task, SymbolTask):
+        return Group(title, table, *_symbols(task, exam, row, whole))
     tokens, targets = exam.batch.tokens[row].tolist(), exam.batch.targets[row].tolist()
     if exam.prompt is None:
         said = [target for target in targets if target != IGNORE]
@@ -73,6 +76,28 @@ def _text(task: Task, tokens: list[int], evidence: tuple[str, ...], whole: bool)
         if begin >= 0:
             spans.append((begin, begin + len(piece)))
             after = begin + len(piece)
+    return _marked(shown, spans, whole)
+
+
+def _symbols(task: SymbolTask, exam: Exam, row: int, whole: bool) -> list[Text]:
+    """A text of symbols, its last question with what the answer follows from, and the answers to all."""
+    tokens, targets = exam.batch.tokens[row].tolist(), exam.batch.targets[row].tolist()
+    ends = list(itertools.accumulate(len(task.symbol(token)) + 1 for token in tokens))
+    asked = last_asked(exam, row)
+    spans = [(ends[a - 1] if a else 0, ends[b - 1] - 1) for a, b in runs(task.sources(tokens, asked))]
+    answers = [target for target in targets if target != IGNORE]
+    lines = [
+        _marked(task.spell(tokens), spans, whole),
+        Text(f"question: {task.symbol(tokens[asked])} at place {asked}, the last of {len(answers)} that are asked"),
+        Text("answer: ").append(repr(task.symbol(answers[-1])), style=ASKED),
+    ]
+    if evidence := " | ".join(task.evidence(exam, row)):
+        lines.append(Text("follows from: " + (evidence if len(evidence) <= AROUND else evidence[:AROUND] + " ...")))
+    said = task.spell(answers)
+    return [*lines, Text("all answers: " + (said if whole or len(said) <= 2 * AROUND else said[: 2 * AROUND] + " ..."))]
+
+
+def _marked(shown: str, spans: list[tuple[int, int]], whole: bool) -> Text:
     text = Text(shown)
     for begin, end in spans:
         text.stylize(MARKED, begin, end)

@@ -19,27 +19,36 @@ from torch import Tensor, nn
 
 from tasks import memory
 from tasks.precision import precision
+from tasks.quantiles import spread
 from tasks.task import Measurement
 
 BUSY = 0.75  # least share of the wall time that our own thread must have computed, or the repeats are taken again
 TRIES = 3
 MEDIAN_ONLY = ("peak_memory_bytes",)
 
+Keep = Callable[[dict[str, Any]], None]
+
 
 @dataclass(frozen=True)
 class Throughput:
-    """The settings of a timing: context lengths, rows of a training batch, repeats, and tokens decoded at each length."""
+    """The settings of a timing: context lengths, rows of a training batch, repeats, and tokens decoded at each length.
+
+    `decode_only` leaves training and prefill out and reaches each length in pieces of `piece` tokens, the state carried from
+    one length to the next; 1 is a decode of the whole context.
+    """
 
     lengths: tuple[int, ...] = (256, 1024, 4096)
     batch_tokens: int = 4096
     repeats: int = 5
     decode: int = 16
+    decode_only: bool = False
+    piece: int = 1024
 
     def __post_init__(self):
         if not self.lengths or min(self.lengths) < 1:
             raise ValueError(f"throughput.lengths must be positive context lengths, not {self.lengths}.")
-        if min(self.repeats, self.decode, self.batch_tokens) < 1:
-            raise ValueError("throughput.repeats, decode and batch_tokens must each be at least 1.")
+        if min(self.repeats, self.decode, self.batch_tokens, self.piece) < 1:
+            raise ValueError("throughput.repeats, decode, batch_tokens and piece must each be at least 1.")
 
 
 def measure(
@@ -50,7 +59,7 @@ def measure(
     dtype: str,
     device: str,
     vocab: int = 256,
-    keep: Callable[[dict[str, Any]], None] | None = None,
+    keep: Keep = lambda samples: None,
 ) -> Iterator[Measurement]:
     """Yield the measurements of one model: speed, memory and state at each context length; `count` is the repeats.
 
@@ -58,37 +67,82 @@ def measure(
     """
     model.to(device)
     before = os.getloadavg()[0]
-    for length in settings.lengths:
-        rows = max(1, settings.batch_tokens // length)
-        tokens = torch.randint(vocab, (rows, length), generator=torch.Generator().manual_seed(0)).to(device)
-        where = {"length": length}
-        with precision(dtype, device):
-            peak: list[int] = []
-            times = _timed(lambda: _train_step(model, tokens), settings.repeats, device, peak)  # noqa: B023
-            yield from spread("training_tokens_per_second", [tokens.numel() / t for t in times], where, keep)
-            yield from spread("peak_memory_bytes", peak, where, keep)
-            with torch.no_grad():
-                times = _timed(lambda: model(tokens), settings.repeats, device)  # noqa: B023
-                yield from spread("prefill_tokens_per_second", [tokens.numel() / t for t in times], where, keep)
-                _, state = model(tokens[:1])
-                times = _timed(lambda: _decode(model, tokens[:1], state, settings.decode), settings.repeats, device)  # noqa: B023
-                largest = max(map(state_bytes, over_a_period(model, tokens[:1], state)))
-            yield Measurement("state_bytes", float(largest), 1, where)
-            milliseconds = [1e3 * t / settings.decode for t in times]
-            yield from spread("decoding_milliseconds_per_token", milliseconds, where, keep)
+    with precision(dtype, device):
+        if settings.decode_only:
+            yield from _decoding(model, settings, state_bytes, device, vocab, keep)
+        else:
+            for length in settings.lengths:
+                yield from _at_length(model, settings, length, state_bytes, device, vocab, keep)
     yield Measurement("machine_load", before, 1, {"when": "before"})
     yield Measurement("machine_load", os.getloadavg()[0], 1, {"when": "after"})
 
 
-def _train_step(model: nn.Module, tokens: Tensor) -> None:
+def _at_length(
+    model: nn.Module,
+    settings: Throughput,
+    length: int,
+    state_bytes: Callable[[Any], int],
+    device: str,
+    vocab: int,
+    keep: Keep,
+) -> Iterator[Measurement]:
+    """Training, prefill and decoding at one context length."""
+    rows = max(1, settings.batch_tokens // length)
+    tokens = torch.randint(vocab, (rows, length), generator=torch.Generator().manual_seed(0)).to(device)
+    where = {"length": length}
+    peak: list[int] = []
+    times = _timed(lambda: train_step(model, tokens), settings.repeats, device, peak)
+    yield from _kept("training_tokens_per_second", [tokens.numel() / t for t in times], where, keep)
+    yield from _kept("peak_memory_bytes", peak, where, keep)
+    with torch.no_grad():
+        times = _timed(lambda: model(tokens), settings.repeats, device)
+        yield from _kept("prefill_tokens_per_second", [tokens.numel() / t for t in times], where, keep)
+        _, state = model(tokens[:1])
+        times = _timed(lambda: _decode(model, tokens[:1], state, settings.decode), settings.repeats, device)
+        largest = max(map(state_bytes, over_a_period(model, tokens[:1], state)))
+    yield Measurement("state_bytes", float(largest), 1, where)
+    yield from _kept("decoding_milliseconds_per_token", [1e3 * t / settings.decode for t in times], where, keep)
+
+
+@torch.no_grad()
+def _decoding(
+    model: nn.Module, settings: Throughput, state_bytes: Callable[[Any], int], device: str, vocab: int, keep: Keep
+) -> Iterator[Measurement]:
+    """Decoding alone, the context reached in pieces; each repeat goes on where the one before it ended.
+
+    `finite_output` is 1 where every logit so far was a finite number.
+    """
+    draw, state, at, finite = torch.Generator().manual_seed(0), None, 0, True
+    for length in sorted(settings.lengths):
+        while at < length:
+            piece = torch.randint(vocab, (1, min(settings.piece, length - at)), generator=draw).to(device)
+            logits, state = model(piece, state)
+            finite, at = finite and bool(torch.isfinite(logits).all()), at + piece.shape[1]
+        where, ends = {"length": length}, [state]
+        tokens = torch.randint(vocab, (1, settings.decode), generator=draw).to(device)
+
+        def further(ends: list = ends, tokens: Tensor = tokens) -> None:
+            ends.append(_decode(model, tokens, ends.pop(), settings.decode))
+
+        times = _timed(further, settings.repeats, device)
+        largest = max(map(state_bytes, over_a_period(model, tokens, ends[0])))
+        yield Measurement("state_bytes", float(largest), 1, where)
+        yield from _kept("decoding_milliseconds_per_token", [1e3 * t / settings.decode for t in times], where, keep)
+        yield Measurement("finite_output", float(finite), length, where)
+
+
+def train_step(model: nn.Module, tokens: Tensor) -> Tensor:
+    """Forward and backward of next-token prediction on tokens [b, t]; returns the logits."""
     model.zero_grad(set_to_none=True)
     logits, _ = model(tokens[:, :-1] if tokens.shape[1] > 1 else tokens)
     F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, -logits.shape[1] :].flatten()).backward()
+    return logits.detach()
 
 
-def _decode(model: nn.Module, tokens: Tensor, state: Any, count: int) -> None:
+def _decode(model: nn.Module, tokens: Tensor, state: Any, count: int) -> Any:
     for step in range(count):
         _, state = model(tokens[:, step % tokens.shape[1]][:, None], state)
+    return state
 
 
 def over_a_period(model: nn.Module, tokens: Tensor, state: Any) -> Iterator[Any]:
@@ -121,18 +175,9 @@ def _timed(action: Callable[[], Any], repeats: int, device: str, peak: list[int]
     return times
 
 
-def spread(
-    metric: str, samples: list[float], where: dict[str, Any], keep: Callable[[dict[str, Any]], None] | None = None
-) -> list[Measurement]:
-    """Median of samples, with the 10 % and 90 % quantiles of what is a speed or a time."""
-    if keep is not None:
-        keep({"metric": metric, "where": where, "samples": samples.copy()})
-    ordered = sorted(samples)
-    found = [Measurement(metric, float(statistics.median(ordered)), len(ordered), where)]
-    for name, share in () if metric in MEDIAN_ONLY else (("10", 0.1), ("90", 0.9)):
-        value = ordered[round(share * (len(ordered) - 1))]
-        found.append(Measurement(f"{metric}_quantile_{name}", value, len(ordered), where))
-    return found
+def _kept(metric: str, samples: list[float], where: dict[str, Any], keep: Keep) -> list[Measurement]:
+    keep({"metric": metric, "where": where, "samples": samples.copy()})
+    return _measurements(metric, samples, where)
 
 
 def from_samples(records: list[dict[str, Any]]) -> list[Measurement]:
@@ -142,5 +187,11 @@ def from_samples(records: list[dict[str, Any]]) -> list[Measurement]:
         samples = record.get("samples")
         if not samples or not all(isinstance(sample, (int, float)) for sample in samples):
             raise ValueError(f"The record of {record.get('metric')} at {record.get('where')} holds no samples.")
-        found += spread(record["metric"], samples, record["where"])
+        found += _measurements(record["metric"], samples, record["where"])
     return found
+
+
+def _measurements(metric: str, samples: list[float], where: dict[str, Any]) -> list[Measurement]:
+    if metric in MEDIAN_ONLY:
+        return [Measurement(metric, float(statistics.median(samples)), len(samples), where)]
+    return list(spread(metric, samples, where))

@@ -81,9 +81,21 @@ def test_list_names_every_model_task_and_comparison(capsys, monkeypatch):
         assert name in printed
 
 
+def test_list_tells_what_each_model_costs(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    assert bench.main(["list", "--costs", "--size", "width=32,depth=1,heads=2", "--length", "20"]) == 0
+    printed = capsys.readouterr().out
+    for name in registry.names():
+        line = next(line for line in printed.splitlines() if f" {name} " in line)
+        parameters, forward, training = (int(line.split("│")[i].replace(",", "")) for i in (2, 4, 5))
+        assert 0 < 2 * parameters < forward < training
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["list", "--costs", "--size", "breadth=3"], "--size knows"),
+        (["list", "--costs", "--length", "0"], "at least 1 token"),
         (["run", "nothing"], "known comparisons: tiny"),
         (["run", "tiny", "--models", "tansformer"], "transformer"),
         (["run", "tiny", "--tasks", "neddle"], "needle"),
@@ -165,21 +177,21 @@ def test_a_killed_run_goes_on_and_measures_nothing_twice(project):
 def test_a_baseline_is_one_file(project, tmp_path):
     page = (ROOT / "docs" / "add_a_baseline.md").read_text()
     source = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "@register" in block)
-    (project / "baselines" / "second_generation" / "gla.py").write_text(source)
+    (project / "baselines" / "second_generation" / "hgrn2.py").write_text(source)
     mine = tmp_path / "mine.py"
-    mine.write_text(source.replace('"gla"', '"my-gla"'))
-    assert "gla" in call(project, "list").stdout
-    assert call(project, "check", "gla").returncode == 0
+    mine.write_text(source.replace('"hgrn2"', '"my-hgrn2"'))
+    assert "hgrn2" in call(project, "list").stdout
+    assert call(project, "check", "hgrn2").returncode == 0
     assert call(project, "check", str(mine)).returncode == 0
-    done = call(project, "run", "tiny", "--models", f"transformer,gla,{mine}")
+    done = call(project, "run", "tiny", "--models", f"transformer,hgrn2,{mine}")
     assert done.returncode == 0, done.stderr
     report = project / "results" / "tiny" / "report"
     table = (report / "tables" / "needle.md").read_text()
-    assert "| gla |" in table and "| my-gla |" in table and "**yours**" in table
-    assert any("gla" in figure.read_text() for figure in (report / "figures").glob("*.svg"))
+    assert "| hgrn2 |" in table and "| my-hgrn2 |" in table and "**yours**" in table
+    assert any("hgrn2" in figure.read_text() for figure in (report / "figures").glob("*.svg"))
     rows = record.read(project / "results" / "tiny" / "rows.jsonl")
-    assert {row["family"] for row in rows if row["model"] == "gla"} == {"second_generation"}
-    assert {row["family"] for row in rows if row["model"] == "my-gla"} == {"yours"}
+    assert {row["family"] for row in rows if row["model"] == "hgrn2"} == {"second_generation"}
+    assert {row["family"] for row in rows if row["model"] == "my-hgrn2"} == {"yours"}
 
 
 def test_the_readme_shows_the_registry():
@@ -245,3 +257,92 @@ def test_a_comparison_is_submitted_and_verified_and_forgeries_are_caught(measure
     record.pack(reference / "rows.jsonl", [*rows[:floor], {**rows[floor], "value": 1.0}, *rows[floor + 1 :]])
     assert bench.main(["verify", "tiny", "--reference"]) == 1
     assert f"needle, {rows[floor]['model']}" in capsys.readouterr().out
+
+
+CONTEST = """
+title = "Race"
+question = "Who is fastest?"
+threads = 1
+[[contests]]
+name = "race"
+level = "{level}"
+reference = "deltanet"
+models = ["deltanet"]
+lengths = [32]
+sizes = [{{ width = 16, depth = 1, heads = 2 }}]
+repeats = 2
+[[contests.entrants]]
+name = "linear memory"
+model = "titans-lmm"
+settings = {{ memory_depth = 1 }}
+"""
+OPPONENTS = """
+[[contests.entrants]]
+name = "attention"
+opponent = "sdpa"
+[[contests.entrants]]
+name = "gone"
+opponent = "open-titans"
+"""
+
+
+def race(results, level, more=""):
+    (results / "tiny" / "plan.toml").write_text(CONTEST.format(level=level) + more)
+    return bench.plans.cells(bench.plans.load(results / "tiny"), registry.names())[0]
+
+
+def test_a_contest_of_layers_gives_rows_for_every_entrant(results, monkeypatch):
+    monkeypatch.setattr(bench._opponents().comparison, "version", lambda package: "1" if package == "torch" else None)
+    rows = bench.measure(race(results, "layer", OPPONENTS), lambda news: None)
+    by_name = {}
+    for row in rows:
+        record.check(row)
+        by_name.setdefault(row["settings"]["variant"], {})[row["metric"]] = row
+    assert list(by_name) == ["deltanet", "linear memory", "attention", "gone"]
+    assert by_name["gone"][""]["status"] == "absent" and "pip install open-titans" in by_name["gone"][""]["reason"]
+    for name in ("deltanet", "linear memory", "attention"):
+        assert by_name[name]["time_ratio"]["count"] == 2 and by_name[name]["times_the_floor"]["value"] > 0
+    lmm = by_name["linear memory"]["time_ratio"]
+    assert (lmm["model"], lmm["family"], lmm["provider"]) == ("titans-lmm", "titans", "chunked")
+    assert lmm["settings"]["model"] == {"memory_depth": 1} and lmm["where"] == {"length": 32}
+    assert by_name["attention"]["time_ratio"]["family"] == bench.OPPONENTS_FAMILY
+    assert len({(row["cell"], row["when"]) for row in rows}) == 1
+
+
+def test_an_installed_package_makes_a_contest_run_again(results, monkeypatch):
+    cell = race(results, "layer", OPPONENTS)
+    before = bench.identify(cell).key
+    monkeypatch.setattr(bench._opponents().comparison, "version", lambda package: "9.9")
+    assert bench.identify(cell).key != before
+
+
+def test_a_contest_of_models_runs_from_the_plan_to_the_figure(results, capsys):
+    race(results, "model")
+    assert bench.main(["run", "tiny"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 cells measured" in printed and "linear memory" in printed and "x time" in printed
+    assert (results / "tiny" / "report" / "figures" / "race-ratio.svg").exists()
+    assert bench.main(["run", "tiny"]) == 0 and "1 already there" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("level", "more", "says"),
+    [
+        ("layer", '[[contests.entrants]]\nname = "x"\nopponent = "sdpaa"', "did you mean sdpa"),
+        ("layer", '[[contests.entrants]]\nname = "x"\nopponent = "sdpa"\nsettings = { a = 1 }', "has no setting 'a'"),
+        ("layer", '[[contests.entrants]]\nname = "x"\nmodel = "rmt"', "whole language model"),
+        ("model", '[[contests.entrants]]\nname = "x"\nmodel = "retnet"\nsettings = { a = 1 }', "no setting 'a'"),
+    ],
+)
+def test_a_wrong_entrant_is_one_sentence_before_anything_is_measured(results, capsys, level, more, says):
+    race(results, level, more)
+    assert bench.main(["run", "tiny"]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
+
+
+def test_a_long_training_leaves_its_loss_by_tenths(monkeypatch):
+    monkeypatch.setattr(bench, "LONG", 20)
+    curve = bench._curve([float(step) for step in range(20)])
+    assert [(row[2], row[3], row[4]["tenth"]) for row in curve] == [(2 * k + 0.5, 2, k + 1) for k in range(10)]
+    assert bench._curve([1.0] * 19) == []

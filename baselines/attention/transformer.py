@@ -12,6 +12,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from models.attention import Cache, causal_attention, window_attention
+from models.flops import Flops, attention_flops, window_flops
 from models.layers import rotary, split_heads
 from models.registry import register
 
@@ -52,6 +53,10 @@ class Transformer(Attention):
         y, state = causal_attention(q, k, v, state)
         return self.out(y.flatten(2)), state
 
+    def flops(self, time: int) -> Flops:
+        """Of attention, over hidden pairs too."""
+        return attention_flops(time, time, self.out.in_features)
+
 
 @register(
     "transformer-window",
@@ -74,3 +79,7 @@ class WindowTransformer(Attention):
         q, k, v = self.project(x, start)
         y, past = window_attention(q, k, v, self.window, None if state is None else state[:2])
         return self.out(y.flatten(2)), (*past, start + x.shape[1])
+
+    def flops(self, time: int) -> Flops:
+        """Of attention in blocks."""
+        return window_flops(time, self.window, self.out.in_features)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.flops import Flops, scan_flops
 from models.kernels import choose
 from models.layers import RMSNorm, rotary, split_heads
 from models.registry import register
@@ -56,3 +57,8 @@ class RetNet(nn.Module):
         y, matrix = choose("scan", self.provider)(q, k, v, log_forget=decay, state=matrix)
         y = F.silu(self.gate(x)) * self.norm(y).flatten(2)
         return self.out(y), (matrix, start + x.shape[1])
+
+    def flops(self, time: int) -> Flops:
+        """Of the scan."""
+        keys, values = (layer.out_features // self.heads for layer in (self.keys, self.values))
+        return scan_flops(time, self.heads, keys, values)

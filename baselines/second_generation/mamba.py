@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.flops import Flops, selective_flops
 from models.kernels import choose
 from models.layers import ShortConvolution, step_bias
 from models.registry import register
@@ -67,3 +68,7 @@ class Mamba(nn.Module):
         delta = F.softplus(self.step(step))
         y, h = choose("selective", self.provider)(x, delta, -self.A_log.exp(), B, C, h)
         return self.out((y + self.D * x) * F.silu(z)), (tail, h)
+
+    def flops(self, time: int) -> Flops:
+        """Of the selective scan."""
+        return selective_flops(time, self.out.in_features, self.states)

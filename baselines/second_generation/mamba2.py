@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.flops import Flops, scan_flops
 from models.kernels import choose
 from models.layers import RMSNorm, ShortConvolution, split_heads, step_bias
 from models.registry import register
@@ -66,3 +67,7 @@ class Mamba2(nn.Module):
         )
         y = (y + self.D[:, None] * x).flatten(2)
         return self.out(self.norm(y * F.silu(z))), (tail, matrix)
+
+    def flops(self, time: int) -> Flops:
+        """Of the scan, whose heads share B and C."""
+        return scan_flops(time, self.heads, self.states, self.inner // self.heads, shared_keys=True)

@@ -17,7 +17,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.accounting import linear_flops
 from models.attention import Cache, causal_attention
+from models.flops import Flops, attention_flops
 from models.language_model import Block, LanguageModel, Size
 from models.layers import rotary, split_heads
 from models.registry import register
@@ -85,6 +87,16 @@ class RMT(LanguageModel):
             hidden.append(h)
             start = stop
         return torch.cat(hidden, dim=1) @ self.embedding.weight.to(h.dtype).T, state
+
+    def flops(self, time: int) -> Flops:
+        """Of attention in segments, and of the memory rows in everything else; an open segment has no write rows."""
+        whole, rest = divmod(time, self.segment)
+        memory, width = self.memory.shape
+        total = attention_flops(self.segment + 2 * memory, self.segment + 2 * memory, width).times(whole)
+        rows = 2 * memory * whole
+        if rest:
+            total, rows = total.plus(attention_flops(rest + memory, rest + memory, width)), rows + memory
+        return total.times(len(self.blocks)).plus(linear_flops(self.blocks, rows))
 
     def _within(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Read a piece x [b, t, d] of one segment; behind its last token the memory is written."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.flops import Flops, scan_flops
 from models.kernels import choose
 from models.layers import RMSNorm, ShortConvolution, l2_norm, split_heads
 from models.registry import register
@@ -50,3 +51,8 @@ class DeltaNet(nn.Module):
         rate = self.rate(x).sigmoid()
         y, matrix = choose("scan", self.provider)(q, k, v, rate=rate, compare=True, state=matrix)
         return self.out(self.norm(y).flatten(2)), (tail, matrix)
+
+    def flops(self, time: int) -> Flops:
+        """Of the scan."""
+        width = self.out.in_features // self.heads
+        return scan_flops(time, self.heads, width, width, compare=True)

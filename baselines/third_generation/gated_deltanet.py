@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.flops import Flops, scan_flops
 from models.kernels import choose
 from models.layers import RMSNorm, ShortConvolution, l2_norm, split_heads, step_bias
 from models.registry import register
@@ -64,3 +65,8 @@ class GatedDeltaNet(nn.Module):
         )
         y = self.norm(y).flatten(2) * F.silu(self.gate(x))
         return self.out(y), (tail, matrix)
+
+    def flops(self, time: int) -> Flops:
+        """Of the scan."""
+        keys, _, values = (width // self.heads for width in self.widths)
+        return scan_flops(time, self.heads, keys, values, compare=True)

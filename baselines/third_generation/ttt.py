@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.flops import Flops, test_time_training_flops
 from models.kernels import choose
 from models.layers import ShortConvolution, split_heads
 from models.registry import register
@@ -115,6 +116,11 @@ class TTT(nn.Module):
         """p [c]: how far the token at each place of a mini-batch follows the sum of gradients, 1/i at first."""
         place = torch.arange(1, self.period + 1, device=self.place_factor.device)
         return (1 / place + self.place_factor).clamp(min=0)
+
+    def flops(self, time: int) -> Flops:
+        """Of the law."""
+        widths = [self.channels, *(weight.shape[2] for weight in self.weights)]
+        return test_time_training_flops(time, self.period, self.heads, widths)
 
     def first_weights(self, kind: torch.dtype) -> Weights:
         """The inner network at the beginning of a text: one [h, in + 1, out] per layer, the bias as its last row."""

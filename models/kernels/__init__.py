@@ -28,10 +28,12 @@ OPERATIONS: dict[str, dict[str, str]] = {
     "linear memory": {
         "recurrence": "models.neural_memory:recurrence",
         "chunked": "models.kernels.neural_memory:chunked",
+        "triton": "models.kernels.triton_memory:linear",
     },
     "deep memory": {
         "recurrence": "models.neural_memory:recurrence",
         "chunked": "models.kernels.neural_memory_deep:chunked",
+        "triton": "models.kernels.triton_memory:deep",
     },
     "selective": {
         "recurrence": "models.recurrence:selective",

@@ -6,9 +6,9 @@ With c_t the cumulated log-forgetting inside a chunk and S_0 the state before it
     delta rule    (I + X) E = V - e^{c} K S_0,   X[t,s] = e^{c_t - c_s} b_s (k_t . k_s) for s < t,
                   and then the Hebbian form with E in the place of V
 
-(Yang et al. 2024, arXiv 2406.06484 and 2412.06464, with the right-hand side left in the loop.) Every exponent is <= 0, so
-nothing overflows and gates near 0 are exact. Forgetting per key channel takes its ratios relative to the start of short
-sub-blocks and, inside one, pair by pair (Yang et al. 2023, arXiv 2312.06635), for the same reason.
+(Yang et al. 2024, arXiv 2406.06484 and 2412.06464.) Every exponent is <= 0, so nothing overflows and gates near 0 are exact.
+Here the text is cut and a form is chosen: `scan_delta`, `scan_hebb` and `scan_channels` hold the forms, each with its backward
+pass by hand, since on a CPU the tables that automatic differentiation keeps cost more than the products.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.kernels.scan_channels import ChannelHebb
+from models.kernels.scan_delta import Delta
+from models.kernels.scan_hebb import Hebb, SharedHebb
+
 CHUNK = 64
+NARROW = 64  # on a CPU, keys of at most this width take half a CHUNK where each head has its own
 CHANNEL_CHUNK = 16
 
 
@@ -57,112 +62,57 @@ def chunked(
 
 
 def _cut(x: Tensor, size: int) -> Tensor:
-    """[b, t, h, ...] -> [b, h, n, size, ...], zero-filled at the end.
+    """[b, t, ...] -> [n, b, size, ...], zero-filled at the end.
 
     Zeros are harmless: a filled row has k = v = 0 and log-forgetting 0, so it writes nothing and forgets nothing.
     """
     short = -x.shape[1] % size
     if short:
         x = F.pad(x, (0, 0) * (x.dim() - 2) + (0, short))
-    return x.unflatten(1, (-1, size)).movedim(3, 1)
+    return x.unflatten(1, (-1, size)).transpose(0, 1)
 
 
-def _joined(y: Tensor, time: int) -> Tensor:
-    """[b, h, n, size, v] -> [b, t, h, v]."""
-    return y.flatten(2, 3).transpose(1, 2)[:, :time]
+def _cut_heads(x: Tensor, size: int) -> Tensor:
+    """[b, t, h, ...] -> [n, b * h, size, ...], contiguous: every step of the loop over chunks is one slice."""
+    return _cut(x, size).transpose(2, 3).flatten(1, 2).contiguous()
+
+
+def _joined(y: Tensor, batch: int, time: int) -> Tensor:
+    """[n, b * h, size, v] -> [b, t, h, v]."""
+    return y.unflatten(1, (batch, -1)).permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :time]
 
 
 def _per_head(q, k, v, log_forget, rate, compare, state) -> tuple[Tensor, Tensor]:
-    time = q.shape[1]
-    size = min(CHUNK, time)
-    q, k, v = (_cut(x, size) for x in (q, k, v))
-    lower = torch.ones(size, size, dtype=torch.bool, device=q.device).tril()
-    scores = q @ k.mT
-    if log_forget is None:
-        c = last = None
-        ratio = lower.to(q.dtype)
-        scores = scores * ratio
-    else:
-        c = _cut(log_forget, size).cumsum(-1)
-        # Masked before exp: above the diagonal the exponent is positive and may overflow.
-        ratio = (c[..., :, None] - c[..., None, :]).masked_fill(~lower, float("-inf")).exp()
-        scores = scores * ratio
-        last = c[..., -1:]
-    from_state = q if c is None else q * c.exp()[..., None]
-    to_state = k if c is None else k * (last - c).exp()[..., None]
-    keep = None if c is None else last.exp()[..., None]
+    batch, time, heads = v.shape[:3]
+    q, k = (x.expand(-1, -1, heads, -1) for x in (q, k))
+    # With narrow keys the tables between tokens cost more than the products with states.
+    narrow = q.device.type == "cpu" and q.shape[-1] <= NARROW
+    size = min(CHUNK // 2 if narrow else CHUNK, time)
+    fixed = log_forget is not None and log_forget.stride()[:2] == (0, 0)
+    own = [_cut_heads(x, size) for x in (q, k, v)]
+    forget = None if log_forget is None else _cut_heads(log_forget, size)
     if compare:
-        b = 1.0 if rate is None else _cut(rate, size)[..., None]
-        y, state = _delta_loop(k, v, b, c, ratio, scores, from_state, to_state, keep, state)
+        rate = own[0].new_ones(own[0].shape[:-1]) if rate is None else _cut_heads(rate, size)
+        y, state = Delta.apply(*own, rate, forget, state.flatten(0, 1), fixed)
     else:
-        writes = to_state.mT @ v
-        starts, state = _carry(writes, keep, state)
-        y = scores @ v + from_state @ starts
-    return _joined(y, time), state
+        y, state = Hebb.apply(*own, forget, state.flatten(0, 1), fixed)
+    return _joined(y, batch, time), state.unflatten(0, (batch, heads))
 
 
 def _shared_keys(q, k, v, log_forget, rate, compare, state) -> tuple[Tensor, Tensor]:
-    """One query and key for all heads (Mamba-2): their products are taken once, the heads' values side by side.
-
-    Decays stand on the side of the values, so that nothing as wide as the keys is built for each head.
-    """
-    time, heads = q.shape[1], v.shape[2]
+    time = q.shape[1]
     size = min(CHUNK, time)
-    q, k = (_cut(x, size)[:, 0] for x in (q, k))  # [b, n, size, k]
-    v, c = _cut(v, size), _cut(log_forget, size).cumsum(-1)  # [b, h, n, size, v], [b, h, n, size]
-    lower = torch.ones(size, size, dtype=torch.bool, device=q.device).tril()
-    ratio = (c[..., :, None] - c[..., None, :]).masked_fill(~lower, float("-inf")).exp()
-    inside = ((q @ k.mT)[:, None] * ratio) @ v
-
-    weighted = v * (c[..., -1:] - c).exp()[..., None]
-    writes = (k.mT @ _beside(weighted)).unflatten(-1, (heads, -1)).permute(0, 3, 1, 2, 4)
-    starts, state = _carry(writes, c[..., -1, None, None].exp(), state)
-    known = (q @ _beside(starts)).unflatten(-1, (heads, -1)).permute(0, 3, 1, 2, 4)
-    return _joined(torch.addcmul(inside, known, c.exp()[..., None]), time), state
-
-
-def _beside(x: Tensor) -> Tensor:
-    """[b, h, n, r, v] -> [b, n, r, h * v]."""
-    return x.permute(0, 2, 3, 1, 4).flatten(3)
-
-
-def _carry(writes: Tensor, keep: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
-    """States before each chunk, [b, h, n, k, v], and the last one, from what each chunk writes and how much it keeps."""
-    starts = []
-    for n in range(writes.shape[2]):
-        starts.append(state)
-        state = writes[:, :, n] + (state if keep is None else state * keep[:, :, n])
-    return torch.stack(starts, dim=2), state
-
-
-def _delta_loop(k, v, b, c, ratio, scores, from_state, to_state, keep, state) -> tuple[Tensor, Tensor]:
-    """The delta rule over the chunks. `E = T (b v) - T (b e^c K) S_0` with `T = (I + X)^-1` solved for all chunks at once."""
-    kb = k * b
-    x = ((kb @ k.mT) * ratio).tril(-1)
-    right = torch.cat([v * b, kb if c is None else kb * c.exp()[..., None]], dim=-1)
-    solved = torch.linalg.solve_triangular(x, right, upper=False, unitriangular=True)
-    fresh, known = solved.split([v.shape[-1], k.shape[-1]], dim=-1)
-    errors, starts = [], []
-    for n in range(k.shape[2]):
-        starts.append(state)
-        error = fresh[:, :, n] - known[:, :, n] @ state
-        errors.append(error)
-        write = to_state[:, :, n].mT @ error
-        state = write + (state if keep is None else state * keep[:, :, n])
-    y = scores @ torch.stack(errors, 2) + from_state @ torch.stack(starts, 2)
-    return y, state
+    q, k, v, forget = (_cut(x, size) for x in (q[:, :, 0], k[:, :, 0], v, log_forget))
+    y, state = SharedHebb.apply(
+        *(x.contiguous() for x in (q, k, v)), forget.mT.contiguous(), state.transpose(1, 2).contiguous()
+    )
+    return y.transpose(0, 1).flatten(1, 2)[:, :time], state.transpose(1, 2)
 
 
 def _per_channel(q, k, v, log_forget, rate, compare, state) -> tuple[Tensor, Tensor]:
-    time = q.shape[1]
-    size = min(CHANNEL_CHUNK, time)
-    q, k, v, c = (_cut(x, size) for x in (q, k, v, log_forget))
-    c = c.cumsum(-2)
-    last = c[..., -1:, :]
-    lower = torch.ones(size, size, dtype=torch.bool, device=q.device).tril()[..., None]
-    ratio = (c[..., :, None, :] - c[..., None, :, :]).masked_fill(~lower, float("-inf")).exp()
-    scores = torch.einsum("bhnik,bhnjk,bhnijk->bhnij", q, k, ratio)
-    writes = (k * (last - c).exp()).mT @ v
-    starts, state = _carry(writes, last.exp().mT, state)
-    y = scores @ v + (q * c.exp()) @ starts
-    return _joined(y, time), state
+    batch, time, heads = v.shape[:3]
+    q, k = (x.expand(-1, -1, heads, -1) for x in (q, k))
+    size = min(CHANNEL_CHUNK, 1 << (time - 1).bit_length())
+    own = [_cut_heads(x, size) for x in (q, k, v, log_forget)]
+    y, state = ChannelHebb.apply(*own, state.flatten(0, 1))
+    return _joined(y, batch, time), state.unflatten(0, (batch, heads))

@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.accounting import linear_flops
+from models.flops import Flops, attention_flops, product_flops
 from models.kernels import note
 from models.layers import ShortConvolution, l2_norm, rotary, split_heads
 from models.neural_memory import Rule, Weights
@@ -173,6 +175,23 @@ class TitansMAC(nn.Module):
     def _lift(self, recalled: Tensor) -> Tensor:
         """What the memory answered, [b, t, h, d], as rows of the model's width."""
         return self.recall_out(self.recall_norm(recalled))
+
+    def flops(self, time: int) -> Flops:
+        """Of attention in segments, and of what a token passes twice or what passes beside the tokens: queries, h and P."""
+        whole, rest = divmod(time, self.segment)
+        rows = len(self.persistent) + self.segment // self.pool + self.segment
+        last = len(self.persistent) + rest // self.pool + rest
+        inner = self.query.out_features
+        total = attention_flops(self.segment, rows, inner).times(whole).plus(attention_flops(rest, last, inner))
+        asked, recalled = time * (2 if self.literal else 1), time // self.pool + (time if self.literal else 0)
+        for layer, count in (
+            (self.memory.query, asked),
+            (self.memory.query_conv, asked),
+            (self.recall_out, time // self.pool),
+            (self.key_value, time // self.pool + len(self.persistent)),
+        ):
+            total = total.plus(linear_flops(layer, count))
+        return total.plus(product_flops(recalled * sum(weight.numel() for weight in self.memory.initial)))
 
     def _attend(
         self, own: list[Tensor], recalled: Tensor, prefix: tuple[Tensor, Tensor], rows: tuple[Tensor, ...], count: int

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.flops import Flops, linear_memory_flops, memory_flops
 from models.kernels import choose
 from models.kernels.memory_checkpoints import stored_every
 from models.layers import RMSNorm, ShortConvolution, l2_norm, split_heads
@@ -140,6 +141,13 @@ class Memory(nn.Module):
             state=memory,
         )
         return y, (query_past, key_value_past, memory)
+
+    def flops(self, time: int) -> Flops:
+        """Of the law; the few persistent tokens that some variants put before a text are left out."""
+        widths = [self.initial[0].shape[1], *(weight.shape[2] for weight in self.initial)]
+        if self.operation == "linear memory":
+            return linear_memory_flops(time, self.rule.chunk, self.heads, *widths)
+        return memory_flops(time, self.rule.chunk, self.heads, widths)
 
     def weights(self, state: MemoryState | None, batch: int) -> Weights:
         """The memory's weights [b, h, in, out] at its last anchor."""

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import window_attention
+from models.flops import Flops, window_flops
 from models.layers import ShortConvolution, rotary, split_heads
 
 WindowState = tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor], int]
@@ -52,3 +53,7 @@ class PrefixedWindow(nn.Module):
         )
         past = tuple(part[..., :head].clone() for part in past)
         return y[..., :head].flatten(2), (tail, past, prefix, place + q.shape[1])
+
+    def flops(self, time: int) -> Flops:
+        """Of attention, on twice the channels."""
+        return window_flops(time, self.window, 2 * self.qkv.out_features // 3, self.prefix)

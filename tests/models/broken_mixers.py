@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.kernels.scan import chunked
-from models.layers import split_heads
+from models.layers import l2_norm, split_heads
 
 
 class Sound(nn.Module):
@@ -215,3 +215,64 @@ class TooLarge(Sound):
     def __init__(self, width: int, heads: int):
         super().__init__(width, heads)
         self.spare = nn.Parameter(torch.ones(100_000))
+
+
+class DecaysByInput(Sound):
+    """No fault in itself: a second generation's transition."""
+
+    def forward(self, x, state=None):
+        q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        y, matrix = chunked(q, k, v, log_forget=self._decay(k), state=None if state is None else state[0])
+        return self.out(y.flatten(2)), (matrix,)
+
+    def _decay(self, k):
+        return -k.square().mean(-1)
+
+
+class DecaysFaintlyByInput(DecaysByInput):
+    """As far from a fixed decay as a thousandth of a logarithm."""
+
+    def _decay(self, k):
+        return -0.05 - 1e-3 * k.square().mean(-1)
+
+
+class Compares(Sound):
+    """No fault in itself: a third generation's transition, the delta rule."""
+
+    def forward(self, x, state=None):
+        q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        rate = 0.5 + 0 * k[..., 0]
+        y, matrix = chunked(q, l2_norm(k), v, rate=rate, compare=True, state=None if state is None else state[0])
+        return self.out(y.flatten(2)), (matrix,)
+
+
+class ForgetsAtOnce(Sound):
+    """Nothing of a state outlives the next token."""
+
+    def forward(self, x, state=None):
+        y, _ = super().forward(x, None)
+        return y, (x[:, -1:].clone(),)
+
+
+class FaintlyOffInPieces(Sound):
+    """Wrong by a few times the bound wherever a state comes in."""
+
+    def forward(self, x, state=None):
+        y, after = super().forward(x, state)
+        return (y if state is None else 1.01 * y), after
+
+
+class IllConditioned(Sound):
+    """Right, but float32's last bits grow beyond the bound."""
+
+    def forward(self, x, state=None):
+        y, state = super().forward(x, state)
+        return y + 0.1 * torch.sin(1e3 * y), state
+
+
+class CoarseInPieces(Sound):
+    """A state handed on in fewer bits than it was computed in."""
+
+    def forward(self, x, state=None):
+        y, (matrix,) = super().forward(x, None if state is None else (state[0].to(x.dtype),))
+        return y, (matrix.bfloat16(),)

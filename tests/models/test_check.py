@@ -58,8 +58,8 @@ BROKEN: list[tuple[type, set[str], set[str]]] = [
 def enter(monkeypatch):
     """A function that registers a class for one test and returns its name."""
 
-    def put(cls: type) -> str:
-        entry = Entry("under-test", cls, "yours", "none", "none", Path(inspect.getfile(cls)))
+    def put(cls: type, family: str = "yours") -> str:
+        entry = Entry("under-test", cls, family, "none", "none", Path(inspect.getfile(cls)))
         monkeypatch.setitem(registry._entries, entry.name, entry)
         return entry.name
 
@@ -86,6 +86,26 @@ def test_broken_mixer_is_caught_by_the_right_property(enter, cls, must, may):
     asked = [name for name in PROPERTIES if name not in SLOW or name in must]
     faults = failed(check(enter(cls), only=asked))
     assert must <= faults <= must | may
+
+
+@pytest.mark.parametrize(
+    ("cls", "families"),
+    [
+        (broken.Sound, {"first_generation"}),
+        (broken.DecaysByInput, {"second_generation"}),
+        (broken.DecaysFaintlyByInput, {"second_generation"}),
+        (broken.Compares, {"third_generation"}),
+        (broken.ForgetsAtOnce, set()),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_transition_fits_one_generation_only(enter, cls, families):
+    asked = ("first_generation", "second_generation", "third_generation")
+    assert {each for each in asked if found(enter(cls, each), "family").passed} == families
+
+
+def test_other_families_are_not_asked_for_their_transition(enter):
+    assert {found(enter(broken.Compares, each), "family").figure for each in ("titans", "yours")} == {"not asked"}
 
 
 def test_excused_parameter_passes_with_its_reason(enter):
@@ -196,6 +216,19 @@ def test_thorough_decodes_a_longer_text(enter, monkeypatch):
     answer = found(enter(broken.Sound), "split: single tokens", thorough=True)
     assert answer.passed
     assert "600 tokens in 600 pieces" in answer.detail
+
+
+@pytest.mark.parametrize(
+    ("cls", "passes"),
+    [(broken.FaintlyOffInPieces, False), (broken.CoarseInPieces, False), (broken.IllConditioned, True)],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_thorough_decoding_tells_rounding_from_a_fault(enter, monkeypatch, cls, passes):
+    monkeypatch.setattr(check_state, "LONG", 200)
+    answer = found(enter(cls), "split: single tokens", thorough=True)
+    assert answer.figure > check_state.SPLIT
+    assert answer.passed == passes
+    assert "in float64" in answer.detail
 
 
 def test_difference_is_relative_and_never_hides_what_is_not_a_number():

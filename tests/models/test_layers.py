@@ -226,3 +226,13 @@ def test_step_bias_is_log_uniform_behind_softplus():
     steps = F.softplus(step_bias(4000))
     assert 1e-3 * 0.999 <= steps.min() and steps.max() <= 0.1 * 1.001
     assert steps.log().mean().item() == pytest.approx(math.log(1e-2), abs=0.1)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("time", [1, 9])
+def test_short_convolution_has_the_gradients_of_finite_differences(time, bias):
+    torch.manual_seed(0)
+    layer = ShortConvolution(3, bias=bias).double()
+    parts = [torch.randn(2, rows, 3, dtype=torch.float64, requires_grad=True) for rows in (time, 3)]
+    given = list(layer.parameters())
+    assert torch.autograd.gradcheck(lambda x, state, *_: layer(x, state), (*parts, *given))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from models import recurrence as matrix
+from models.kernels import memory_blocks
 from models.kernels import neural_memory as linear
 from models.kernels import neural_memory_deep as deep
 from models.neural_memory import Rule, State, network, recurrence
@@ -223,6 +224,15 @@ def test_one_channel_forgotten_is_one_output_silenced():
     expected = torch.einsum("bthi,hio->btho", given["q"], weights[0])
     assert y[..., 2].abs().max() == 0
     assert relative(y[..., 3:], expected[..., 3:]) < 1e-12
+
+
+@pytest.mark.parametrize("chunk", [4, 16])
+@pytest.mark.parametrize("fast, depth", [(linear.chunked, 1), (deep.chunked, 2)])
+def test_long_texts_are_computed_in_slabs(fast, depth: int, chunk: int, monkeypatch):
+    """Two blocks a slab, the last slab with one."""
+    block = 32 if fast is linear.chunked and chunk == 4 else chunk
+    monkeypatch.setattr(memory_blocks, "SLAB", 2 * block * BATCH * HEADS * WIDTH)
+    agree(fast, inputs(4 * block + 5), memory(depth), Rule(chunk), [block + 3, 3 * block + 2])
 
 
 @pytest.mark.parametrize("kind", ["no momentum", "no rate", "all forgotten", "nothing forgotten"])

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from models.kernels import OPERATIONS, choose, watch
-from models.kernels.scan import CHANNEL_CHUNK, CHUNK, chunked
+from models.kernels.scan import CHANNEL_CHUNK, CHUNK, NARROW, chunked
 from models.kernels.selective_scan import STEPS, streamed
+from models.kernels.triangular import unit_lower_inverse
 from models.recurrence import ROWS, recurrence, selective
 
 BOUND = 1e-9
@@ -217,3 +218,52 @@ def test_every_operation_has_a_law_and_a_chunked_form(operation):
         with watch() as names:
             assert callable(choose(operation, provider))
         assert names == {provider}
+
+
+@pytest.mark.parametrize("compare", [False, True])
+def test_wide_keys_take_whole_chunks_and_are_the_law(compare):
+    given = tensors(CHUNK + 9, "head", "mixed", True, compare, False, True)
+    wide = {name: torch.randn(*given[name].shape[:3], NARROW + 1, dtype=torch.float64) for name in ("q", "k")}
+    wide["k"] = wide["k"] / wide["k"].norm(dim=-1, keepdim=True)
+    wide["state"] = torch.randn(2, 3, NARROW + 1, 5, dtype=torch.float64)
+    agree(recurrence, chunked, given | wide, compare=compare)
+
+
+@pytest.mark.parametrize("compare", [False, True])
+@pytest.mark.parametrize("time", [5, 2 * CHUNK + 37])
+def test_forgetting_that_is_fixed_for_all_tokens_is_the_law(time, compare):
+    given = tensors(time, "none", "mixed", True, compare, False, True)
+    log_forget = torch.tensor([-0.3, -0.01, -2.0], dtype=torch.float64, requires_grad=True)
+
+    def fixed(form):
+        return lambda **inputs: form(**inputs, log_forget=log_forget.expand(2, time, -1), compare=compare)
+
+    agree(fixed(recurrence), fixed(chunked), given)
+    slopes = [torch.autograd.grad(fixed(form)(**given)[0].sum(), log_forget)[0] for form in (recurrence, chunked)]
+    torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [1, 5, 16, 17, 32, 40, 64])
+def test_unit_lower_inverse_reads_only_below_the_diagonal(size):
+    torch.manual_seed(size)
+    x = torch.randn(3, size, size, dtype=torch.float64) / 4
+    whole = x.tril(-1) + torch.eye(size, dtype=torch.float64)
+    product = whole @ unit_lower_inverse(x)
+    torch.testing.assert_close(product, torch.eye(size, dtype=torch.float64).expand(3, -1, -1), rtol=0, atol=1e-6)
+
+
+def test_one_key_written_again_and_again_stays_exact_in_float32():
+    inverse = unit_lower_inverse(torch.ones(1, 64, 64))[0]
+    assert torch.equal(inverse, torch.eye(64) - torch.eye(64)[1:].new_ones(63).diag(-1))
+
+
+@pytest.mark.parametrize(("forget", "compare"), GATED)
+def test_gradients_in_float32_are_those_of_the_law(forget, compare):
+    given = tensors(150, forget, "mixed", True, compare, False, True)
+    answers = []
+    for form, kind in ((recurrence, torch.float64), (chunked, torch.float32)):
+        inputs = {name: x.to(kind).requires_grad_() for name, x in given.items()}
+        y, _ = form(**inputs, compare=compare)
+        answers.append(torch.autograd.grad(y.square().sum(), list(inputs.values())))
+    for exact, got in zip(*answers, strict=True):
+        assert (got - exact).norm() < 1e-5 * exact.norm()

@@ -132,9 +132,9 @@ def test_second_file_of_the_same_name_is_refused(write):
 
 
 def test_worked_example_of_the_page_passes_the_check(write, monkeypatch):
-    monkeypatch.delitem(registry._entries, "gla", raising=False)
+    monkeypatch.delitem(registry._entries, "hgrn2", raising=False)
     example = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL).group(1)
-    assert load_file(write(example, "gla_of_the_page.py")) == ["gla"]
-    answers = check("gla")
+    assert load_file(write(example, "hgrn2_of_the_page.py")) == ["hgrn2"]
+    answers = check("hgrn2")
     assert len(answers) > 15
     assert [answer for answer in answers if not answer.passed] == []

@@ -158,7 +158,35 @@ def test_throughput_measures_every_length_and_the_largest_state_of_a_period():
     assert all(m.value > 0 for m in found if "per" in m.metric.split("_"))
 
 
-@pytest.mark.parametrize("settings", [{"lengths": ()}, {"lengths": (0,)}, {"repeats": 0}, {"decode": 0}])
+class Recorder(Counter):
+    """A counter that notes the lengths of its pieces, and says NaN from a place on."""
+
+    def __init__(self, spoilt: int):
+        super().__init__()
+        self.pieces, self.spoilt = [], spoilt
+
+    def forward(self, tokens, state=None):
+        self.pieces.append(tokens.shape[1])
+        logits, state = super().forward(tokens, state)
+        return logits if state[1] < self.spoilt else logits * math.nan, state
+
+
+@pytest.mark.parametrize(("spoilt", "finite"), [(1000, [1.0, 1.0]), (15, [1.0, 0.0])])
+def test_decoding_alone_reads_the_context_in_pieces_and_trains_nothing(spoilt, finite):
+    model = Recorder(spoilt)
+    settings = Throughput(lengths=(10, 20), repeats=2, decode=2, decode_only=True, piece=8)
+    found = list(measure(model, settings, lambda state: state[1], dtype="float32", device="cpu", vocab=8))
+    read = [piece for piece in model.pieces if piece > 1]
+    assert read == [8, 2, 8, 2]
+    assert {m.metric for m in found if "length" in m.where and "quantile" not in m.metric} == {
+        "decoding_milliseconds_per_token", "state_bytes", "finite_output",
+    }  # fmt: skip
+    assert [m.value for m in found if m.metric == "finite_output"] == finite
+    # The warm-up and each repeat decode two tokens on from where the last ended, then comes a period of five.
+    assert [m.value for m in found if m.metric == "state_bytes"][0] >= 10 + 2 * 3 + 5
+
+
+@pytest.mark.parametrize("settings", [{"lengths": ()}, {"lengths": (0,)}, {"repeats": 0}, {"decode": 0}, {"piece": 0}])
 def test_impossible_timings_are_refused(settings):
     with pytest.raises(ValueError, match="throughput"):
         Throughput(**settings)

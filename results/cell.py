@@ -1,0 +1,54 @@
+"""One thing to measure, as workers are given it: plain data, equal for equal questions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One thing to measure.
+
+    A model on a task with one seed ("training", "timing"), a task's cheats ("floors"), or entrants timed in turn ("contest").
+    """
+
+    comparison: str
+    kind: str  # "training" | "timing" | "floors" | "contest"
+    model: str  # "" for floors and contests
+    settings: dict[str, Any]
+    task: str
+    task_settings: dict[str, Any]
+    size: dict[str, int]  # width, depth, heads; empty for floors
+    budget: dict[str, int]  # steps, batch_tokens; empty unless it trains
+    seed: int
+    lr: float
+    dtype: str
+    provider: str  # as requested; what ran is written in the row
+    device: str
+    threads: int
+    model_files: tuple[str, ...] = ()  # the user's own .py files, imported again by workers
+    variant: str = ""  # the name that tables show where the plan gives a model's settings one
+    where: dict[str, Any] = field(default_factory=dict)  # of a contest: the length
+    entrants: list[dict[str, Any]] = field(default_factory=list)  # of a contest: name, model or opponent, settings
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the cell's numbers are times, for which it must run alone."""
+        return self.kind in ("timing", "contest")
+
+    def of(self, entrant: dict[str, Any]) -> Cell:
+        """A contest's cell as one of its entrants' rows name it."""
+        model = entrant["model"] or entrant["opponent"]
+        return replace(self, model=model, settings=dict(entrant["settings"]), variant=entrant["name"], entrants=[])
+
+    def describe(self) -> str:
+        """A short human name, e.g. "retnet on needle, seed 0"."""
+        if self.kind == "floors":
+            return f"floors of {self.task}"
+        if self.kind == "contest":
+            where = ", ".join(f"{key} {value}" for key, value in self.where.items())
+            return f"contest {self.task}, width {self.size['width']}, {where}, {self.dtype}"
+        return f"{self.variant or self.model} on {self.task}" + (
+            f", seed {self.seed}" if self.kind == "training" else ""
+        )

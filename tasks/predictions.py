@@ -1,7 +1,7 @@
 """What a model answered to an exam, as plain data from which every mark can be given again.
 
-A question with a prompt keeps the answers themselves: hits at the asked places, the choice, the generated tokens. Running
-text keeps for each row (window or document) its bits, by position too: the sums that the task's own scorer gave it.
+A question keeps the answers themselves: hits at the asked places, the choice, the generated tokens. Where probabilities are
+marked, as in running text, each row (window or document) keeps its marks: its bits, by position too.
 """
 
 from __future__ import annotations
@@ -24,10 +24,6 @@ class PredictionError(ValueError):
 def keep(task: Task, number: int, exam: Exam, answers: Answers) -> Record:
     """The record of exam `number` (from 0), JSON-ready."""
     record: Record = {"exam": number, "where": dict(exam.batch.where)}
-    if exam.prompt is None:
-        rows = range(len(exam.batch.tokens))
-        marks = [task.mark(_row(exam, row), _answers_of(answers, row)) for row in rows]
-        return record | {"rows": [[[m.metric, m.value, m.count, m.where] for m in one] for one in marks]}
     asked = exam.batch.targets != IGNORE
     hits = ["".join("1" if hit else "0" for hit in answers.hit[row][asked[row]].tolist()) for row in range(len(asked))]
     record["hits"] = hits
@@ -35,7 +31,11 @@ def keep(task: Task, number: int, exam: Exam, answers: Answers) -> Record:
         record["choices"] = answers.choice.tolist()
     if answers.text is not None:
         record["texts"] = [list(text) for text in answers.text]
-    return record
+    if exam.prompt is not None or list(task.mark(exam, _answers(exam, record))) == list(task.mark(exam, answers)):
+        return record
+    rows = [task.mark(_row(exam, row), _answers_of(answers, row)) for row in range(len(asked))]
+    marks = [[[m.metric, m.value, m.count, m.where] for m in one] for one in rows]
+    return {"exam": number, "where": record["where"], "rows": marks}
 
 
 def mark(task: Task, exams: Sequence[Exam], records: Sequence[Record]) -> list[Measurement]:
@@ -52,7 +52,7 @@ def mark(task: Task, exams: Sequence[Exam], records: Sequence[Record]) -> list[M
                 f"Exam {number} was kept for {record.get('where')}, the task asks {exam.batch.where}."
             )
         try:
-            found += _kept_marks(task, exam, record) if exam.prompt is None else task.mark(exam, _answers(exam, record))
+            found += _kept_marks(task, exam, record) if "rows" in record else task.mark(exam, _answers(exam, record))
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise PredictionError(f"The record of exam {number} is malformed ({type(error).__name__}).") from None
     return task.finish(average(found))
@@ -64,12 +64,14 @@ def _kept_marks(task: Task, exam: Exam, record: Record) -> list[Measurement]:
     if len(record["rows"]) != count:
         raise PredictionError(f"Exam {record['exam']} has {count} rows, {len(record['rows'])} were kept.")
     found: list[Measurement] = []
-    nothing = Answers(torch.zeros(exam.batch.targets.shape), exam.batch.targets != IGNORE)
+    asked = exam.batch.targets != IGNORE
+    extremes = Answers(torch.zeros(asked.shape), asked), Answers(-asked.float(), torch.zeros_like(asked))
     for row, marks in enumerate(record["rows"]):
         kept = [Measurement(*mark) for mark in marks]
-        worth = list(task.mark(_row(exam, row), _answers_of(nothing, row)))
-        facts = [[(m.metric, m.count, m.where) for m in marks] for marks in (kept, worth)]
-        other = any(w.value and m.value != w.value for m, w in zip(kept, worth, strict=False))  # bytes, words: given
+        best, worst = (list(task.mark(_row(exam, row), _answers_of(answers, row))) for answers in extremes)
+        facts = [[(m.metric, m.count, m.where) for m in marks] for marks in (kept, best)]
+        given = zip(kept, best, worst, strict=False)  # what no answer changes, as the bytes of the text
+        other = any(one.value == last.value != mine.value for mine, one, last in given)
         if facts[0] != facts[1] or other:
             raise PredictionError(f"Row {row} of exam {record['exam']} was kept with other places than the task marks.")
         found += kept

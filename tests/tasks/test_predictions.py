@@ -16,6 +16,7 @@ from tasks.throughput import Throughput, from_samples, measure
 SETTINGS = {
     "needle": {"template": "compact", "variants": ["s-niah-1"], "length": 64, "test_lengths": [64], "samples": 2},
     "babilong": {"questions": ["qa1"], "length": 128, "test_lengths": [128], "samples": 3},
+    "mqar": {},
     "language-modelling": {"length": 64, "test_lengths": [64, 4096]},
 }
 
@@ -66,6 +67,12 @@ def test_answers_to_another_exam_are_refused(kept):
         predictions.mark(task, exams, [{**records[0], rows: records[0][rows][:-1]}, *records[1:]])
     with pytest.raises(predictions.PredictionError, match="malformed"):
         predictions.mark(task, exams, [{k: v for k, v in records[0].items() if k != rows}, *records[1:]])
+
+
+def test_answers_are_kept_as_hits_and_running_text_as_bits(kept):
+    task, _, _, records = kept
+    form = {"rows"} if task.name == "language-modelling" else {"hits"}
+    assert all(form == {"rows", "hits"} & set(record) for record in records)
 
 
 def test_running_text_may_not_claim_more_bytes_than_it_has():

@@ -3,6 +3,8 @@
 python bench.py list [--costs]            models by family, tasks, comparisons; what each model costs
 python bench.py run COMPARISON            measure what is missing, then draw the report
 python bench.py report COMPARISON         redraw tables and figures from the stored rows
+python bench.py submit COMPARISON         pack plan, rows and raw predictions for others, and draw their report
+python bench.py verify COMPARISON         mark the predictions again and hold every row against them
 python bench.py check MODEL|FILE.py|all   hold a model, or your own file, to the contract
 python bench.py check --parity            hold the models to other people's code
 python bench.py show TASK                 print one of a task's questions, the facts that matter marked
@@ -14,11 +16,13 @@ import argparse
 import ast
 import hashlib
 import inspect
+import json
+import math
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,14 +36,27 @@ import baselines
 import tasks
 from models import accounting, check_streaming, kernels, language_model, registry, user_file
 from models.language_model import Size
-from results import command_line, contest_table, metrics, overrides, provenance, record, report, schedule, search
+from results import (
+    command_line,
+    contest_table,
+    metrics,
+    overrides,
+    provenance,
+    record,
+    report,
+    schedule,
+    search,
+    submission,
+    verification,
+)
 from results import plan as plans
 from results.forecast import forecast
+from results.identity import FLOOR_FAMILY, canonical, cell_of_row
 from results.plan import Cell, Plan
 from results.progress import Display
-from tasks import contest, sample
+from tasks import contest, predictions, sample
 from tasks.evaluate import PIECE, evaluate, validation_loss
-from tasks.throughput import Throughput, over_a_period, train_step
+from tasks.throughput import Throughput, from_samples, over_a_period, train_step
 from tasks.throughput import measure as measure_throughput
 from tasks.train import recipe, train
 
@@ -116,7 +133,13 @@ def _trained(cell: Cell, progress: Progress) -> dict[str, Any]:
         longest.append(news["length"])
         progress(news)
 
-    found = [(None, *m) for m in evaluate(model, task, **run, progress=examined)]
+    kept: list[dict[str, Any]] = []
+    found = [
+        (None, *m)
+        for m in evaluate(
+            model, task, **run, progress=examined, keep=lambda *answered: kept.append(predictions.keep(task, *answered))
+        )
+    ]
     tail = log.losses[-max(1, len(log.losses) // 10) :]
     found += [
         (None, "training_loss", sum(tail) / len(tail), len(tail), {"over": "last tenth of the steps"}),
@@ -130,6 +153,7 @@ def _trained(cell: Cell, progress: Progress) -> dict[str, Any]:
         "state_bytes": state,
         "protocol": task.protocol,
         "measurements": found,
+        "predictions": kept,
     }
 
 
@@ -154,8 +178,9 @@ def _curve(losses: Sequence[float]) -> list[tuple]:
 def _timed(cell: Cell, progress: Progress) -> dict[str, Any]:
     settings = tasks.checked("throughput", Throughput, cell.task_settings)
     model = _build(cell, 256)
-    found, begun = [], time.perf_counter()
-    for m in measure_throughput(model, settings, language_model.state_bytes, dtype=cell.dtype, device=cell.device):
+    found, begun, kept = [], time.perf_counter(), []
+    run = {"dtype": cell.dtype, "device": cell.device, "keep": kept.append}
+    for m in measure_throughput(model, settings, language_model.state_bytes, **run):
         found.append((None, *m))
         progress(m.where)
     for length in settings.lengths:
@@ -165,7 +190,8 @@ def _timed(cell: Cell, progress: Progress) -> dict[str, Any]:
     found.append((None, "timing_seconds", time.perf_counter() - begun, 1, {}))
     parameters = language_model.parameter_count(model)
     state = max(int(m[2]) for m in found if m[1] == "state_bytes")
-    return {"parameters": parameters, "state_bytes": state, "protocol": "timing", "measurements": found}
+    timed = {"parameters": parameters, "state_bytes": state, "protocol": "timing", "measurements": found}
+    return timed | {"predictions": kept}
 
 
 def _contested(cell: Cell, progress: Progress) -> list[dict[str, Any]]:
@@ -435,22 +461,79 @@ def command_report(arguments: argparse.Namespace, console: Console) -> int:
     folder = RESULTS / arguments.comparison
     plan = plans.load(folder)
     if arguments.adopt:
-        _adopt(plan, folder)
-    _report(plan, folder / "reference" if arguments.reference or arguments.adopt else folder, None, console)
+        return command_submit(arguments, console)
+    _report(plan, folder / "reference" if arguments.reference else folder, None, console)
     return 0
 
 
-def _adopt(plan: Plan, folder: Path) -> None:
-    """Make this machine's rows of the plan's cells the reference that is committed."""
+def command_submit(arguments: argparse.Namespace, console: Console) -> int:
+    """Make this machine's rows of the plan's cells the reference, with plan, raw predictions and hashes; draw it."""
+    folder = RESULTS / arguments.comparison
+    plan = plans.load(folder)
     measured = record.read(folder / "rows.jsonl")
     keys = {identify(cell).key for cell in _cells(plan, measured)}
     rows = [row for row in measured if row["cell"] in keys]
     missing = len(keys - {row["cell"] for row in rows})
     if missing:
-        raise ValueError(
-            f"{missing} cells of {plan.comparison} are not measured here; run it before adopting its rows."
-        )
-    record.pack(folder / "reference" / "rows.jsonl", rows)
+        raise ValueError(f"{missing} cells of {plan.comparison} are not measured here; run it before submitting it.")
+    packed = submission.pack(folder, rows)
+    console.print(f"{len(rows)} rows and the predictions of {packed.cells} cells in {_shown(folder / 'reference')}")
+    for reason in dict.fromkeys(packed.left_out.values()):
+        cells = [cell for cell, why in packed.left_out.items() if why == reason]
+        console.print(f"{len(cells)} cells without predictions: {reason}", style="yellow", markup=False)
+    _report(plan, folder / "reference", None, console)
+    return 0
+
+
+def command_verify(arguments: argparse.Namespace, console: Console) -> int:
+    """Hold a comparison's rows against what their predictions give when marked again; 1 where one differs."""
+    folder = RESULTS / arguments.comparison
+    plans.load(folder)  # or say that there is no such comparison
+    folder = folder / "reference" if arguments.reference else folder
+    rows = record.attempts(record.read(folder / "rows.jsonl"))
+    if not rows:
+        raise record.RecordError(f"There are no rows in {_shown(folder)} to verify; run the comparison first.")
+    verdict = verification.verify(rows, folder / "predictions", _rederive)
+    differences = verdict.differences
+    if arguments.reference:
+        stale = report.stale_tables(rows, folder)
+        differences = [*submission.differences(folder), *differences, *stale]
+    for difference in differences:
+        console.print(f"DIFFERS  {difference}", style="red", markup=False, soft_wrap=True)
+    for reason, unknown in verdict.unknown.items():
+        metrics = ", ".join(sorted({row["metric"] or "failed" for row in unknown}))
+        console.print(f"not re-derived: {len(unknown)} rows ({metrics}): {reason}", markup=False, soft_wrap=True)
+    unknown = sum(map(len, verdict.unknown.values()))
+    console.print(f"{verdict.held} rows hold, {len(differences)} differences, {unknown} rows cannot be re-derived")
+    return 1 if differences else 0
+
+
+def _rederive(rows: list[dict[str, Any]], kept: list[dict[str, Any]] | None) -> verification.Again:
+    """The numbers of one cell, marked again from its predictions; of floors, computed again."""
+    row, is_floors = rows[0], rows[0]["family"] == FLOOR_FAMILY
+    if not is_floors and kept is None:
+        return verification.Again([], "no predictions were kept")
+    if not is_floors and not row["budget"]:
+        return verification.Again([(row["model"], *m) for m in from_samples(kept)], "measured once, without samples")
+    try:
+        task, exams = _asked(row["task"], canonical(row["settings"]["task"]), is_floors)
+        identity = identify(cell_of_row(row))
+    except (ValueError, LookupError, OSError, ImportError) as error:
+        return verification.Again([], f"the task cannot be set here: {error}")
+    if identity.data_hash != row["data_hash"]:
+        return verification.Again([], "the task's data here are not those that were asked")
+    if is_floors:
+        found = [(name, *m) for name, measurements in task.floors().items() for m in measurements]
+    else:
+        found = [(row["model"], *m) for m in predictions.mark(task, exams, kept)]
+    finite = [number for number in found if math.isfinite(number[2])]
+    return verification.Again(finite, "measured once", identity.code_hash == row["code_hash"])
+
+
+@lru_cache(maxsize=1)  # cells of one task follow one another
+def _asked(name: str, settings: str, floors: bool) -> tuple[tasks.Task, list[Any]]:
+    task = tasks.create(name, **json.loads(settings))
+    return task, [] if floors else list(task.exams("test"))
 
 
 def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console) -> None:
@@ -591,6 +674,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "list": command_list,
         "run": command_run,
         "report": command_report,
+        "submit": command_submit,
+        "verify": command_verify,
         "check": command_check,
         "show": command_show,
     }

@@ -110,7 +110,7 @@ def half(subject: Subject) -> Finding:
     with torch.autocast("cpu", torch.bfloat16):
         logits, _ = subject.model(subject.text)
         value = loss(subject.model, subject.text)
-    grads = torch.autograd.grad(value, list(subject.model.parameters()), allow_unused=True)
+        grads = torch.autograd.grad(value, list(subject.model.parameters()), allow_unused=True)
     if not all(g is None or g.isfinite().all() for g in grads):
         return False, "not finite", "a gradient under bfloat16 autocast is not finite"
     error = ((logits.float() - subject.logits).norm() / subject.logits.norm()).item()

@@ -24,7 +24,7 @@ class Drawing:
 
 
 def draw(exams: Sequence[Exam], folder: Path, only: Sequence[str] | None = None) -> list[Drawing]:
-    """Draw every figure that the exams have numbers for, as `folder`/NAME.png and .svg.
+    """Draw every figure that the exams have numbers for, as `folder`/NAME.png, .svg and .pdf.
 
     `only` names the models that are shown; colours are those of the whole. Of several set-ups of an exam, the one with
     the most models is drawn.
@@ -37,7 +37,7 @@ def draw(exams: Sequence[Exam], folder: Path, only: Sequence[str] | None = None)
             found = [(exam.slug, *job) for exam in shown for job in kind.jobs(exam, _models(exam, only), palette)]
             for slug, name, title, make in found:
                 drawings.append(Drawing(name, title, slug, style.save(make(), folder / name)))
-            if not found:
+            if not found and (not kind.of_contests or any(exam.is_contest for exam in exams)):
                 drawings.append(Drawing(kind.name, kind.title, reason=f"no rows give {kind.needs}"))
     return drawings
 
@@ -54,6 +54,7 @@ class Kind:
     title: str
     needs: str
     jobs: Jobs
+    of_contests: bool = False  # not missed where no contest was held
 
 
 def main_accuracies(exam: Exam) -> list[str]:
@@ -154,6 +155,6 @@ KINDS = (
     Kind("needle-map", "depth-by-length needle map", "an accuracy by depth and length", _depths),
     Kind("question-map", "question-by-length heat map", "an accuracy by question", _questions),
     Kind("speed", "throughput against length", "tokens per second or time per token", _speeds),
-    Kind("ratio", "time ratio against length", "a contest's ratios to its reference", _ratios),
+    Kind("ratio", "time ratio against length", "a contest's ratios to its reference", _ratios, of_contests=True),
     Kind("accuracy-by-state", "accuracy against state bytes", "an accuracy and a state's bytes", _states),
 )

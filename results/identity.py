@@ -51,6 +51,7 @@ class Measured:
     protocol: str = ""
     provider: str = ""  # that ran
     measurements: Sequence[tuple[str | None, str, float, int, dict[str, Any]]] = field(default_factory=tuple)
+    predictions: Sequence[dict[str, Any]] = ()  # what the numbers were marked from, JSON-ready
 
 
 def key(
@@ -72,6 +73,33 @@ def key(
     if cell.is_timed:
         decides |= {"machine": machine, "threads": threads}
     return hashlib.sha256(canonical(decides).encode()).hexdigest()[:16]
+
+
+def key_of_row(row: dict[str, Any]) -> str | None:
+    """The key that the identity columns of a row hash to; None on a device whose class no column tells. Not for contests."""
+    if row["device"] != "cpu":
+        return None
+    cell, machine = cell_of_row(row), row["versions"].get("machine", "")
+    return key(cell, row["data_hash"], row["code_hash"], "cpu", machine, cell.threads)
+
+
+def cell_of_row(row: dict[str, Any]) -> Cell:
+    """The cell that a row says it was measured in."""
+    stage = row["settings"].get("stage", "")
+    trained = "trial" if stage == "trial" else "training"
+    kind = "floors" if row["family"] == FLOOR_FAMILY else trained if row["budget"] else "timing"
+    shared = {name: row[name] for name in ("comparison", "task", "size", "budget", "seed", "lr", "dtype", "device")}
+    return Cell(
+        **shared,
+        kind=kind,
+        model="" if kind == "floors" else row["model"],
+        settings=row["settings"]["model"],
+        task_settings=row["settings"]["task"],
+        provider=row["provider_requested"],
+        threads=row["threads"],
+        variant=row["settings"].get("variant", ""),
+        stage=stage,
+    )
 
 
 def now() -> str:

@@ -7,11 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from results import claims as claimed
-from results import contest_table, fairness, figure, orderings, printed, rank_figure, summary, table, view
+from results import (
+    contest_table,
+    fairness,
+    figure,
+    html_page,
+    latex,
+    orderings,
+    printed,
+    rank_figure,
+    summary,
+    table,
+    view,
+)
 from results.identity import canonical
+from results.section import Section
 from results.view import Exam
 
 Row = dict[str, Any]
+LANGUAGES = {".md": "Markdown", ".csv": "CSV", ".tex": "LaTeX"}
 MATCHING = ("size", "budget", "dtype", "provider_requested", "device")
 
 AT_A_GLANCE = (
@@ -31,12 +45,14 @@ def report(
     only: Sequence[str] | None = None,
     with_printed: bool = True,
     claims: Sequence[claimed.Claim] = (),
+    sections: Sequence[Section] = (),
 ) -> Path:
-    """Write `out_dir`/report.md with tables/*.md, tables/*.csv and figures/*.png, *.svg; returns the page's path.
+    """Write `out_dir`/report.md and report.html with tables/*.md, *.csv, *.tex and figures/*.png, *.svg, *.pdf.
 
-    Equal rows give equal bytes, whatever their order. `reference` are the committed rows, shown in brackets beside
-    ours where task, settings and set-up are equal; `only` limits the figures to some models; `with_printed` adds what
-    papers print; `claims` are judged. Raises ValueError if there are no rows.
+    Returns the path of report.md. Equal rows give equal bytes, whatever their order. `reference` are the committed
+    rows, shown in brackets beside ours where task, settings and set-up are equal; `only` limits the figures to some
+    models; `with_printed` adds what papers print; `claims` are judged; `sections` are further text, each below its
+    exam or at the end. Raises ValueError if there are no rows.
     """
     exams = view.exams(rows)
     if not exams:
@@ -46,29 +62,58 @@ def report(
     known = view.exams(reference)
     parts = [f"# {title or 'Report'}", *([question] if question else []), _contents(exams)]
     parts += [glance, AT_A_GLANCE] if (glance := summary.markdown(exams)) else []
-    parts += ["## What papers claim", verdicts] if (verdicts := claimed.markdown(claimed.judge(claims, exams))) else []
-    parts += ["## What may be said of the order", stated] if (stated := orderings.markdown(exams)) else []
+    said = _findings(claims, exams)
+    parts += [f"## {one.title}\n\n{one.text}" for one in said]
     if ranks := rank_figure.draw(exams, out_dir / "figures"):
         parts.append(_image(figure.Drawing("average-ranks", rank_figure.TITLE, files=ranks), out_dir))
-    for place, exam in enumerate(exams):
-        text, csv = _exam(exam, _beside(exam, known), reference_model)
-        _write(out_dir / "tables" / f"{exam.slug}.md", text + "\n")
-        _write(out_dir / "tables" / f"{exam.slug}.csv", csv)
-        links = f"The same tables as files: [Markdown](tables/{exam.slug}.md), [CSV](tables/{exam.slug}.csv)."
-        parts += [f"## {exam.title}", text, links]
+    pages = {exam.slug: _tables(exam, _beside(exam, known), reference_model) for exam in exams}
+    for exam in exams:
+        for name, text in pages[exam.slug].items():
+            _write(out_dir / "tables" / name, text)
+        links = ", ".join(f"[{LANGUAGES[Path(name).suffix]}](tables/{name})" for name in pages[exam.slug])
+        text = pages[exam.slug][f"{exam.slug}.md"].rstrip("\n")
+        parts += [f"## {exam.title}", text, f"The same tables as files: {links}."]
+        parts += [f"### {one.title}\n\n{one.text}" for one in sections if one.exam == exam.slug]
         parts += [_image(drawing, out_dir) for drawing in drawings if drawing.exam == exam.slug]
-        if with_printed and exam.task not in {other.task for other in exams[place + 1 :]}:
+        if with_printed and exam is [other for other in exams if other.task == exam.task][-1]:
             parts += _printed(exam.task, exams, out_dir)
+    parts += [f"## {one.title}\n\n{one.text}" for one in sections if not one.exam]
     missing = [f"- {drawing.title}: {drawing.reason}" for drawing in drawings if drawing.reason]
     parts += ["## Figures not drawn", "\n".join(missing)] if missing else []
     page = out_dir / "report.md"
     _write(page, "\n\n".join(parts) + "\n")
+    cards = [Section("Fairness card", fairness.markdown(exam, reference_model), exam.slug) for exam in exams]
+    shown = (*said, *(card for card in cards if card.text), *sections)
+    look = html_page.Look(title or "Report", question, reference_model, shown, with_printed)
+    _write(out_dir / "report.html", html_page.page(exams, [_beside(exam, known) for exam in exams], drawings, look))
     _clear(out_dir, parts)
     return page
 
 
-def _exam(exam: Exam, beside: Exam | None, reference_model: str) -> tuple[str, str]:
-    """An exam's tables as Markdown, each with its conditions below it, and as CSV."""
+def _findings(claims: Sequence[claimed.Claim], exams: Sequence[Exam]) -> list[Section]:
+    """What is said of the whole: the verdicts on claims, and which orderings hold."""
+    found = [
+        Section("What papers claim", claimed.markdown(claimed.judge(claims, exams))),
+        Section("What may be said of the order", orderings.markdown(exams)),
+    ]
+    return [section for section in found if section.text]
+
+
+def stale_tables(rows: Iterable[Row], out_dir: Path, reference_model: str = "transformer") -> list[str]:
+    """One sentence for each table below `out_dir` that is missing or not what the rows give."""
+    found = []
+    for exam in view.exams(rows):
+        for name, text in _tables(exam, None, reference_model).items():
+            path = Path(out_dir) / "tables" / name
+            if not path.exists():
+                found.append(f"tables/{name} is missing; redraw the report.")
+            elif path.read_text(encoding="utf-8") != text:
+                found.append(f"tables/{name} is not what the rows give.")
+    return found
+
+
+def _tables(exam: Exam, beside: Exam | None, reference_model: str) -> dict[str, str]:
+    """An exam's tables by file name: Markdown, each with its conditions below it, CSV and LaTeX."""
     conditions = table.conditions(exam, reference_model, beside)
     parts = []
     how = contest_table if exam.is_contest else table
@@ -83,7 +128,11 @@ def _exam(exam: Exam, beside: Exam | None, reference_model: str) -> tuple[str, s
         reasons = [f"- {model.label}: {exam.reason(model.label, {})}" for model in exam.models]
         parts = [f"### {exam.title}: nothing was measured", "\n".join(reasons)]
     parts += [card] if (card := fairness.markdown(exam, reference_model)) else []
-    return "\n\n".join(parts), table.csv_text(exam, reference_model, beside)
+    return {
+        f"{exam.slug}.md": "\n\n".join(parts) + "\n",
+        f"{exam.slug}.csv": table.csv_text(exam, reference_model, beside),
+        f"{exam.slug}.tex": latex.document_part(exam, reference_model),
+    }
 
 
 def _contents(exams: Sequence[Exam]) -> str:
@@ -116,13 +165,17 @@ def _clear(out_dir: Path, parts: Sequence[str]) -> None:
     """Remove tables and figures that an earlier report left and this page does not show."""
     page = "\n".join(parts)
     for path in [*(out_dir / "tables").glob("*"), *(out_dir / "figures").glob("*")]:
-        if path.suffix in (".md", ".csv", ".png", ".svg") and f"{path.parent.name}/{path.name}" not in page:
+        if (
+            path.suffix in (".md", ".csv", ".tex", ".png", ".svg", ".pdf")
+            and f"{path.parent.name}/{path.name}" not in page
+        ):
             path.unlink()
 
 
 def _image(drawing: figure.Drawing, out_dir: Path) -> str:
-    png, svg = (path.relative_to(out_dir).as_posix() for path in drawing.files)
-    return f"![{drawing.title}]({png})\n\n[SVG]({svg})"
+    png, *others = (path.relative_to(out_dir).as_posix() for path in drawing.files)
+    links = ", ".join(f"[{Path(name).suffix[1:].upper()}]({name})" for name in others)
+    return f"![{drawing.title}]({png})\n\n{links}"
 
 
 def _write(path: Path, text: str) -> None:

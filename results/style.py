@@ -24,9 +24,15 @@ LINES = ("-", (0, (5, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1.5, 1.5)), (0, (1, 1)))
 FLOOR = "#6b6b6b"
 INK, GRID = "#222222", "#e3e3e3"
 
+METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
 SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "titanomachy",
     "svg.fonttype": "path",
+    "pdf.fonttype": 42,
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 10,
@@ -111,12 +117,12 @@ def figure(width: float, height: float) -> Figure:
 
 
 def save(drawn: Figure, stem: Path) -> list[Path]:
-    """Write `stem`.png and `stem`.svg; equal figures give equal bytes, since no date and no version enters."""
+    """Write `stem`.png, .svg and .pdf; equal figures give equal bytes, since no date and no version enters."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     drawn.draw_without_rendering()
-    drawn.set_layout_engine("none")  # laid out once, for both formats
+    drawn.set_layout_engine("none")  # laid out once, for all formats
     written = []
-    for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+    for ending, metadata in METADATA.items():
         buffer = BytesIO()
         drawn.savefig(buffer, format=ending, dpi=160, metadata=metadata)
         path = stem.with_name(f"{stem.name}.{ending}")

@@ -64,20 +64,27 @@ def markdown(exam: Exam, table: Table, reference_model: str = "transformer", bes
     lines.append("|" + "|".join(["---"] + ["---:"] * (len(head) - 1 + len(table.columns))) + "|")
     blank = [""] * (len(head) - 1 + len(table.columns))
     family = None
-    for model in _lines(exam):
-        if model.is_floor and not any(exam.point(model.label, c.metric, c.where) for c in table.columns):
-            if not any(row["status"] == "failed" for row in exam.rows[model.label]):
-                continue  # a floor that this table's metrics do not know
+    for model in shown(exam, table):
         if model.family != family:
             family = model.family
             title = FLOORS if model.is_floor else metrics.words(family)
             lines.append(_line([f"**{title}**", *blank]))
-        facts = [model.label, _parameters(exam, model, reference_model), metrics.byte_size(model.state_bytes)]
+        facts = [model.label, parameters(exam, model, reference_model), metrics.byte_size(model.state_bytes)]
         if model.is_floor or model.label not in exam.rows:
             facts = [f"*{model.label}*" if model.is_floor else model.label, "", ""]
         facts += [providers(exam, model)] if several else []
         lines.append(_line(facts + [cell(exam, model, column, beside) for column in table.columns]))
     return "\n".join(lines)
+
+
+def shown(exam: Exam, table: Table) -> list[Model]:
+    """The lines of a table: every model of the report, then the floors that its metrics know or that failed."""
+
+    def known(model: Model) -> bool:
+        measured = any(exam.point(model.label, column.metric, column.where) for column in table.columns)
+        return measured or any(row["status"] == "failed" for row in exam.rows[model.label])
+
+    return [model for model in _lines(exam) if not model.is_floor or known(model)]
 
 
 def conditions(exam: Exam, reference_model: str = "transformer", beside: Exam | None = None) -> str:
@@ -243,7 +250,8 @@ def parameter_gap(exam: Exam, model: Model, reference_model: str) -> float | Non
     return 100 * (model.parameters / reference - 1) if reference and model.parameters else None
 
 
-def _parameters(exam: Exam, model: Model, reference_model: str) -> str:
+def parameters(exam: Exam, model: Model, reference_model: str) -> str:
+    """A model's parameters with their difference from the reference model's, "" if there are none."""
     gap = parameter_gap(exam, model, reference_model)
     difference = f" ({gap:+.1f} %)" if gap is not None and model.name != reference_model else ""
     return f"{model.parameters:,}{difference}" if model.parameters else ""

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from results import record
+from results import prediction_files, record
 from results.cell import Cell
 from results.identity import Identity, Measured
 
@@ -57,7 +57,8 @@ def work(
         if stands(standing, retry_before):
             return "stands", standing
         _send(identity.key, "started", {})
-        rows = _measured(cell, identity, measure)
+        rows, predictions = _measured(cell, identity, measure)
+        prediction_files.write(rows_path.parent / prediction_files.FOLDER, identity.key, predictions)
         record.append(rows_path, rows)
         return "measured", rows
     finally:
@@ -71,7 +72,9 @@ def stands(rows: list[dict[str, Any]], retry_before: str | None) -> bool:
     return bool(rows) and (retry_before is None or max(row["when"] for row in rows) >= retry_before)
 
 
-def _measured(cell: Cell, identity: Identity, measure: Measure) -> list[dict[str, Any]]:
+def _measured(
+    cell: Cell, identity: Identity, measure: Measure
+) -> tuple[list[dict[str, Any]], Sequence[dict[str, Any]]]:
     try:
         result = measure(cell, _reporter(identity.key))
         rows = record.rows(cell, identity, result) if isinstance(result, Measured) else result
@@ -79,9 +82,9 @@ def _measured(cell: Cell, identity: Identity, measure: Measure) -> list[dict[str
             raise ValueError("measure() must return at least one row, each with the key of the cell it was given")
         for row in rows:
             record.check(row)
-        return rows
+        return rows, result.predictions if isinstance(result, Measured) else ()
     except Exception as error:  # whatever a model does wrong is a result of the comparison, not its end
-        return record.failure(cell, identity, reason(error))
+        return record.failure(cell, identity, reason(error)), ()
 
 
 def reason(error: BaseException) -> str:

@@ -32,11 +32,13 @@ def evaluate(
     device: str = "cpu",
     piece: int = PIECE,
     progress: Callable[[dict], None] | None = None,
+    keep: Callable[[int, Exam, Answers], None] | None = None,
 ) -> list[Measurement]:
     """All measurements of a model on a task's exam: marked, averaged over exams by count, and finished by the task.
 
     Memory does not grow with a text's length beyond the text itself; for texts of at least LONG tokens
-    `evaluation_peak_memory_bytes` says what the process held at most while it sat the exams of each length.
+    `evaluation_peak_memory_bytes` says what the process held at most while it sat the exams of each length. `keep` is
+    told each exam's number and answers, for whoever wants to mark them again.
     """
     measurements: list[Measurement] = []
     peaks: dict[int, list[int]] = {}
@@ -45,7 +47,10 @@ def evaluate(
             length = exam.batch.where.get("length", 0)
             if length >= LONG:
                 memory.reset_peak(device)
-            measurements += task.mark(exam, answer(model, exam, device, piece))
+            answers = answer(model, exam, device, piece)
+            measurements += task.mark(exam, answers)
+            if keep is not None:
+                keep(number, exam, answers)
             if length >= LONG:
                 peaks.setdefault(length, []).append(memory.peak(device))
             if progress is not None:

@@ -24,6 +24,9 @@ from tasks.task import Measurement
 
 BUSY = 0.75  # least share of the wall time that our own thread must have computed, or the repeats are taken again
 TRIES = 3
+MEDIAN_ONLY = ("peak_memory_bytes",)
+
+Keep = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -56,22 +59,32 @@ def measure(
     dtype: str,
     device: str,
     vocab: int = 256,
+    keep: Keep = lambda samples: None,
 ) -> Iterator[Measurement]:
-    """Yield the measurements of one model: speed, memory and state at each context length; `count` is the repeats."""
+    """Yield the measurements of one model: speed, memory and state at each context length; `count` is the repeats.
+
+    `keep` is told the raw samples behind each median, as `from_samples` takes them.
+    """
     model.to(device)
     before = os.getloadavg()[0]
     with precision(dtype, device):
         if settings.decode_only:
-            yield from _decoding(model, settings, state_bytes, device, vocab)
+            yield from _decoding(model, settings, state_bytes, device, vocab, keep)
         else:
             for length in settings.lengths:
-                yield from _at_length(model, settings, length, state_bytes, device, vocab)
+                yield from _at_length(model, settings, length, state_bytes, device, vocab, keep)
     yield Measurement("machine_load", before, 1, {"when": "before"})
     yield Measurement("machine_load", os.getloadavg()[0], 1, {"when": "after"})
 
 
 def _at_length(
-    model: nn.Module, settings: Throughput, length: int, state_bytes: Callable[[Any], int], device: str, vocab: int
+    model: nn.Module,
+    settings: Throughput,
+    length: int,
+    state_bytes: Callable[[Any], int],
+    device: str,
+    vocab: int,
+    keep: Keep,
 ) -> Iterator[Measurement]:
     """Training, prefill and decoding at one context length."""
     rows = max(1, settings.batch_tokens // length)
@@ -79,21 +92,21 @@ def _at_length(
     where = {"length": length}
     peak: list[int] = []
     times = _timed(lambda: train_step(model, tokens), settings.repeats, device, peak)
-    yield from _rate("training_tokens_per_second", tokens.numel(), times, where)
-    yield Measurement("peak_memory_bytes", float(statistics.median(peak)), len(peak), where)
+    yield from _kept("training_tokens_per_second", [tokens.numel() / t for t in times], where, keep)
+    yield from _kept("peak_memory_bytes", peak, where, keep)
     with torch.no_grad():
         times = _timed(lambda: model(tokens), settings.repeats, device)
-        yield from _rate("prefill_tokens_per_second", tokens.numel(), times, where)
+        yield from _kept("prefill_tokens_per_second", [tokens.numel() / t for t in times], where, keep)
         _, state = model(tokens[:1])
         times = _timed(lambda: _decode(model, tokens[:1], state, settings.decode), settings.repeats, device)
         largest = max(map(state_bytes, over_a_period(model, tokens[:1], state)))
     yield Measurement("state_bytes", float(largest), 1, where)
-    yield from spread("decoding_milliseconds_per_token", [1e3 * t / settings.decode for t in times], where)
+    yield from _kept("decoding_milliseconds_per_token", [1e3 * t / settings.decode for t in times], where, keep)
 
 
 @torch.no_grad()
 def _decoding(
-    model: nn.Module, settings: Throughput, state_bytes: Callable[[Any], int], device: str, vocab: int
+    model: nn.Module, settings: Throughput, state_bytes: Callable[[Any], int], device: str, vocab: int, keep: Keep
 ) -> Iterator[Measurement]:
     """Decoding alone, the context reached in pieces; each repeat goes on where the one before it ended.
 
@@ -114,7 +127,7 @@ def _decoding(
         times = _timed(further, settings.repeats, device)
         largest = max(map(state_bytes, over_a_period(model, tokens, ends[0])))
         yield Measurement("state_bytes", float(largest), 1, where)
-        yield from spread("decoding_milliseconds_per_token", [1e3 * t / settings.decode for t in times], where)
+        yield from _kept("decoding_milliseconds_per_token", [1e3 * t / settings.decode for t in times], where, keep)
         yield Measurement("finite_output", float(finite), length, where)
 
 
@@ -162,5 +175,23 @@ def _timed(action: Callable[[], Any], repeats: int, device: str, peak: list[int]
     return times
 
 
-def _rate(metric: str, tokens: int, times: list[float], where: dict) -> Iterator[Measurement]:
-    yield from spread(metric, [tokens / t for t in times], where)
+def _kept(metric: str, samples: list[float], where: dict[str, Any], keep: Keep) -> list[Measurement]:
+    keep({"metric": metric, "where": where, "samples": samples.copy()})
+    return _measurements(metric, samples, where)
+
+
+def from_samples(records: list[dict[str, Any]]) -> list[Measurement]:
+    """The measurements that kept samples give; ValueError for a record that holds none."""
+    found: list[Measurement] = []
+    for record in records:
+        samples = record.get("samples")
+        if not samples or not all(isinstance(sample, (int, float)) for sample in samples):
+            raise ValueError(f"The record of {record.get('metric')} at {record.get('where')} holds no samples.")
+        found += _measurements(record["metric"], samples, record["where"])
+    return found
+
+
+def _measurements(metric: str, samples: list[float], where: dict[str, Any]) -> list[Measurement]:
+    if metric in MEDIAN_ONLY:
+        return [Measurement(metric, float(statistics.median(samples)), len(samples), where)]
+    return list(spread(metric, samples, where))

@@ -16,7 +16,7 @@ import pytest
 
 import bench
 from models import registry
-from results import record
+from results import prediction_files, record
 
 ROOT = Path(bench.__file__).resolve().parent
 PLAN = """
@@ -215,6 +215,49 @@ def test_rows_are_adopted_as_reference_once_all_are_there(results, capsys):
     reference = results / "tiny" / "reference"
     assert record.read(reference / "rows.jsonl") == record.read(rows)
     assert (reference / "report.md").exists() and not (reference / "rows.jsonl").exists()
+
+
+@pytest.fixture
+def measured(results) -> Path:
+    """The folder of `tiny`, measured in this process, with a timing."""
+    plan = results / "tiny" / "plan.toml"
+    timing = '[[timings]]\nname = "throughput"\nmodels = ["deltanet"]\nlengths = [8]\nrepeats = 1\ndecode = 2\n'
+    plan.write_text(PLAN.format(steps=1) + timing)
+    for cell in bench.plans.cells(bench.plans.load(plan), registry.names()):
+        who, found = bench.identify(cell), bench.measure(cell, lambda progress: None)
+        record.append(results / "tiny" / "rows.jsonl", record.rows(cell, who, found))
+        prediction_files.write(results / "tiny" / "predictions", who.key, found.predictions)
+    return results / "tiny"
+
+
+def test_a_comparison_is_submitted_and_verified_and_forgeries_are_caught(measured, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert bench.main(["verify", "tiny"]) == 0
+    printed = capsys.readouterr().out
+    assert " 0 differences" in printed and "machine_load" in printed and "training_loss" in printed
+    assert not any(metric in printed for metric in ("exact_match", "tokens_per_second", "no predictions"))
+    assert bench.main(["submit", "tiny"]) == 0
+    assert "the predictions of 5 cells" in capsys.readouterr().out
+    assert bench.main(["verify", "tiny", "--reference"]) == 0
+    reference = measured / "reference"
+    assert (reference / "plan.toml").read_bytes() == (measured / "plan.toml").read_bytes()
+    capsys.readouterr()
+
+    rows = record.read(measured / "rows.jsonl")
+    place = next(
+        i for i, row in enumerate(rows) if row["metric"] == "compact_exact_match" and row["model"] == "deltanet"
+    )
+    forged = [*rows[:place], {**rows[place], "value": 0.999}, *rows[place + 1 :]]
+    record.pack(reference / "rows.jsonl", forged)
+    assert bench.main(["verify", "tiny", "--reference"]) == 1
+    printed = capsys.readouterr().out
+    assert "DIFFERS  needle, deltanet, seed 0, compact_exact_match" in printed
+    assert "rows.jsonl.xz is not the file that was packed" in printed
+    assert "tables/needle.md is not what the rows give" in printed
+    floor = next(i for i, row in enumerate(rows) if row["family"] == "floor" and row["value"] < 1)
+    record.pack(reference / "rows.jsonl", [*rows[:floor], {**rows[floor], "value": 1.0}, *rows[floor + 1 :]])
+    assert bench.main(["verify", "tiny", "--reference"]) == 1
+    assert f"needle, {rows[floor]['model']}" in capsys.readouterr().out
 
 
 CONTEST = """

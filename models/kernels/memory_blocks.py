@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from models.kernels.backward import by_hand
 
 SLAB = 2**16  # numbers of one kind, such as the keys, that a slab of blocks holds
 
@@ -116,7 +117,7 @@ class _Blocks(torch.autograd.Function):
         return y, starts[-1].clone()
 
     @staticmethod
-    @once_differentiable
+    @by_hand
     def backward(ctx: Any, dy: Tensor, d_state: Tensor) -> tuple[Tensor | None, ...]:
         q, k, table, ends, keep, errors, starts, inverse = ctx.saved_tensors
         layout = ctx.layout

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from models.kernels.backward import by_hand
 
 
 def coefficients(momentum: Tensor, keep: Tensor, last: int, rate: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -49,7 +50,7 @@ class _Scans(torch.autograd.Function):
         return _outermost(a, lead), _outermost(ends, lead)
 
     @staticmethod
-    @once_differentiable
+    @by_hand
     def backward(ctx: Any, d_table: Tensor, d_ends: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         eta, gamma, a, p = ctx.saved_tensors
         size = eta.shape[0]

@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from models.kernels.backward import by_hand
 from models.kernels.memory_blocks import Layout, tokens_of
 from models.kernels.memory_slopes import bend, residual_error, times_slope
 from models.kernels.memory_walk_back import Backward, Kept, Reads, Saved, spread_errors
@@ -74,7 +74,7 @@ class _Walk(torch.autograd.Function):
         return y, *(start[-1].clone() for start in saved.kept.starts)
 
     @staticmethod
-    @once_differentiable
+    @by_hand
     def backward(ctx: Any, dy: Tensor, *d_last: Tensor) -> tuple[Any, ...]:
         q, k, v, *rest = ctx.saved_tensors
         shares = [rest[a:b] for a, b in zip(ctx.ends, ctx.ends[1:], strict=False)]

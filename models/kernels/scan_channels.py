@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.kernels.backward import by_hand
 from models.kernels.scan_decay import plus
 from models.kernels.scan_hebb import carry, carry_back
 
@@ -39,7 +40,7 @@ class ChannelHebb(torch.autograd.Function):
         return y, states[-1].clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @by_hand
     def backward(ctx: Any, dy: Tensor, dlast: Tensor):
         q, k, v, c, scores, states, k_fade, q_reach, keep, *sides = ctx.saved_tensors
         dstates = carry_back(q_reach.mT @ dy, keep, dlast)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.kernels.backward import by_hand
 from models.kernels.scan_decay import decay, forget_gradient, plus, ratioed, times
 from models.kernels.triangular import unit_lower_inverse
 
@@ -52,7 +53,7 @@ class Delta(torch.autograd.Function):
         return y, states[-1].clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @by_hand
     def backward(ctx: Any, dy: Tensor, dlast: Tensor):
         q, k, v, rate, scores, inverse, errors, known, states, y, ratio, reach, fade, keep = ctx.saved_tensors
         derrors = scores.mT @ dy

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.kernels.backward import by_hand
 from models.kernels.scan_decay import decay, forget_gradient, plus, ratioed, times
 
 
@@ -58,7 +59,7 @@ class Hebb(torch.autograd.Function):
         return y, states[-1].clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @by_hand
     def backward(ctx: Any, dy: Tensor, dlast: Tensor):
         q, k, v, scores, states, y, ratio, reach, fade, keep = ctx.saved_tensors
         dstates = carry_back(times(q, reach).mT @ dy, keep, dlast)
@@ -93,7 +94,7 @@ class SharedHebb(torch.autograd.Function):
         return y, states[-1].clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @by_hand
     def backward(ctx: Any, dy: Tensor, dlast: Tensor):
         q, k, v, shared, ratio, reach, fade, keep, states, y = ctx.saved_tensors
         reached = (dy * reach).flatten(3)

@@ -20,6 +20,7 @@ import math
 import torch
 from torch import Tensor
 
+from models.kernels.backward import by_hand
 from models.test_time_training import EPSILON
 
 _aten = torch.ops.aten
@@ -62,7 +63,7 @@ class Descent(torch.autograd.Function):
         return (*(layer[:-1] for layer in w), *x[1:], *g, *(layer[-1].clone() for layer in w))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @by_hand
     def backward(ctx, *given: Tensor) -> tuple[Tensor, ...]:
         depth = ctx.depth
         aim, rate, gain, mean, inverse, *rest = ctx.saved_tensors

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from models.kernels import triton_read, triton_walk, triton_walk_deep
+from models.kernels.backward import by_hand
 
 SMALLEST = 16  # rows and columns of the least tile that tl.dot takes
 
@@ -52,7 +52,7 @@ class Scans(torch.autograd.Function):
         return a, p
 
     @staticmethod
-    @once_differentiable
+    @by_hand
     def backward(ctx: Any, d_a: Tensor, d_p: Tensor) -> tuple[Tensor, Tensor]:
         momentum, keep, a, p = ctx.saved_tensors
         size = momentum.shape[-1]
@@ -81,7 +81,7 @@ class Read(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @by_hand
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
         q, k, e, m, s, table = saved = ctx.saved_tensors
         (size, width), out = q.shape[2:], e.shape[-1]
@@ -119,7 +119,7 @@ class Walk(torch.autograd.Function):
         return made
 
     @staticmethod
-    @once_differentiable
+    @by_hand
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         y, k, ends, e, starts_m, starts_s = ctx.saved_tensors
         d_e, d_starts_m, d_starts_s, d_last_m, d_last_s = (d.contiguous() for d in grads)
@@ -165,7 +165,7 @@ class DeepWalk(torch.autograd.Function):
         return made
 
     @staticmethod
-    @once_differentiable
+    @by_hand
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         k, z, e1, e2, starts, shares = saved = ctx.saved_tensors
         heads, chunks, size, _ = k.shape

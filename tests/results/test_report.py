@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import synthetic
 
-from results import printed, report, style, view
+from results import printed, record, report, style, view
 
 ROOT = Path(__file__).resolve().parents[2]
 FEW = ("transformer", "titans-lmm", "titans-mac")
@@ -55,13 +55,12 @@ def test_every_kind_of_figure_is_drawn_and_linked(drawn):
         "needle-compact-exact-match-map-s-niah-2", "babilong-choice-accuracy-by-length",
         "babilong-choice-accuracy-map", "throughput-speed", "needle-accuracy-by-state", "babilong-accuracy-by-state",
     }  # fmt: skip
-    assert all(f"{name[:-4]}.svg" in figures and f"{name[:-4]}.png" in figures for name in figures)
+    assert all(f"{name[:-4]}.{ending}" in figures for name in figures for ending in ("png", "svg", "pdf"))
     page = found["report.md"].decode()
-    assert all(name in page for name in found if name != "report.md")
-    missing = page[page.index("## Figures not drawn") :].splitlines()
-    of_contests = "- time ratio against length: no rows give a contest's ratios to its reference"
-    assert [line for line in missing if line.startswith("- ")] == [of_contests]
+    assert all(name in page for name in found if not name.startswith("report."))
+    assert "Figures not drawn" not in page
     assert all(b"Matplotlib" not in found[name] and b"<dc:date>" not in found[name] for name in figures)
+    assert not any(b"CreationDate" in found[name] or b"Producer" in found[name] for name in figures)
 
 
 def test_printed_numbers_are_labelled_and_stand_apart(drawn):
@@ -80,11 +79,12 @@ def test_what_has_no_rows_is_not_drawn_and_says_why(tmp_path):
     rows = [row for row in synthetic.comparison(FEW[:1]) if row["task"] == "throughput"]
     page = report.report(rows, tmp_path).read_text()
     assert {name for name in files(tmp_path) if "figures" in name} == {
+        "figures/throughput-speed.pdf",
         "figures/throughput-speed.png",
         "figures/throughput-speed.svg",
     }
     missing = page[page.index("## Figures not drawn") :].splitlines()
-    assert len([line for line in missing if line.startswith("- ")]) == 7
+    assert len([line for line in missing if line.startswith("- ")]) == 6
     assert "- loss by model: no rows give bits per byte" in missing and "Printed" not in page
     with pytest.raises(ValueError, match="no rows to report"):
         report.report([], tmp_path)
@@ -145,3 +145,24 @@ def test_what_an_earlier_report_left_is_removed(tmp_path):
         path.write_text("old")
     report.report(rows, tmp_path)
     assert {path for path in tmp_path.rglob("*.*")} == kept
+
+
+def test_every_file_that_is_deleted_comes_back_as_it_was(drawn, tmp_path):
+    for name, content in drawn[1].items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content if Path(name).suffix in (".md", ".html") else b"spoilt")
+    report.report(synthetic.comparison(FEW), tmp_path, title="Made up", question="Which?")
+    assert files(tmp_path) == drawn[1]
+    assert report.stale_tables(synthetic.comparison(FEW), tmp_path) == []
+    (tmp_path / "tables" / "needle.tex").write_text("another table")
+    (tmp_path / "tables" / "babilong.csv").unlink()
+    assert report.stale_tables(synthetic.comparison(FEW), tmp_path) == [
+        "tables/needle.tex is not what the rows give.",
+        "tables/babilong.csv is missing; redraw the report.",
+    ]
+
+
+@pytest.mark.parametrize("folder", sorted((ROOT / "results").glob("*/reference")), ids=lambda path: path.parent.name)
+def test_committed_tables_are_what_the_committed_rows_give(folder):
+    assert report.stale_tables(record.read(folder / "rows.jsonl"), folder) == []

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import fake_measure
 from fake_measure import cell, identify, measure
 
-from results import record, schedule
+from results import prediction_files, record, schedule
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -175,3 +175,12 @@ def test_interrupted_by_the_user_the_workers_stop_and_rows_stay(tmp_path):
         schedule.run([cell("quick"), cell("slow", seconds=60)], measure, identify, path, workers=2, on_event=interrupt)
     assert time.monotonic() - begun < 20
     assert {row["model"] for row in record.read(path)} == {"quick"}
+
+
+def test_predictions_are_kept_beside_the_rows(tmp_path):
+    kept, none = cell("kept", predictions=[{"exam": 0, "hits": "01"}]), cell("none")
+    run([kept, none], tmp_path / "rows.jsonl")
+    folder = tmp_path / prediction_files.FOLDER
+    assert prediction_files.read(folder, identify(kept).key) == [{"exam": 0, "hits": "01"}]
+    assert prediction_files.read(folder, identify(none).key) is None
+    assert [path.name for path in folder.iterdir()] == [f"{identify(kept).key}.jsonl.xz"]

@@ -1,0 +1,27 @@
+"""What every backward pass by hand is wrapped in."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def by_hand(backward: Callable) -> Callable:
+    """Decorates `backward(ctx, *slopes)` of an autograd Function: differentiable once, computed in its tensors' own dtype.
+
+    A user may call `loss.backward()` under autocast, which would turn its products into half precision against sums in
+    float32; the forward pass has autocast switched off, and so must the backward pass.
+    """
+
+    @functools.wraps(backward)
+    def run(ctx: Any, *slopes: Tensor | None) -> Any:
+        device = next(x.device.type for x in slopes if x is not None)
+        with torch.autocast(device, enabled=False):
+            return backward(ctx, *slopes)
+
+    return once_differentiable(run)

@@ -28,7 +28,7 @@ SNAPSHOT = "snapshot.safetensors"  # of a training that goes on
 
 
 class CheckpointError(ValueError):
-    """A folder that holds no whole checkpoint; the message says what to do."""
+    """A folder that holds no whole checkpoint; the message says what is wrong with it."""
 
 
 class Checkpoint(NamedTuple):
@@ -71,9 +71,9 @@ def read_facts(folder: str | Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({type(error).__name__}); delete the folder") from None
+        raise CheckpointError(f"{path} cannot be read ({type(error).__name__})") from None
     if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
-        raise CheckpointError(f"{path} is no checkpoint of this version (schema {SCHEMA}); delete the folder")
+        raise CheckpointError(f"{path} is no checkpoint of this version (schema {SCHEMA})")
     return facts
 
 
@@ -82,7 +82,7 @@ def fill(model: nn.Module, folder: str | Path) -> None:
     weights, _ = _read(Path(folder) / WEIGHTS)
     own = model.state_dict()
     if {name: tensor.shape for name, tensor in weights.items()} != {name: t.shape for name, t in own.items()}:
-        raise CheckpointError(f"{Path(folder) / WEIGHTS} holds the weights of another model; delete the folder")
+        raise CheckpointError(f"{Path(folder) / WEIGHTS} holds the weights of another model")
     model.load_state_dict(weights)
 
 
@@ -124,9 +124,9 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     try:
         return tensor_file.read(path)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}); delete the folder") from None
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from None
     except tensor_file.Damaged as error:
-        raise CheckpointError(f"{error}; delete the folder") from None
+        raise CheckpointError(f"{error}") from None
 
 
 def _write(path: Path, text: str) -> None:

@@ -8,6 +8,7 @@ logits, state = trained.model(tokens)
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,7 +51,7 @@ def load(folder: str | Path, provider: str = "auto", device: str = "cpu") -> Che
     `provider` is what computes, unless the model was trained under a setting that says so. Raises CheckpointError for a folder
     without a whole checkpoint; what `models.language_model.build` raises for a model that is not registered here.
     """
-    facts = read_facts(folder)
+    facts = _sound(read_facts, folder)
     if facts is None:
         raise CheckpointError(f"There is no checkpoint in {folder}; give a folder that holds a {FACTS}.")
     for file in facts["model_files"]:
@@ -59,8 +60,15 @@ def load(folder: str | Path, provider: str = "auto", device: str = "cpu") -> Che
     size = Size(facts["vocab"], **facts["size"])
     settings = with_provider(facts["model"], facts["settings"], provider)
     model = language_model.seeded(facts["model"], size, facts["seed"], **settings)
-    fill(model, folder)
+    _sound(fill, model, folder)
     return Checkpoint(model.to(device).eval(), _tokenizer(Path(folder), facts["tokenizer"]), facts)
+
+
+def _sound(read: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return read(*arguments)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; run its comparison again, which trains it anew.") from None
 
 
 def read_facts(folder: str | Path) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ import pytest
 
 import bench
 from measuring import checkpoints
-from results import record
+from results import record, schedule
 
 PLAN = """
 title = "Tiny"
@@ -37,11 +37,24 @@ def tiny(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Cells are measured here, which starts no workers, and nothing is drawn."""
+
+    def run(cells, measure, identify, rows_path, **_):
+        for cell in cells:
+            record.append(rows_path, record.rows(cell, identify(cell), measure(cell, lambda news: None)))
+        return schedule.Summary(measured=len(cells))
+
+    monkeypatch.setattr(bench.schedule, "run", run)
+    monkeypatch.setattr(bench, "_report", lambda *_: None)
+
+
 def kept(cache: Path) -> list[Path]:
     return list(cache.glob(f"checkpoints/*/{checkpoints.FACTS}"))
 
 
-def test_a_run_keeps_its_models_where_it_is_told_and_uses_them(tiny, capsys, monkeypatch):
+def test_a_run_keeps_its_models_where_it_is_told_and_uses_them(tiny, in_this_process, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     cache = ["--cache", str(tiny / "cache")]
     assert bench.main(["run", "tiny", "--no-checkpoints", *cache]) == 0

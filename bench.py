@@ -7,6 +7,7 @@ python bench.py submit COMPARISON         pack plan, rows and raw predictions fo
 python bench.py verify COMPARISON         mark the predictions again and hold every row against them
 python bench.py check MODEL|FILE.py|all   hold a model, or your own file, to the contract
 python bench.py check --parity            hold the models to other people's code
+python bench.py profile MODEL             where the time of a training step goes, by kind of work and operator
 python bench.py show TASK                 print one of a task's questions, the facts that matter marked
 """
 
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -29,6 +31,7 @@ import baselines
 import tasks
 from measuring.cells import measure, prepare
 from measuring.identity import identify
+from measuring.profiled import VOCABULARY, profile_table
 from measuring.rederived import rederive
 from measuring.refusals import check_cells
 from models import accounting, kernels, registry, user_file
@@ -62,7 +65,9 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
         print(models_markdown())
         return 0
     if arguments.costs:
-        console.print(_costs(overrides.size(arguments.size) if arguments.size else {}, arguments.length))
+        console.print(
+            _costs(_size({"vocab": 256, "width": 256, "depth": 4, "heads": 4}, arguments.size), arguments.length)
+        )
         return 0
     table = Table("model", "family", "equation", "paper", title="Models")
     for name in registry.names():
@@ -83,12 +88,16 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _costs(changed: dict[str, int], length: int) -> Table:
-    """Parameters, state and operations of every model at one size and context."""
-    fields = {"vocab": 256, "width": 256, "depth": 4, "heads": 4}
+def _size(fields: dict[str, int], flag: str | None) -> Size:
+    """The size that `--size` asks for, from these fields where it says nothing."""
+    changed = overrides.size(flag) if flag else {}
     if unknown := set(changed) - set(fields):
         raise ValueError(f"--size knows {', '.join(fields)}, not {', '.join(sorted(unknown))}.")
-    size = Size(**fields | changed)
+    return Size(**fields | changed)
+
+
+def _costs(size: Size, length: int) -> Table:
+    """Parameters, state and operations of every model at one size and context."""
     title = f"Costs at {size}, {length:,} tokens; forward and training in FLOPs per token"
     table = Table("model", "parameters", "state", "forward", "training", title=title)
     for name in registry.names():
@@ -284,6 +293,20 @@ def command_show(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def command_profile(arguments: argparse.Namespace, console: Console) -> int:
+    """Print where the time of a model's or an opponent's training step goes."""
+    every = overrides.settings(arguments.set)
+    if others := set(every) - {arguments.model}:
+        raise ValueError(f"--set names {', '.join(sorted(others))}, but {arguments.model} is profiled.")
+    if arguments.threads < 1:
+        raise ValueError(f"--threads must be at least 1, not {arguments.threads}.")
+    torch.set_num_threads(arguments.threads)
+    size = _size({"vocab": VOCABULARY, "width": 256, "depth": 1, "heads": 4}, arguments.size)
+    shape = (arguments.length, arguments.batch)
+    console.print(profile_table(arguments.model, size, *shape, every.get(arguments.model, {}), arguments.dtype))
+    return 0
+
+
 def _plan(arguments: argparse.Namespace) -> Plan:
     """The comparison's plan with the command line's changes."""
     plan = plans.load(RESULTS / arguments.comparison)
@@ -307,6 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "submit": command_submit,
         "verify": command_verify,
         "check": command_check,
+        "profile": command_profile,
         "show": command_show,
     }
     parsed = command_line.parser(__doc__, actions, kernels.PROVIDERS).parse_args(arguments)

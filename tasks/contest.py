@@ -176,6 +176,13 @@ def _product(dtype: str, device: str) -> Step:
     return lambda: a @ b
 
 
+def product_rate(dtype: str, device: str, repeats: int = 9) -> float:
+    """Floating-point operations a second of the product of two large matrices: the median of `repeats`."""
+    product = _product(dtype, device)
+    product()
+    return 2 * PRODUCT**3 / statistics.median(_clocked(product, device)[0] for _ in range(repeats))
+
+
 def count_flops(step: Step) -> int:
     """Floating-point operations of the matrix products in one step, two for a multiply and an add."""
     cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu

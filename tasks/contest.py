@@ -46,7 +46,7 @@ class Entrant:
 
 @dataclass
 class Standing:
-    """What is known of an entrant: its samples, or why it has none ("failed" or "absent", and the reason)."""
+    """What is known of an entrant: its samples, or why it has none ("failed", "absent" or "left out", and the reason)."""
 
     walls: list[float] = field(default_factory=list)
     processor: list[float] = field(default_factory=list)
@@ -123,7 +123,7 @@ def hold(
 def _entered(entrant: Entrant, standing: Standing, length: int, limit: float, device: str) -> Step | None:
     """The step of an entrant that has been warmed up and may take part, else None and its standing says why."""
     if entrant.longest is not None and length > entrant.longest:
-        return standing.lose(f"too slow: the plan times it up to length {entrant.longest:,}")
+        return standing.lose(f"the plan times it up to length {entrant.longest:,}", "left out")
     try:
         step = entrant.prepare()
         seconds, _, y = _clocked(step, device)

@@ -8,6 +8,7 @@ python bench.py verify COMPARISON         mark the predictions again and hold ev
 python bench.py check MODEL|FILE.py|all   hold a model, or your own file, to the contract
 python bench.py check --parity            hold the models to other people's code
 python bench.py zero-shot CHECKPOINT      ask a kept model in lm-evaluation-harness
+python bench.py profile MODEL             where the time of a training step goes, by kind of work and operator
 python bench.py show TASK                 print one of a task's questions, the facts that matter marked
 """
 
@@ -23,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -33,9 +35,12 @@ from measuring import checkpoints, costs
 from measuring.cells import measure, prepare
 from measuring.identity import identify
 from measuring.learning import Keeping
+from measuring.profiled import VOCABULARY, profile_table
 from measuring.rederived import rederive
 from measuring.refusals import check_cells
+from measuring.zero_shot import zero_shot_table
 from models import kernels, registry, user_file
+from models.language_model import Size
 from results import (
     command_line,
     contest_table,
@@ -64,7 +69,8 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
         print(models_markdown())
         return 0
     if arguments.costs:
-        console.print(costs.table(overrides.size(arguments.size) if arguments.size else {}, arguments.length))
+        size = overrides.whole_size(arguments.size, vocab=256, width=256, depth=4, heads=4)
+        console.print(costs.table(Size(**size), arguments.length))
         return 0
     table = Table("model", "family", "equation", "paper", title="Models")
     for name in registry.names():
@@ -274,22 +280,23 @@ def command_show(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def command_zero_shot(arguments: argparse.Namespace, console: Console) -> int:
-    """Ask a kept model the tasks of lm-evaluation-harness, those of the Titans paper's first table unless others are named."""
-    try:
-        from baselines.oracles import lm_evaluation_harness as harness
-    except ModuleNotFoundError as error:
-        raise ValueError(f"lm-evaluation-harness is not installed ({error}): pip install -e '.[lm-eval]'.") from None
-    kept = checkpoints.load(arguments.checkpoint, arguments.provider, arguments.device)
-    if kept.tokenizer is None:
-        raise ValueError(f"{kept.facts['model']} was trained on {kept.facts['task']}, whose tokens are no text.")
-    names = overrides.names(arguments.tasks or "") or harness.TITANS_TASKS
-    found = harness.ask(kept.model, kept.tokenizer, names, arguments.device, arguments.limit, arguments.include)
-    table = Table("task", "metric", "value", title=f"{kept.facts['model']}, trained on {kept.facts['task']}, zero-shot")
-    for name, metrics in found.items():
-        for metric, value in metrics.items():
-            if isinstance(value, float) and "stderr" not in metric:
-                table.add_row(name, metric.removesuffix(",none"), f"{value:.4f}")
-    console.print(table)
+    """Ask a kept model the tasks of lm-evaluation-harness."""
+    asked = arguments.provider, arguments.device, arguments.limit, arguments.include
+    console.print(zero_shot_table(arguments.checkpoint, overrides.names(arguments.tasks or ""), *asked))
+    return 0
+
+
+def command_profile(arguments: argparse.Namespace, console: Console) -> int:
+    """Print where the time of a model's or an opponent's training step goes."""
+    every = overrides.settings(arguments.set)
+    if others := set(every) - {arguments.model}:
+        raise ValueError(f"--set names {', '.join(sorted(others))}, but {arguments.model} is profiled.")
+    if arguments.threads < 1:
+        raise ValueError(f"--threads must be at least 1, not {arguments.threads}.")
+    torch.set_num_threads(arguments.threads)
+    size = Size(**overrides.whole_size(arguments.size, vocab=VOCABULARY, width=256, depth=1, heads=4))
+    shape = (arguments.length, arguments.batch)
+    console.print(profile_table(arguments.model, size, *shape, every.get(arguments.model, {}), arguments.dtype))
     return 0
 
 
@@ -316,6 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "submit": command_submit,
         "verify": command_verify,
         "check": command_check,
+        "profile": command_profile,
         "show": command_show,
         "zero-shot": command_zero_shot,
     }

@@ -62,12 +62,8 @@ def _model(name: str, size: Size, settings: str, length: int) -> tuple[int, floa
     return numbers, accounting.training_flops_per_token(name, size, length, **chosen)
 
 
-def table(changed: dict[str, int], length: int) -> Table:
+def table(size: Size, length: int) -> Table:
     """Parameters, state and operations of every model at one size and context."""
-    fields = {"vocab": 256, "width": 256, "depth": 4, "heads": 4}
-    if unknown := set(changed) - set(fields):
-        raise ValueError(f"--size knows {', '.join(fields)}, not {', '.join(sorted(unknown))}.")
-    size = Size(**fields | changed)
     title = f"Costs at {size}, {length:,} tokens; forward and training in FLOPs per token"
     made = Table("model", "parameters", "state", "forward", "training", title=title)
     for name in registry.names():

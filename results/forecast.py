@@ -96,5 +96,5 @@ def forecast(
     line = f"{len(cells)} cells, {missing} to be measured, about {total / 60:.1f} minutes on {plan.workers} workers"
     line += f" and {unknown} cells without an earlier timing" if unknown else ""
     if memory:
-        line += f"; {work:.1e} FLOPs of training; a training takes {byte_size(memory)} and its activations"
+        line += f"; {work:.1e} FLOPs of training; the largest takes {byte_size(memory)} of memory or more"
     return table, line

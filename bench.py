@@ -289,6 +289,7 @@ def command_profile(arguments: argparse.Namespace, console: Console) -> int:
     size = sized(fields, overrides.size(arguments.size) if arguments.size else {})
     shape = (arguments.length, arguments.batch)
     console.print(profile_table(arguments.model, size, *shape, every.get(arguments.model, {}), arguments.dtype))
+    return 0
 
 
 def command_zero_shot(arguments: argparse.Namespace, console: Console) -> int:

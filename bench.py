@@ -7,8 +7,8 @@ python bench.py submit COMPARISON         pack plan, rows and raw predictions fo
 python bench.py verify COMPARISON         mark the predictions again and hold every row against them
 python bench.py check MODEL|FILE.py|all   hold a model, or your own file, to the contract
 python bench.py check --parity            hold the models to other people's code
-python bench.py zero-shot CHECKPOINT      ask a kept model in lm-evaluation-harness
 python bench.py profile MODEL             where the time of a training step goes, by kind of work and operator
+python bench.py zero-shot CHECKPOINT      ask a kept model in lm-evaluation-harness
 python bench.py show TASK                 print one of a task's questions, the facts that matter marked
 """
 
@@ -32,6 +32,7 @@ from rich.table import Table
 import baselines
 import tasks
 from measuring import checkpoints, costs
+from measuring.building import sized
 from measuring.cells import measure, prepare
 from measuring.identity import identify
 from measuring.learning import Keeping
@@ -40,7 +41,6 @@ from measuring.rederived import rederive
 from measuring.refusals import check_cells
 from measuring.zero_shot import zero_shot_table
 from models import kernels, registry, user_file
-from models.language_model import Size
 from results import (
     command_line,
     contest_table,
@@ -69,8 +69,7 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
         print(models_markdown())
         return 0
     if arguments.costs:
-        size = overrides.whole_size(arguments.size, vocab=256, width=256, depth=4, heads=4)
-        console.print(costs.table(Size(**size), arguments.length))
+        console.print(costs.table(overrides.size(arguments.size) if arguments.size else {}, arguments.length))
         return 0
     table = Table("model", "family", "equation", "paper", title="Models")
     for name in registry.names():
@@ -279,13 +278,6 @@ def command_show(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def command_zero_shot(arguments: argparse.Namespace, console: Console) -> int:
-    """Ask a kept model the tasks of lm-evaluation-harness."""
-    asked = arguments.provider, arguments.device, arguments.limit, arguments.include
-    console.print(zero_shot_table(arguments.checkpoint, overrides.names(arguments.tasks or ""), *asked))
-    return 0
-
-
 def command_profile(arguments: argparse.Namespace, console: Console) -> int:
     """Print where the time of a model's or an opponent's training step goes."""
     every = overrides.settings(arguments.set)
@@ -294,9 +286,17 @@ def command_profile(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.threads < 1:
         raise ValueError(f"--threads must be at least 1, not {arguments.threads}.")
     torch.set_num_threads(arguments.threads)
-    size = Size(**overrides.whole_size(arguments.size, vocab=VOCABULARY, width=256, depth=1, heads=4))
+    fields = {"vocab": VOCABULARY, "width": 256, "depth": 1, "heads": 4}
+    size = sized(fields, overrides.size(arguments.size) if arguments.size else {})
     shape = (arguments.length, arguments.batch)
     console.print(profile_table(arguments.model, size, *shape, every.get(arguments.model, {}), arguments.dtype))
+    return 0
+
+
+def command_zero_shot(arguments: argparse.Namespace, console: Console) -> int:
+    """Ask a kept model the tasks of lm-evaluation-harness, those of the Titans paper's first table unless others are named."""
+    asked = arguments.provider, arguments.device, arguments.limit, arguments.include
+    console.print(zero_shot_table(arguments.checkpoint, overrides.names(arguments.tasks or ""), *asked))
     return 0
 
 

@@ -40,14 +40,6 @@ def size(text: str) -> dict[str, int]:
     return {name.strip(): _whole("--size", value) for name, _, value in parts}
 
 
-def whole_size(text: str | None, **fields: int) -> dict[str, int]:
-    """The size that a text asks for, with `fields` where it says nothing; raises PlanError for others."""
-    changed = size(text) if text else {}
-    if unknown := set(changed) - set(fields):
-        raise PlanError(f"--size knows {', '.join(fields)}, not {', '.join(sorted(unknown))}.")
-    return fields | changed
-
-
 def seeds(text: str) -> list[int]:
     """`"0,1"` -> `[0, 1]`."""
     return [_whole("--seeds", part) for part in text.split(",")]

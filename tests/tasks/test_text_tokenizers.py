@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tasks import byte_pair, create
-from tasks.babilong import DISAGREEMENT
+from tasks.babilong_scoring import DISAGREEMENT
 from tasks.corpus import documents
 from tasks.floors import sit
 from tasks.language_modelling import LanguageModelling

@@ -14,12 +14,12 @@ from tasks import corpus as corpora
 from tasks import tokenizer as tokenizers
 from tasks.evaluate import average
 from tasks.ngram import Bigram, ByBytes, Floor, Trigram, Uniform, Unigram
+from tasks.position_bins import doubling
 from tasks.randomness import generator
 from tasks.task import IGNORE, Answers, Batch, Exam, Measurement, Task
 from tasks.tokenizer import BYTES, Text, encoded
 
 EXAM_TOKENS = 16384  # about as many tokens in one exam
-FIRST_BIN = 8  # the positions before this one are one bin; each further bin doubles the position
 BITS, AT_POSITION = "bits_per_token", "_at_position"
 LARGEST_EXPONENT = 1000  # a perplexity beyond 2 to this is left out: it is no finite number
 
@@ -170,13 +170,10 @@ class LanguageModelling(Task):
         yield from _per_token(exam, bits, slice(None), where, "")
         if where["length"] != max(self.test_lengths):
             return
-        start, time = 0, bits.shape[1]
-        while start < time:
-            end = max(FIRST_BIN, 2 * start)
+        for start, end in doubling(bits.shape[1]):
             # The last bin is named by the window's end; a ragged window shares the names of the full ones.
             place = {"from": start, "to": min(end, where["length"]), "unit": where["unit"]}
             yield from _per_token(exam, bits, slice(start, end), place, AT_POSITION)
-            start = end
 
     def finish(self, measurements: list[Measurement]) -> list[Measurement]:
         """Bits per byte, by position too, and perplexity per token and per word: 2 to the bits of each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
@@ -49,7 +50,8 @@ class BABILong(Task):
     JSON's path) and count everything fed: template, facts, book text, question and answer; 0 asks the facts alone, of
     stories that fit the training `length`. `test_lengths` defaults to 0 and 1, 2 and 4 times `length`; `samples` are
     asked for each question and length. `template="compact"` ends in the bare question; `instructed` has BABILong's
-    order of parts (instruction, examples, context, question) in our own words, not in the official ones.
+    order of parts (instruction, examples, context, question) in our own words, not in the official ones; `harness` is
+    lm-evaluation-harness's few-shot prompt, read from the installed package (extra `lm-eval`).
 
     `generated_accuracy` is BABILong's own comparison with all that it gets wrong: a right "none" of qa7 holds the label
     "one" and fails; `scorer_disagreement` is the share of answers on which it and the exact comparison differ.
@@ -70,7 +72,7 @@ class BABILong(Task):
         test_lengths: tuple[int, ...] = (),
         samples: int = 100,
         corpus: str = corpora.EMBEDDED,
-        template: Literal["compact", "instructed"] = "compact",
+        template: Literal["compact", "instructed", "harness"] = "compact",
         tokenizer: str = DEFAULT,
         source: str = SIMULATOR,
         test_sources: tuple[str, ...] = (),
@@ -81,7 +83,7 @@ class BABILong(Task):
         if samples < 1 or any(asked < 0 for asked in test_lengths):
             raise ValueError("BABILong needs samples of at least 1 and test_lengths of at least 0.")
         self.questions, self.length, self.samples, self.corpus = tuple(questions), length, samples, corpus
-        self.source, self.test_sources = source, tuple(test_sources) or (source,)
+        self.source, self.test_sources, self.template = source, tuple(test_sources) or (source,), template
         if len({babilong_items.kind(each) for each in self.test_sources}) < len(self.test_sources):
             raise ValueError(f"BABILong's test_sources may name '{SIMULATOR}' and one source of files, each once.")
         for each in self.test_sources:
@@ -262,10 +264,12 @@ class BABILong(Task):
         return ()
 
     def data_hash(self) -> str:
-        """Of the corpus, of a tokenizer other than bytes, and of the sources whose stories are not made by code."""
+        """Of the corpus, of a tokenizer other than bytes, and of sources and prompts that are not made by code."""
         read = dict.fromkeys((self.source, *self.test_sources))
-        files = "".join(babi_files.data_hash(source)[:16] for source in read if source != SIMULATOR)
-        return combined_hash(corpora.data_hash(self.corpus), self.tokenizer) + files
+        files = [babi_files.data_hash(source)[:16] for source in read if source != SIMULATOR]
+        if self.template == "harness":
+            files.append(hashlib.sha256(repr(self.templates).encode()).hexdigest()[:16])
+        return combined_hash(corpora.data_hash(self.corpus), self.tokenizer) + "".join(files)
 
     def _encode(self, text: str) -> np.ndarray:
         return _encoded(self.tokenizer, text)

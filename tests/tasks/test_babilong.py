@@ -300,7 +300,7 @@ def test_minimum_is_reached_by_the_longest_of_the_shortest_stories() -> None:
         ({"questions": ("qa1", "qa1")}, "different"),
         ({"samples": 0}, "samples of at least 1"),
         ({"test_lengths": (-1,)}, "test_lengths of at least 0"),
-        ({"template": "official"}, "compact or instructed"),
+        ({"template": "official"}, "compact, instructed or harness"),
     ],
 )
 def test_impossible_settings_say_what_to_do(settings: dict, message: str) -> None:

@@ -341,6 +341,20 @@ def test_instructed_prompts_have_all_parts_in_order_and_the_length_counts_them()
     assert all(m.value == (m.metric != "scorer_disagreement") for m in marks)
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_instructed_prompts_have_the_fields_of_the_official_ones(name: str) -> None:
+    """Instruction, blank line, examples each in its tags with an answer line, blank line, form, blank line, context."""
+    words = words_around("instructed", name)
+    example = r"<example>\n[^\n]+\.\n\nQuestion: [^\n]+\?\nAnswer: [a-zA-Z,]+\n</example>\n"
+    parts = re.fullmatch(rf"([^\n]+)\n\n((?:{example}){{2,3}})\n([^\n]+)\n\n<context>\n", words.before)
+    assert parts, words.before
+    instruction, examples, form = parts.groups()
+    assert instruction.endswith(".") and form.startswith("Answer with ") and form.endswith("nothing else.")
+    for answer in re.findall(r"Answer: (.+)\n", examples):
+        assert answer in TASKS[name].answers
+    assert words.after == "\n</context>\n\nQuestion: {question}\nAnswer: " and words.line_breaks
+
+
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_examples_are_right_and_speak_the_tasks_language(name: str) -> None:
     for facts, question, answer in EXAMPLES[name]:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -59,14 +59,6 @@ def parse(text: str, name: str = "the file") -> list[Story]:
 def items(source: str, question: str, split: str) -> tuple[Item, ...]:
     """Every question of one task in one split, in file order. Raises SourceError."""
     return _read(source, version(source)).get((question, split), ())
-
-
-def fitting(source: str, question: str, split: str, fits: Callable[[Item], bool]) -> list[Item]:
-    """The questions of a split that fit. Raises SourceError if there is none."""
-    found = [item for item in items(source, question, split) if fits(item)]
-    if not found:
-        raise SourceError(f"'{source}' has no {split} question of {question} that fits: ask a larger length.")
-    return found
 
 
 def data_hash(source: str) -> str:

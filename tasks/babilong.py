@@ -5,23 +5,21 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Iterator
-from functools import cache, lru_cache
+from functools import cache
 from random import Random
-from typing import Any, Literal, NamedTuple
-
-import numpy as np
-import torch
+from typing import Literal
 
 from tasks import babi_files, babilong_floors, babilong_items
 from tasks import corpus as corpora
 from tasks.babi import TASKS
 from tasks.babi_story import Item
-from tasks.babilong_items import SIMULATOR
+from tasks.babilong_items import SIMULATOR, Told
 from tasks.babilong_scoring import DISAGREEMENT, in_order, matches, same
-from tasks.babilong_text import Background, scatter, words_around
+from tasks.babilong_text import words_around
+from tasks.babilong_writing import Sample, Writer, batch
 from tasks.randomness import stream
-from tasks.task import IGNORE, Answers, Batch, Exam, Measurement, Task
-from tasks.tokenizer import BYTES, DEFAULT, Tokenizer, combined_hash, create, ended, reversible
+from tasks.task import Answers, Batch, Exam, Measurement, Task
+from tasks.tokenizer import BYTES, DEFAULT, combined_hash, create, ended, reversible
 
 END = "\n"  # closes every answer
 EXAM_TOKENS = 65536  # at most about as many tokens in one exam
@@ -29,16 +27,7 @@ GENERATION = 20  # tokens that an answer may have, as in BABILong
 CURRICULUM = 0.5  # share of the budget after which training has reached its full length
 STEP = 8  # at length 0, prompts in bytes are multiples of it, so that more of them share an exam
 POLL = 500  # training items of each question that the majority answers are counted on
-PADDING = 0
 QUESTIONS = ("qa1", "qa2", "qa3", "qa4", "qa5")  # those that leaderboards average
-
-
-class Sample(NamedTuple):
-    """One prompt in tokens, its answer with the terminator, and the item behind it."""
-
-    prompt: np.ndarray
-    answer: np.ndarray
-    item: Item
 
 
 class BABILong(Task):
@@ -59,7 +48,8 @@ class BABILong(Task):
     `source` names a folder or archive of the released bAbI files (or `$VARIABLE`, which names one), whose own splits are
     then asked instead of the simulator's stories; `test_sources` are those of the test alone: `("simulator", "FOLDER")`
     asks both of one model, and `stories` tells the rows apart. Stories too long for a length are not drawn, as in
-    BABILong; `left_out()` tells which questions cannot be asked at which length at all.
+    BABILong; `left_out()` tells which questions cannot be asked at which length at all. `lessons="all"` trains on every
+    question of a story where bAbI's files have it, between the facts; exams ask the last alone.
     """
 
     name = "babilong"
@@ -76,12 +66,15 @@ class BABILong(Task):
         tokenizer: str = DEFAULT,
         source: str = SIMULATOR,
         test_sources: tuple[str, ...] = (),
+        lessons: Literal["last", "all"] = "last",
     ) -> None:
         unknown = [question for question in questions if question not in TASKS]
         if unknown or not questions or len(set(questions)) < len(questions):
             raise ValueError(f"BABILong's questions must be different ones of {', '.join(TASKS)}, not {questions}.")
         if samples < 1 or any(asked < 0 for asked in test_lengths):
             raise ValueError("BABILong needs samples of at least 1 and test_lengths of at least 0.")
+        if lessons == "all" and template != "compact":
+            raise ValueError("BABILong's lessons='all' ask between the facts, which only template='compact' can.")
         self.questions, self.length, self.samples, self.corpus = tuple(questions), length, samples, corpus
         self.source, self.test_sources, self.template = source, tuple(test_sources) or (source,), template
         if len({babilong_items.kind(each) for each in self.test_sources}) < len(self.test_sources):
@@ -91,13 +84,13 @@ class BABILong(Task):
         self.test_lengths = tuple(dict.fromkeys(test_lengths)) or (0, length, 2 * length, 4 * length)
         self.tokenizer = reversible(create(tokenizer, corpus), " Is it? yes\n John moved to the hall.", "BABILong")
         self.vocab = self.tokenizer.vocab
-        self._longest = {  # tokens of the longest answer with its terminator
+        longest = {  # tokens of the longest answer with its terminator
             question: max(len(ended(self.tokenizer, label)) for label in TASKS[question].answers)
             for question in questions
         }
-        self._books: dict[str, Background] = {}
         self._kept: dict[tuple[str, str, str, int], list[Item]] = {}
         self.templates = {question: words_around(template, question) for question in self.questions}
+        self.lessons, self._writer = lessons, Writer(self.tokenizer, corpus, self.templates, longest)
         self.trained = tuple(question for question in self.questions if self.minimum(question) <= length)
         if not self.trained:
             least = min(map(self.minimum, self.questions))
@@ -112,7 +105,7 @@ class BABILong(Task):
         task, words = TASKS[question], self.templates[question]
         _, fact, asked = _extremes(question)
         parts = [words.before, *[" " + fact] * task.fewest, words.after.format(question=asked.strip())]
-        return sum(len(self._encode(part)) for part in parts) + self._longest[question] - 1
+        return sum(len(self._writer.encode(part)) for part in parts) + self._writer.longest[question] - 1
 
     def left_out(self) -> dict[tuple[str, int], str]:
         """Why a question is neither trained nor asked at a length, for each (question, length) of which this holds."""
@@ -135,45 +128,27 @@ class BABILong(Task):
         reach = min(1.0, progress / CURRICULUM) * draws.random()
         length = min(self.length, math.ceil(self.shortest * (self.length / self.shortest) ** reach))
         rows = [self.trained[(step + row) % len(self.trained)] for row in range(max(1, tokens // length))]
-        items = {
-            name: self._items(draws, self.source, "train", name, length, rows.count(name)) for name in self.trained
-        }
-        samples = [self._write(draws, "train", name, length, items[name].pop()) for name in rows]
-        return _batch(samples, length, {"length": length, "unit": self.tokenizer.name})
+        told = {name: self._items(draws, self.source, "train", name, length, rows.count(name)) for name in self.trained}
+        samples = []
+        for name in rows:
+            item, earlier = told[name].pop()
+            earlier = earlier if self.lessons == "all" else ()
+            samples.append(self._writer.write(draws, "train", name, length, item, earlier))
+        return batch(samples, length, {"length": length, "unit": self.tokenizer.name})
 
-    def _write(self, random: Random, split: str, question: str, length: int, item: Item) -> Sample:
-        """The item in book text of the split, so much that prompt and longest answer, without its terminator, have the length.
-
-        The longest answer is counted whatever the item's is: the place where a question ends must not tell how long its
-        answer is, as it would to any model that knows where its chunks begin. At length 0 there is no book text.
-        """
-        words, end = self.templates[question], ended(self.tokenizer, item.answer)
-        room = length + 1 - self._written(item, question) - self._longest[question] if length else 0
-        if split not in self._books:
-            self._books[split] = Background(split, self.corpus, words.line_breaks, self.tokenizer)
-        text, starts = self._books[split].passage(random, room)
-        pieces = scatter(random, [self._encode(" " + fact) for fact in item.facts], text, starts)
-        return Sample(np.concatenate([self._encode(words.before), *pieces, self._encode(words.ask(item))]), end, item)
-
-    def _written(self, item: Item, question: str) -> int:
-        """Tokens of an item's prompt without book text."""
-        words = self.templates[question]
-        facts = sum(len(self._encode(" " + fact)) for fact in item.facts)
-        return len(self._encode(words.before)) + facts + len(self._encode(words.ask(item)))
-
-    def _items(self, random: Random, source: str, split: str, question: str, length: int, count: int) -> list[Item]:
+    def _items(self, random: Random, source: str, split: str, question: str, length: int, count: int) -> list[Told]:
         """`count` of the split's items that fit the length.
 
         At length 0 they fit the training length, and only prompts of a multiple of `STEP` bytes are taken, so that
         more of them share an exam; in other tokens all prompts of a question may be equally long.
         """
-        most = (length or self.length) - self._longest[question] + 1
-        fact = self._encode(" " + _extremes(question)[0])
-        most_facts = (most - len(self._encode(self.templates[question].before))) // len(fact)
+        most = (length or self.length) - self._writer.longest[question] + 1
+        fact = self._writer.encode(" " + _extremes(question)[0])
+        most_facts = (most - len(self._writer.encode(self.templates[question].before))) // len(fact)
         step = STEP if self.tokenizer is BYTES else 1
 
         def fits(item: Item) -> bool:
-            written = self._written(item, question)
+            written = self._writer.least(item, question)
             return written <= most and bool(length or written % step == 0)
 
         return babilong_items.draw(random, source, split, question, count, most_facts, fits)
@@ -183,7 +158,7 @@ class BABILong(Task):
         key = source, split, question, length
         if key not in self._kept:
             draws = stream(self.name, "stories", *key[1:], self.length if not length else None)
-            self._kept[key] = self._items(draws, *key, self.samples)
+            self._kept[key] = [told.item for told in self._items(draws, *key, self.samples)]
         return self._kept[key]
 
     def _cells(self, split: str) -> Iterator[tuple[str, str, int]]:
@@ -205,16 +180,16 @@ class BABILong(Task):
             if len(self.test_sources) > 1 and split == "test":
                 where["stories"] = babilong_items.kind(source)
             choices = tuple(tuple(ended(self.tokenizer, label).tolist()) for label in TASKS[question].answers)
-            longest = self._longest[question]
+            longest = self._writer.longest[question]
             by_prompt: dict[int, list[Sample]] = {}
             for item in self._exam_items(source, split, question, length):
-                sample = self._write(draws, split, question, length, item)
+                sample = self._writer.write(draws, split, question, length, item)
                 by_prompt.setdefault(len(sample.prompt), []).append(sample)
             for prompt, samples in sorted(by_prompt.items()):
                 rows = max(1, EXAM_TOKENS // prompt)
                 for first in range(0, len(samples), rows):
-                    batch = _batch(samples[first : first + rows], prompt + longest - 1, where)
-                    yield Exam(batch, prompt, choices, GENERATION, choices[0][-1])
+                    asked = batch(samples[first : first + rows], prompt + longest - 1, where)
+                    yield Exam(asked, prompt, choices, GENERATION, choices[0][-1])
 
     def mark(self, exam: Exam, answers: Answers) -> Iterable[Measurement]:
         """The share of right choices, of answers right by BABILong's comparison, and of answers right to the letter."""
@@ -248,7 +223,7 @@ class BABILong(Task):
     def poll(self, question: str) -> list[Item]:
         """Training items of a question, on which majorities are counted."""
         draws = stream(self.name, "poll", question, self.length)
-        return self._items(draws, self.source, "train", question, self.length, POLL)
+        return [told.item for told in self._items(draws, self.source, "train", question, self.length, POLL)]
 
     def evidence(self, exam: Exam, row: int) -> tuple[str, ...]:
         """The supporting facts of a row."""
@@ -271,27 +246,7 @@ class BABILong(Task):
             files.append(hashlib.sha256(repr(self.templates).encode()).hexdigest()[:16])
         return combined_hash(corpora.data_hash(self.corpus), self.tokenizer) + "".join(files)
 
-    def _encode(self, text: str) -> np.ndarray:
-        return _encoded(self.tokenizer, text)
-
-
-@lru_cache(maxsize=16384)
-def _encoded(tokenizer: Tokenizer, text: str) -> np.ndarray:
-    return tokenizer.encode(text)
-
 
 @cache
 def _extremes(question: str) -> tuple[str, str, str]:
     return TASKS[question].extremes()
-
-
-def _batch(samples: list[Sample], width: int, where: dict[str, Any]) -> Batch:
-    """Prompts and answers without terminator; the answer is asked, the padding right of short rows is not."""
-    tokens = np.full((len(samples), width), PADDING, np.int64)
-    targets = np.full((len(samples), width), IGNORE, np.int64)
-    for row, (prompt, answer, _) in enumerate(samples):
-        end = len(prompt) + len(answer) - 1
-        tokens[row, : len(prompt)] = prompt
-        tokens[row, len(prompt) : end] = answer[:-1]
-        targets[row, len(prompt) - 1 : end] = answer
-    return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), where)

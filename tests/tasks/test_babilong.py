@@ -168,13 +168,15 @@ def test_answers_follow_from_the_facts_in_the_context() -> None:
 
 def test_items_are_uniform_over_all_that_fit() -> None:
     task = BABILong(questions=("qa1",), length=256)
-    items = task._items(Random(0), SIMULATOR, "train", "qa1", 256, 4000)
+    items = [told.item for told in task._items(Random(0), SIMULATOR, "train", "qa1", 256, 4000)]
     shares = Counter(len(item.facts) for item in items)
     # All stories of 2 and 4 facts fit 256 bytes, and each story has one of either.
     assert abs(shares[2] - shares[4]) < 4 * (2 * shares[2]) ** 0.5
     assert shares[2] > 4000 / 5 and max(shares) <= 10
     assert len({(item.facts, item.question) for item in items}) > 3000
-    first = Counter(len(task._items(Random(seed), SIMULATOR, "train", "qa1", 256, 1)[0].facts) for seed in range(200))
+    first = Counter(
+        len(task._items(Random(seed), SIMULATOR, "train", "qa1", 256, 1)[0].item.facts) for seed in range(200)
+    )
     assert first[2] > 40 and first[4] > 40
 
 

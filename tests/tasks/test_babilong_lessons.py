@@ -49,12 +49,10 @@ def test_a_row_is_as_long_and_ends_as_with_the_last_question_alone() -> None:
     for step in range(5):
         ours, alone = every.training(0, step, 1.0, 2048), last.training(0, step, 1.0, 2048)
         assert ours.tokens.shape == alone.tokens.shape
-        first = [asked(*row)[-1] for row in zip(ours.tokens[:1], ours.targets[:1], strict=True)]
-        other = [asked(*row)[-1] for row in zip(alone.tokens[:1], alone.targets[:1], strict=True)]
-        assert [(len(b), a, b.rsplit("\n", 1)[1]) for b, a in first] == [
-            (len(b), a, b.rsplit("\n", 1)[1]) for b, a in other
-        ]
-        assert len([target for row in alone.targets for target in asked(row, row)]) == len(alone.tokens)
+        rows = [[asked(*row) for row in zip(batch.tokens, batch.targets, strict=True)] for batch in (ours, alone)]
+        assert all(len(lessons) == 1 for lessons in rows[1])
+        ends = [[(len(ls[-1][0]), ls[-1][0].rsplit("\n", 1)[1], ls[-1][1]) for ls in each] for each in rows]
+        assert ends[0] == ends[1]
 
 
 def test_exams_ask_the_last_question_alone() -> None:

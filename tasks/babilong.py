@@ -139,13 +139,13 @@ class BABILong(Task):
     def _items(self, random: Random, source: str, split: str, question: str, length: int, count: int) -> list[Told]:
         """`count` of the split's items that fit the length.
 
-        At length 0 they fit the training length, and only prompts of a multiple of `STEP` bytes are taken, so that
-        more of them share an exam; in other tokens all prompts of a question may be equally long.
+        At length 0 they fit the training length, and of our own stories only prompts of a multiple of `STEP` bytes are
+        taken, so that more of them share an exam; in other tokens all prompts of a question may be equally long.
         """
         most = (length or self.length) - self._writer.longest[question] + 1
         fact = self._writer.encode(" " + _extremes(question)[0])
         most_facts = (most - len(self._writer.encode(self.templates[question].before))) // len(fact)
-        step = STEP if self.tokenizer is BYTES else 1
+        step = STEP if self.tokenizer is BYTES and source == SIMULATOR else 1
 
         def fits(item: Item) -> bool:
             written = self._writer.least(item, question)

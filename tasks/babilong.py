@@ -26,6 +26,7 @@ EXAM_TOKENS = 65536  # at most about as many tokens in one exam
 GENERATION = 20  # tokens that an answer may have, as in BABILong
 CURRICULUM = 0.5  # share of the budget after which training has reached its full length
 STEP = 8  # at length 0, prompts in bytes are multiples of it, so that more of them share an exam
+LONG = 100_000  # tokens from which on `long_samples` are asked
 POLL = 500  # training items of each question that the majority answers are counted on
 QUESTIONS = ("qa1", "qa2", "qa3", "qa4", "qa5")  # those that leaderboards average
 
@@ -38,9 +39,11 @@ class BABILong(Task):
     Stories come from our own simulator of bAbI. Lengths are in tokens of `tokenizer` (bytes, bpe:SIZE, gpt2 or a
     JSON's path) and count everything fed: template, facts, book text, question and answer; 0 asks the facts alone, of
     stories that fit the training `length`. `test_lengths` defaults to 0 and 1, 2 and 4 times `length`; `samples` are
-    asked for each question and length. `template="compact"` ends in the bare question; `instructed` has BABILong's
-    order of parts (instruction, examples, context, question) in our own words, not in the official ones; `harness` is
-    lm-evaluation-harness's few-shot prompt, read from the installed package (extra `lm-eval`).
+    asked for each question and length, `long_samples` from 100,000 tokens on.
+
+    `template="compact"` ends in the bare question; `instructed` has BABILong's order of parts (instruction, examples,
+    context, question) in our own words, not in the official ones; `harness` is lm-evaluation-harness's few-shot prompt,
+    read from the installed package (extra `lm-eval`).
 
     `generated_accuracy` is BABILong's own comparison with all that it gets wrong: a right "none" of qa7 holds the label
     "one" and fails; `scorer_disagreement` is the share of answers on which it and the exact comparison differ.
@@ -67,15 +70,17 @@ class BABILong(Task):
         source: str = SIMULATOR,
         test_sources: tuple[str, ...] = (),
         lessons: Literal["last", "all"] = "last",
+        long_samples: int | None = None,
     ) -> None:
         unknown = [question for question in questions if question not in TASKS]
         if unknown or not questions or len(set(questions)) < len(questions):
             raise ValueError(f"BABILong's questions must be different ones of {', '.join(TASKS)}, not {questions}.")
-        if samples < 1 or any(asked < 0 for asked in test_lengths):
+        self.samples, self.long_samples = samples, samples if long_samples is None else long_samples
+        if min(self.samples, self.long_samples) < 1 or any(asked < 0 for asked in test_lengths):
             raise ValueError("BABILong needs samples of at least 1 and test_lengths of at least 0.")
         if lessons == "all" and template != "compact":
             raise ValueError("BABILong's lessons='all' ask between the facts, which only template='compact' can.")
-        self.questions, self.length, self.samples, self.corpus = tuple(questions), length, samples, corpus
+        self.questions, self.length, self.corpus = tuple(questions), length, corpus
         self.source, self.test_sources, self.template = source, tuple(test_sources) or (source,), template
         if len({babilong_items.kind(each) for each in self.test_sources}) < len(self.test_sources):
             raise ValueError(f"BABILong's test_sources may name '{SIMULATOR}' and one source of files, each once.")
@@ -158,7 +163,8 @@ class BABILong(Task):
         key = source, split, question, length
         if key not in self._kept:
             draws = stream(self.name, "stories", *key[1:], self.length if not length else None)
-            self._kept[key] = [told.item for told in self._items(draws, *key, self.samples)]
+            count = self.samples if length < LONG else self.long_samples
+            self._kept[key] = [told.item for told in self._items(draws, *key, count)]
         return self._kept[key]
 
     def _cells(self, split: str) -> Iterator[tuple[str, str, int]]:

@@ -132,6 +132,14 @@ def test_every_cell_has_its_samples_and_its_labels() -> None:
     assert validation == {(question, 256, "byte") for question in SMALL.questions}
 
 
+def test_fewer_samples_are_asked_of_very_long_texts() -> None:
+    task = BABILong(questions=("qa1",), length=128, test_lengths=(0, 99_999, 100_000), samples=5, long_samples=2)
+    counts = Counter(
+        length for exam in task.exams("test") for length in [exam.batch.where["length"]] * len(exam.batch.tokens)
+    )
+    assert counts == {0: 5, 99_999: 5, 100_000: 2}
+
+
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_context_without_its_facts_is_consecutive_text_of_the_splits_own_books(split: str) -> None:
     books = []

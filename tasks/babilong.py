@@ -56,6 +56,7 @@ class BABILong(Task):
     """
 
     name = "babilong"
+    exam_settings = ("test_lengths", "samples", "long_samples", "test_sources")
     protocol = "trained"
 
     def __init__(

@@ -1,0 +1,118 @@
+"""What a cell is before it is measured: its key, its model's family, and the hashes of its code and data."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+from functools import cache
+from pathlib import Path
+
+import torch
+
+import tasks
+from measuring.building import opponents
+from models import registry
+from results import provenance, record
+from results.cell import Cell
+from results.identity import canonical
+from tasks.task import Task
+
+ROOT = Path(__file__).resolve().parent.parent
+CODE_OF_WEIGHTS = ("models/*.py", "models/kernels/*.py", "tasks/train.py", "tasks/precision.py")
+CODE_OF_EXAMS = ("tasks/evaluate.py", "tasks/memory.py")
+NOT_IN_RESULTS = ("check*.py", "user_file.py")  # what judges or loads models, but measures nothing
+OPPONENTS_FAMILY = "other_people's_code"
+MEASURED_BY = {
+    "floors": ("cells", "trained"),
+    "trial": ("cells", "trained", "learning", "building"),
+    "training": ("cells", "trained", "learning", "building"),
+    "timing": ("cells", "timed", "building"),
+    "contest": ("cells", "contested", "building"),
+}
+
+
+def identify(cell: Cell) -> record.Identity:
+    """What a cell is before it is measured: its key, its model's family, and the hashes of its code and data."""
+    if cell.kind == "contest":
+        return _identify_contest(cell)
+    if cell.kind == "timing":
+        task_file, data_hash = ROOT / "tasks" / "throughput.py", ""
+    else:
+        task_file, data_hash = _task_facts(cell.task, repr(sorted(cell.task_settings.items())))
+    files, family, order = {task_file}, "", 0
+    if cell.model:
+        entry = registry.entry(cell.model)
+        files.add(entry.file)
+        family, order = entry.family, entry.family_order
+    code = _code_hash(frozenset(files), cell.kind)
+    key = record.key(cell, data_hash, code, _device_class(cell), provenance.machine(), cell.threads)
+    return record.Identity(key, family, order, code, data_hash)
+
+
+def _identify_contest(cell: Cell) -> record.Identity:
+    """A contest's identity: the families of its entrants; the versions of other people's packages stand for its data."""
+    files, families, versions = {ROOT / "tasks" / "contest.py"}, {}, {}
+    for entrant in cell.entrants:
+        if entrant["opponent"]:
+            files.add(ROOT / "baselines" / "oracles" / "opponents.py")
+            package = opponents().OPPONENTS[entrant["opponent"]].package
+            versions[package] = opponents().comparison.version(package)
+            families[entrant["name"]] = (OPPONENTS_FAMILY, len(registry.FAMILIES))
+        else:
+            entry = registry.entry(entrant["model"])
+            files.add(entry.file)
+            families[entrant["name"]] = (entry.family, entry.family_order)
+    packages = hashlib.sha256(repr(sorted(versions.items(), key=str)).encode()).hexdigest()[:16] if versions else ""
+    code = _code_hash(frozenset(files), cell.kind)
+    key = record.key(cell, packages, code, _device_class(cell), provenance.machine(), cell.threads)
+    return record.Identity(key, code_hash=code, data_hash=packages, families=families)
+
+
+def _device_class(cell: Cell) -> str:
+    return cell.device if cell.device == "cpu" else torch.cuda.get_device_name()
+
+
+@cache
+def _task_facts(name: str, settings: str) -> tuple[Path, str]:
+    task = tasks.create(name, **dict(ast.literal_eval(settings)))
+    return Path(inspect.getfile(type(task))), task.data_hash()
+
+
+@cache
+def _code_hash(files: frozenset[Path], kind: str) -> str:
+    """Hash of the code that a cell's numbers depend on: its own files, what they import, and what measures its kind."""
+    found = set(files) if kind == "floors" else files | _matching((*CODE_OF_WEIGHTS, *CODE_OF_EXAMS))
+    measuring = {ROOT / "measuring" / f"{name}.py" for name in MEASURED_BY[kind]}
+    return provenance.code_hash(provenance.named(ROOT, provenance.import_closure(ROOT, found) | measuring))
+
+
+def _matching(patterns: tuple[str, ...]) -> set[Path]:
+    every = {path for pattern in patterns for path in ROOT.glob(pattern)}
+    return {path for path in every if not any(path.match(pattern) for pattern in NOT_IN_RESULTS)}
+
+
+def training_key(cell: Cell, task: Task) -> str:
+    """A short hash of all that a cell's trained weights depend on; what only the exam asks is left out."""
+    names = ("model", "size", "budget", "seed", "lr", "dtype", "provider", "task")
+    decides = {name: getattr(cell, name) for name in names}
+    of_exams = getattr(registry.entry(cell.model).cls, "exam_settings", ())
+    decides["settings"] = {name: value for name, value in cell.settings.items() if name not in of_exams}
+    decides["task_settings"] = {
+        name: value for name, value in cell.task_settings.items() if name not in task.exam_settings
+    }
+    decides |= {"vocab": task.vocab, "data_hash": task.data_hash(), "code_hash": training_code(cell, task)}
+    decides["device_class"] = _device_class(cell)
+    return hashlib.sha256(canonical(decides).encode()).hexdigest()[:16]
+
+
+def training_code(cell: Cell, task: Task) -> str:
+    """Hash of the code that a cell's trained weights depend on: the model's, the task's and the training loop's."""
+    return _training_code(frozenset({Path(inspect.getfile(type(task))), registry.entry(cell.model).file}))
+
+
+@cache
+def _training_code(files: frozenset[Path]) -> str:
+    closure = provenance.import_closure(ROOT, files | _matching(CODE_OF_WEIGHTS)) - _matching(CODE_OF_EXAMS)
+    building = {ROOT / "measuring" / "building.py"}
+    return provenance.code_hash(provenance.named(ROOT, closure | building))

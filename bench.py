@@ -50,9 +50,10 @@ from results import (
     verification,
 )
 from results import plan as plans
-from results.forecast import forecast
+from results.forecast import forecast, timings
 from results.identity import FLOOR_FAMILY, canonical, cell_of_row
 from results.plan import Cell, Plan
+from results.plan_files import LAPTOP, scales
 from results.progress import Display
 from tasks import contest, predictions, sample
 from tasks.evaluate import PIECE, evaluate, validation_loss
@@ -379,9 +380,9 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
         table.add_row(name, tasks.describe(name))
     table.add_row("throughput", (inspect.getdoc(sys.modules[Throughput.__module__]) or "").splitlines()[0])
     console.print(table)
-    table = Table("comparison", "question", title="Comparisons")
+    table = Table("comparison", "scales", "question", title="Comparisons")
     for name in plans.comparisons(RESULTS):
-        table.add_row(name, plans.load(RESULTS / name).question)
+        table.add_row(name, ", ".join([LAPTOP, *scales(RESULTS / name)]), plans.load(RESULTS / name).question)
     console.print(table)
     for module, error in baselines.failures.items():
         console.print(f"not importable: {module}: {error}", style="red", markup=False)
@@ -420,7 +421,7 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
     cells = _cells(plan, here)
     _check_settings(cells)
     if arguments.dry_run:
-        past = record.read(rows_path.parent / "reference" / "rows.jsonl") + here
+        past = timings(RESULTS) + record.read(rows_path.parent / "reference" / "rows.jsonl") + here
         table, line = forecast(plan, cells, lambda cell: identify(cell).key, here, past)
         console.print(table, line)
         return 0
@@ -549,7 +550,8 @@ def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console) -
     is_reference = folder.name == "reference"
     reference = [] if is_reference else record.read(folder / "reference" / "rows.jsonl")
     out = folder if is_reference else folder / "report"
-    page = report.report(rows, out, title=plan.title, question=plan.question, reference=reference, claims=plan.claims)
+    shown = {"claims": plan.claims, "tables": plan.printed, "forms": plan.figures}
+    page = report.report(rows, out, title=plan.title, question=plan.question, reference=reference, **shown)
     for part in contest_table.terminal(rows):
         console.print(part, highlight=False)
     console.print(f"report: {_shown(page)}")
@@ -679,7 +681,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "check": command_check,
         "show": command_show,
     }
-    parsed = command_line.parser(__doc__, actions, kernels.PROVIDERS).parse_args(arguments)
+    parsed = command_line.parsed(command_line.parser(__doc__, actions, kernels.PROVIDERS), arguments)
     console = Console()
     try:
         return parsed.action(parsed, console)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from results import overrides
+from results.plan_files import LAPTOP
 
 Action = Callable[..., int]
 
@@ -62,6 +63,10 @@ def parser(description: str, actions: Mapping[str, Action], providers: Sequence[
     verified.set_defaults(action=actions["verify"])
     verified.add_argument("comparison", help="a folder of results/ that holds rows and predictions")
     verified.add_argument("--reference", action="store_true", help="the committed rows, with their hashes and tables")
+    for command in (run, shown, submitted, verified):
+        command.add_argument(
+            "--scale", metavar="NAME", help="laptop (plan.toml), or one-gpu, paper: the file beside it"
+        )
     checked = commands.add_parser("check", help="hold a model to the contract")
     checked.set_defaults(action=actions["check"])
     checked.add_argument("model", nargs="?", help="a registered name, a path/to/file.py, or all")
@@ -80,6 +85,14 @@ def parser(description: str, actions: Mapping[str, Action], providers: Sequence[
     show.add_argument("--number", type=int, default=0, help="which question of the split, from 0")
     show.add_argument("--whole", action="store_true", help="do not cut a long text")
     return top
+
+
+def parsed(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argparse.Namespace:
+    """The words of a command; a scale other than the laptop's becomes part of the comparison's name."""
+    found = parser.parse_args(words)
+    if getattr(found, "scale", None) not in (None, LAPTOP):
+        found.comparison = f"{found.comparison}/{found.scale}"
+    return found
 
 
 def changes(arguments: argparse.Namespace, models: Sequence[str], files: Sequence[str]) -> dict[str, Any]:

@@ -102,24 +102,28 @@ def _heading(one: Printed) -> str:
 
 
 def _whole(one: Printed) -> str:
-    """One table for each metric: models with their scale as rows, what they were asked as columns."""
-    found = published.select(one.table, one.where)
-    head = ["model", "parameters", "training tokens", "confidence"]
-    lines = [WHOLE]
-    for (table, metric), rows in found.groupby(["table", "metric"], sort=False):
-        asked = [", ".join(filter(None, pair)) for pair in zip(rows.task, rows.setting, strict=True)]
-        columns = list(dict.fromkeys(asked))
-        lines += ["", f"**{table}: {metric}** (printed)", ""]
-        lines += ["| " + " | ".join([*head, *columns]) + " |", "|" + "---|" * 4 + "---:|" * len(columns)]
-        keys = ["model", "params", "tokens", "confidence"]
-        for facts, own in rows.assign(asked=asked).groupby(keys, sort=False):
-            values = dict(zip(own.asked, own.value, strict=True))
-            texts = [
-                fact.replace("-", " ") if key == "confidence" else fact or "not stated"
-                for key, fact in zip(keys, facts, strict=True)
-            ]
-            lines.append("| " + " | ".join([*texts, *(values.get(column, "not printed") for column in columns)]) + " |")
+    """A table for each metric, and for each task where tasks were asked under several settings."""
+    found, lines = published.select(one.table, one.where), [WHOLE]
+    for (table, metric), group in found.groupby(["table", "metric"], sort=False):
+        many = group.task.nunique() > 1 and group.setting.nunique() > 1
+        for task, rows in group.groupby("task", sort=False) if many else [("", group)]:
+            single = rows.task.nunique() == 1
+            title = ", ".join(filter(None, [table, task or (rows.task.iloc[0] if single else "")]))
+            asked = rows.setting if single and rows.setting.any() else rows.task
+            lines += ["", f"**{title}: {metric}** (printed)", "", *_rows(rows.assign(asked=asked))]
     return "\n".join(lines)
+
+
+def _rows(chosen: pd.DataFrame) -> list[str]:
+    """A Markdown table: models with their scale as rows, what they were asked as columns."""
+    keys, columns = ["model", "params", "tokens", "confidence"], list(dict.fromkeys(chosen.asked))
+    lines = ["| " + " | ".join(["model", "parameters", "training tokens", "confidence", *columns]) + " |"]
+    lines.append("|" + "---|" * 4 + "---:|" * len(columns))
+    for (model, params, tokens, confidence), own in chosen.groupby(keys, sort=False):
+        values = dict(zip(own.asked, own.value, strict=True))
+        facts = [model, params or "not stated", tokens or "not stated", confidence.replace("-", " ")]
+        lines.append("| " + " | ".join([*facts, *(values.get(column, "not printed") for column in columns)]) + " |")
+    return lines
 
 
 def _pivot(chosen: pd.DataFrame) -> str:

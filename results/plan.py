@@ -26,7 +26,7 @@ DTYPES = ("float32", "float32+onednn", "bfloat16")
 DEVICES = ("cpu", "cuda")
 KEYS = (
     "title question models seeds learning_rate learning_rates search dtype provider device workers threads timeout "
-    "size budget settings variants tasks timings contests claims printed figures"
+    "snapshot_minutes size budget settings variants tasks timings contests claims printed figures"
 )
 
 
@@ -57,6 +57,7 @@ class Plan:
     workers: int = 1
     threads: int = 1  # of a timed cell; a training cell always has one
     timeout: float | None = None  # seconds a cell may take; None for no limit
+    snapshot_minutes: float = 5.0  # between two snapshots of a training in progress
     model_files: tuple[str, ...] = ()
 
     def with_overrides(
@@ -72,6 +73,7 @@ class Plan:
         dtype: str | None = None,
         provider: str | None = None,
         workers: int | None = None,
+        snapshot_minutes: float | None = None,
         model_files: Sequence[str] | None = None,
     ) -> Plan:
         """The plan with parts replaced; `tasks` filters tasks, timings and contests, `settings` may name models,
@@ -93,6 +95,7 @@ class Plan:
             "contests": None if dtype is None else tuple(replace(c, dtypes=(dtype,)) for c in plan.contests),
             "provider": provider,
             "workers": workers,
+            "snapshot_minutes": snapshot_minutes,
             "model_files": None if model_files is None else tuple(str(file) for file in model_files),
         }
         plan = replace(plan, **{name: value for name, value in simple.items() if value is not None})
@@ -154,6 +157,7 @@ def _plan(comparison: str, table: dict[str, Any], reader: TableReader) -> Plan:
         workers=reader.take(table, "workers", int, 1),
         threads=reader.take(table, "threads", int, _processors()),
         timeout=reader.take(table, "timeout", float, None),
+        snapshot_minutes=reader.take(table, "snapshot_minutes", float, Plan.snapshot_minutes),
     )
 
 
@@ -308,6 +312,7 @@ def _check(plan: Plan, source: str) -> None:
         (plan.workers < 1, "workers must be at least 1"),
         (plan.threads < 1, "threads must be at least 1"),
         (plan.timeout is not None and not plan.timeout > 0, "timeout must be a positive number of seconds"),
+        (not plan.snapshot_minutes >= 0, "snapshot_minutes must not be negative; 0 takes one after every step"),
         (
             not asks and not plan.contests,
             "there is no [[tasks]] and no [[timings]] and no [[contests]]; add at least one",

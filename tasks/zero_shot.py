@@ -22,6 +22,17 @@ class ZeroShotNeedle(Task):
     """
 
     name = "zero-shot-needle"
+    exam_settings = (
+        "validation_bytes",
+        "variants",
+        "template",
+        "test_lengths",
+        "depths",
+        "samples",
+        "haystack",
+        "words",
+        "values",
+    )
     protocol = "zero-shot"
 
     def __init__(

@@ -22,7 +22,6 @@ PAPERS = (
     "rmt-babilong", "mqar-capacity",
 )  # fmt: skip
 FILES = sorted(RESULTS.glob("*/*.toml"))
-LARGE = 512  # width from which building every model takes long, even without memory
 SMALL = {
     "language-modelling": {"length": 64, "test_bytes": 2048},
     "babilong": {"questions": ["qa1"], "length": 128, "test_lengths": [128], "samples": 2},
@@ -30,6 +29,7 @@ SMALL = {
     "needle": {"variants": ["s-niah-1"], "test_lengths": [128], "depths": [0.5], "samples": 2},
     "zero-shot-needle": {"variants": ["s-niah-1"], "length": 1024, "test_lengths": [1024], "depths": [0.5], "samples": 2},
 }  # fmt: skip
+BUILT: set[tuple[str, str, str]] = set()  # plans share many models
 TIMES = {"training_tokens_per_second", "prefill_tokens_per_second", "decoding_milliseconds_per_token"}
 
 
@@ -69,18 +69,16 @@ def test_a_plan_names_models_tasks_settings_and_metrics_that_exist(file: Path):
         assert one.table in published.names()
 
 
-@pytest.mark.parametrize("file", FILES, ids=name)
-def test_the_models_of_a_plan_can_be_built(file: Path):
-    plan = plans.load(file)
-    if plan.size.get("width", 0) >= LARGE:
-        pytest.skip("large models are built by the slow test")
-    build(plan)
+@pytest.mark.parametrize("comparison", PAPERS)
+def test_the_models_of_a_laptop_plan_can_be_built(comparison: str):
+    build(plans.load(RESULTS / comparison))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", [file for file in FILES if plans.load(file).size.get("width", 0) >= LARGE], ids=name)
-def test_the_large_models_of_a_plan_can_be_built(file: Path):
-    build(plans.load(file))
+@pytest.mark.parametrize("scale", ["one-gpu", "paper"])
+@pytest.mark.parametrize("comparison", PAPERS)
+def test_the_models_of_a_large_plan_can_be_built(comparison: str, scale: str):
+    build(plans.load(RESULTS / comparison / scale))
 
 
 @pytest.mark.parametrize("comparison", [one for one in PAPERS if plans.load(RESULTS / one).tasks])
@@ -92,11 +90,10 @@ def test_the_tasks_of_a_laptop_plan_can_be_set(comparison: str):
 
 def build(plan: Plan) -> None:
     """Each model under each of its settings once, without memory."""
-    done = set()
     for cell in plans.cells(plan, registry.names()):
         key = (cell.model, repr(cell.settings), repr(cell.size))
-        if cell.model and key not in done:
-            done.add(key)
+        if cell.model and key not in BUILT:
+            BUILT.add(key)
             with torch.device("meta"):
                 language_model.build(cell.model, Size(256, **cell.size), **cell.settings)
 

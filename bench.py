@@ -53,8 +53,9 @@ from results import (
     verification,
 )
 from results import plan as plans
-from results.forecast import forecast
+from results.forecast import forecast, timings
 from results.plan import Cell, Plan
+from results.plan_files import LAPTOP, scales
 from results.progress import Display
 from tasks import cache, sample
 from tasks.throughput import Throughput
@@ -81,9 +82,9 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
         table.add_row(name, tasks.describe(name))
     table.add_row("throughput", (inspect.getdoc(sys.modules[Throughput.__module__]) or "").splitlines()[0])
     console.print(table)
-    table = Table("comparison", "question", title="Comparisons")
+    table = Table("comparison", "scales", "question", title="Comparisons")
     for name in plans.comparisons(RESULTS):
-        table.add_row(name, plans.load(RESULTS / name).question)
+        table.add_row(name, ", ".join([LAPTOP, *scales(RESULTS / name)]), plans.load(RESULTS / name).question)
     console.print(table)
     for module, error in baselines.failures.items():
         console.print(f"not importable: {module}: {error}", style="red", markup=False)
@@ -108,7 +109,7 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
     check_cells(cells)
     keeping = None if arguments.no_checkpoints else Keeping(checkpoints.default_folder(), plan.snapshot_minutes)
     if arguments.dry_run:
-        past = record.read(rows_path.parent / "reference" / "rows.jsonl") + here
+        past = timings(RESULTS) + record.read(rows_path.parent / "reference" / "rows.jsonl") + here
         known = partial(costs.of_cell, keeping=keeping)
         table, line = forecast(plan, cells, lambda cell: identify(cell).key, here, past, known)
         console.print(table, line)
@@ -210,7 +211,8 @@ def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console) -
     is_reference = folder.name == "reference"
     reference = [] if is_reference else record.read(folder / "reference" / "rows.jsonl")
     out = folder if is_reference else folder / "report"
-    page = report.report(rows, out, title=plan.title, question=plan.question, reference=reference, claims=plan.claims)
+    shown = {"claims": plan.claims, "tables": plan.printed, "forms": plan.figures}
+    page = report.report(rows, out, title=plan.title, question=plan.question, reference=reference, **shown)
     for part in contest_table.terminal(rows):
         console.print(part, highlight=False)
     console.print(f"report: {_shown(page)}")
@@ -327,7 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "show": command_show,
         "zero-shot": command_zero_shot,
     }
-    parsed = command_line.parser(__doc__, actions, kernels.PROVIDERS).parse_args(arguments)
+    parsed = command_line.parsed(command_line.parser(__doc__, actions, kernels.PROVIDERS), arguments)
     console = Console()
     if getattr(parsed, "cache", None):
         os.environ[cache.VARIABLE] = str(Path(parsed.cache).expanduser().resolve())  # for the workers too

@@ -66,6 +66,7 @@ class BABILong(Task):
     """
 
     name = "babilong"
+    exam_settings = ("test_lengths", "samples")
     protocol = "trained"
 
     def __init__(

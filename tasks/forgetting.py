@@ -27,6 +27,7 @@ class Forgetting(SymbolTask):
     """
 
     name = "forgetting"
+    exam_settings = ("test_facts", "test_distances", "samples")
 
     def __init__(
         self,

@@ -48,6 +48,7 @@ class LanguageModelling(Task):
     """
 
     name = "language-modelling"
+    exam_settings = ("test_lengths", "test_bytes", "validation_bytes")
     protocol = "trained"
 
     def __init__(

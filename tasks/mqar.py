@@ -25,6 +25,7 @@ class Mqar(SymbolTask):
     """
 
     name = "mqar"
+    exam_settings = ("test_pairs", "test_lengths", "samples")
 
     def __init__(
         self,

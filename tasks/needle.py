@@ -45,6 +45,7 @@ class Needle(Task):
     """
 
     name = "needle"
+    exam_settings = ("test_lengths", "depths", "samples")
     protocol = "trained"
 
     def __init__(

@@ -40,6 +40,7 @@ class SymbolTask(Task):
     """
 
     protocol = "trained"
+    exam_settings = ("test_lengths", "samples")
     samples: int = 128  # texts for each cell of the exam
 
     @abstractmethod

@@ -72,6 +72,9 @@ class Task(ABC):
     name: ClassVar[str]
     protocol: str = "trained"  # printed beside every number
     vocab: int = 256
+    exam_settings: ClassVar[
+        tuple[str, ...]
+    ] = ()  # no training batch depends on these: a trained model serves any of them
 
     @abstractmethod
     def training(self, seed: int, step: int, progress: float, tokens: int) -> Batch:

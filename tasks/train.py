@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,16 @@ class Training(NamedTuple):
 Progress = Callable[[dict], None]
 # Of one batch: what this process differentiates, and the mean over all asked targets, which is the step's loss.
 Loss = Callable[[Batch], tuple[Tensor, Tensor]]
+
+
+class Snapshots(Protocol):
+    """Where a training in progress is kept, for going on after a kill: `tasks.snapshots.Snapshots`."""
+
+    def restore(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> Training | None:
+        """What was done before, the model and the optimiser brought there; None to begin at the first step."""
+
+    def keep(self, model: nn.Module, optimiser: torch.optim.Optimizer, so_far: Training) -> None:
+        """Called after every step but the last."""
 
 
 def recipe() -> dict[str, str]:
@@ -79,20 +89,23 @@ def train(
     dtype: str = "float32",
     device: str = "cpu",
     progress: Progress | None = None,
+    snapshots: Snapshots | None = None,
     loss_of: Loss | None = None,
 ) -> Training:
     """Train `model` on `task` for `steps` steps of about `batch_tokens` tokens; data order depends on `seed` alone.
 
-    Loss is the mean over asked targets; `loss_of` takes it otherwise than in this process alone
-    (`tasks/data_parallel.py`). `progress` is told step, steps, loss and tokens_per_second about twice a
-    second. Raises FloatingPointError when the loss is no longer finite.
+    Loss is the mean over asked targets; `loss_of` takes it otherwise than in this process alone (`tasks/data_parallel.py`).
+    `progress` is told step, steps, loss and tokens_per_second about twice a second. With `snapshots` it goes on from the
+    last one; what is returned is then of the whole training, the seconds of all its sittings. Raises FloatingPointError
+    when the loss is no longer finite.
     """
     model.to(device).train()
     loss_of = loss_of or partial(mean_loss, model, device)
     adam = optimiser(model, lr)
-    losses: list[float] = []
-    tokens, begun, told = 0, time.perf_counter(), 0.0
-    for step in range(steps):
+    before = snapshots.restore(model, adam) if snapshots is not None else None
+    losses, tokens, seconds = before or Training([], 0, 0.0)
+    begun, told = time.perf_counter() - seconds, 0.0
+    for step in range(len(losses), steps):
         batch = task.training(seed, step, step / steps, batch_tokens)
         for group in adam.param_groups:
             group["lr"] = lr * schedule(step, steps)
@@ -112,4 +125,7 @@ def train(
             told = now
             speed = tokens / (now - begun)
             progress({"step": step + 1, "steps": steps, "loss": value, "tokens_per_second": speed})
+        if snapshots is not None and step + 1 < steps:
+            snapshots.keep(model, adam, Training(losses, tokens, now - begun))
+            begun += time.perf_counter() - now  # what keeping takes is no training
     return Training(losses, tokens, time.perf_counter() - begun)

@@ -15,6 +15,10 @@ from pathlib import Path
 import pytest
 
 import bench
+from measuring import trained
+from measuring.building import opponents
+from measuring.cells import measure
+from measuring.identity import OPPONENTS_FAMILY, identify
 from models import registry
 from results import prediction_files, record
 
@@ -57,7 +61,7 @@ def project(tmp_path) -> Path:
     """A copy of the project's code with the comparison `tiny`."""
     copy = tmp_path / "project"
     copy.mkdir()
-    for name in ("models", "baselines", "tasks", "results"):
+    for name in ("models", "baselines", "tasks", "results", "measuring"):
         shutil.copytree(
             ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "rows.jsonl", "reference")
         )
@@ -143,7 +147,7 @@ def test_the_key_follows_code_settings_and_budget(results):
 
     plan = plans.load(results / "tiny")
     keys = [
-        bench.identify(cell).key
+        identify(cell).key
         for changed in (plan, plan.with_overrides(steps=3), plan.with_overrides(settings={"deltanet": {"kernel": 3}}))
         for cell in plans.cells(changed, registry.names())
         if cell.model == "deltanet" and cell.seed == 0
@@ -210,7 +214,7 @@ def test_rows_are_adopted_as_reference_once_all_are_there(results, capsys):
         measured = record.Measured(
             measurements=[("floor: x" if not cell.model else None, "compact_exact_match", 0.5, 2, {})]
         )
-        record.append(rows, record.rows(cell, bench.identify(cell), measured))
+        record.append(rows, record.rows(cell, identify(cell), measured))
     assert bench.main(["report", "tiny", "--adopt"]) == 0
     reference = results / "tiny" / "reference"
     assert record.read(reference / "rows.jsonl") == record.read(rows)
@@ -224,7 +228,7 @@ def measured(results) -> Path:
     timing = '[[timings]]\nname = "throughput"\nmodels = ["deltanet"]\nlengths = [8]\nrepeats = 1\ndecode = 2\n'
     plan.write_text(PLAN.format(steps=1) + timing)
     for cell in bench.plans.cells(bench.plans.load(plan), registry.names()):
-        who, found = bench.identify(cell), bench.measure(cell, lambda progress: None)
+        who, found = identify(cell), measure(cell, lambda progress: None)
         record.append(results / "tiny" / "rows.jsonl", record.rows(cell, who, found))
         prediction_files.write(results / "tiny" / "predictions", who.key, found.predictions)
     return results / "tiny"
@@ -293,8 +297,8 @@ def race(results, level, more=""):
 
 
 def test_a_contest_of_layers_gives_rows_for_every_entrant(results, monkeypatch):
-    monkeypatch.setattr(bench._opponents().comparison, "version", lambda package: "1" if package == "torch" else None)
-    rows = bench.measure(race(results, "layer", OPPONENTS), lambda news: None)
+    monkeypatch.setattr(opponents().comparison, "version", lambda package: "1" if package == "torch" else None)
+    rows = measure(race(results, "layer", OPPONENTS), lambda news: None)
     by_name = {}
     for row in rows:
         record.check(row)
@@ -306,15 +310,15 @@ def test_a_contest_of_layers_gives_rows_for_every_entrant(results, monkeypatch):
     lmm = by_name["linear memory"]["time_ratio"]
     assert (lmm["model"], lmm["family"], lmm["provider"]) == ("titans-lmm", "titans", "chunked")
     assert lmm["settings"]["model"] == {"memory_depth": 1} and lmm["where"] == {"length": 32}
-    assert by_name["attention"]["time_ratio"]["family"] == bench.OPPONENTS_FAMILY
+    assert by_name["attention"]["time_ratio"]["family"] == OPPONENTS_FAMILY
     assert len({(row["cell"], row["when"]) for row in rows}) == 1
 
 
 def test_an_installed_package_makes_a_contest_run_again(results, monkeypatch):
     cell = race(results, "layer", OPPONENTS)
-    before = bench.identify(cell).key
-    monkeypatch.setattr(bench._opponents().comparison, "version", lambda package: "9.9")
-    assert bench.identify(cell).key != before
+    before = identify(cell).key
+    monkeypatch.setattr(opponents().comparison, "version", lambda package: "9.9")
+    assert identify(cell).key != before
 
 
 def test_a_contest_of_models_runs_from_the_plan_to_the_figure(results, capsys):
@@ -343,10 +347,10 @@ def test_a_wrong_entrant_is_one_sentence_before_anything_is_measured(results, ca
 
 
 def test_a_long_training_leaves_its_loss_by_tenths(monkeypatch):
-    monkeypatch.setattr(bench, "LONG", 20)
-    curve = bench._curve([float(step) for step in range(20)])
+    monkeypatch.setattr(trained, "LONG", 20)
+    curve = trained._curve([float(step) for step in range(20)])
     assert [(row[2], row[3], row[4]["tenth"]) for row in curve] == [(2 * k + 0.5, 2, k + 1) for k in range(10)]
-    assert bench._curve([1.0] * 19) == []
+    assert trained._curve([1.0] * 19) == []
 
 
 GRID = """

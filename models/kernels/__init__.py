@@ -101,7 +101,7 @@ def watch() -> Iterator[set[str]]:
     try:
         yield names
     finally:
-        _watchers.remove(names)
+        _watchers[:] = [one for one in _watchers if one is not names]  # another may hold equal names
 
 
 def note(provider: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models import kernels
-from models.kernels import NotCovered, ProviderAbsent, check_provider, choose, choose_or_auto, watch
+from models.kernels import NotCovered, ProviderAbsent, check_provider, choose, choose_or_auto, note, watch
 from models.layers import ShortConvolution
 from models.short_convolution import recurrence
 
@@ -37,6 +37,15 @@ def refuses(x):
 
 def lacks(x):
     raise ImportError("no libcudart")
+
+
+def test_a_watcher_inside_another_takes_its_own_names_and_leaves_the_outer_watching():
+    with watch() as outer:
+        with watch() as inner:
+            note("chunked")
+        assert outer == inner == {"chunked"}
+        note("recurrence")
+    assert (outer, inner) == ({"chunked", "recurrence"}, {"chunked"})
 
 
 def test_auto_on_a_cpu_is_chunked_and_says_so():

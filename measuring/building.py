@@ -1,0 +1,44 @@
+"""The models and layers of cells: built from a cell's settings, its size and its seed."""
+
+from __future__ import annotations
+
+import inspect
+from types import ModuleType
+from typing import Any
+
+import torch
+
+import baselines  # noqa: F401  registers every baseline, in worker processes too
+from models import language_model, registry
+from models.language_model import Size
+from results.cell import Cell
+
+
+def build(cell: Cell, vocab: int) -> torch.nn.Module:
+    """A cell's model as its seed initialises it."""
+    return language_model.seeded(cell.model, Size(vocab, **cell.size), cell.seed, **settings_of(cell))
+
+
+def settings_of(cell: Cell) -> dict[str, Any]:
+    """The settings of a cell's model, its provider among them."""
+    settings = dict(cell.settings)
+    if "provider" in inspect.signature(registry.entry(cell.model).cls).parameters:
+        settings.setdefault("provider", cell.provider)  # attention alone has nothing to choose
+    return settings
+
+
+def layer(cell: Cell, entrant: dict[str, Any]) -> torch.nn.Module:
+    """The mixer alone, of ours or of an opponent's."""
+    width, heads = cell.size["width"], cell.size["heads"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cell.seed)
+        if entrant["opponent"]:
+            return opponents().build(entrant["opponent"], width, heads, **cell.settings)
+        return registry.entry(cell.model).cls(width, heads, **settings_of(cell))
+
+
+def opponents() -> ModuleType:
+    """Other people's code; imported where a contest names it, so that a broken baseline stops nothing else."""
+    from baselines.oracles import opponents
+
+    return opponents

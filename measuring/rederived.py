@@ -1,0 +1,43 @@
+"""A cell's numbers once more: marked again from its kept predictions, or, of floors, computed again."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import lru_cache
+from typing import Any
+
+import tasks
+from measuring.identity import identify
+from results import verification
+from results.identity import FLOOR_FAMILY, canonical, cell_of_row
+from tasks import predictions
+from tasks.throughput import from_samples
+
+
+def rederive(rows: list[dict[str, Any]], kept: list[dict[str, Any]] | None) -> verification.Again:
+    """The numbers of one cell, marked again from its predictions; of floors, computed again."""
+    row, is_floors = rows[0], rows[0]["family"] == FLOOR_FAMILY
+    if not is_floors and kept is None:
+        return verification.Again([], "no predictions were kept")
+    if not is_floors and not row["budget"]:
+        return verification.Again([(row["model"], *m) for m in from_samples(kept)], "measured once, without samples")
+    try:
+        task, exams = _asked(row["task"], canonical(row["settings"]["task"]), is_floors)
+        identity = identify(cell_of_row(row))
+    except (ValueError, LookupError, OSError, ImportError) as error:
+        return verification.Again([], f"the task cannot be set here: {error}")
+    if identity.data_hash != row["data_hash"]:
+        return verification.Again([], "the task's data here are not those that were asked")
+    if is_floors:
+        found = [(name, *m) for name, measurements in task.floors().items() for m in measurements]
+    else:
+        found = [(row["model"], *m) for m in predictions.mark(task, exams, kept)]
+    finite = [number for number in found if math.isfinite(number[2])]
+    return verification.Again(finite, "measured once", identity.code_hash == row["code_hash"])
+
+
+@lru_cache(maxsize=1)  # cells of one task follow one another
+def _asked(name: str, settings: str, floors: bool) -> tuple[tasks.Task, list[Any]]:
+    task = tasks.create(name, **json.loads(settings))
+    return task, [] if floors else list(task.exams("test"))

@@ -1,0 +1,50 @@
+"""What no run may begin with: a misspelt setting, an impossible size, an absent provider, device or opponent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+import tasks
+from measuring.building import build, opponents
+from models import kernels, language_model, registry
+from results.cell import Cell
+from tasks.throughput import Throughput
+
+
+def check_cells(cells: Sequence[Cell]) -> None:
+    """Refuse a misspelt setting, an impossible size, an absent provider or device before anything is measured."""
+    seen = set()
+    for cell in cells:
+        kernels.check_provider(cell.provider or "auto")
+        if cell.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("Device cuda was asked for, but torch sees no CUDA device here; use --device cpu.")
+        if cell.kind == "contest":
+            _check_contest(cell)
+            continue
+        what = (cell.model, repr(cell.settings), repr(cell.size), cell.task, repr(cell.task_settings), cell.provider)
+        if what in seen:
+            continue
+        seen.add(what)
+        if cell.kind == "timing":
+            tasks.checked("throughput", Throughput, cell.task_settings)
+        elif cell.kind == "floors":
+            tasks.create(cell.task, **cell.task_settings)
+        if cell.model:
+            with torch.device("meta"):
+                build(cell, 256)
+
+
+def _check_contest(cell: Cell) -> None:
+    """Refuse an entrant that does not exist or has a wrong setting; one that cannot be built only drops out."""
+    for entrant in cell.entrants:
+        if entrant["opponent"]:
+            opponents().check(entrant["opponent"], entrant["settings"])
+            continue
+        entry = registry.entry(entrant["model"])
+        language_model.check_settings(entry, entrant["settings"])
+        if cell.task_settings["level"] == "layer" and entry.is_language_model:
+            raise ValueError(
+                f"'{entry.name}' is a whole language model and has no layer to time; name it in a contest of level 'model'."
+            )

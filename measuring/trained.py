@@ -1,0 +1,117 @@
+"""Cells that train: a trial judged on the validation split, a training examined on the test split; and a task's floors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+import tasks
+from measuring.building import build
+from models import check_streaming, language_model
+from results import search
+from results.cell import Cell
+from tasks import predictions
+from tasks.evaluate import PIECE, evaluate, validation_loss
+from tasks.throughput import over_a_period
+from tasks.train import recipe, train
+
+LONG = 1000  # steps from which on a training's loss is recorded by tenths
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+def floors(cell: Cell, progress: Progress) -> dict[str, Any]:
+    task = tasks.create(cell.task, **cell.task_settings)
+    found = [(name, *m) for name, measurements in task.floors().items() for m in measurements]
+    return {"protocol": task.protocol, "measurements": found}
+
+
+def tried(cell: Cell, progress: Progress) -> dict[str, Any]:
+    """A trial of a learning rate: a short training, judged on the validation split."""
+    task = tasks.create(cell.task, **cell.task_settings)
+    model = build(cell, task.vocab)
+    run = {"dtype": cell.dtype, "device": cell.device, "progress": progress}
+    log = train(model, task, **cell.budget, lr=cell.lr, seed=cell.seed, **run)
+    model.eval()
+    begun = time.perf_counter()
+    judged = validation_loss(model, task, **run)
+    seconds = time.perf_counter() - begun
+    return {
+        "parameters": language_model.parameter_count(model),
+        "protocol": task.protocol,
+        "measurements": [
+            (None, search.METRIC, judged.value, judged.count, dict(cell.where)),
+            (None, "training_seconds", log.seconds, len(log.losses), {"tokens": log.tokens, **recipe()}),
+            (None, "evaluation_seconds", seconds, 1, {}),
+        ],
+    }
+
+
+def trained(cell: Cell, progress: Progress) -> dict[str, Any]:
+    if cell.lr == search.UNKNOWN:
+        raise FloatingPointError("no learning rate of the grid came through its trial")
+    task = tasks.create(cell.task, **cell.task_settings)
+    model = build(cell, task.vocab)
+    run = {"dtype": cell.dtype, "device": cell.device}
+    longest_asked = max(getattr(task, "test_lengths", ()), default=0)
+    _admit(model, longest_asked)
+    log = train(model, task, **cell.budget, lr=cell.lr, seed=cell.seed, progress=progress, **run)
+    model.eval()
+    _admit(model, longest_asked)
+    begun, longest = time.perf_counter(), [1]
+
+    def examined(news: dict[str, Any]) -> None:
+        longest.append(news["length"])
+        progress(news)
+
+    kept: list[dict[str, Any]] = []
+    found = [
+        (None, *m)
+        for m in evaluate(
+            model, task, **run, progress=examined, keep=lambda *answered: kept.append(predictions.keep(task, *answered))
+        )
+    ]
+    tail = log.losses[-max(1, len(log.losses) // 10) :]
+    found += [
+        (None, "training_loss", sum(tail) / len(tail), len(tail), {"over": "last tenth of the steps"}),
+        (None, "training_seconds", log.seconds, len(log.losses), {"tokens": log.tokens, **recipe()}),
+        (None, "evaluation_seconds", time.perf_counter() - begun, 1, {}),
+        *_curve(log.losses),
+    ]
+    state = _largest_state(model, max(longest), cell.device)
+    return {
+        "parameters": language_model.parameter_count(model),
+        "state_bytes": state,
+        "protocol": task.protocol,
+        "measurements": found,
+        "predictions": kept,
+    }
+
+
+def _admit(model: torch.nn.Module, longest: int) -> None:
+    """Refuse, before training and again after it, a model that may not be fed in pieces where an exam must be."""
+    if longest > PIECE:
+        check_streaming.admit(model, longest)
+
+
+def _curve(losses: Sequence[float]) -> list[tuple]:
+    """The mean loss of each tenth of a long training; of a short one its last tenth says enough."""
+    if len(losses) < LONG:
+        return []
+    cuts = [len(losses) * tenth // 10 for tenth in range(11)]
+    tenths = [losses[low:high] for low, high in zip(cuts, cuts[1:], strict=False)]
+    return [
+        (None, "loss_in_training", sum(part) / len(part), len(part), {"tenth": number})
+        for number, part in enumerate(tenths, 1)
+    ]
+
+
+@torch.no_grad()
+def _largest_state(model: torch.nn.Module, context: int, device: str) -> int:
+    """Bytes of the largest state over one period after `context` tokens, for one row of the batch."""
+    token = torch.zeros(1, 1, dtype=torch.long, device=device)
+    _, state = model(token.expand(1, max(1, context)))
+    return max(map(language_model.state_bytes, over_a_period(model, token, state)))

@@ -18,6 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ from results import plan as plans
 from results.forecast import forecast
 from results.plan import Cell, Plan
 from results.progress import Display
+from results.ray_cluster import RayCluster
 from tasks import sample
 from tasks.throughput import Throughput
 
@@ -120,7 +122,7 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
         console.print(table, line)
         return 0
     begun = time.monotonic()
-    with Display(len(cells), quiet=arguments.quiet) as display:
+    with _cluster(arguments) as cluster, Display(len(cells), quiet=arguments.quiet) as display:
         summary = schedule.Summary()
         for are_trials in (True, False):  # trials first: they say which rate the others are trained at
             cells = _cells(plan, record.read(rows_path))
@@ -135,6 +137,7 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
                 initializer=prepare,
                 initargs=(plan.model_files,),
                 on_event=display.tell,
+                cluster=cluster,
             )
     console.print(
         f"{summary.measured} cells measured, {summary.skipped} already there, {summary.failed} failed, "
@@ -143,6 +146,15 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
     whole = _cells(plans.load(RESULTS / plan.comparison), record.read(rows_path))
     _report(plan, RESULTS / plan.comparison, {identify(cell).key for cell in [*whole, *cells]}, console)
     return 1 if summary.failed else 0
+
+
+def _cluster(arguments: argparse.Namespace) -> AbstractContextManager[RayCluster | None]:
+    """The machines that measure, None for this one."""
+    if arguments.launcher == "ray":
+        return RayCluster(arguments.ray_address, arguments.workers)
+    if arguments.ray_address:
+        raise ValueError("--ray-address names a cluster that only --launcher ray uses; add that flag.")
+    return nullcontext()
 
 
 def _cells(plan: Plan, rows: Sequence[dict[str, Any]]) -> list[Cell]:

@@ -22,8 +22,8 @@ NOT_IN_RESULTS = ("check*.py", "user_file.py")  # what judges or loads models, b
 OPPONENTS_FAMILY = "other_people's_code"
 MEASURED_BY = {
     "floors": ("cells", "trained"),
-    "trial": ("cells", "trained", "building"),
-    "training": ("cells", "trained", "building"),
+    "trial": ("cells", "trained", "teaching", "building"),
+    "training": ("cells", "trained", "teaching", "building"),
     "timing": ("cells", "timed", "building"),
     "contest": ("cells", "contested", "building"),
 }
@@ -42,6 +42,8 @@ def identify(cell: Cell) -> record.Identity:
         entry = registry.entry(cell.model)
         files.add(entry.file)
         family, order = entry.family, entry.family_order
+    if "parallel" in cell.budget:
+        files.add(ROOT / "tasks" / "data_parallel.py")
     code = _code_hash(frozenset(files), cell.kind)
     key = record.key(cell, data_hash, code, _device_class(cell), provenance.machine(), cell.threads)
     return record.Identity(key, family, order, code, data_hash)

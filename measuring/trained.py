@@ -10,13 +10,14 @@ import torch
 
 import tasks
 from measuring.building import build
+from measuring.teaching import teach
 from models import check_streaming, language_model
 from results import search
 from results.cell import Cell
 from tasks import predictions
 from tasks.evaluate import PIECE, evaluate, validation_loss
 from tasks.throughput import over_a_period
-from tasks.train import recipe, train
+from tasks.train import recipe
 
 LONG = 1000  # steps from which on a training's loss is recorded by tenths
 
@@ -33,11 +34,10 @@ def tried(cell: Cell, progress: Progress) -> dict[str, Any]:
     """A trial of a learning rate: a short training, judged on the validation split."""
     task = tasks.create(cell.task, **cell.task_settings)
     model = build(cell, task.vocab)
-    run = {"dtype": cell.dtype, "device": cell.device, "progress": progress}
-    log = train(model, task, **cell.budget, lr=cell.lr, seed=cell.seed, **run)
+    log = teach(cell, model, task, progress)
     model.eval()
     begun = time.perf_counter()
-    judged = validation_loss(model, task, **run)
+    judged = validation_loss(model, task, dtype=cell.dtype, device=cell.device, progress=progress)
     seconds = time.perf_counter() - begun
     return {
         "parameters": language_model.parameter_count(model),
@@ -58,7 +58,7 @@ def trained(cell: Cell, progress: Progress) -> dict[str, Any]:
     run = {"dtype": cell.dtype, "device": cell.device}
     longest_asked = max(getattr(task, "test_lengths", ()), default=0)
     _admit(model, longest_asked)
-    log = train(model, task, **cell.budget, lr=cell.lr, seed=cell.seed, progress=progress, **run)
+    log = teach(cell, model, task, progress)
     model.eval()
     _admit(model, longest_asked)
     begun, longest = time.perf_counter(), [1]

@@ -47,6 +47,12 @@ def parser(description: str, actions: Mapping[str, Action], providers: Sequence[
     run.add_argument("--dtype", help="float32, float32+onednn or bfloat16")
     run.add_argument("--provider", help=f"auto, {', '.join(providers)}")
     run.add_argument("--workers", type=int, help="training cells side by side, one thread each")
+    run.add_argument("--parallel", help="ddp or fsdp2: several processes of one machine train each cell")
+    run.add_argument("--processes", type=int, help="with --parallel: how many")
+    run.add_argument("--launcher", default="local", choices=("local", "ray"), help="where cells are measured")
+    run.add_argument(
+        "--ray-address", metavar="HOST:PORT", help="with --launcher ray: a cluster; default: start one here"
+    )
     run.add_argument("--retry-failed", action="store_true", help="measure failed cells again")
     run.add_argument("--dry-run", action="store_true", help="print the cells and their time, measure nothing")
     run.add_argument("--quiet", action="store_true", help="print failures and the end only")
@@ -95,5 +101,7 @@ def changes(arguments: argparse.Namespace, models: Sequence[str], files: Sequenc
         "dtype": arguments.dtype,
         "provider": arguments.provider,
         "workers": arguments.workers,
+        "parallel": arguments.parallel,
+        "processes": arguments.processes,
         "model_files": [str(Path(file).expanduser().resolve()) for file in files],
     }

@@ -21,8 +21,10 @@ from results.table_reader import PlanError, TableReader
 FILE_NAME = "plan.toml"
 DTYPES = ("float32", "float32+onednn", "bfloat16")
 DEVICES = ("cpu", "cuda")
+PARALLEL = ("ddp", "fsdp2")
 KEYS = (
     "title question models seeds learning_rate learning_rates search dtype provider device workers threads timeout "
+    "parallel processes "
     "size budget settings variants tasks timings contests claims"
 )
 
@@ -52,6 +54,8 @@ class Plan:
     workers: int = 1
     threads: int = 1  # of a timed cell; a training cell always has one
     timeout: float | None = None  # seconds a cell may take; None for no limit
+    parallel: str = ""  # how the processes of a training cell share each batch; "" where one process trains
+    processes: int = 1
     model_files: tuple[str, ...] = ()
 
     def with_overrides(
@@ -67,6 +71,8 @@ class Plan:
         dtype: str | None = None,
         provider: str | None = None,
         workers: int | None = None,
+        parallel: str | None = None,
+        processes: int | None = None,
         model_files: Sequence[str] | None = None,
     ) -> Plan:
         """The plan with parts replaced; `tasks` filters tasks, timings and contests, `settings` may name models,
@@ -88,6 +94,8 @@ class Plan:
             "contests": None if dtype is None else tuple(replace(c, dtypes=(dtype,)) for c in plan.contests),
             "provider": provider,
             "workers": workers,
+            "parallel": parallel,
+            "processes": processes,
             "model_files": None if model_files is None else tuple(str(file) for file in model_files),
         }
         plan = replace(plan, **{name: value for name, value in simple.items() if value is not None})
@@ -154,6 +162,8 @@ def _plan(comparison: str, table: dict[str, Any], reader: TableReader) -> Plan:
         workers=reader.take(table, "workers", int, 1),
         threads=reader.take(table, "threads", int, _processors()),
         timeout=reader.take(table, "timeout", float, None),
+        parallel=reader.take(table, "parallel", str, ""),
+        processes=reader.take(table, "processes", int, 1),
     )
 
 
@@ -204,6 +214,8 @@ def _cell(plan: Plan, entry: Entry, kind: str, chosen: str, seed: int) -> Cell:
     searched = kind == "training" and plan.search is not None and entry.learning_rate is None
     rate = search.UNKNOWN if searched else entry.learning_rate or plan.learning_rate
     model, own = (variant.model, variant.settings) if variant else (chosen, {})
+    # in the budget, so that tables part what was trained otherwise and never average over both
+    shared = {"parallel": plan.parallel, "processes": plan.processes} if plan.parallel else {}
     return Cell(
         comparison=plan.comparison,
         kind=kind,
@@ -212,7 +224,7 @@ def _cell(plan: Plan, entry: Entry, kind: str, chosen: str, seed: int) -> Cell:
         task=entry.name,
         task_settings=dict(entry.settings),
         size={} if floors else dict(plan.size),
-        budget={**plan.budget, **entry.budget} if kind == "training" else {},
+        budget={**plan.budget, **entry.budget, **shared} if kind == "training" else {},
         seed=seed,
         lr=rate if kind == "training" else 0.0,
         stage=search.CHOSEN if searched else "",
@@ -307,6 +319,13 @@ def _check(plan: Plan, source: str) -> None:
         (not plan.provider, "provider is empty; write provider = 'auto'"),
         (plan.workers < 1, "workers must be at least 1"),
         (plan.threads < 1, "threads must be at least 1"),
+        (plan.parallel not in ("", *PARALLEL), f"parallel {plan.parallel!r} is unknown; known: {', '.join(PARALLEL)}"),
+        (plan.processes < 1, "processes must be at least 1"),
+        (plan.processes > 1 and not plan.parallel, f"processes needs parallel: {' or '.join(PARALLEL)}"),
+        (
+            bool(plan.parallel and (plan.timings or plan.contests)),
+            "parallel is for training, timings and contests run in one process; choose tasks (--tasks) without them",
+        ),
         (plan.timeout is not None and not plan.timeout > 0, "timeout must be a positive number of seconds"),
         (
             not asks and not plan.contests,

@@ -10,6 +10,7 @@ The process that measures is the first of them (`lead`); it starts the others, w
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import subprocess
@@ -92,23 +93,20 @@ def shared_loss(crew: Crew, model: nn.Module) -> Loss:
     return partial(_share, crew, total)
 
 
-def train_together(
-    crew: Crew, build: Callable[[], nn.Module], task: Task, **run: Any
-) -> tuple[nn.Module | None, Training]:
-    """Train what `build()` gives, equal in every process; the first process gets the whole model, the others None.
+def train_together(crew: Crew, model: nn.Module, task: Task, **run: Any) -> Training:
+    """Train `model`, equal in every process, in place; the first process's ends with the whole weights, on the device.
 
     `run` is what `tasks.train.train` takes. Raises FloatingPointError in every process when the loss is not finite.
     """
-    model = build().to("cpu" if crew.kind == "fsdp2" else crew.device)
-    log = train(model, task, device=crew.device, loss_of=shared_loss(crew, model), **run)
     if crew.kind == "ddp":
-        return (model if crew.rank == 0 else None), log
-    weights = _gathered(model)
-    if crew.rank:
-        return None, log
-    whole = build()
-    whole.load_state_dict(weights)
-    return whole.to(crew.device), log
+        return train(model, task, device=crew.device, loss_of=shared_loss(crew, model.to(crew.device)), **run)
+    spread = copy.deepcopy(model)  # sharding changes classes and parameters for good; the model itself stays plain
+    log = train(spread, task, device=crew.device, loss_of=shared_loss(crew, spread), **run)
+    weights = _gathered(spread)
+    if crew.rank == 0:
+        model.load_state_dict(weights)
+        model.to(crew.device)
+    return log
 
 
 class _AskedLoss(nn.Module):

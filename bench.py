@@ -7,6 +7,7 @@ python bench.py submit COMPARISON         pack plan, rows and raw predictions fo
 python bench.py verify COMPARISON         mark the predictions again and hold every row against them
 python bench.py check MODEL|FILE.py|all   hold a model, or your own file, to the contract
 python bench.py check --parity            hold the models to other people's code
+python bench.py zero-shot CHECKPOINT      ask a kept model in lm-evaluation-harness
 python bench.py show TASK                 print one of a task's questions, the facts that matter marked
 """
 
@@ -19,6 +20,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +30,16 @@ from rich.table import Table
 
 import baselines
 import tasks
+from measuring import checkpoints, costs
 from measuring.cells import measure, prepare
 from measuring.identity import identify
+from measuring.learning import Keeping
 from measuring.rederived import rederive
 from measuring.refusals import check_cells
-from models import accounting, kernels, registry, user_file
-from models.language_model import Size
+from models import kernels, registry, user_file
 from results import (
     command_line,
     contest_table,
-    metrics,
     overrides,
     record,
     report,
@@ -51,7 +53,7 @@ from results.forecast import forecast
 from results.plan import Cell, Plan
 from results.progress import Display
 from results.ray_cluster import RayCluster
-from tasks import sample
+from tasks import cache, sample
 from tasks.throughput import Throughput
 
 ROOT = Path(__file__).resolve().parent
@@ -64,7 +66,7 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
         print(models_markdown())
         return 0
     if arguments.costs:
-        console.print(_costs(overrides.size(arguments.size) if arguments.size else {}, arguments.length))
+        console.print(costs.table(overrides.size(arguments.size) if arguments.size else {}, arguments.length))
         return 0
     table = Table("model", "family", "equation", "paper", title="Models")
     for name in registry.names():
@@ -85,21 +87,6 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _costs(changed: dict[str, int], length: int) -> Table:
-    """Parameters, state and operations of every model at one size and context."""
-    fields = {"vocab": 256, "width": 256, "depth": 4, "heads": 4}
-    if unknown := set(changed) - set(fields):
-        raise ValueError(f"--size knows {', '.join(fields)}, not {', '.join(sorted(unknown))}.")
-    size = Size(**fields | changed)
-    title = f"Costs at {size}, {length:,} tokens; forward and training in FLOPs per token"
-    table = Table("model", "parameters", "state", "forward", "training", title=title)
-    for name in registry.names():
-        found = accounting.costs(name, size, length)
-        work = ("no formula" if value is None else f"{value:,.0f}" for value in (found.forward, found.training))
-        table.add_row(name, f"{found.parameters:,}", metrics.byte_size(found.state_bytes), *work)
-    return table
-
-
 def models_markdown() -> str:
     """The table of models that the README shows, from the registry."""
     lines = ["| family | model | update | paper |", "| --- | --- | --- | --- |"]
@@ -116,9 +103,11 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
     here = record.read(rows_path)
     cells = _cells(plan, here)
     check_cells(cells)
+    keeping = None if arguments.no_checkpoints else Keeping(checkpoints.default_folder(), plan.snapshot_minutes)
     if arguments.dry_run:
         past = record.read(rows_path.parent / "reference" / "rows.jsonl") + here
-        table, line = forecast(plan, cells, lambda cell: identify(cell).key, here, past)
+        known = partial(costs.of_cell, keeping=keeping)
+        table, line = forecast(plan, cells, lambda cell: identify(cell).key, here, past, known)
         console.print(table, line)
         return 0
     begun = time.monotonic()
@@ -128,7 +117,7 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
             cells = _cells(plan, record.read(rows_path))
             summary += schedule.run(
                 [cell for cell in cells if (cell.kind == "trial") == are_trials],
-                measure,
+                partial(measure, keeping=keeping),
                 identify,
                 rows_path,
                 workers=plan.workers,
@@ -296,6 +285,26 @@ def command_show(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def command_zero_shot(arguments: argparse.Namespace, console: Console) -> int:
+    """Ask a kept model the tasks of lm-evaluation-harness, those of the Titans paper's first table unless others are named."""
+    try:
+        from baselines.oracles import lm_evaluation_harness as harness
+    except ModuleNotFoundError as error:
+        raise ValueError(f"lm-evaluation-harness is not installed ({error}): pip install -e '.[lm-eval]'.") from None
+    kept = checkpoints.load(arguments.checkpoint, arguments.provider, arguments.device)
+    if kept.tokenizer is None:
+        raise ValueError(f"{kept.facts['model']} was trained on {kept.facts['task']}, whose tokens are no text.")
+    names = overrides.names(arguments.tasks or "") or harness.TITANS_TASKS
+    found = harness.ask(kept.model, kept.tokenizer, names, arguments.device, arguments.limit, arguments.include)
+    table = Table("task", "metric", "value", title=f"{kept.facts['model']}, trained on {kept.facts['task']}, zero-shot")
+    for name, metrics in found.items():
+        for metric, value in metrics.items():
+            if isinstance(value, float) and "stderr" not in metric:
+                table.add_row(name, metric.removesuffix(",none"), f"{value:.4f}")
+    console.print(table)
+    return 0
+
+
 def _plan(arguments: argparse.Namespace) -> Plan:
     """The comparison's plan with the command line's changes."""
     plan = plans.load(RESULTS / arguments.comparison)
@@ -320,9 +329,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "verify": command_verify,
         "check": command_check,
         "show": command_show,
+        "zero-shot": command_zero_shot,
     }
     parsed = command_line.parser(__doc__, actions, kernels.PROVIDERS).parse_args(arguments)
     console = Console()
+    if getattr(parsed, "cache", None):
+        os.environ[cache.VARIABLE] = str(Path(parsed.cache).expanduser().resolve())  # for the workers too
     try:
         return parsed.action(parsed, console)
     except KeyboardInterrupt:

@@ -21,10 +21,13 @@ def build(cell: Cell, vocab: int) -> torch.nn.Module:
 
 def settings_of(cell: Cell) -> dict[str, Any]:
     """The settings of a cell's model, its provider among them."""
-    settings = dict(cell.settings)
-    if "provider" in inspect.signature(registry.entry(cell.model).cls).parameters:
-        settings.setdefault("provider", cell.provider)  # attention alone has nothing to choose
-    return settings
+    return with_provider(cell.model, cell.settings, cell.provider)
+
+
+def with_provider(model: str, settings: dict[str, Any], provider: str) -> dict[str, Any]:
+    """A model's settings with the provider asked for, unless they name one or the model has none to choose."""
+    has_one = "provider" in inspect.signature(registry.entry(model).cls).parameters
+    return {"provider": provider, **settings} if has_one else dict(settings)
 
 
 def layer(cell: Cell, entrant: dict[str, Any]) -> torch.nn.Module:

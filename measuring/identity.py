@@ -15,15 +15,19 @@ from measuring.building import opponents
 from models import registry
 from results import provenance, record
 from results.cell import Cell
+from results.identity import canonical
+from tasks.task import Task
 
 ROOT = Path(__file__).resolve().parent.parent
-CODE_OF_ALL = ("models/*.py", "models/kernels/*.py", "tasks/train.py", "tasks/evaluate.py", "tasks/precision.py")
+CODE_OF_WEIGHTS = ("models/*.py", "models/kernels/*.py", "tasks/train.py", "tasks/precision.py")
+CODE_OF_EXAMS = ("tasks/evaluate.py", "tasks/memory.py")
+SHARED = ROOT / "tasks" / "data_parallel.py"  # of cells that several processes train
 NOT_IN_RESULTS = ("check*.py", "user_file.py")  # what judges or loads models, but measures nothing
 OPPONENTS_FAMILY = "other_people's_code"
 MEASURED_BY = {
     "floors": ("cells", "trained"),
-    "trial": ("cells", "trained", "teaching", "building"),
-    "training": ("cells", "trained", "teaching", "building"),
+    "trial": ("cells", "trained", "learning", "teaching", "building"),
+    "training": ("cells", "trained", "learning", "teaching", "building"),
     "timing": ("cells", "timed", "building"),
     "contest": ("cells", "contested", "building"),
 }
@@ -43,7 +47,7 @@ def identify(cell: Cell) -> record.Identity:
         files.add(entry.file)
         family, order = entry.family, entry.family_order
     if "parallel" in cell.budget:
-        files.add(ROOT / "tasks" / "data_parallel.py")
+        files.add(SHARED)
     code = _code_hash(frozenset(files), cell.kind)
     key = record.key(cell, data_hash, code, _device_class(cell), provenance.machine(), cell.threads)
     return record.Identity(key, family, order, code, data_hash)
@@ -81,9 +85,38 @@ def _task_facts(name: str, settings: str) -> tuple[Path, str]:
 @cache
 def _code_hash(files: frozenset[Path], kind: str) -> str:
     """Hash of the code that a cell's numbers depend on: its own files, what they import, and what measures its kind."""
-    found = set(files)
-    if kind != "floors":
-        every = {path for pattern in CODE_OF_ALL for path in ROOT.glob(pattern)}
-        found |= {path for path in every if not any(path.match(pattern) for pattern in NOT_IN_RESULTS)}
+    found = set(files) if kind == "floors" else files | _matching((*CODE_OF_WEIGHTS, *CODE_OF_EXAMS))
     measuring = {ROOT / "measuring" / f"{name}.py" for name in MEASURED_BY[kind]}
     return provenance.code_hash(provenance.named(ROOT, provenance.import_closure(ROOT, found) | measuring))
+
+
+def _matching(patterns: tuple[str, ...]) -> set[Path]:
+    every = {path for pattern in patterns for path in ROOT.glob(pattern)}
+    return {path for path in every if not any(path.match(pattern) for pattern in NOT_IN_RESULTS)}
+
+
+def training_key(cell: Cell, task: Task) -> str:
+    """A short hash of all that a cell's trained weights depend on; what only the exam asks is left out."""
+    names = ("model", "size", "budget", "seed", "lr", "dtype", "provider", "task")
+    decides = {name: getattr(cell, name) for name in names}
+    of_exams = getattr(registry.entry(cell.model).cls, "exam_settings", ())
+    decides["settings"] = {name: value for name, value in cell.settings.items() if name not in of_exams}
+    decides["task_settings"] = {
+        name: value for name, value in cell.task_settings.items() if name not in task.exam_settings
+    }
+    decides |= {"vocab": task.vocab, "data_hash": task.data_hash(), "code_hash": training_code(cell, task)}
+    decides["device_class"] = _device_class(cell)
+    return hashlib.sha256(canonical(decides).encode()).hexdigest()[:16]
+
+
+def training_code(cell: Cell, task: Task) -> str:
+    """Hash of the code that a cell's trained weights depend on: the model's, the task's and the training loop's."""
+    shared = {SHARED} if "parallel" in cell.budget else set()
+    return _training_code(frozenset({Path(inspect.getfile(type(task))), registry.entry(cell.model).file} | shared))
+
+
+@cache
+def _training_code(files: frozenset[Path]) -> str:
+    closure = provenance.import_closure(ROOT, files | _matching(CODE_OF_WEIGHTS)) - _matching(CODE_OF_EXAMS)
+    measuring = {ROOT / "measuring" / "building.py", ROOT / "measuring" / "teaching.py"}
+    return provenance.code_hash(provenance.named(ROOT, closure | measuring))

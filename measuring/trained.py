@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 import tasks
-from measuring.building import build
-from measuring.teaching import teach
+from measuring.learning import Keeping, Learnt, learn
 from models import check_streaming, language_model
 from results import search
 from results.cell import Cell
@@ -30,12 +30,11 @@ def floors(cell: Cell, progress: Progress) -> dict[str, Any]:
     return {"protocol": task.protocol, "measurements": found}
 
 
-def tried(cell: Cell, progress: Progress) -> dict[str, Any]:
+def tried(cell: Cell, progress: Progress, keeping: Keeping | None) -> dict[str, Any]:
     """A trial of a learning rate: a short training, judged on the validation split."""
     task = tasks.create(cell.task, **cell.task_settings)
-    model = build(cell, task.vocab)
-    log = teach(cell, model, task, progress)
-    model.eval()
+    learnt = learn(cell, task, keeping, progress)
+    model = learnt.model.eval()
     begun = time.perf_counter()
     judged = validation_loss(model, task, dtype=cell.dtype, device=cell.device, progress=progress)
     seconds = time.perf_counter() - begun
@@ -44,23 +43,23 @@ def tried(cell: Cell, progress: Progress) -> dict[str, Any]:
         "protocol": task.protocol,
         "measurements": [
             (None, search.METRIC, judged.value, judged.count, dict(cell.where)),
-            (None, "training_seconds", log.seconds, len(log.losses), {"tokens": log.tokens, **recipe()}),
+            _training_seconds(learnt),
             (None, "evaluation_seconds", seconds, 1, {}),
         ],
+        "ran": learnt.providers,
     }
 
 
-def trained(cell: Cell, progress: Progress) -> dict[str, Any]:
+def trained(cell: Cell, progress: Progress, keeping: Keeping | None) -> dict[str, Any]:
+    """A model trained on the task's training split and examined on its test split."""
     if cell.lr == search.UNKNOWN:
         raise FloatingPointError("no learning rate of the grid came through its trial")
     task = tasks.create(cell.task, **cell.task_settings)
-    model = build(cell, task.vocab)
     run = {"dtype": cell.dtype, "device": cell.device}
-    longest_asked = max(getattr(task, "test_lengths", ()), default=0)
-    _admit(model, longest_asked)
-    log = teach(cell, model, task, progress)
-    model.eval()
-    _admit(model, longest_asked)
+    admit = partial(_admit, longest=max(getattr(task, "test_lengths", ()), default=0))
+    learnt = learn(cell, task, keeping, progress, admit)
+    model, losses = learnt.model.eval(), learnt.training.losses
+    admit(model)
     begun, longest = time.perf_counter(), [1]
 
     def examined(news: dict[str, Any]) -> None:
@@ -74,12 +73,12 @@ def trained(cell: Cell, progress: Progress) -> dict[str, Any]:
             model, task, **run, progress=examined, keep=lambda *answered: kept.append(predictions.keep(task, *answered))
         )
     ]
-    tail = log.losses[-max(1, len(log.losses) // 10) :]
+    tail = losses[-max(1, len(losses) // 10) :]
     found += [
         (None, "training_loss", sum(tail) / len(tail), len(tail), {"over": "last tenth of the steps"}),
-        (None, "training_seconds", log.seconds, len(log.losses), {"tokens": log.tokens, **recipe()}),
+        _training_seconds(learnt),
         (None, "evaluation_seconds", time.perf_counter() - begun, 1, {}),
-        *_curve(log.losses),
+        *_curve(losses),
     ]
     state = _largest_state(model, max(longest), cell.device)
     return {
@@ -88,7 +87,15 @@ def trained(cell: Cell, progress: Progress) -> dict[str, Any]:
         "protocol": task.protocol,
         "measurements": found,
         "predictions": kept,
+        "ran": learnt.providers,
     }
+
+
+def _training_seconds(learnt: Learnt) -> tuple:
+    """What training took, in all its sittings; of weights that were kept, when and at which commit they were trained."""
+    log = learnt.training
+    where = {"tokens": log.tokens, **recipe(), **learnt.kept}
+    return None, "training_seconds", log.seconds, len(log.losses), where
 
 
 def _admit(model: torch.nn.Module, longest: int) -> None:

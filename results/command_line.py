@@ -53,8 +53,11 @@ def parser(description: str, actions: Mapping[str, Action], providers: Sequence[
     run.add_argument(
         "--ray-address", metavar="HOST:PORT", help="with --launcher ray: a cluster; default: start one here"
     )
+    run.add_argument("--snapshot-minutes", type=float, metavar="N", help="keep a training in progress every N minutes")
+    run.add_argument("--no-checkpoints", action="store_true", help="keep no trained models, use none that are kept")
+    run.add_argument("--cache", metavar="DIR", help="where trained models and prepared corpora are kept, not .cache")
     run.add_argument("--retry-failed", action="store_true", help="measure failed cells again")
-    run.add_argument("--dry-run", action="store_true", help="print the cells and their time, measure nothing")
+    run.add_argument("--dry-run", action="store_true", help="print the cells and their cost, measure nothing")
     run.add_argument("--quiet", action="store_true", help="print failures and the end only")
     shown = commands.add_parser("report", help="redraw tables and figures from the stored rows")
     shown.set_defaults(action=actions["report"])
@@ -78,6 +81,14 @@ def parser(description: str, actions: Mapping[str, Action], providers: Sequence[
     checked.add_argument("--markdown", action="store_true", help="with --parity: the page docs/parity.md")
     checked.add_argument("--thorough", action="store_true", help="the long properties too")
     checked.add_argument("--set", **setting)
+    asked = commands.add_parser("zero-shot", help="ask a kept model the tasks of lm-evaluation-harness")
+    asked.set_defaults(action=actions["zero-shot"])
+    asked.add_argument("checkpoint", help="a checkpoint's folder, as .cache/checkpoints/0123456789abcdef")
+    asked.add_argument("--tasks", metavar="A,B", help="the harness's names; those of Titans' first table by default")
+    asked.add_argument("--include", metavar="DIR", help="a folder with task files of your own")
+    asked.add_argument("--limit", type=int, metavar="N", help="the first N questions of each task")
+    asked.add_argument("--device", default="cpu", help="cpu or cuda")
+    asked.add_argument("--provider", default="auto", help=f"auto, {', '.join(providers)}")
     show = commands.add_parser("show", help="print one of a task's questions, readable")
     show.set_defaults(action=actions["show"])
     show.add_argument("task", help="a task's name")
@@ -103,5 +114,6 @@ def changes(arguments: argparse.Namespace, models: Sequence[str], files: Sequenc
         "workers": arguments.workers,
         "parallel": arguments.parallel,
         "processes": arguments.processes,
+        "snapshot_minutes": arguments.snapshot_minutes,
         "model_files": [str(Path(file).expanduser().resolve()) for file in files],
     }

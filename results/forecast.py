@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
 
 from results import record, search
 from results.cell import Cell
+from results.metrics import byte_size
 from results.plan import Plan
 
 OWN_TIME = 3.0  # seconds that a cell takes besides training and examining: building, reading data, counting state
 
 
-def expected_seconds(cell: Cell, past: Sequence[dict[str, Any]]) -> float | None:
+@dataclass(frozen=True)
+class Cost:
+    """What a cell costs beside time: operations of its training, bytes that it takes at least; None where nobody can say.
+
+    `is_trained`: its model is kept, so that it will only be examined.
+    """
+
+    operations: float | None = None
+    memory: int | None = None
+    is_trained: bool = False
+
+
+def expected_seconds(cell: Cell, past: Sequence[dict[str, Any]], is_trained: bool = False) -> float | None:
     """Seconds that a cell took before, training scaled to its tokens; None without an earlier timing of model and task."""
     if cell.kind == "floors":
         return OWN_TIME
@@ -24,6 +38,8 @@ def expected_seconds(cell: Cell, past: Sequence[dict[str, Any]]) -> float | None
         return timed and timed["value"] + OWN_TIME
     trained = next((row for row in reversed(known) if row["metric"] == "training_seconds"), None)
     examined = next((row for row in reversed(known) if row["metric"] == "evaluation_seconds"), None)
+    if examined is not None and is_trained:
+        return examined["value"] + OWN_TIME
     if trained is None or examined is None:
         return None
     tokens = cell.budget["steps"] * cell.budget["batch_tokens"]
@@ -41,27 +57,44 @@ def _same_model(row: dict[str, Any], cell: Cell) -> bool:
 
 
 def forecast(
-    plan: Plan, cells: Sequence[Cell], key: Callable[[Cell], str], here: list[dict], past: list[dict]
+    plan: Plan,
+    cells: Sequence[Cell],
+    key: Callable[[Cell], str],
+    here: list[dict],
+    past: list[dict],
+    cost: Callable[[Cell], Cost] = lambda cell: Cost(),
 ) -> tuple[Table, str]:
-    """The table of a run's cells, and one line with its time. `here` are this machine's rows, `past` any that timed a cell."""
+    """The table of a run's cells, and one line with its time, operations and memory.
+
+    `here` are this machine's rows, `past` any that timed a cell.
+    """
     done = record.statuses(here)
-    table = Table("cell", "kind", "steps", "tokens", "seconds", "state", title=plan.title)
-    total, unknown, missing = 0.0, 0, 0
+    table = Table("cell", "kind", "steps", "tokens", "FLOPs", "memory from", "seconds", "state", title=plan.title)
+    total, unknown, missing, work, memory = 0.0, 0, 0, 0.0, 0
     for cell in cells:
-        stands = done.get(key(cell))
-        seconds = expected_seconds(cell, past)
+        stands, costs = done.get(key(cell)), cost(cell)
+        seconds = expected_seconds(cell, past, costs.is_trained)
         if stands is None:
             missing += 1
             total += (seconds or 0.0) / (1 if cell.is_timed else plan.workers)
             unknown += seconds is None
+            work += 0.0 if costs.is_trained else costs.operations or 0.0
+            memory = max(memory, costs.memory or 0)
         tokens = cell.budget.get("steps", 0) * cell.budget.get("batch_tokens", 0)
         table.add_row(
             cell.describe(),
             cell.kind,
             str(cell.budget.get("steps", "")),
             f"{tokens:,}" if tokens else "",
+            "" if costs.operations is None else f"{costs.operations:.1e}",
+            byte_size(costs.memory),
             "unknown" if seconds is None else f"{seconds:.0f}",
-            {None: "to be measured", "ok": "there", "failed": "failed"}[stands],
+            {None: "to be examined" if costs.is_trained else "to be measured", "ok": "there", "failed": "failed"}[
+                stands
+            ],
         )
     line = f"{len(cells)} cells, {missing} to be measured, about {total / 60:.1f} minutes on {plan.workers} workers"
-    return table, line + (f" and {unknown} cells without an earlier timing" if unknown else "")
+    line += f" and {unknown} cells without an earlier timing" if unknown else ""
+    if memory:
+        line += f"; {work:.1e} FLOPs of training; a training takes {byte_size(memory)} and its activations"
+    return table, line

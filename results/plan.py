@@ -24,8 +24,7 @@ DEVICES = ("cpu", "cuda")
 PARALLEL = ("ddp", "fsdp2")
 KEYS = (
     "title question models seeds learning_rate learning_rates search dtype provider device workers threads timeout "
-    "parallel processes "
-    "size budget settings variants tasks timings contests claims"
+    "parallel processes snapshot_minutes size budget settings variants tasks timings contests claims"
 )
 
 
@@ -56,6 +55,7 @@ class Plan:
     timeout: float | None = None  # seconds a cell may take; None for no limit
     parallel: str = ""  # how the processes of a training cell share each batch; "" where one process trains
     processes: int = 1
+    snapshot_minutes: float = 5.0  # between two snapshots of a training in progress
     model_files: tuple[str, ...] = ()
 
     def with_overrides(
@@ -73,6 +73,7 @@ class Plan:
         workers: int | None = None,
         parallel: str | None = None,
         processes: int | None = None,
+        snapshot_minutes: float | None = None,
         model_files: Sequence[str] | None = None,
     ) -> Plan:
         """The plan with parts replaced; `tasks` filters tasks, timings and contests, `settings` may name models,
@@ -96,6 +97,7 @@ class Plan:
             "workers": workers,
             "parallel": parallel,
             "processes": processes,
+            "snapshot_minutes": snapshot_minutes,
             "model_files": None if model_files is None else tuple(str(file) for file in model_files),
         }
         plan = replace(plan, **{name: value for name, value in simple.items() if value is not None})
@@ -164,6 +166,7 @@ def _plan(comparison: str, table: dict[str, Any], reader: TableReader) -> Plan:
         timeout=reader.take(table, "timeout", float, None),
         parallel=reader.take(table, "parallel", str, ""),
         processes=reader.take(table, "processes", int, 1),
+        snapshot_minutes=reader.take(table, "snapshot_minutes", float, Plan.snapshot_minutes),
     )
 
 
@@ -327,6 +330,7 @@ def _check(plan: Plan, source: str) -> None:
             "parallel is for training, timings and contests run in one process; choose tasks (--tasks) without them",
         ),
         (plan.timeout is not None and not plan.timeout > 0, "timeout must be a positive number of seconds"),
+        (not plan.snapshot_minutes >= 0, "snapshot_minutes must not be negative; 0 takes one after every step"),
         (
             not asks and not plan.contests,
             "there is no [[tasks]] and no [[timings]] and no [[contests]]; add at least one",

@@ -26,6 +26,7 @@ from results.identity import Identity
 from results.schedule import TICK, TIMING_LOCK, Event, Job, Work, environment_of
 
 LOCAL = "local"
+OWN = "TITANOMACHY_"  # environment variables that nodes are given too
 LIKE_HERE = "every node needs the project at the same path, with the same packages and data as here"
 
 
@@ -108,12 +109,13 @@ class RayCluster:
 
     def _send(self, work: Work, job: Job, place: _Place, timed: bool) -> Any:
         """Start a cell's measuring; returns the reference of its outcome."""
-        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        own = {name: value for name, value in os.environ.items() if name.startswith(OWN)}
+        own["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
         options = {
             "num_cpus": place.need["CPU"],
             "num_gpus": place.need["GPU"],
             "max_retries": 0,
-            "runtime_env": {"env_vars": {**environment_of(job.cell.threads), "PYTHONPATH": paths}},
+            "runtime_env": {"env_vars": environment_of(job.cell.threads) | own},
             **({"scheduling_strategy": self._on(place.node)} if place.node else {}),
         }
         how = work.measure, work.identify, work.initializer, work.initargs

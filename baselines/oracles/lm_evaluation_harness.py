@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+import lm_eval
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
+from lm_eval.tasks import TaskManager
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -24,6 +26,27 @@ PIECE = 1024  # tokens fed at once
 TITANS_TASKS = (
     "wikitext", "lambada_openai", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "social_iqa", "boolq"
 )  # fmt: skip
+
+
+def ask(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    tasks: Sequence[str],
+    device: str = "cpu",
+    limit: int | None = None,
+    include: str | None = None,
+) -> dict[str, dict[str, Any]]:
+    """What the harness's `tasks` give: metric -> value by task. `limit` questions of each; `include` is a folder of task files.
+
+    Raises ValueError for a task that the harness does not know.
+    """
+    manager = TaskManager(include_path=include)
+    if unknown := [name for name in tasks if not manager.match_tasks([name])]:
+        raise ValueError(f"lm-evaluation-harness knows no task {', '.join(unknown)}; `lm_eval ls tasks` prints them.")
+    found = lm_eval.simple_evaluate(
+        HarnessModel(model, tokenizer, device), tasks=list(tasks), task_manager=manager, limit=limit, bootstrap_iters=0
+    )
+    return found["results"]
 
 
 class Tokenizer(Protocol):

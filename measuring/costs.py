@@ -1,0 +1,77 @@
+"""What models and cells cost before anything is measured: operations and memory from formulas."""
+
+from __future__ import annotations
+
+import json
+from functools import cache, lru_cache
+
+import torch
+from rich.table import Table
+from torch import Tensor
+
+import tasks
+from measuring import checkpoints
+from measuring.building import settings_of
+from measuring.identity import training_key
+from measuring.learning import Keeping
+from models import accounting, registry
+from models.language_model import Size, build
+from results import search
+from results.cell import Cell
+from results.forecast import Cost
+from results.identity import canonical
+from results.metrics import byte_size
+from tasks.task import Task
+
+NUMBERS = 4  # a weight, its gradient, and the optimiser's two averages
+BYTES = 4  # each is kept in float32
+
+
+def of_cell(cell: Cell, keeping: Keeping | None) -> Cost:
+    """What a cell will cost: the operations of its training, the memory that it takes at least, whether it is trained already.
+
+    Operations are those of texts of the task's training length; memory is that of weights, gradients, optimiser and logits,
+    beside which a training keeps its activations.
+    """
+    if cell.kind not in ("training", "trial"):
+        return Cost()
+    task, drawn = _asked(cell.task, canonical(cell.task_settings), canonical(cell.budget))
+    is_trained = False
+    if keeping is not None and cell.lr != search.UNKNOWN:
+        is_trained = (keeping.folder / training_key(cell, task) / checkpoints.FACTS).exists()
+    size, length = Size(task.vocab, **cell.size), getattr(task, "length", drawn.shape[1])
+    numbers, per_token = _model(cell.model, size, canonical(settings_of(cell)), length)
+    operations = None if per_token is None else per_token * cell.budget["steps"] * cell.budget["batch_tokens"]
+    logits = 2 * drawn.numel() * task.vocab  # and their gradient
+    return Cost(operations, BYTES * (NUMBERS * numbers + logits), is_trained)
+
+
+@lru_cache(maxsize=4)
+def _asked(name: str, settings: str, budget: str) -> tuple[Task, Tensor]:
+    """A task and the tokens of the last batch that a training draws."""
+    task, asked = tasks.create(name, **json.loads(settings)), json.loads(budget)
+    return task, task.training(0, asked["steps"] - 1, 1.0, asked["batch_tokens"]).tokens
+
+
+@cache
+def _model(name: str, size: Size, settings: str, length: int) -> tuple[int, float | None]:
+    """All learned numbers of a model, its embedding too, and the operations of training it on one token."""
+    chosen = json.loads(settings)
+    with torch.device("meta"):
+        numbers = sum(parameter.numel() for parameter in build(name, size, **chosen).parameters())
+    return numbers, accounting.training_flops_per_token(name, size, length, **chosen)
+
+
+def table(changed: dict[str, int], length: int) -> Table:
+    """Parameters, state and operations of every model at one size and context."""
+    fields = {"vocab": 256, "width": 256, "depth": 4, "heads": 4}
+    if unknown := set(changed) - set(fields):
+        raise ValueError(f"--size knows {', '.join(fields)}, not {', '.join(sorted(unknown))}.")
+    size = Size(**fields | changed)
+    title = f"Costs at {size}, {length:,} tokens; forward and training in FLOPs per token"
+    made = Table("model", "parameters", "state", "forward", "training", title=title)
+    for name in registry.names():
+        found = accounting.costs(name, size, length)
+        work = ("no formula" if value is None else f"{value:,.0f}" for value in (found.forward, found.training))
+        made.add_row(name, f"{found.parameters:,}", byte_size(found.state_bytes), *work)
+    return made

@@ -1,0 +1,144 @@
+"""The trained model of a cell: taken from its checkpoint, gone on with from a snapshot, or trained from the start."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from torch import nn
+
+from measuring import checkpoints
+from measuring.building import build
+from measuring.checkpoints import CheckpointError
+from measuring.identity import training_code, training_key
+from measuring.teaching import teach
+from models import kernels, language_model
+from results import provenance, record
+from results.cell import Cell
+from tasks.snapshots import Snapshots
+from tasks.task import Task
+from tasks.train import Training
+
+Progress = Callable[[dict[str, Any]], None]
+Admit = Callable[[nn.Module], None]
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Where a run keeps trained models, and every how many minutes a training in progress."""
+
+    folder: Path
+    minutes: float = 5.0
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A trained model, how it was trained, the providers that ran in training, and of a kept one since when it is there."""
+
+    model: nn.Module
+    training: Training
+    providers: set[str]
+    kept: dict[str, str] = field(default_factory=dict)
+
+
+def learn(cell: Cell, task: Task, keeping: Keeping | None, progress: Progress, admit: Admit | None = None) -> Learnt:
+    """The trained model of a cell. `admit` may refuse the fresh model before it is trained.
+
+    With `keeping`, equal trainings are done once: the key covers what the weights depend on, not what the exam asks. A
+    training cell's model is kept when it ends; a trial's is not. What cannot be kept or read is told in a warning.
+    """
+    if keeping is None:
+        return _trained(cell, task, progress, admit, None)
+    folder = keeping.folder / training_key(cell, task)
+    with _alone(folder):
+        if (known := _known(cell, task, folder)) is not None:
+            return known
+        snapshots = Snapshots(folder / checkpoints.SNAPSHOT, keeping.minutes)
+        try:
+            learnt = _trained(cell, task, progress, admit, snapshots)
+        except FloatingPointError:  # it would only diverge again
+            snapshots.remove()
+            raise
+        if cell.kind == "training":
+            _keep(cell, task, folder, learnt)
+        snapshots.remove()
+        with suppress(OSError):
+            folder.rmdir()  # where nothing is kept
+        return learnt
+
+
+def _trained(cell: Cell, task: Task, progress: Progress, admit: Admit | None, snapshots: Snapshots | None) -> Learnt:
+    model = build(cell, task.vocab)
+    if admit is not None:
+        admit(model)
+    with kernels.watch() as ran:
+        log = teach(cell, model, task, progress, snapshots=snapshots)
+    return Learnt(model, log, ran)
+
+
+def _known(cell: Cell, task: Task, folder: Path) -> Learnt | None:
+    try:
+        facts = checkpoints.read_facts(folder)
+        if facts is None:
+            return None
+        training, model = checkpoints.read_training(folder), build(cell, task.vocab)
+        checkpoints.fill(model, folder)
+    except CheckpointError as error:
+        warnings.warn(f"{error}: the model is trained anew.", stacklevel=2)
+        return None
+    kept = {"trained": facts["when"], "commit": facts["commit"]}
+    return Learnt(model.to(cell.device), training, set(facts["providers"]), kept)
+
+
+def _keep(cell: Cell, task: Task, folder: Path, learnt: Learnt) -> None:
+    names = (
+        "model",
+        "settings",
+        "size",
+        "task",
+        "task_settings",
+        "seed",
+        "lr",
+        "budget",
+        "dtype",
+        "provider",
+        "device",
+    )
+    facts = {"key": folder.name, **{name: getattr(cell, name) for name in names}} | {
+        "vocab": task.vocab,
+        "parameters": language_model.parameter_count(learnt.model),
+        "providers": sorted(learnt.providers),
+        "model_files": list(cell.model_files),
+        "code_hash": training_code(cell, task),
+        "data_hash": task.data_hash(),
+        "commit": provenance.commit(),
+        "dirty": provenance.dirty(),
+        "versions": provenance.versions(),
+        "when": record.now(),
+    }
+    try:
+        checkpoints.save(folder, learnt.model, getattr(task, "tokenizer", None), learnt.training, facts)
+    except OSError as error:
+        warnings.warn(f"The trained model could not be kept: {error}. What it is measured to stands.", stacklevel=2)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait while another process trains the same model, which will then be there."""
+    lock = FileLock(folder.with_name(folder.name + ".lock"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        warnings.warn(f"Nothing can be kept in {folder.parent}: {error}.", stacklevel=2)
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()

@@ -110,7 +110,9 @@ class RayCluster:
     def _send(self, work: Work, job: Job, place: _Place, timed: bool) -> Any:
         """Start a cell's measuring; returns the reference of its outcome."""
         own = {name: value for name, value in os.environ.items() if name.startswith(OWN)}
-        own["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        own["PYTHONPATH"] = os.pathsep.join(
+            path or os.getcwd() for path in sys.path if not path.startswith((sys.prefix, sys.base_prefix))
+        )
         options = {
             "num_cpus": place.need["CPU"],
             "num_gpus": place.need["GPU"],

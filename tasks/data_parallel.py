@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -37,6 +38,11 @@ LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 PATIENCE = timedelta(minutes=10)  # that a process waits for the others
 DYING_SECONDS = 5.0  # that the others have to end once one of them has failed
 TICK = 0.05
+# The paths are given after the start: in the environment a file beside a script could stand before Python's own.
+BEGIN = (
+    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
+    "from tasks.data_parallel import work_along; work_along()"
+)
 READY = "ready/{}"  # what a process says before it joins
 FAILED = "failed"  # what the first process that fails writes its reason under
 
@@ -89,7 +95,7 @@ def shared_loss(crew: Crew, model: nn.Module) -> Loss:
     total = _AskedLoss(_sharded(crew, model) if crew.kind == "fsdp2" else model)
     if crew.kind == "ddp":
         # What leaves the wrapped module is the loss alone, so parameters that only a state depends on count as unused.
-        total = nn.parallel.DistributedDataParallel(total, broadcast_buffers=False, find_unused_parameters=True)
+        total = nn.parallel.DistributedDataParallel(total, find_unused_parameters=True)
     return partial(_share, crew, total)
 
 
@@ -101,7 +107,10 @@ def train_together(crew: Crew, model: nn.Module, task: Task, **run: Any) -> Trai
     if crew.kind == "ddp":
         return train(model, task, device=crew.device, loss_of=shared_loss(crew, model.to(crew.device)), **run)
     spread = copy.deepcopy(model)  # sharding changes classes and parameters for good; the model itself stays plain
-    log = train(spread, task, device=crew.device, loss_of=shared_loss(crew, spread), **run)
+    with warnings.catch_warnings():
+        # It warns of writing in place into what a block returns; the shell adds to a new tensor (language_model.Block).
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
+        log = train(spread, task, device=crew.device, loss_of=shared_loss(crew, spread), **run)
     weights = _gathered(spread)
     if crew.rank == 0:
         model.load_state_dict(weights)
@@ -190,9 +199,9 @@ def lead(
 
 def _start(crew: Crew, port: int, follow: Callable[..., Any], arguments: Sequence[Any]) -> subprocess.Popen:
     """Another process; its standard input stays open as long as this process lives, and it ends when that closes."""
-    command = [sys.executable, "-c", "from tasks.data_parallel import work_along; work_along()"]
-    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths})
+    environment = {"TORCH_CPP_LOG_LEVEL": "ERROR", **os.environ}  # the first process's warnings are enough
+    process = subprocess.Popen([sys.executable, "-P", "-c", BEGIN], stdin=subprocess.PIPE, env=environment)
+    pickle.dump([path or os.getcwd() for path in sys.path], process.stdin)
     pickle.dump((crew, port, follow, tuple(arguments)), process.stdin)
     process.stdin.flush()
     return process
@@ -215,7 +224,9 @@ def work_along() -> None:
 
 
 def _end_with_leader() -> None:
-    sys.stdin.buffer.read()
+    os.read(
+        sys.stdin.fileno(), 1
+    )  # nothing more is sent; unbuffered, as a lock that is held would break the normal end
     os._exit(1)
 
 

@@ -41,6 +41,7 @@ class RayCluster:
         self.ray = _package()
         self.at_once = at_once
         options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+        options["runtime_env"] = {"env_vars": _own_environment()}
         if address is None:
             processors = max(os.cpu_count() or 1, at_once or 1)
             options |= {"num_cpus": processors, "include_dashboard": False}
@@ -109,15 +110,11 @@ class RayCluster:
 
     def _send(self, work: Work, job: Job, place: _Place, timed: bool) -> Any:
         """Start a cell's measuring; returns the reference of its outcome."""
-        own = {name: value for name, value in os.environ.items() if name.startswith(OWN)}
-        own["PYTHONPATH"] = os.pathsep.join(
-            path or os.getcwd() for path in sys.path if not path.startswith((sys.prefix, sys.base_prefix))
-        )
         options = {
             "num_cpus": place.need["CPU"],
             "num_gpus": place.need["GPU"],
             "max_retries": 0,
-            "runtime_env": {"env_vars": environment_of(job.cell.threads) | own},
+            "runtime_env": {"env_vars": environment_of(job.cell.threads)},
             **({"scheduling_strategy": self._on(place.node)} if place.node else {}),
         }
         how = work.measure, work.identify, work.initializer, work.initargs
@@ -166,7 +163,7 @@ class RayCluster:
 
     def _nodes_like_here(self) -> list[dict[str, Any]]:
         """The nodes whose processors are named as this machine's."""
-        ask = self.ray.remote(provenance.machine)
+        ask = self.ray.remote(_machine_name)
         nodes = self._nodes()
         asked = [ask.options(num_cpus=0, scheduling_strategy=self._on(node["NodeID"])).remote() for node in nodes]
         return [node for node, m in zip(nodes, self.ray.get(asked), strict=True) if m == provenance.machine()]
@@ -234,18 +231,30 @@ def _measure(
         initializer(*initargs)
     if identify(cell).key != identity.key:
         raise RuntimeError(f"its code, data or device for {cell.describe()} differ from those of the run")
-    with _machine(post, identity.key) if timed else nullcontext():
+    with _machine_alone(post, identity.key) if timed else nullcontext():
         post.put((identity.key, "started", {}))
         return worker.measured(cell, identity, measure)
 
 
-def _machine(post: _Post, key: str) -> AcquireReturnProxy:
+def _machine_alone(post: _Post, key: str) -> AcquireReturnProxy:
     """The machine's lock for timing, held until the context ends."""
     lock = FileLock(TIMING_LOCK, mode=0o666)
     with suppress(Timeout):
         return lock.acquire(blocking=False)
     post.put((key, "waiting", {}))
     return lock.acquire()
+
+
+def _machine_name() -> str:
+    return provenance.machine()
+
+
+def _own_environment() -> dict[str, str]:
+    """What every process on a node is given: our variables, and where the project lies."""
+    own = {name: value for name, value in os.environ.items() if name.startswith(OWN)}
+    paths = (path or os.getcwd() for path in sys.path)
+    own["PYTHONPATH"] = os.pathsep.join(p for p in paths if not p.startswith((sys.prefix, sys.base_prefix)))
+    return own
 
 
 def _package() -> ModuleType:

@@ -20,7 +20,7 @@ def cell(model: str = "gated-deltanet", **budget) -> Cell:
     return Cell(
         comparison="shared", kind="training", model=model, settings={}, task="needle",
         task_settings={"template": "compact", "variants": ["s-niah-1"], "length": 96, "test_lengths": [96], "samples": 2},
-        size={"width": 32, "depth": 1, "heads": 2}, budget={"steps": 4, "batch_tokens": 512, **budget}, seed=0, lr=3e-3,
+        size={"width": 32, "depth": 1, "heads": 2}, budget={"steps": 4, "batch_tokens": 576, **budget}, seed=0, lr=3e-3,
         dtype="float32", provider="auto", device="cpu", threads=1,
     )  # fmt: skip
 
@@ -50,9 +50,9 @@ def test_a_cell_of_two_processes_gives_the_rows_of_one(tmp_path):
 
 def test_rows_that_cannot_be_shared_are_a_failed_row(tmp_path):
     path = tmp_path / "rows.jsonl"
-    odd = cell(parallel="fsdp2", processes=3)
+    odd = cell(parallel="fsdp2", processes=5)
     assert run([odd], path).failed == 1
-    assert "cannot be shared evenly by 3 processes" in record.read(path)[0]["reason"]
+    assert "cannot be shared evenly by 5 processes" in record.read(path)[0]["reason"]
 
 
 def test_an_impossible_crew_is_refused_before_anything_is_measured():
@@ -64,12 +64,12 @@ def test_two_ray_workers_give_the_rows_of_one_process(tmp_path):
     pytest.importorskip("ray", reason="the launcher ray is optional: pip install -e '.[ray]'")
     from results.ray_cluster import RayCluster
 
-    cells = [cell(), cell("transformer"), cell("rmt")]
+    cells = [cell(), cell("rmt")]
     here, there = tmp_path / "here" / "rows.jsonl", tmp_path / "there" / "rows.jsonl"
     for path in (here, there):
         path.parent.mkdir()
     run(cells, here)
     with RayCluster(at_once=2) as cluster:
-        assert run(cells, there, cluster=cluster).measured == 3
+        assert run(cells, there, cluster=cluster).measured == 2
     for one in cells:
         assert numbers(there, identify(one).key) == numbers(here, identify(one).key)

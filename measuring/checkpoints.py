@@ -8,6 +8,7 @@ logits, state = trained.model(tokens)
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ SNAPSHOT = "snapshot.safetensors"  # of a training that goes on
 
 
 class CheckpointError(ValueError):
-    """A folder that holds no whole checkpoint; the message says what to do."""
+    """A folder that holds no whole checkpoint; the message says what is wrong with it."""
 
 
 class Checkpoint(NamedTuple):
@@ -50,7 +51,7 @@ def load(folder: str | Path, provider: str = "auto", device: str = "cpu") -> Che
     `provider` is what computes, unless the model was trained under a setting that says so. Raises CheckpointError for a folder
     without a whole checkpoint; what `models.language_model.build` raises for a model that is not registered here.
     """
-    facts = read_facts(folder)
+    facts = _sound(read_facts, folder)
     if facts is None:
         raise CheckpointError(f"There is no checkpoint in {folder}; give a folder that holds a {FACTS}.")
     for file in facts["model_files"]:
@@ -59,8 +60,15 @@ def load(folder: str | Path, provider: str = "auto", device: str = "cpu") -> Che
     size = Size(facts["vocab"], **facts["size"])
     settings = with_provider(facts["model"], facts["settings"], provider)
     model = language_model.seeded(facts["model"], size, facts["seed"], **settings)
-    fill(model, folder)
+    _sound(fill, model, folder)
     return Checkpoint(model.to(device).eval(), _tokenizer(Path(folder), facts["tokenizer"]), facts)
+
+
+def _sound(read: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return read(*arguments)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; run its comparison again, which trains it anew.") from None
 
 
 def read_facts(folder: str | Path) -> dict[str, Any] | None:
@@ -71,9 +79,9 @@ def read_facts(folder: str | Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({type(error).__name__}); delete the folder") from None
+        raise CheckpointError(f"{path} cannot be read ({type(error).__name__})") from None
     if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
-        raise CheckpointError(f"{path} is no checkpoint of this version (schema {SCHEMA}); delete the folder")
+        raise CheckpointError(f"{path} is no checkpoint of this version (schema {SCHEMA})")
     return facts
 
 
@@ -82,7 +90,7 @@ def fill(model: nn.Module, folder: str | Path) -> None:
     weights, _ = _read(Path(folder) / WEIGHTS)
     own = model.state_dict()
     if {name: tensor.shape for name, tensor in weights.items()} != {name: t.shape for name, t in own.items()}:
-        raise CheckpointError(f"{Path(folder) / WEIGHTS} holds the weights of another model; delete the folder")
+        raise CheckpointError(f"{Path(folder) / WEIGHTS} holds the weights of another model")
     model.load_state_dict(weights)
 
 
@@ -124,9 +132,9 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     try:
         return tensor_file.read(path)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}); delete the folder") from None
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from None
     except tensor_file.Damaged as error:
-        raise CheckpointError(f"{error}; delete the folder") from None
+        raise CheckpointError(f"{error}") from None
 
 
 def _write(path: Path, text: str) -> None:

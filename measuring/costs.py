@@ -42,7 +42,7 @@ def of_cell(cell: Cell, keeping: Keeping | None) -> Cost:
     size, length = Size(task.vocab, **cell.size), getattr(task, "length", drawn.shape[1])
     numbers, per_token = _model(cell.model, size, canonical(settings_of(cell)), length)
     operations = None if per_token is None else per_token * cell.budget["steps"] * cell.budget["batch_tokens"]
-    logits = 2 * drawn.numel() * task.vocab  # and their gradient
+    logits = 2 * max(length, cell.budget["batch_tokens"]) * task.vocab  # and their gradient
     return Cost(operations, BYTES * (NUMBERS * numbers + logits), is_trained)
 
 

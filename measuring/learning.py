@@ -55,7 +55,9 @@ def learn(cell: Cell, task: Task, keeping: Keeping | None, progress: Progress, a
     if keeping is None:
         return _trained(cell, task, progress, admit, None)
     folder = keeping.folder / training_key(cell, task)
-    with _alone(folder):
+    with _alone(folder) as is_there:
+        if not is_there:
+            return _trained(cell, task, progress, admit, None)
         if (known := _known(cell, task, folder)) is not None:
             return known
         snapshots = Snapshots(folder / checkpoints.SNAPSHOT, keeping.minutes)
@@ -128,17 +130,17 @@ def _keep(cell: Cell, task: Task, folder: Path, learnt: Learnt) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait while another process trains the same model, which will then be there."""
+def _alone(folder: Path) -> Iterator[bool]:
+    """Wait while another process trains the same model, which will then be there; False where there can be no folder."""
     lock = FileLock(folder.with_name(folder.name + ".lock"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except OSError as error:
         warnings.warn(f"Nothing can be kept in {folder.parent}: {error}.", stacklevel=2)
-        yield
+        yield False
         return
     try:
-        yield
+        yield True
     finally:
         lock.release()

@@ -60,19 +60,16 @@ def trained(cell: Cell, progress: Progress, keeping: Keeping | None) -> dict[str
     learnt = learn(cell, task, keeping, progress, admit)
     model, losses = learnt.model.eval(), learnt.training.losses
     admit(model)
-    begun, longest = time.perf_counter(), [1]
+    begun, longest, kept = time.perf_counter(), [1], []
 
     def examined(news: dict[str, Any]) -> None:
         longest.append(news["length"])
         progress(news)
 
-    kept: list[dict[str, Any]] = []
-    found = [
-        (None, *m)
-        for m in evaluate(
-            model, task, **run, progress=examined, keep=lambda *answered: kept.append(predictions.keep(task, *answered))
-        )
-    ]
+    def keep(*answered: Any) -> None:
+        kept.append(predictions.keep(task, *answered))
+
+    found = [(None, *m) for m in evaluate(model, task, **run, progress=examined, keep=keep)]
     tail = losses[-max(1, len(losses) // 10) :]
     found += [
         (None, "training_loss", sum(tail) / len(tail), len(tail), {"over": "last tenth of the steps"}),
@@ -80,10 +77,9 @@ def trained(cell: Cell, progress: Progress, keeping: Keeping | None) -> dict[str
         (None, "evaluation_seconds", time.perf_counter() - begun, 1, {}),
         *_curve(losses),
     ]
-    state = _largest_state(model, max(longest), cell.device)
     return {
         "parameters": language_model.parameter_count(model),
-        "state_bytes": state,
+        "state_bytes": _largest_state(model, max(longest), cell.device),
         "protocol": task.protocol,
         "measurements": found,
         "predictions": kept,

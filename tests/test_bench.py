@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -51,6 +52,7 @@ samples = 1
 def results(tmp_path, monkeypatch) -> Path:
     """A results folder of its own with one comparison, `tiny`."""
     monkeypatch.setattr(bench, "RESULTS", tmp_path)
+    monkeypatch.setenv("TITANOMACHY_CACHE", str(tmp_path / "cache"))
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "plan.toml").write_text(PLAN.format(steps=2))
     return tmp_path
@@ -116,6 +118,8 @@ def test_list_tells_what_each_model_costs(capsys, monkeypatch):
         (["run", "tiny", "--device", "cuda"], "cuda"),
         (["run", "tiny", "--models", "absent.py"], "absent.py"),
         (["report", "tiny"], "run the comparison first"),
+        (["run", "tiny", "--snapshot-minutes", "-1"], "snapshot_minutes must not be negative"),
+        (["zero-shot", "nowhere"], "nowhere" if importlib.util.find_spec("lm_eval") else "pip install -e '.[lm-eval]'"),
         (["check", "tansformer"], "Did you mean 'transformer'"),
         (["check", "retnet", "--set", "foo.x=1"], "not checked here"),
     ],
@@ -139,6 +143,7 @@ def test_dry_run_prints_the_cells_and_measures_nothing(results, capsys, monkeypa
     assert bench.main(["run", "tiny", "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert "5 cells, 5 to be measured" in printed and "deltanet on needle, seed 1" in printed
+    assert "FLOPs of training" in printed.replace("\n", " ")
     assert not (results / "tiny" / "rows.jsonl").exists()
 
 

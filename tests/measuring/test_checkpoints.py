@@ -218,10 +218,16 @@ def test_a_corrupt_checkpoint_is_told_and_trained_anew(keeping, trainings, harm)
     with pytest.warns(UserWarning, match=r"checkpoints.*the model is trained anew"):
         again = measure(CELL, quiet, keeping)
     assert len(trainings) == 2 and numbers(again) == numbers(first)
+    HARM[harm](keeping.folder / key(CELL))
+    if harm != "losses flipped":  # a model can be asked without them
+        with pytest.raises(CheckpointError, match="run its comparison again"):
+            load(keeping.folder / key(CELL))
+    with pytest.warns(UserWarning, match="trained anew"):
+        measure(CELL, quiet, keeping)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         measure(CELL, quiet, keeping)
-    assert len(trainings) == 2
+    assert len(trainings) == 3
 
 
 def test_a_full_disk_costs_the_checkpoint_and_no_measurement(keeping, monkeypatch):

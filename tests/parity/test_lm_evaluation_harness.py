@@ -123,3 +123,26 @@ def test_continuations_of_one_context_share_its_reading(model):
     for (_, _, text), (score, _) in zip(requests, harness._loglikelihood_tokens(requests, True), strict=True):
         expected = log_probability(model, "The house of", bytes(text).decode()) if text else 0.0
         assert score == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_a_kept_model_is_asked_by_its_folder(model, tmp_path, capsys, monkeypatch):
+    import bench
+    from measuring import checkpoints
+    from tasks.train import Training
+
+    monkeypatch.setenv("COLUMNS", "160")
+    facts = {"model": "gated-deltanet", "settings": {}, "size": {"width": 32, "depth": 2, "heads": 2}, "vocab": 256}
+    facts |= {"seed": 1, "task": "language-modelling", "model_files": []}
+    checkpoints.save(tmp_path / "kept", model, BYTES, Training([1.0], 1, 1.0), facts)
+    file = tmp_path / "rolling.jsonl"
+    file.write_text(json.dumps({"text": TEXT}) + "\n")
+    (tmp_path / "rolling.yaml").write_text(YAML["rolling"].format(file=file))
+    asked = ["zero-shot", str(tmp_path / "kept"), "--include", str(tmp_path), "--tasks"]
+    assert bench.main([*asked, "own_rolling"]) == 0
+    expected = math.exp(-log_probability(model, "\0", TEXT) / len(TEXT.encode()))
+    assert f"{expected:.2f}" in capsys.readouterr().out
+    assert bench.main([*asked, "own_roling"]) == 2
+    assert "knows no task own_roling" in capsys.readouterr().err
+    checkpoints.save(tmp_path / "kept", model, None, Training([1.0], 1, 1.0), facts)
+    assert bench.main([*asked, "own_rolling"]) == 2
+    assert "whose tokens are no text" in capsys.readouterr().err

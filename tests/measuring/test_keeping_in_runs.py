@@ -1,0 +1,72 @@
+"""`bench.py run` with kept models: another exam asks no training, --no-checkpoints keeps none, --cache says where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import bench
+from measuring import checkpoints
+from results import record, schedule
+
+PLAN = """
+title = "Tiny"
+question = "Is it kept?"
+models = ["deltanet"]
+seeds = [0]
+learning_rate = 1e-3
+size = { width = 16, depth = 1, heads = 2 }
+budget = { steps = 2, batch_tokens = 128 }
+[[tasks]]
+name = "needle"
+template = "compact"
+variants = ["s-niah-1"]
+length = 64
+test_lengths = [64]
+samples = 1
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(bench, "RESULTS", tmp_path)
+    monkeypatch.setenv("TITANOMACHY_CACHE", str(tmp_path / "not here"))  # and put back what --cache changes
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "plan.toml").write_text(PLAN)
+    return tmp_path
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Cells are measured here, which starts no workers, and nothing is drawn."""
+
+    def run(cells, measure, identify, rows_path, **_):
+        for cell in cells:
+            record.append(rows_path, record.rows(cell, identify(cell), measure(cell, lambda news: None)))
+        return schedule.Summary(measured=len(cells))
+
+    monkeypatch.setattr(bench.schedule, "run", run)
+    monkeypatch.setattr(bench, "_report", lambda *_: None)
+
+
+def kept(cache: Path) -> list[Path]:
+    return list(cache.glob(f"checkpoints/*/{checkpoints.FACTS}"))
+
+
+def test_a_run_keeps_its_models_where_it_is_told_and_uses_them(tiny, in_this_process, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    cache = ["--cache", str(tiny / "cache")]
+    assert bench.main(["run", "tiny", "--no-checkpoints", *cache]) == 0
+    assert not kept(tiny / "cache")
+    more = ["run", "tiny", "--set", "needle.samples=2", *cache]
+    assert bench.main(more) == 0
+    assert len(kept(tiny / "cache")) == 1 and not (tiny / "not here").exists()
+    longer = ["run", "tiny", "--set", "needle.test_lengths=[64,128]", *cache]
+    capsys.readouterr()
+    assert bench.main([*longer, "--dry-run"]) == 0
+    assert "to be examined" in capsys.readouterr().out
+    assert bench.main(longer) == 0
+    rows = [row for row in record.read(tiny / "tiny" / "rows.jsonl") if row["metric"] == "training_seconds"]
+    assert ["trained" in row["where"] for row in rows] == [False, False, True]
+    assert rows[1]["value"] == rows[2]["value"]

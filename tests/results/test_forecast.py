@@ -1,0 +1,70 @@
+"""What a dry run says of time, operations and memory."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fake_measure import cell
+
+from results import plan as plans
+from results import record
+from results.forecast import OWN_TIME, Cost, expected_seconds, forecast
+from results.record import Identity, Measured
+
+PLAN = """
+title = "One"
+question = "How long?"
+models = ["retnet"]
+seeds = [0, 1]
+learning_rate = 1e-3
+workers = 2
+size = "nano"
+budget = { steps = 10, batch_tokens = 64 }
+[[tasks]]
+name = "needle"
+"""
+
+
+def rows(one, training: float, evaluation: float) -> list[dict]:
+    found = [
+        (None, "training_seconds", training, 10, {"tokens": 640}),
+        (None, "evaluation_seconds", evaluation, 1, {}),
+    ]
+    return record.rows(one, Identity("past"), Measured(measurements=found))
+
+
+@pytest.fixture
+def plan(tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN)
+    return plans.load(tmp_path)
+
+
+def printed(table, line) -> str:
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))
+    console.print(table, line)
+    return console.export_text()
+
+
+def test_a_kept_model_costs_its_exam_only():
+    one = cell("retnet")
+    past = rows(one, 100.0, 7.0)
+    assert expected_seconds(one, past) == 107.0 + OWN_TIME
+    assert expected_seconds(one, past, is_trained=True) == 7.0 + OWN_TIME
+    assert expected_seconds(one, [], is_trained=True) is None
+
+
+def test_operations_and_memory_are_printed_and_summed_over_what_is_missing(plan):
+    cells = plans.cells(plan, ["retnet"])
+    costs = {0: Cost(1.5e12, 3 * 2**20), 1: Cost(2e12, 5 * 2**20, is_trained=True)}
+    known = lambda cell: Cost() if cell.kind == "floors" else costs[cell.seed]  # noqa: E731
+    shown = printed(*forecast(plan, cells, record.key, [], [], known))
+    assert "1.5e+12" in shown and "3.0 MiB" in shown and "to be examined" in shown and "to be measured" in shown
+    assert "1.5e+12 FLOPs of training; a training takes 5.0 MiB and its activations" in shown.replace("\n", " ")
+    plain = printed(*forecast(plan, cells, record.key, [], []))
+    assert "FLOPs of training" not in plain and "to be examined" not in plain

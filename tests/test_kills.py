@@ -1,0 +1,118 @@
+"""Runs that are killed at any moment and started again end with the rows of a run that nobody disturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import bench
+from measuring import checkpoints
+from results import record
+
+ROOT = Path(bench.__file__).resolve().parent
+DRIVER = "import sys, pathlib, bench; bench.RESULTS = pathlib.Path(sys.argv[1]); sys.exit(bench.main(sys.argv[2:]))"
+PLAN = """
+title = "Tiny"
+question = "Does it survive?"
+models = ["deltanet", "titans-mac"]
+seeds = [0]
+learning_rates = [1e-3, 1e-2]
+search = {{ fraction = 0.25, seed = 0 }}
+snapshot_minutes = 0.005
+workers = 2
+[size]
+width = 16
+depth = 1
+heads = 2
+[budget]
+steps = {steps}
+batch_tokens = 512
+[[tasks]]
+name = "needle"
+template = "compact"
+variants = ["s-niah-1"]
+length = 64
+test_lengths = [64, 128]
+samples = 2
+"""
+TIMES = ("training_seconds", "evaluation_seconds")
+
+
+class Runs:
+    """`bench.py run tiny` in a results folder of its own, with a cache of its own."""
+
+    def __init__(self, folder: Path, steps: int):
+        self.results, self.cache = folder / "results", folder / "cache"
+        (self.results / "tiny").mkdir(parents=True)
+        (self.results / "tiny" / "plan.toml").write_text(PLAN.format(steps=steps))
+        self.rows = self.results / "tiny" / "rows.jsonl"
+
+    def start(self, *flags: str) -> subprocess.Popen:
+        command = [sys.executable, "-c", DRIVER, self.results, "run", "tiny", "--cache", self.cache, *flags]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.Popen(list(map(str, command)), cwd=ROOT, start_new_session=True, **quiet)
+
+    def finish(self, *flags: str) -> float:
+        begun = time.monotonic()
+        assert self.start(*flags).wait(timeout=250) == 0
+        return time.monotonic() - begun
+
+    def kill_after(self, seconds: float) -> bool:
+        """Start, kill the whole group so many seconds later; whether it was still at work."""
+        run = self.start()
+        try:
+            run.wait(timeout=seconds)
+            return False
+        except subprocess.TimeoutExpired:
+            os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
+            return True
+
+    def snapshots(self) -> int:
+        return len(list(self.cache.glob(f"checkpoints/*/{checkpoints.SNAPSHOT}")))
+
+    def numbers(self) -> list[str]:
+        """All rows but times, without when they were written."""
+        rows = [row for row in record.read(self.rows) if row["metric"] not in TIMES]
+        return sorted(json.dumps({**row, "when": ""}, sort_keys=True) for row in rows)
+
+    def table(self) -> str:
+        return (self.results / "tiny" / "report" / "tables" / "needle.csv").read_text()
+
+
+def test_a_killed_run_goes_on_inside_its_training(tmp_path):
+    runs = Runs(tmp_path, steps=4000)
+    run = runs.start("--models", "deltanet")
+    end = time.monotonic() + 60
+    while not runs.snapshots():
+        assert run.poll() is None and time.monotonic() < end
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    assert runs.snapshots() and not record.read(runs.rows)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ten_kills_at_random_moments_change_no_number(tmp_path):
+    calm, killed = Runs(tmp_path / "calm", steps=600), Runs(tmp_path / "killed", steps=600)
+    begun = time.monotonic()
+    whole = calm.finish()
+    idle = calm.finish()  # what starting and reporting take
+    moments, hit, inside = random.Random(6), 0, 0
+    while hit < 10 and time.monotonic() - begun < 600:
+        hit += killed.kill_after(moments.uniform(0.1, idle + (whole - idle) / 4))
+        inside += killed.snapshots() > 0
+    assert hit == 10 and inside > 0
+    killed.finish()
+    assert killed.numbers() == calm.numbers()
+    assert len({row["cell"] for row in record.read(killed.rows)}) == 7
+    assert killed.snapshots() == 0

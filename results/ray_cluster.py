@@ -45,7 +45,13 @@ class RayCluster:
         if address is None:
             processors = max(os.cpu_count() or 1, at_once or 1)
             options |= {"num_cpus": processors, "include_dashboard": False}
-        self.ray.init(address=address or LOCAL, **options)
+        try:
+            self.ray.init(address=address or LOCAL, **options)
+        except ConnectionError as error:
+            raise ConnectionError(
+                f"No Ray cluster at {address} lets this process in; see whether it runs (ray status --address {address}) "
+                f"and whether RAY_AUTH_MODE is the same here as there: {error}."
+            ) from error
         here = self._on(self.ray.get_runtime_context().get_node_id())
         self.mailbox = self.ray.remote(_Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
 

@@ -7,6 +7,7 @@ python bench.py submit COMPARISON         pack plan, rows and raw predictions fo
 python bench.py verify COMPARISON         mark the predictions again and hold every row against them
 python bench.py check MODEL|FILE.py|all   hold a model, or your own file, to the contract
 python bench.py check --parity            hold the models to other people's code
+python bench.py profile MODEL             where the time of a training step goes, by kind of work and operator
 python bench.py zero-shot CHECKPOINT      ask a kept model in lm-evaluation-harness
 python bench.py show TASK                 print one of a task's questions, the facts that matter marked
 """
@@ -24,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -31,9 +33,11 @@ from rich.table import Table
 import baselines
 import tasks
 from measuring import checkpoints, costs
+from measuring.building import sized
 from measuring.cells import measure, prepare
 from measuring.identity import identify
 from measuring.learning import Keeping
+from measuring.profiled import VOCABULARY, profile_table
 from measuring.rederived import rederive
 from measuring.refusals import check_cells
 from models import kernels, registry, user_file
@@ -285,6 +289,20 @@ def command_show(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def command_profile(arguments: argparse.Namespace, console: Console) -> int:
+    """Print where the time of a model's or an opponent's training step goes."""
+    every = overrides.settings(arguments.set)
+    if others := set(every) - {arguments.model}:
+        raise ValueError(f"--set names {', '.join(sorted(others))}, but {arguments.model} is profiled.")
+    if arguments.threads < 1:
+        raise ValueError(f"--threads must be at least 1, not {arguments.threads}.")
+    torch.set_num_threads(arguments.threads)
+    fields = {"vocab": VOCABULARY, "width": 256, "depth": 1, "heads": 4}
+    size = sized(fields, overrides.size(arguments.size) if arguments.size else {})
+    shape = (arguments.length, arguments.batch)
+    console.print(profile_table(arguments.model, size, *shape, every.get(arguments.model, {}), arguments.dtype))
+
+
 def command_zero_shot(arguments: argparse.Namespace, console: Console) -> int:
     """Ask a kept model the tasks of lm-evaluation-harness, those of the Titans paper's first table unless others are named."""
     try:
@@ -328,6 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "submit": command_submit,
         "verify": command_verify,
         "check": command_check,
+        "profile": command_profile,
         "show": command_show,
         "zero-shot": command_zero_shot,
     }

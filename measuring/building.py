@@ -19,6 +19,13 @@ def build(cell: Cell, vocab: int) -> torch.nn.Module:
     return language_model.seeded(cell.model, Size(vocab, **cell.size), cell.seed, **settings_of(cell))
 
 
+def sized(fields: dict[str, int], changed: dict[str, int]) -> Size:
+    """A size of these fields, some of them changed. Raises ValueError where another field is named."""
+    if unknown := set(changed) - set(fields):
+        raise ValueError(f"--size knows {', '.join(fields)}, not {', '.join(sorted(unknown))}.")
+    return Size(**fields | changed)
+
+
 def settings_of(cell: Cell) -> dict[str, Any]:
     """The settings of a cell's model, its provider among them."""
     return with_provider(cell.model, cell.settings, cell.provider)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import tasks
 from measuring import checkpoints
-from measuring.building import settings_of
+from measuring.building import settings_of, sized
 from measuring.identity import training_key
 from measuring.learning import Keeping
 from models import accounting, registry
@@ -64,10 +64,7 @@ def _model(name: str, size: Size, settings: str, length: int) -> tuple[int, floa
 
 def table(changed: dict[str, int], length: int) -> Table:
     """Parameters, state and operations of every model at one size and context."""
-    fields = {"vocab": 256, "width": 256, "depth": 4, "heads": 4}
-    if unknown := set(changed) - set(fields):
-        raise ValueError(f"--size knows {', '.join(fields)}, not {', '.join(sorted(unknown))}.")
-    size = Size(**fields | changed)
+    size = sized({"vocab": 256, "width": 256, "depth": 4, "heads": 4}, changed)
     title = f"Costs at {size}, {length:,} tokens; forward and training in FLOPs per token"
     made = Table("model", "parameters", "state", "forward", "training", title=title)
     for name in registry.names():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,12 @@ class Keeping:
 
 @dataclass(frozen=True)
 class Learnt:
-    """A trained model, how it was trained, the providers that ran in training, and of a kept one since when it is there."""
+    """A trained model, how it was trained, the providers that ran in training, and the seconds that a kept one is old."""
 
     model: nn.Module
     training: Training
     providers: set[str]
-    kept: dict[str, str] = field(default_factory=dict)
+    age: float | None = None
 
 
 def learn(cell: Cell, task: Task, keeping: Keeping | None, progress: Progress, admit: Admit | None = None) -> Learnt:
@@ -93,8 +94,8 @@ def _known(cell: Cell, task: Task, folder: Path) -> Learnt | None:
     except CheckpointError as error:
         warnings.warn(f"{error}: the model is trained anew.", stacklevel=2)
         return None
-    kept = {"trained": facts["when"], "commit": facts["commit"]}
-    return Learnt(model.to(cell.device), training, set(facts["providers"]), kept)
+    age = datetime.fromisoformat(record.now()) - datetime.fromisoformat(facts["when"])
+    return Learnt(model.to(cell.device), training, set(facts["providers"]), age.total_seconds())
 
 
 def _keep(cell: Cell, task: Task, folder: Path, learnt: Learnt) -> None:

@@ -43,7 +43,7 @@ def tried(cell: Cell, progress: Progress, keeping: Keeping | None) -> dict[str, 
         "protocol": task.protocol,
         "measurements": [
             (None, search.METRIC, judged.value, judged.count, dict(cell.where)),
-            _training_seconds(learnt),
+            *_training_seconds(learnt),
             (None, "evaluation_seconds", seconds, 1, {}),
         ],
         "ran": learnt.providers,
@@ -73,7 +73,7 @@ def trained(cell: Cell, progress: Progress, keeping: Keeping | None) -> dict[str
     tail = losses[-max(1, len(losses) // 10) :]
     found += [
         (None, "training_loss", sum(tail) / len(tail), len(tail), {"over": "last tenth of the steps"}),
-        _training_seconds(learnt),
+        *_training_seconds(learnt),
         (None, "evaluation_seconds", time.perf_counter() - begun, 1, {}),
         *_curve(losses),
     ]
@@ -87,11 +87,11 @@ def trained(cell: Cell, progress: Progress, keeping: Keeping | None) -> dict[str
     }
 
 
-def _training_seconds(learnt: Learnt) -> tuple:
-    """What training took, in all its sittings; of weights that were kept, when and at which commit they were trained."""
+def _training_seconds(learnt: Learnt) -> list[tuple]:
+    """What training took, in all its sittings; of weights that were kept, how long ago that was."""
     log = learnt.training
-    where = {"tokens": log.tokens, **recipe(), **learnt.kept}
-    return None, "training_seconds", log.seconds, len(log.losses), where
+    took = [(None, "training_seconds", log.seconds, len(log.losses), {"tokens": log.tokens, **recipe()})]
+    return took if learnt.age is None else [*took, (None, "weights_age_seconds", learnt.age, 1, {})]
 
 
 def _admit(model: torch.nn.Module, longest: int) -> None:

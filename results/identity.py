@@ -15,7 +15,8 @@ from results.cell import Cell
 
 SCHEMA = 1
 FLOOR_FAMILY, FLOOR_ORDER = "floor", 99
-NO_NUMBER = ("failed", "absent")  # absent: other people's code that is not installed here
+# absent: other people's code that is not installed here; left out: by the plan, at this length
+NO_NUMBER = ("failed", "absent", "left out")
 OBJECTS = ("settings", "where", "size", "budget", "versions")
 COLUMNS = (
     "schema", "comparison", "cell", "model", "family", "family_order", "settings", "parameters", "state_bytes", "task",
@@ -161,12 +162,12 @@ def check(row: dict[str, Any]) -> None:
             )
     value, ok = row["value"], row["status"] == "ok"
     if row["status"] not in ("ok", *NO_NUMBER):
-        raise ValueError(f"Column 'status' must be 'ok' or 'failed' or 'absent', not {row['status']!r}.")
+        raise ValueError(f"Column 'status' must be one of {', '.join(('ok', *NO_NUMBER))}, not {row['status']!r}.")
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if ok and not (number and row["metric"]):
         raise ValueError(f"An ok row needs a metric and a finite value, not {row['metric']!r} and {value!r}.")
     if not ok and not (value is None and row["metric"] == "" and row["count"] == 0 and row["reason"]):
-        raise ValueError("A failed or absent row has metric '', value null, count 0 and a reason.")
+        raise ValueError("A row without a number has metric '', value null, count 0 and a reason.")
 
 
 def _failed(reason: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ ABOUT_TRAINING = (
     "training_loss",
     "training_seconds",
     "evaluation_seconds",
+    "weights_age_seconds",
     "timing_seconds",
     "machine_load",
     "scorer_disagreement",

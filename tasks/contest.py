@@ -46,7 +46,7 @@ class Entrant:
 
 @dataclass
 class Standing:
-    """What is known of an entrant: its samples, or why it has none ("failed" or "absent", and the reason)."""
+    """What is known of an entrant: its samples, or why it has none ("failed", "absent" or "left out", and the reason)."""
 
     walls: list[float] = field(default_factory=list)
     processor: list[float] = field(default_factory=list)
@@ -123,7 +123,7 @@ def hold(
 def _entered(entrant: Entrant, standing: Standing, length: int, limit: float, device: str) -> Step | None:
     """The step of an entrant that has been warmed up and may take part, else None and its standing says why."""
     if entrant.longest is not None and length > entrant.longest:
-        return standing.lose(f"too slow: the plan times it up to length {entrant.longest:,}")
+        return standing.lose(f"the plan times it up to length {entrant.longest:,}", "left out")
     try:
         step = entrant.prepare()
         seconds, _, y = _clocked(step, device)
@@ -174,6 +174,13 @@ def _product(dtype: str, device: str) -> Step:
     draw = torch.Generator().manual_seed(0)
     a, b = (torch.randn(PRODUCT, PRODUCT, generator=draw).to(device, number) for _ in range(2))
     return lambda: a @ b
+
+
+def product_rate(dtype: str, device: str, repeats: int = 9) -> float:
+    """Floating-point operations a second of the product of two large matrices: the median of `repeats`."""
+    product = _product(dtype, device)
+    product()
+    return 2 * PRODUCT**3 / statistics.median(_clocked(product, device)[0] for _ in range(repeats))
 
 
 def count_flops(step: Step) -> int:

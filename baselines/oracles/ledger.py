@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from baselines.oracles import fla_calls, flash_linear_attention, hugging_face, titans_pytorch, torchscale
+from baselines.oracles import fla_calls, fla_layers, flash_linear_attention, hugging_face, titans_pytorch, torchscale
 from baselines.oracles.comparison import Comparison, version
 from models import registry
 
@@ -15,11 +15,13 @@ COMPARISONS: tuple[Comparison, ...] = (
     *torchscale.COMPARISONS,
     *titans_pytorch.COMPARISONS,
     *fla_calls.COMPARISONS,
+    *fla_layers.COMPARISONS,
 )
 _PARTS = "no installable code that follows the paper was found; its parts are compared under titans-lmm and transformer-window"
 NO_ORACLE = {name: _PARTS for name in ("titans-mac", "titans-mag", "titans-mal")}
 INSTALL = {  # what brings a package without what it does not need here
     "fla-core": 'pip install -e ".[parity]"',
+    "flash-linear-attention": "pip install --no-deps flash-linear-attention==0.6.0",
     "transformers": 'pip install -e ".[parity]"',
     "torchscale": "pip install --no-deps torchscale",
     "titans-pytorch": "pip install titans-pytorch",

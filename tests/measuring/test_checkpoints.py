@@ -23,7 +23,7 @@ from tasks import tensor_file
 from tasks.tokenizer import BYTES
 
 NEEDLE = {"template": "compact", "variants": ["s-niah-1"], "length": 64, "test_lengths": [64], "samples": 1}
-TIMES = ("training_seconds", "evaluation_seconds")
+TIMES = ("training_seconds", "evaluation_seconds", "weights_age_seconds")
 CELL = Cell(
     comparison="tiny", kind="training", model="deltanet", settings={}, task="needle", task_settings=NEEDLE,
     size={"width": 16, "depth": 1, "heads": 2}, budget={"steps": 3, "batch_tokens": 128}, seed=0, lr=1e-3,
@@ -80,8 +80,9 @@ def test_a_kept_model_gives_the_rows_that_it_gave_when_it_was_trained(keeping, t
     for field in ("parameters", "state_bytes", "protocol", "provider", "predictions"):
         assert getattr(plain, field) == getattr(first, field) == getattr(second, field)
     times = [next(m for m in one.measurements if m[1] == "training_seconds") for one in (first, second)]
-    assert times[0][2] == times[1][2] and times[0][3] == times[1][3] == 3
-    assert "trained" in times[1][4] and "trained" not in times[0][4]
+    assert times[0] == times[1] and times[0][3] == 3
+    ages = [[m[2] for m in one.measurements if m[1] == "weights_age_seconds"] for one in (first, second)]
+    assert ages[0] == [] and 0 < ages[1][0] < 600
 
 
 def test_other_exam_settings_need_no_training_and_another_comparison_neither(keeping, trainings):

@@ -67,6 +67,8 @@ def test_a_run_keeps_its_models_where_it_is_told_and_uses_them(tiny, in_this_pro
     assert bench.main([*longer, "--dry-run"]) == 0
     assert "to be examined" in capsys.readouterr().out
     assert bench.main(longer) == 0
-    rows = [row for row in record.read(tiny / "tiny" / "rows.jsonl") if row["metric"] == "training_seconds"]
-    assert ["trained" in row["where"] for row in rows] == [False, False, True]
-    assert rows[1]["value"] == rows[2]["value"]
+    rows = record.read(tiny / "tiny" / "rows.jsonl")
+    seconds = [row["value"] for row in rows if row["metric"] == "training_seconds"]
+    assert len(seconds) == 3 and seconds[1] == seconds[2] != seconds[0]
+    old = {row["cell"] for row in rows if row["metric"] == "weights_age_seconds"}
+    assert old == {[row["cell"] for row in rows if row["metric"] == "training_seconds"][2]}

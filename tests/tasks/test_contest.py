@@ -75,7 +75,7 @@ def test_who_cannot_take_part_says_why_and_stops_nobody(clock):
     ]
     standings = contest.hold(field, **RUN).standings
     assert {name: s.status for name, s in standings.items()} == {
-        "good": "ok", "absent": "absent", "broken": "failed", "slow": "failed", "short": "failed", "odd": "ok",
+        "good": "ok", "absent": "absent", "broken": "failed", "slow": "failed", "short": "left out", "odd": "ok",
     }  # fmt: skip
     assert standings["absent"].reason.endswith("pip install nothing-like-it")
     assert standings["broken"].reason == "RuntimeError: no kernel"

@@ -1,8 +1,4 @@
-"""Whole layers of flash-linear-attention against ours, same weights, its kernels run by Triton's interpreter.
-
-Runs with TRITON_INTERPRET=1 where fla-core, triton and flash-linear-attention (`pip install --no-deps`, for its layers) are
-installed.
-"""
+"""Whole layers of flash-linear-attention against ours, same weights, its kernels run by Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -11,23 +7,20 @@ import importlib.metadata
 import sys
 import types
 
-import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from baselines.oracles import triton_interpreter
-from baselines.oracles.comparison import FP32, Draw, compare, leaves, version
+from baselines.oracles.comparison import Comparison, Draw, Errors, compare, leaves
 from baselines.second_generation.gla import GLA
 from baselines.third_generation.deltanet import DeltaNet
 
 PACKAGE = "flash-linear-attention"
-REASON = triton_interpreter.reason() or ("" if version(PACKAGE) else f"pip install --no-deps {PACKAGE}==0.6.0")
-pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON)
 WIDTH, HEADS = 64, 2
 
 
-def layer(file: str, name: str, **settings) -> nn.Module:
+def _layer(file: str, name: str) -> nn.Module:
     """A layer by its file: the package `fla.layers` itself imports models that need transformers."""
     triton_interpreter.prepare()
     import fla
@@ -37,14 +30,12 @@ def layer(file: str, name: str, **settings) -> nn.Module:
         fla.__path__.append(str(home))
     package = sys.modules.setdefault("fla.layers", types.ModuleType("fla.layers"))
     package.__path__ = [str(home / "layers")]
-    return getattr(importlib.import_module(f"fla.layers.{file}"), name)(**settings)
+    return getattr(importlib.import_module(f"fla.layers.{file}"), name)(hidden_size=WIDTH, num_heads=HEADS)
 
 
-def test_gla_layer_is_ours():
+def _gla() -> Errors:
     """Theirs has no bias on the output gate, so ours is zero."""
-    theirs = layer("gla", "GatedLinearAttention", hidden_size=WIDTH, num_heads=HEADS)
-    ours = GLA(WIDTH, HEADS)
-    given = leaves(theirs) | {"x": Draw(2).normal(1, 70, WIDTH)}
+    theirs, ours = _layer("gla", "GatedLinearAttention"), GLA(WIDTH, HEADS)
 
     def mine(x: Tensor, **weights: Tensor) -> Tensor:
         named = {
@@ -59,15 +50,13 @@ def test_gla_layer_is_ours():
         }
         return functional_call(ours, named, (x,), strict=True)[0]
 
-    errors = compare(mine, lambda x, **weights: functional_call(theirs, weights, (x,))[0], given)
-    assert max(errors) < FP32, errors
+    given = leaves(theirs) | {"x": Draw(2).normal(1, 70, WIDTH)}
+    return compare(mine, lambda x, **weights: functional_call(theirs, weights, (x,))[0], given)
 
 
-def test_deltanet_layer_is_ours():
+def _deltanet() -> Errors:
     """On 50 tokens: up to 64 theirs runs its recurrent kernel, and its chunked one refuses float32."""
-    theirs = layer("delta_net", "DeltaNet", hidden_size=WIDTH, num_heads=HEADS)
-    ours = DeltaNet(WIDTH, HEADS)
-    given = leaves(theirs) | {"x": Draw(2).normal(1, 50, WIDTH)}
+    theirs, ours = _layer("delta_net", "DeltaNet"), DeltaNet(WIDTH, HEADS)
 
     def mine(x: Tensor, **weights: Tensor) -> Tensor:
         named = {
@@ -79,5 +68,12 @@ def test_deltanet_layer_is_ours():
         }
         return functional_call(ours, named, (x,), strict=True)[0]
 
-    errors = compare(mine, lambda x, **weights: functional_call(theirs, weights, (x,))[0], given)
-    assert max(errors) < FP32, errors
+    given = leaves(theirs) | {"x": Draw(2).normal(1, 50, WIDTH)}
+    return compare(mine, lambda x, **weights: functional_call(theirs, weights, (x,))[0], given)
+
+
+_WHERE = "whole layer in Triton's interpreter"
+COMPARISONS = (
+    Comparison("gla", PACKAGE, f"{_WHERE}: GatedLinearAttention", _gla, obstacle=triton_interpreter.reason),
+    Comparison("deltanet", PACKAGE, f"{_WHERE}: DeltaNet", _deltanet, obstacle=triton_interpreter.reason),
+)

@@ -20,6 +20,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ from results.forecast import forecast, timings
 from results.plan import Cell, Plan
 from results.plan_files import LAPTOP, scales
 from results.progress import Display
+from results.ray_cluster import RayCluster
 from tasks import cache, sample
 from tasks.throughput import Throughput
 
@@ -115,7 +117,7 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
         console.print(table, line)
         return 0
     begun = time.monotonic()
-    with Display(len(cells), quiet=arguments.quiet) as display:
+    with _cluster(arguments) as cluster, Display(len(cells), quiet=arguments.quiet) as display:
         summary = schedule.Summary()
         for are_trials in (True, False):  # trials first: they say which rate the others are trained at
             cells = _cells(plan, record.read(rows_path))
@@ -130,6 +132,7 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
                 initializer=prepare,
                 initargs=(plan.model_files,),
                 on_event=display.tell,
+                cluster=cluster,
             )
     console.print(
         f"{summary.measured} cells measured, {summary.skipped} already there, {summary.failed} failed, "
@@ -138,6 +141,15 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
     whole = _cells(plans.load(RESULTS / plan.comparison), record.read(rows_path))
     _report(plan, RESULTS / plan.comparison, {identify(cell).key for cell in [*whole, *cells]}, console)
     return 1 if summary.failed else 0
+
+
+def _cluster(arguments: argparse.Namespace) -> AbstractContextManager[RayCluster | None]:
+    """The machines that measure, None for this one."""
+    if arguments.launcher == "ray":
+        return RayCluster(arguments.ray_address, arguments.workers)
+    if arguments.ray_address:
+        raise ValueError("--ray-address names a cluster that only --launcher ray uses; add that flag.")
+    return nullcontext()
 
 
 def _cells(plan: Plan, rows: Sequence[dict[str, Any]]) -> list[Cell]:

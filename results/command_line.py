@@ -59,6 +59,12 @@ def _add_run(commands: Commands, providers: Sequence[str]) -> None:
     run.add_argument("--dtype", help="float32, float32+onednn or bfloat16")
     run.add_argument("--provider", help=f"auto, {', '.join(providers)}")
     run.add_argument("--workers", type=int, help="training cells side by side, one thread each")
+    run.add_argument("--parallel", help="ddp or fsdp2: several processes of one machine train each cell")
+    run.add_argument("--processes", type=int, help="with --parallel: how many")
+    run.add_argument("--launcher", default="local", choices=("local", "ray"), help="where cells are measured")
+    run.add_argument(
+        "--ray-address", metavar="HOST:PORT", help="with --launcher ray: a cluster; default: start one here"
+    )
     run.add_argument("--snapshot-minutes", type=float, metavar="N", help="keep a training in progress every N minutes")
     run.add_argument("--no-checkpoints", action="store_true", help="keep no trained models, use none that are kept")
     run.add_argument("--cache", metavar="DIR", help="where trained models and prepared corpora are kept, not .cache")
@@ -149,6 +155,8 @@ def changes(arguments: argparse.Namespace, models: Sequence[str], files: Sequenc
         "dtype": arguments.dtype,
         "provider": arguments.provider,
         "workers": arguments.workers,
+        "parallel": arguments.parallel,
+        "processes": arguments.processes,
         "snapshot_minutes": arguments.snapshot_minutes,
         "model_files": [str(Path(file).expanduser().resolve()) for file in files],
     }

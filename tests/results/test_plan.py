@@ -93,6 +93,17 @@ def test_overrides_replace_and_filter(plan):
     assert plan.tasks[0].name == "language-modelling" and plan.budget["steps"] == 200  # the plan itself is unchanged
 
 
+def test_processes_that_share_batches_stand_in_the_budget_of_training_cells_alone(plan):
+    shared = plans.cells(plan.with_overrides(parallel="ddp", processes=2, tasks=["needle"]), NAMES)
+    assert {(c.kind, c.budget.get("parallel"), c.budget.get("processes")) for c in shared} == {
+        ("floors", None, None), ("training", "ddp", 2),
+    }  # fmt: skip
+    alone = plans.cells(plan.with_overrides(tasks=["needle"]), NAMES)
+    assert [c.budget for c in alone] == [
+        {name: n for name, n in c.budget.items() if name not in ("parallel", "processes")} for c in shared
+    ]
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -108,6 +119,10 @@ def test_overrides_replace_and_filter(plan):
         ({"dtype": "float31"}, "dtype 'float31' is unknown"),
         ({"device": "tpu"}, "device 'tpu' is unknown"),
         ({"workers": 0}, "workers must be at least 1"),
+        ({"parallel": "zero", "tasks": ["needle"]}, "parallel 'zero' is unknown; known: ddp, fsdp2"),
+        ({"parallel": "ddp", "processes": 0, "tasks": ["needle"]}, "processes must be at least 1"),
+        ({"processes": 2}, "processes needs parallel: ddp or fsdp2"),
+        ({"parallel": "ddp", "processes": 2}, "timings and contests run in one process; choose tasks"),
     ],
 )
 def test_a_wrong_override_is_one_clear_sentence(plan, override, message):

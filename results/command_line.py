@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from results import overrides
+from results.plan_files import LAPTOP
 
 Action = Callable[..., int]
+Commands = Any  # what argparse's add_subparsers gives; its type is private
+SETTING = {"metavar": "NAME.SETTING=VALUE", "action": "append", "default": [], "help": "a model's or task's setting"}
 
 
 def parser(description: str, actions: Mapping[str, Action], providers: Sequence[str]) -> argparse.ArgumentParser:
@@ -18,30 +21,39 @@ def parser(description: str, actions: Mapping[str, Action], providers: Sequence[
         prog="bench.py", description=description, formatter_class=argparse.RawTextHelpFormatter
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    setting = {
-        "metavar": "NAME.SETTING=VALUE",
-        "action": "append",
-        "default": [],
-        "help": "a model's or task's setting",
-    }
+    _add_list(commands)
+    _add_run(commands, providers)
+    _add_pages(commands)
+    _add_check(commands)
+    _add_profile(commands)
+    _add_show(commands)
+    _add_zero_shot(commands, providers)
+    for name, command in commands.choices.items():
+        command.set_defaults(action=actions[name])
+    return top
+
+
+def _add_list(commands: Commands) -> None:
     listed = commands.add_parser("list", help="models by family, tasks, comparisons")
-    listed.set_defaults(action=actions["list"])
     listed.add_argument("--markdown", action="store_true", help="the README's table of models")
     listed.add_argument(
         "--costs", action="store_true", help="parameters, state bytes and FLOPs per token of every model"
     )
     listed.add_argument("--size", metavar="width=256,depth=4,heads=4", help="with --costs: the size")
     listed.add_argument("--length", type=int, default=1024, help="with --costs: tokens of context")
+
+
+def _add_run(commands: Commands, providers: Sequence[str]) -> None:
     run = commands.add_parser("run", help="measure what is missing in a comparison, then draw its report")
-    run.set_defaults(action=actions["run"])
     run.add_argument("comparison", help="a folder of results/ that holds a plan.toml")
+    _add_scale(run)
     run.add_argument("--models", metavar="A,B", help="only these models; a path/to/file.py adds your own")
     run.add_argument("--tasks", metavar="A,B", help="only these tasks")
     run.add_argument("--seeds", metavar="0,1", help="these seeds instead of the plan's")
     run.add_argument(
         "--size", metavar="NAME|width=64,...", help="a size by name (nano to 1.3b), or width, depth, heads"
     )
-    run.add_argument("--set", **setting)
+    run.add_argument("--set", **SETTING)
     run.add_argument("--steps", type=int, help="training steps of every task")
     run.add_argument("--device", help="cpu or cuda")
     run.add_argument("--dtype", help="float32, float32+onednn or bfloat16")
@@ -59,20 +71,29 @@ def parser(description: str, actions: Mapping[str, Action], providers: Sequence[
     run.add_argument("--retry-failed", action="store_true", help="measure failed cells again")
     run.add_argument("--dry-run", action="store_true", help="print the cells and their cost, measure nothing")
     run.add_argument("--quiet", action="store_true", help="print failures and the end only")
+
+
+def _add_pages(commands: Commands) -> None:
+    """What is done with rows that are there: report, submit, verify."""
     shown = commands.add_parser("report", help="redraw tables and figures from the stored rows")
-    shown.set_defaults(action=actions["report"])
     shown.add_argument("comparison", help="a folder of results/ that holds rows.jsonl")
     shown.add_argument("--reference", action="store_true", help="redraw the committed reference instead")
     shown.add_argument("--adopt", action="store_true", help="the same as submit")
     submitted = commands.add_parser("submit", help="make this machine's rows the reference: rows, plan, predictions")
-    submitted.set_defaults(action=actions["submit"])
     submitted.add_argument("comparison", help="a folder of results/ whose plan is measured here as a whole")
     verified = commands.add_parser("verify", help="mark a comparison's predictions again and compare")
-    verified.set_defaults(action=actions["verify"])
     verified.add_argument("comparison", help="a folder of results/ that holds rows and predictions")
     verified.add_argument("--reference", action="store_true", help="the committed rows, with their hashes and tables")
+    for command in (shown, submitted, verified):
+        _add_scale(command)
+
+
+def _add_scale(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--scale", metavar="NAME", help="laptop (plan.toml), or one-gpu, paper: the file beside it")
+
+
+def _add_check(commands: Commands) -> None:
     checked = commands.add_parser("check", help="hold a model to the contract")
-    checked.set_defaults(action=actions["check"])
     checked.add_argument("model", nargs="?", help="a registered name, a path/to/file.py, or all")
     checked.add_argument("--parity", action="store_true", help="compare with other packages' code, where installed")
     checked.add_argument(
@@ -80,32 +101,45 @@ def parser(description: str, actions: Mapping[str, Action], providers: Sequence[
     )
     checked.add_argument("--markdown", action="store_true", help="with --parity: the page docs/parity.md")
     checked.add_argument("--thorough", action="store_true", help="the long properties too")
-    checked.add_argument("--set", **setting)
+    checked.add_argument("--set", **SETTING)
+
+
+def _add_profile(commands: Commands) -> None:
     profiled = commands.add_parser("profile", help="where the time of a training step goes, on the CPU")
-    profiled.set_defaults(action=actions["profile"])
     profiled.add_argument("model", help="a registered name, or an opponent of the contests")
     profiled.add_argument("--size", metavar="width=256,heads=4", help="of the layer")
     profiled.add_argument("--length", type=int, default=1024, help="tokens in a row")
     profiled.add_argument("--batch", type=int, default=2, help="rows")
     profiled.add_argument("--dtype", default="float32", help="float32, float32+onednn or bfloat16")
     profiled.add_argument("--threads", type=int, default=1, help="threads of a product")
-    profiled.add_argument("--set", **setting)
+    profiled.add_argument("--set", **SETTING)
+
+
+def _add_zero_shot(commands: Commands, providers: Sequence[str]) -> None:
     asked = commands.add_parser("zero-shot", help="ask a kept model the tasks of lm-evaluation-harness")
-    asked.set_defaults(action=actions["zero-shot"])
     asked.add_argument("checkpoint", help="a checkpoint's folder, as .cache/checkpoints/0123456789abcdef")
     asked.add_argument("--tasks", metavar="A,B", help="the harness's names; those of Titans' first table by default")
     asked.add_argument("--include", metavar="DIR", help="a folder with task files of your own")
     asked.add_argument("--limit", type=int, metavar="N", help="the first N questions of each task")
     asked.add_argument("--device", default="cpu", help="cpu or cuda")
     asked.add_argument("--provider", default="auto", help=f"auto, {', '.join(providers)}")
+
+
+def _add_show(commands: Commands) -> None:
     show = commands.add_parser("show", help="print one of a task's questions, readable")
-    show.set_defaults(action=actions["show"])
     show.add_argument("task", help="a task's name")
-    show.add_argument("--set", **setting)
+    show.add_argument("--set", **SETTING)
     show.add_argument("--split", default="test", choices=("validation", "test"))
     show.add_argument("--number", type=int, default=0, help="which question of the split, from 0")
     show.add_argument("--whole", action="store_true", help="do not cut a long text")
-    return top
+
+
+def parsed(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argparse.Namespace:
+    """The words of a command; a scale other than the laptop's becomes part of the comparison's name."""
+    found = parser.parse_args(words)
+    if getattr(found, "scale", None) not in (None, LAPTOP):
+        found.comparison = f"{found.comparison}/{found.scale}"
+    return found
 
 
 def changes(arguments: argparse.Namespace, models: Sequence[str], files: Sequence[str]) -> dict[str, Any]:

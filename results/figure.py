@@ -83,7 +83,7 @@ def _positions(exam: Exam, models: list[Model], palette: style.Palette) -> Itera
         if models and {"from", "to"} <= set(exam.varying(metric)):
             title = f"{exam.title}: {metrics.words(metric)}"
             yield (
-                f"{exam.slug}-loss-by-position",
+                f"{exam.slug}-{'accuracy' if metrics.is_accuracy(metric) else 'loss'}-by-position",
                 title,
                 lambda m=metric, t=title: line_figure.by_position(exam, m, models, palette, t),
             )

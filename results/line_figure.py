@@ -42,17 +42,18 @@ def by_length(exam: Exam, metric: str, models: list[Model], palette: style.Palet
 
 
 def by_position(exam: Exam, metric: str, models: list[Model], palette: style.Palette, title: str) -> Figure:
-    """Loss by position in the text, each span at its middle; dashed: the best floor."""
+    """Loss or accuracy by position in the text, each span at its middle; dashed: the best floor."""
+    scale = 100.0 if metrics.is_accuracy(metric) else 1.0
     wheres = sorted(exam.wheres(metric), key=lambda where: (where["from"], where["to"]))
     middles = [(where["from"] + where["to"]) / 2 for where in wheres]
     drawn = style.figure(6.4 + LEGEND_WIDTH, 4.0)
     panel = drawn.subplots()
     panel.set_title(title)
     for model in models:
-        _line(panel, [exam.point(model.label, metric, where) for where in wheres], 1.0, palette.line(model), middles)
+        _line(panel, [exam.point(model.label, metric, where) for where in wheres], scale, palette.line(model), middles)
     for best, look in ((exam.best_floor, FLOOR_LINE), (exam.best_cheat, CHEAT_LINE)):
         known = [(x, found[1]) for x, where in zip(middles, wheres, strict=True) if (found := best(metric, where))]
-        panel.plot([x for x, _ in known], [value for _, value in known], **look)
+        panel.plot([x for x, _ in known], [scale * value for _, value in known], **look)
     panel.set(xlabel="position in the text", ylabel=metrics.axis(metric), xscale="log")
     ticks = sorted({where["from"] for where in wheres if where["from"]} | {wheres[-1]["to"]})
     plain_ticks(panel, ticks)

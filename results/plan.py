@@ -11,20 +11,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from results import contest_plan, search, sizes
+from results import contest_plan, paper_form, search, sizes
 from results.cell import Cell
 from results.claims import Claim, read_claim
 from results.contest_plan import Contest
 from results.entries import Entry, Variant, in_steps, read_budget, read_entry, read_variant
+from results.paper_form import Form, Printed
+from results.plan_files import FILE_NAME, comparisons, file_of
 from results.table_reader import PlanError, TableReader
 
-FILE_NAME = "plan.toml"
+__all__ = ("Plan", "PlanError", "cells", "comparisons", "load")
+
 DTYPES = ("float32", "float32+onednn", "bfloat16")
 DEVICES = ("cpu", "cuda")
 PARALLEL = ("ddp", "fsdp2")
 KEYS = (
     "title question models seeds learning_rate learning_rates search dtype provider device workers threads timeout "
-    "parallel processes snapshot_minutes size budget settings variants tasks timings contests claims"
+    "parallel processes snapshot_minutes size budget settings variants tasks timings contests claims printed figures"
 )
 
 
@@ -47,6 +50,8 @@ class Plan:
     variants: dict[str, Variant] = field(default_factory=dict)
     search: search.Search | None = None  # where the learning rate is chosen by trials
     claims: tuple[Claim, ...] = ()  # orderings that papers state
+    printed: tuple[Printed, ...] = ()  # tables of papers that stand beside ours
+    figures: tuple[Form, ...] = ()  # in papers' own forms
     dtype: str = "float32"
     provider: str = "auto"
     device: str = "cpu"
@@ -105,23 +110,16 @@ class Plan:
         return plan
 
 
-def comparisons(root: Path) -> list[str]:
-    """Names of the comparisons below `root`: its folders that hold a plan.toml, sorted."""
-    return sorted(path.parent.name for path in Path(root).glob(f"*/{FILE_NAME}"))
-
-
 def load(path: Path) -> Plan:
-    """Read a plan.toml, or the one in the folder `path`; raises PlanError with one sentence on anything odd."""
+    """Read the plan in a file, or that of the folder `path`; raises PlanError with one sentence on anything odd."""
     path = Path(path)
-    path = path if path.name == FILE_NAME else path / FILE_NAME
-    if not path.is_file():
-        known = ", ".join(comparisons(path.parent.parent))
-        raise PlanError(f"There is no comparison at {path}; known comparisons: {known or 'none'}.")
+    path = path if path.is_file() else file_of(path.parent if path.name == FILE_NAME else path)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PlanError(f"{path} is not valid TOML: {error}.") from None
-    plan = _plan(path.resolve().parent.name, table, TableReader(str(path)))
+    folder = path.resolve().parent.name
+    plan = _plan(folder if path.name == FILE_NAME else f"{folder}/{path.stem}", table, TableReader(str(path)))
     _check(plan, str(path))
     return plan
 
@@ -158,6 +156,8 @@ def _plan(comparison: str, table: dict[str, Any], reader: TableReader) -> Plan:
         variants=variants,
         search=grid,
         claims=tuple(read_claim(item, reader) for item in reader.take_list(table, "claims", dict, [])),
+        printed=tuple(paper_form.read_printed(item, reader) for item in reader.take_list(table, "printed", dict, [])),
+        figures=tuple(paper_form.read_form(item, reader) for item in reader.take_list(table, "figures", dict, [])),
         dtype=dtype,
         provider=reader.take(table, "provider", str, "auto"),
         device=reader.take(table, "device", str, "cpu"),

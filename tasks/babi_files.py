@@ -1,16 +1,17 @@
 """The released bAbI files (Weston et al., arXiv 1502.05698), as a source of questions beside our own simulator.
 
-A source is a folder or a .tar archive (plain or compressed) that holds files named as released, `qa1_..._train.txt` and
-`qa1_..._test.txt`; `..._valid.txt` is used where it is there, else every tenth story of the training file is kept for
-validation.
+A source is a folder or a .tar archive (plain or compressed), or `$VARIABLE` that names one, with files named as released,
+`qa1_..._train.txt` and `qa1_..._test.txt`; `..._valid.txt` is used where it is there, else every tenth story of the
+training file is kept for validation.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -60,14 +61,6 @@ def items(source: str, question: str, split: str) -> tuple[Item, ...]:
     return _read(source, version(source)).get((question, split), ())
 
 
-def fitting(source: str, question: str, split: str, fits: Callable[[Item], bool]) -> list[Item]:
-    """The questions of a split that fit. Raises SourceError if there is none."""
-    found = [item for item in items(source, question, split) if fits(item)]
-    if not found:
-        raise SourceError(f"'{source}' has no {split} question of {question} that fits: ask a larger length.")
-    return found
-
-
 def data_hash(source: str) -> str:
     """sha256 of every question of a source."""
     return hashlib.sha256(repr(sorted(_read(source, version(source)).items())).encode()).hexdigest()
@@ -75,19 +68,25 @@ def data_hash(source: str) -> str:
 
 def version(source: str) -> tuple:
     """The state of a source's files, for caches to notice a change."""
-    path = Path(source).expanduser()
+    path = _place(source)
     if not path.exists():
+        advice = "let the variable name" if source.startswith("$") else "name"
         raise SourceError(
-            f"There is no bAbI data at '{source}': name a folder or a .tar archive of the released files."
+            f"There is no bAbI data at '{source}': {advice} a folder or a .tar archive of the released files."
         )
     files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
     return tuple((str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files)
 
 
+def _place(source: str) -> Path:
+    """The folder or archive of a source; `~` and `$VARIABLE` are read as a shell does."""
+    return Path(os.path.expandvars(source)).expanduser()
+
+
 @lru_cache(maxsize=2)
 def _read(source: str, _: tuple) -> dict[tuple[str, str], tuple[Item, ...]]:
     stories: dict[tuple[str, str], list[Story]] = {}
-    for name, text in _files(Path(source).expanduser()):
+    for name, text in _files(_place(source)):
         if match := FILE_NAME.fullmatch(name):
             question, split = match.groups()
             stories.setdefault((question, SPLITS[split]), []).extend(parse(text, name))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tasks.babi_world import ROOMS
 
+DISAGREEMENT = "scorer_disagreement"
 TOUCHED = re.compile(
     r"(\w+) (?:got|took|grabbed|picked up|left|dropped|discarded|put down) the (\w+)(?: there)?\.",
 )

@@ -17,6 +17,7 @@ from tasks import corpus as corpora
 from tasks.babi_story import Item
 from tasks.babi_world import pick
 from tasks.babilong_examples import EXAMPLES, INSTRUCTIONS
+from tasks.babilong_harness import few_shot
 from tasks.tokenizer import BYTES, Tokenizer
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
@@ -42,11 +43,18 @@ class Template(NamedTuple):
 
 
 def words_around(name: str, question: str) -> Template:
-    """`compact` (a line break and the question) or `instructed` (BABILong's order of parts, in our own words)."""
+    """`compact` (a line break and the question), `instructed` (BABILong's order of parts, in our own words), or `harness`.
+
+    The last is lm-evaluation-harness's two-shot prompt. Raises ValueError for another name, and where that is not installed.
+    """
     if name == "compact":
         return Template("", "\n{question} ", line_breaks=False)
+    if name == "harness":
+        instruction, shots = few_shot(question)
+        before = instruction + "".join(f"{facts}\n{asked} {answer}\n\n" for facts, asked, answer in shots)
+        return Template(before, "\n{question} ", line_breaks=True)
     if name != "instructed":
-        raise ValueError(f"BABILong has no template '{name}': choose compact or instructed.")
+        raise ValueError(f"BABILong has no template '{name}': choose compact, instructed or harness.")
     instruction, form = INSTRUCTIONS[question]
     examples = "".join(
         f"<example>\n{facts}\n\nQuestion: {asked}\nAnswer: {answer}\n</example>\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,12 +14,12 @@ from tasks import corpus as corpora
 from tasks import tokenizer as tokenizers
 from tasks.evaluate import average
 from tasks.ngram import Bigram, ByBytes, Floor, Trigram, Uniform, Unigram
+from tasks.position_bins import doubling
 from tasks.randomness import generator
 from tasks.task import IGNORE, Answers, Batch, Exam, Measurement, Task
 from tasks.tokenizer import BYTES, Text, encoded
 
 EXAM_TOKENS = 16384  # about as many tokens in one exam
-FIRST_BIN = 8  # the positions before this one are one bin; each further bin doubles the position
 BITS, AT_POSITION = "bits_per_token", "_at_position"
 LARGEST_EXPONENT = 1000  # a perplexity beyond 2 to this is left out: it is no finite number
 
@@ -35,16 +35,17 @@ class Span(NamedTuple):
 class LanguageModelling(Task):
     """Language modelling of books, or of any text: bits per byte, perplexity, and loss by position in the window.
 
-    A window of `length` + 1 tokens scores `length` tokens and never crosses a document, unless `cross_documents` makes the
-    documents of a split one text, parted by the tokenizer's separator, which is never asked. All `test_lengths` (default
+    Every document is read after the tokenizer's token that parts texts (or one more, where it has none), so that its
+    first token is guessed as well; that token is never asked. A window of `length` + 1 tokens scores `length` tokens and
+    never crosses a document, unless `cross_documents` makes the documents of a split one text. All `test_lengths` (default
     `length` and four times it; to 64 times it and beyond) score the same tokens, each exactly once: blocks with about
-    `test_bytes` bytes, spread evenly over the test texts; 0 scores every token but the first of each text.
+    `test_bytes` bytes, spread evenly over the test texts; 0 scores every byte of every text.
     `validation_bytes` likewise, at `length` alone. `tokenizer` is bytes, bpe:SIZE (trained on the training texts), gpt2
     or the path of a `tokenizers` JSON; lengths count its tokens.
 
     `bits_per_byte` counts the bytes that the scored tokens stand for, whatever the tokenizer; `perplexity` is per token;
     `word_perplexity` is e to the negative log-likelihood per word, with words counted between runs of white space, as
-    lm-evaluation-harness does (a word counts where it ends; the harness scores a text's first token too).
+    lm-evaluation-harness does, which begins a text after a token too (a word counts where it ends).
     """
 
     name = "language-modelling"
@@ -67,12 +68,11 @@ class LanguageModelling(Task):
         if min(length, *self.test_lengths) < 1 or min(self.bytes.values()) < 0:
             raise ValueError("Lengths of language-modelling must be at least 1, and numbers of bytes at least 0.")
         self.tokenizer = tokenizers.create(tokenizer, corpus)
-        self.vocab = self.tokenizer.vocab
-        if cross_documents and self.tokenizer.separator is None:
-            raise ValueError(
-                f"The tokenizer '{self.tokenizer.name}' has no token that ends a text: leave out cross_documents."
-            )
-        self._joined: dict[str, np.ndarray] = {}
+        separator = self.tokenizer.separator
+        self.beginning = self.tokenizer.vocab if separator is None else separator
+        self.vocab = max(self.tokenizer.vocab, self.beginning + 1)
+        self._begun: dict[str, tuple[np.ndarray, ...]] = {}
+        self._counted: dict[str, tuple[Text, ...]] = {}
         for split, needed in (("train", length), ("validation", length), ("test", max(self.test_lengths))):
             self._check_longest(split, needed)
 
@@ -86,18 +86,22 @@ class LanguageModelling(Task):
             )
 
     def _tokens(self, split: str) -> tuple[np.ndarray, ...]:
-        """The tokens of every text of a split: of each document, or of all in one."""
-        found = encoded(split, self.corpus, self.tokenizer)
-        if not self.cross_documents:
-            return found
-        if split not in self._joined:
-            self._joined[split] = tokenizers.with_separators(found, self.tokenizer.separator)
-        return (self._joined[split],)
+        """The tokens of every text of a split, each document after the beginning: of each, or of all in one."""
+        if split not in self._begun:
+            groups = self._grouped(encoded(split, self.corpus, self.tokenizer))
+            self._begun[split] = tuple(tokenizers.with_separators(group, self.beginning) for group in groups)
+        return self._begun[split]
 
     def _texts(self, split: str) -> tuple[Text, ...]:
         """The same with the bytes and words of every token."""
-        found = tokenizers.texts(split, self.corpus, self.tokenizer)
-        return (tokenizers.joined(found, self.tokenizer.separator),) if self.cross_documents else found
+        if split not in self._counted:
+            groups = self._grouped(tokenizers.texts(split, self.corpus, self.tokenizer))
+            self._counted[split] = tuple(tokenizers.joined(group, self.beginning) for group in groups)
+        return self._counted[split]
+
+    def _grouped(self, documents: Sequence[Any]) -> list[Sequence[Any]]:
+        """The documents that make one text."""
+        return [documents] if self.cross_documents else [(document,) for document in documents]
 
     def training(self, seed: int, step: int, progress: float, tokens: int) -> Batch:
         """Windows drawn uniformly over all places of the training texts; `progress` changes nothing."""
@@ -113,7 +117,7 @@ class LanguageModelling(Task):
         rows = torch.from_numpy(np.stack(windows).astype(np.int64))
         targets = rows[:, 1:].contiguous()
         if self.cross_documents:
-            targets = targets.masked_fill(targets == self.tokenizer.separator, IGNORE)
+            targets = targets.masked_fill(targets == self.beginning, IGNORE)
         return Batch(rows[:, :-1].contiguous(), targets, where)
 
     def exams(self, split: str) -> Iterator[Exam]:
@@ -167,13 +171,10 @@ class LanguageModelling(Task):
         yield from _per_token(exam, bits, slice(None), where, "")
         if where["length"] != max(self.test_lengths):
             return
-        start, time = 0, bits.shape[1]
-        while start < time:
-            end = max(FIRST_BIN, 2 * start)
+        for start, end in doubling(bits.shape[1]):
             # The last bin is named by the window's end; a ragged window shares the names of the full ones.
             place = {"from": start, "to": min(end, where["length"]), "unit": where["unit"]}
             yield from _per_token(exam, bits, slice(start, end), place, AT_POSITION)
-            start = end
 
     def finish(self, measurements: list[Measurement]) -> list[Measurement]:
         """Bits per byte, by position too, and perplexity per token and per word: 2 to the bits of each."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from tasks.floors import sit
+from tasks.position_bins import doubling
 from tasks.symbols import Row, SymbolTask, Where, length_of_lesson, refuse
 from tasks.task import Answers, Exam, Measurement
 
@@ -24,8 +25,9 @@ class StateTracking(SymbolTask):
 
     `group` is parity, addition modulo `modulus`, or the permutations of 3 (s3) or 5 (s5) things; a symbol is an element
     and the answer the product so far, the newest applied last. `inputs="swaps"` gives swaps of neighbours alone. Beside
-    the accuracy over all prefixes stands `final_accuracy`, after the last symbol. Training takes lengths up to
-    `length`, the test `test_lengths`, by default 1, 2, 4 and 8 times as long. No memory of a few symbols suffices.
+    the accuracy over all prefixes stand `final_accuracy`, after the last symbol, and at the longest test length
+    `position_accuracy`, in bins that double. Training takes lengths up to `length`, the test `test_lengths`, by default 1,
+    2, 4 and 8 times as long. No memory of a few symbols suffices.
     """
 
     name = "state-tracking"
@@ -85,10 +87,17 @@ class StateTracking(SymbolTask):
         return Row(tokens, targets)
 
     def mark(self, exam: Exam, answers: Answers) -> Iterator[Measurement]:
-        """Every prefix, whole words, and the whole word's product alone."""
+        """Every prefix, whole words, and the whole word's product alone; of the longest words also by place."""
         yield from super().mark(exam, answers)
-        final = answers.hit[:, -1].double()
-        yield Measurement("final_accuracy", final.mean().item(), len(final), exam.batch.where)
+        where, hits = exam.batch.where, answers.hit.double()
+        final = hits[:, -1]
+        yield Measurement("final_accuracy", final.mean().item(), len(final), where)
+        if where["length"] != max(self.test_lengths):
+            return
+        for start, end in doubling(where["length"]):
+            part = hits[:, start:end]
+            place = {"group": self.group, "from": start, "to": min(end, where["length"])}
+            yield Measurement("position_accuracy", part.mean().item(), part.numel(), place)
 
     def symbol(self, token: int) -> str:
         element = self.elements[token]

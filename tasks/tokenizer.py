@@ -152,7 +152,8 @@ def _texts(split: str, corpus: str, tokenizer: Tokenizer, _: tuple) -> tuple[Tex
 
 def with_separators(parts: Sequence[np.ndarray], separator: int) -> np.ndarray:
     """The parts in one, each after a separator."""
-    return np.concatenate([piece for part in parts for piece in (np.array([separator], part.dtype), part)])
+    before = np.array([separator], np.promote_types(parts[0].dtype, np.min_scalar_type(separator)))
+    return np.concatenate([piece for part in parts for piece in (before, part)])
 
 
 def joined(found: Sequence[Text], separator: int) -> Text:

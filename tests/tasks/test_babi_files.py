@@ -6,10 +6,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import torch
 
 import tasks
 from tasks import babi_files
 from tasks.babi_files import SourceError, items, parse
+from tasks.babilong_scoring import in_order
 
 STORY = """1 John travelled to the hallway.
 2 Mary journeyed to the bathroom.
@@ -88,6 +90,37 @@ def test_babilong_asks_the_released_questions(folder):
 def test_a_bad_source_is_told_in_one_sentence(prepare, message, tmp_path):
     with pytest.raises(SourceError, match=message):
         tasks.create("babilong", questions=("qa1",), source=str(prepare(tmp_path)))
+
+
+def test_a_model_trained_on_ours_is_asked_both(folder, monkeypatch):
+    monkeypatch.setenv("SOME_BABI", str(folder))
+    made = tasks.create(
+        "babilong", questions=["qa1"], length=128, test_lengths=[0, 256], samples=9,
+        test_sources=["simulator", "$SOME_BABI"],
+    )  # fmt: skip
+    alone = tasks.create("babilong", questions=["qa1"], length=128, test_lengths=[0, 256], samples=9)
+    assert torch.equal(made.training(0, 3, 0.7, 2048).tokens, alone.training(0, 3, 0.7, 2048).tokens)
+    assert [e.batch.where for e in made.exams("validation")] == [e.batch.where for e in alone.exams("validation")]
+    ours = [exam for exam in made.exams("test") if exam.batch.where["stories"] == "simulator"]
+    assert all(map(torch.equal, *([e.batch.tokens for e in exams] for exams in (ours, alone.exams("test")))))
+    released = items(str(folder), "qa1", "test")
+    asked = [exam for exam in made.exams("test") if exam.batch.where["stories"] == "released"]
+    for exam in asked:
+        for row, (context, question) in enumerate(made.read(exam)):
+            told = [item for item in released if item.question.strip() == question and in_order(item.facts, context)]
+            assert bytes(made.truth(exam, row)).decode() in {item.answer + "\n" for item in told}
+    assert sum(len(exam.batch.tokens) for exam in asked if exam.batch.where["length"]) == 6
+    assert {m.where["stories"] for m in made.floors()["floor: majority answer"]} == {"simulator", "released"}
+    assert made.data_hash() == alone.data_hash() + babi_files.data_hash(str(folder))[:16]
+
+
+def test_sources_of_the_test_are_one_of_each_kind_and_there(folder):
+    with pytest.raises(ValueError, match="'simulator' and one source of files, each once"):
+        tasks.create("babilong", questions=("qa1",), test_sources=(str(folder), str(folder / "..")))
+    with pytest.raises(SourceError, match="at '\\$NO_SUCH_VARIABLE': let the variable name a folder"):
+        tasks.create("babilong", questions=("qa1",), test_sources=("$NO_SUCH_VARIABLE",))
+    with pytest.raises(ValueError, match="no test questions of qa2"):
+        tasks.create("babilong", questions=("qa1", "qa2"), test_sources=("simulator", str(folder)))
 
 
 def test_a_question_that_the_source_lacks_is_named(folder):

@@ -15,12 +15,13 @@ import torch
 
 from tasks import create
 from tasks.babi import TASKS
-from tasks.babilong import QUESTIONS, STEP, BABILong, split_of
+from tasks.babilong import QUESTIONS, STEP, BABILong
 from tasks.babilong_examples import EXAMPLES
+from tasks.babilong_floors import majorities
+from tasks.babilong_items import SIMULATOR, split_of
 from tasks.babilong_scoring import last_mentioned, last_touchers_room, last_unasked_label, matches
 from tasks.babilong_text import SENTENCE_END, SHORTEST_SENTENCE, Background, scatter, words_around
 from tasks.corpus import documents
-from tasks.randomness import stream
 from tasks.task import IGNORE, Exam
 from tasks.tokenizer import BYTES
 
@@ -57,19 +58,32 @@ def told(context: str, name: str) -> list[str]:
 # Building
 
 
-def test_training_rows_are_filled_and_ask_the_answer_alone() -> None:
+def test_training_rows_ask_the_answer_alone_and_are_filled_by_the_longest() -> None:
     batch = SMALL.training(seed=1, step=3, progress=1.0, tokens=8192)
     length = batch.where["length"]
     assert batch.tokens.shape == batch.targets.shape == (8192 // length, length)
     assert batch.where == {"length": length, "unit": "byte"} and batch.tokens.dtype == torch.int64
-    assert (batch.tokens != 0).all()
     for tokens, targets in zip(batch.tokens, batch.targets, strict=True):
-        asked = targets != IGNORE
+        (asked,) = (targets != IGNORE).nonzero(as_tuple=True)
         answer = BYTES.decode(targets[asked].tolist())
-        count = len(answer)
-        assert asked[-count:].all() and answer.endswith("\n") and answer[:-1] in LABELS + TASKS["qa5"].labels
-        assert BYTES.decode(tokens[length - count + 1 :].tolist()) == answer[:-1]
-        assert BYTES.decode(tokens[: length - count + 1].tolist()).endswith("? ")
+        begin, end = int(asked[0]), int(asked[-1]) + 1
+        assert asked.tolist() == list(range(begin, end))
+        assert answer.endswith("\n") and answer[:-1] in LABELS + TASKS["qa5"].labels
+        assert BYTES.decode(tokens[begin + 1 : end].tolist()) == answer[:-1] and not tokens[end:].any()
+        assert BYTES.decode(tokens[: begin + 1].tolist()).endswith("? ")
+
+
+def test_where_a_question_ends_does_not_tell_the_answers_length() -> None:
+    task = BABILong(questions=("qa1",), length=256)
+    lengths, modulo_16 = set(), set()
+    for step in range(60):
+        batch = task.training(0, step, 1.0, 4096)
+        asked = batch.targets != IGNORE
+        begins = asked.int().argmax(1)
+        assert len(set(begins.tolist())) == 1  # one place in a batch, whatever its rows answer
+        lengths |= set(asked.sum(1).tolist())
+        modulo_16.add(int(begins[0]) % 16)
+    assert lengths == {7, 8, 9} and modulo_16 == set(range(16))
 
 
 def test_training_mixes_the_questions_evenly() -> None:
@@ -87,11 +101,11 @@ def test_training_mixes_the_questions_evenly() -> None:
 def test_training_lengths_grow_with_progress_and_are_log_uniform_at_last() -> None:
     task = BABILong(questions=("qa1", "qa4"), length=1024)
     first = {task.training(0, step, 0.0, 1).where["length"] for step in range(20)}
-    assert first == {-(-task.shortest // STEP) * STEP}
+    assert first == {task.shortest}
     half = [task.training(0, step, 0.25, 1).where["length"] for step in range(100)]
-    assert max(half) <= STEP + (task.shortest * 1024) ** 0.5
+    assert max(half) <= 1 + (task.shortest * 1024) ** 0.5
     last = [task.training(0, step, 0.5, 1).where["length"] for step in range(300)]
-    assert all(length % STEP == 0 for length in last) and max(last) <= 1024
+    assert len(set(last)) > 150 and 900 < max(last) <= 1024
     middle = (task.shortest * 1024) ** 0.5
     assert 110 <= sum(length < middle for length in last) <= 190
 
@@ -116,6 +130,14 @@ def test_every_cell_has_its_samples_and_its_labels() -> None:
     assert counts == {(question, length): 12 for question in SMALL.questions for length in (0, 256, 512)}
     validation = {tuple(exam.batch.where.values()) for exam in SMALL.exams("validation")}
     assert validation == {(question, 256, "byte") for question in SMALL.questions}
+
+
+def test_fewer_samples_are_asked_of_very_long_texts() -> None:
+    task = BABILong(questions=("qa1",), length=128, test_lengths=(0, 99_999, 100_000), samples=5, long_samples=2)
+    counts = Counter(
+        length for exam in task.exams("test") for length in [exam.batch.where["length"]] * len(exam.batch.tokens)
+    )
+    assert counts == {0: 5, 99_999: 5, 100_000: 2}
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
@@ -154,13 +176,15 @@ def test_answers_follow_from_the_facts_in_the_context() -> None:
 
 def test_items_are_uniform_over_all_that_fit() -> None:
     task = BABILong(questions=("qa1",), length=256)
-    items = task._items(Random(0), "train", "qa1", 256, 4000)
+    items = [told.item for told in task._items(Random(0), SIMULATOR, "train", "qa1", 256, 4000)]
     shares = Counter(len(item.facts) for item in items)
     # All stories of 2 and 4 facts fit 256 bytes, and each story has one of either.
     assert abs(shares[2] - shares[4]) < 4 * (2 * shares[2]) ** 0.5
     assert shares[2] > 4000 / 5 and max(shares) <= 10
     assert len({(item.facts, item.question) for item in items}) > 3000
-    first = Counter(len(task._items(Random(seed), "train", "qa1", 256, 1)[0].facts) for seed in range(200))
+    first = Counter(
+        len(task._items(Random(seed), SIMULATOR, "train", "qa1", 256, 1)[0].item.facts) for seed in range(200)
+    )
     assert first[2] > 40 and first[4] > 40
 
 
@@ -218,7 +242,7 @@ def test_equal_seeds_give_equal_bytes_and_others_do_not() -> None:
 def test_golden_bytes() -> None:
     assert (
         digest([SMALL.training(0, step, step / 4, 2048) for step in range(4)])
-        == "07f8795e3937ebfcfebb57e628f2f2d158bb85b0c9809bad0192c31f572b9e5e"
+        == "40fcf76df7dc716ac359c626d05a5dad4fbc6a35660b0a9a57c7a5f0a2f52b7b"
     )
     assert (
         digest([exam.batch for exam in SMALL.exams("test")])
@@ -286,7 +310,7 @@ def test_minimum_is_reached_by_the_longest_of_the_shortest_stories() -> None:
         ({"questions": ("qa1", "qa1")}, "different"),
         ({"samples": 0}, "samples of at least 1"),
         ({"test_lengths": (-1,)}, "test_lengths of at least 0"),
-        ({"template": "official"}, "compact or instructed"),
+        ({"template": "official"}, "compact, instructed or harness"),
     ],
 )
 def test_impossible_settings_say_what_to_do(settings: dict, message: str) -> None:
@@ -325,6 +349,20 @@ def test_instructed_prompts_have_all_parts_in_order_and_the_length_counts_them()
             assert len(told(context, name)) >= TASKS[name].fewest
     marks = [m for exam in task.exams("test") for m in task.mark(exam, task.oracle(exam))]
     assert all(m.value == (m.metric != "scorer_disagreement") for m in marks)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_instructed_prompts_have_the_fields_of_the_official_ones(name: str) -> None:
+    """Instruction, blank line, examples each in its tags with an answer line, blank line, form, blank line, context."""
+    words = words_around("instructed", name)
+    example = r"<example>\n[^\n]+\.\n\nQuestion: [^\n]+\?\nAnswer: [a-zA-Z,]+\n</example>\n"
+    parts = re.fullmatch(rf"([^\n]+)\n\n((?:{example}){{2,3}})\n([^\n]+)\n\n<context>\n", words.before)
+    assert parts, words.before
+    instruction, examples, form = parts.groups()
+    assert instruction.endswith(".") and form.startswith("Answer with ") and form.endswith("nothing else.")
+    for answer in re.findall(r"Answer: (.+)\n", examples):
+        assert answer in TASKS[name].answers
+    assert words.after == "\n</context>\n\nQuestion: {question}\nAnswer: " and words.line_breaks
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
@@ -423,10 +461,10 @@ def test_floors_have_the_marks_of_the_exam_and_tell_guesses_from_cheats() -> Non
 
 
 def test_majority_is_counted_on_training_stories() -> None:
-    task = BABILong(questions=("qa5",), length=256)
-    items = task._items(stream("babilong", "poll", "qa5", 256), "train", "qa5", 256, 500)
+    items = BABILong(questions=("qa5",), length=256).poll("qa5")
+    assert len(items) == 500 and all(split_of(item.facts[:2]) == "train" for item in items)
     counts = Counter(item.answer for item in items)
-    majority = task._majority("qa5")
+    majority = majorities(items)
     assert counts[majority[""]] == max(counts.values())
     question = Counter(item.question for item in items).most_common(1)[0][0]
     answers = Counter(item.answer for item in items if item.question == question)

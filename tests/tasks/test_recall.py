@@ -129,6 +129,21 @@ def test_two_symbols_do_not_track_a_state():
         assert abs(_value(marks, "accuracy") - 0.5) < 0.06, name
 
 
+def test_accuracy_by_place_is_of_the_longest_words_alone():
+    task = tasks.create("state-tracking", length=16, test_lengths=(16, 20), samples=10)
+
+    def right_before_place_12(exam):
+        hit = (torch.arange(exam.batch.targets.shape[1]) < 12).expand(exam.batch.targets.shape)
+        return Answers(torch.zeros(hit.shape), hit)
+
+    found = {
+        (m.where["from"], m.where["to"]): (m.value, m.count)
+        for m in sit(task, right_before_place_12)
+        if m.metric == "position_accuracy"
+    }
+    assert found == {(0, 8): (1.0, 80), (8, 16): (0.5, 80), (16, 20): (0.0, 40)}
+
+
 # Forgetting
 
 

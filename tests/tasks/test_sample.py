@@ -44,7 +44,7 @@ def test_supporting_facts_are_marked(question):
     task = tasks.create("babilong", questions=(question,), length=2048, samples=2, test_lengths=(2048,))
     group = render(task, {"length": 2048}, number=1)
     (answer,) = _parts(group, ASKED)
-    items = task._exam_items("test", question, 2048)
+    items = task._exam_items("simulator", "test", question, 2048)
     supports = [[item.facts[i] for i in sorted(item.supports)] for item in items if repr(item.answer + "\n") == answer]
     assert _parts(group, MARKED) in supports and "choices: " in _plain(group)
 

@@ -1,0 +1,45 @@
+"""BABILong's few-shot prompts against those that lm-evaluation-harness itself makes, where that is installed."""
+
+from __future__ import annotations
+
+import pytest
+
+for package in ("lm_eval", "yaml", "datasets"):
+    pytest.importorskip(package, reason="the harness's prompts are read from lm-eval")
+
+from datasets import Dataset  # noqa: E402
+from lm_eval.api.task import ConfigurableTask  # noqa: E402
+
+import tasks  # noqa: E402
+from tasks.babi import TASKS  # noqa: E402
+from tasks.babilong_harness import COMMON, few_shot, fields, folder  # noqa: E402
+from tasks.tokenizer import BYTES  # noqa: E402
+
+
+def theirs(name: str, context: str, asked: str) -> str:
+    """The prompt that the harness makes of a context and a question, by its own task file and code."""
+    config = {**fields(folder() / COMMON), **fields(folder() / f"babilong_{name}.yaml")}
+    document = {"input": context, "question": asked, "target": "nothing"}
+    for unneeded in ("include", "process_results", "dataset_kwargs"):
+        config.pop(unneeded, None)
+    config["custom_dataset"] = lambda **_: {name: Dataset.from_list([document])}
+    return ConfigurableTask(config=config).fewshot_context(document, config["num_fewshot"])
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_prompts_are_those_that_the_harness_makes(name):
+    task = tasks.create("babilong", questions=[name], length=4096, test_lengths=[4096], samples=2, template="harness")
+    (exam,) = task.exams("test")
+    for row, (context, asked) in enumerate(task.read(exam)):
+        prompt = BYTES.decode(exam.batch.tokens[row, : exam.prompt].numpy())
+        assert prompt.endswith(f"\n{asked} ") and len(context) > 1000
+        assert prompt.rstrip().replace(context, context.strip()) == theirs(name, context, asked)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_its_examples_answer_with_our_labels_or_in_a_sentence(name):
+    for _, asked, answer in few_shot(name).examples:
+        if name in ("qa1", "qa2", "qa3"):
+            assert answer.endswith(".") and " " in answer, (asked, answer)
+        else:
+            assert answer in TASKS[name].answers, (asked, answer)

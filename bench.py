@@ -20,6 +20,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from measuring.learning import Keeping
 from measuring.profiled import VOCABULARY, profile_table
 from measuring.rederived import rederive
 from measuring.refusals import check_cells
+from measuring.zero_shot import zero_shot_table
 from models import kernels, registry, user_file
 from results import (
     command_line,
@@ -52,9 +54,11 @@ from results import (
     verification,
 )
 from results import plan as plans
-from results.forecast import forecast
+from results.forecast import forecast, timings
 from results.plan import Cell, Plan
+from results.plan_files import LAPTOP, scales
 from results.progress import Display
+from results.ray_cluster import RayCluster
 from tasks import cache, sample
 from tasks.throughput import Throughput
 
@@ -80,9 +84,9 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
         table.add_row(name, tasks.describe(name))
     table.add_row("throughput", (inspect.getdoc(sys.modules[Throughput.__module__]) or "").splitlines()[0])
     console.print(table)
-    table = Table("comparison", "question", title="Comparisons")
+    table = Table("comparison", "scales", "question", title="Comparisons")
     for name in plans.comparisons(RESULTS):
-        table.add_row(name, plans.load(RESULTS / name).question)
+        table.add_row(name, ", ".join([LAPTOP, *scales(RESULTS / name)]), plans.load(RESULTS / name).question)
     console.print(table)
     for module, error in baselines.failures.items():
         console.print(f"not importable: {module}: {error}", style="red", markup=False)
@@ -107,13 +111,13 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
     check_cells(cells)
     keeping = None if arguments.no_checkpoints else Keeping(checkpoints.default_folder(), plan.snapshot_minutes)
     if arguments.dry_run:
-        past = record.read(rows_path.parent / "reference" / "rows.jsonl") + here
+        past = timings(RESULTS) + record.read(rows_path.parent / "reference" / "rows.jsonl") + here
         known = partial(costs.of_cell, keeping=keeping)
         table, line = forecast(plan, cells, lambda cell: identify(cell).key, here, past, known)
         console.print(table, line)
         return 0
     begun = time.monotonic()
-    with Display(len(cells), quiet=arguments.quiet) as display:
+    with _cluster(arguments) as cluster, Display(len(cells), quiet=arguments.quiet) as display:
         summary = schedule.Summary()
         for are_trials in (True, False):  # trials first: they say which rate the others are trained at
             cells = _cells(plan, record.read(rows_path))
@@ -128,6 +132,7 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
                 initializer=prepare,
                 initargs=(plan.model_files,),
                 on_event=display.tell,
+                cluster=cluster,
             )
     console.print(
         f"{summary.measured} cells measured, {summary.skipped} already there, {summary.failed} failed, "
@@ -136,6 +141,15 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
     whole = _cells(plans.load(RESULTS / plan.comparison), record.read(rows_path))
     _report(plan, RESULTS / plan.comparison, {identify(cell).key for cell in [*whole, *cells]}, console)
     return 1 if summary.failed else 0
+
+
+def _cluster(arguments: argparse.Namespace) -> AbstractContextManager[RayCluster | None]:
+    """The machines that measure, None for this one."""
+    if arguments.launcher == "ray":
+        return RayCluster(arguments.ray_address, arguments.workers)
+    if arguments.ray_address:
+        raise ValueError("--ray-address names a cluster that only --launcher ray uses; add that flag.")
+    return nullcontext()
 
 
 def _cells(plan: Plan, rows: Sequence[dict[str, Any]]) -> list[Cell]:
@@ -209,7 +223,8 @@ def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console) -
     is_reference = folder.name == "reference"
     reference = [] if is_reference else record.read(folder / "reference" / "rows.jsonl")
     out = folder if is_reference else folder / "report"
-    page = report.report(rows, out, title=plan.title, question=plan.question, reference=reference, claims=plan.claims)
+    shown = {"claims": plan.claims, "tables": plan.printed, "forms": plan.figures}
+    page = report.report(rows, out, title=plan.title, question=plan.question, reference=reference, **shown)
     for part in contest_table.terminal(rows):
         console.print(part, highlight=False)
     console.print(f"report: {_shown(page)}")
@@ -294,21 +309,8 @@ def command_profile(arguments: argparse.Namespace, console: Console) -> int:
 
 def command_zero_shot(arguments: argparse.Namespace, console: Console) -> int:
     """Ask a kept model the tasks of lm-evaluation-harness, those of the Titans paper's first table unless others are named."""
-    try:
-        from baselines.oracles import lm_evaluation_harness as harness
-    except ModuleNotFoundError as error:
-        raise ValueError(f"lm-evaluation-harness is not installed ({error}): pip install -e '.[lm-eval]'.") from None
-    kept = checkpoints.load(arguments.checkpoint, arguments.provider, arguments.device)
-    if kept.tokenizer is None:
-        raise ValueError(f"{kept.facts['model']} was trained on {kept.facts['task']}, whose tokens are no text.")
-    names = overrides.names(arguments.tasks or "") or harness.TITANS_TASKS
-    found = harness.ask(kept.model, kept.tokenizer, names, arguments.device, arguments.limit, arguments.include)
-    table = Table("task", "metric", "value", title=f"{kept.facts['model']}, trained on {kept.facts['task']}, zero-shot")
-    for name, metrics in found.items():
-        for metric, value in metrics.items():
-            if isinstance(value, float) and "stderr" not in metric:
-                table.add_row(name, metric.removesuffix(",none"), f"{value:.4f}")
-    console.print(table)
+    asked = arguments.provider, arguments.device, arguments.limit, arguments.include
+    console.print(zero_shot_table(arguments.checkpoint, overrides.names(arguments.tasks or ""), *asked))
     return 0
 
 
@@ -339,7 +341,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "show": command_show,
         "zero-shot": command_zero_shot,
     }
-    parsed = command_line.parser(__doc__, actions, kernels.PROVIDERS).parse_args(arguments)
+    parsed = command_line.parsed(command_line.parser(__doc__, actions, kernels.PROVIDERS), arguments)
     console = Console()
     if getattr(parsed, "cache", None):
         os.environ[cache.VARIABLE] = str(Path(parsed.cache).expanduser().resolve())  # for the workers too

@@ -15,7 +15,7 @@ from measuring.building import settings_of, sized
 from measuring.identity import training_key
 from measuring.learning import Keeping
 from models import accounting, registry
-from models.language_model import Size, build
+from models.language_model import Size, build, seeded
 from results import search
 from results.cell import Cell
 from results.forecast import Cost
@@ -24,14 +24,17 @@ from results.metrics import byte_size
 from tasks.task import Task
 
 NUMBERS = 4  # a weight, its gradient, and the optimiser's two averages
+PROBED = 30_000_000  # numbers up to which a model is run once to see what it keeps for its backward pass
 BYTES = 4  # each is kept in float32
+SHORTEST = 128  # tokens of the text that shows what a forward pass keeps
 
 
 def of_cell(cell: Cell, keeping: Keeping | None) -> Cost:
     """What a cell will cost: the operations of its training, the memory that it takes at least, whether it is trained already.
 
-    Operations are those of texts of the task's training length; memory is that of weights, gradients, optimiser and logits,
-    beside which a training keeps its activations.
+    Operations are those of texts of the task's training length. Memory is that of weights, gradients, optimiser, logits and
+    what the forward pass keeps for the backward pass, as a short text on the CPU shows; of a large model, without the last.
+    What comes and goes inside a pass, and the allocator's gaps, are on top.
     """
     if cell.kind not in ("training", "trial"):
         return Cost()
@@ -40,10 +43,13 @@ def of_cell(cell: Cell, keeping: Keeping | None) -> Cost:
     if keeping is not None and cell.lr != search.UNKNOWN:
         is_trained = (keeping.folder / training_key(cell, task) / checkpoints.FACTS).exists()
     size, length = Size(task.vocab, **cell.size), getattr(task, "length", drawn.shape[1])
-    numbers, per_token = _model(cell.model, size, canonical(settings_of(cell)), length)
+    settings, tokens = canonical(settings_of(cell)), max(length, cell.budget["batch_tokens"])
+    numbers, per_token = _model(cell.model, size, settings, length)
     operations = None if per_token is None else per_token * cell.budget["steps"] * cell.budget["batch_tokens"]
-    logits = 2 * max(length, cell.budget["batch_tokens"]) * task.vocab  # and their gradient
-    return Cost(operations, BYTES * (NUMBERS * numbers + logits), is_trained)
+    memory = BYTES * (NUMBERS * numbers + 2 * tokens * task.vocab)  # logits and their gradient
+    if numbers <= PROBED:
+        memory += round(tokens * _kept_per_token(cell.model, size, settings))
+    return Cost(operations, memory, is_trained)
 
 
 @lru_cache(maxsize=4)
@@ -60,6 +66,25 @@ def _model(name: str, size: Size, settings: str, length: int) -> tuple[int, floa
     with torch.device("meta"):
         numbers = sum(parameter.numel() for parameter in build(name, size, **chosen).parameters())
     return numbers, accounting.training_flops_per_token(name, size, length, **chosen)
+
+
+@cache
+def _kept_per_token(name: str, size: Size, settings: str) -> float:
+    """Bytes that a model's forward pass keeps for its backward pass, for each token of a text of two periods or more."""
+    model = seeded(name, size, 0, **json.loads(settings))
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> tuple[Tensor, torch.UntypedStorage]:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor, storage  # which is held, so that no other takes its place
+
+    tokens = torch.zeros(1, max(SHORTEST, 2 * model.period), dtype=torch.long)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda held: held[0]):
+        logits, _ = model(tokens)
+    return sum(kept.values()) / tokens.numel()
 
 
 def table(changed: dict[str, int], length: int) -> Table:

@@ -21,12 +21,13 @@ from tasks.task import Task
 ROOT = Path(__file__).resolve().parent.parent
 CODE_OF_WEIGHTS = ("models/*.py", "models/kernels/*.py", "tasks/train.py", "tasks/precision.py")
 CODE_OF_EXAMS = ("tasks/evaluate.py", "tasks/memory.py")
+SHARED = ROOT / "tasks" / "data_parallel.py"  # of cells that several processes train
 NOT_IN_RESULTS = ("check*.py", "user_file.py")  # what judges or loads models, but measures nothing
 OPPONENTS_FAMILY = "other_people's_code"
 MEASURED_BY = {
     "floors": ("cells", "trained"),
-    "trial": ("cells", "trained", "learning", "building"),
-    "training": ("cells", "trained", "learning", "building"),
+    "trial": ("cells", "trained", "learning", "teaching", "building"),
+    "training": ("cells", "trained", "learning", "teaching", "building"),
     "timing": ("cells", "timed", "building"),
     "contest": ("cells", "contested", "building"),
 }
@@ -45,6 +46,8 @@ def identify(cell: Cell) -> record.Identity:
         entry = registry.entry(cell.model)
         files.add(entry.file)
         family, order = entry.family, entry.family_order
+    if "parallel" in cell.budget:
+        files.add(SHARED)
     code = _code_hash(frozenset(files), cell.kind)
     key = record.key(cell, data_hash, code, _device_class(cell), provenance.machine(), cell.threads)
     return record.Identity(key, family, order, code, data_hash)
@@ -108,11 +111,12 @@ def training_key(cell: Cell, task: Task) -> str:
 
 def training_code(cell: Cell, task: Task) -> str:
     """Hash of the code that a cell's trained weights depend on: the model's, the task's and the training loop's."""
-    return _training_code(frozenset({Path(inspect.getfile(type(task))), registry.entry(cell.model).file}))
+    shared = {SHARED} if "parallel" in cell.budget else set()
+    return _training_code(frozenset({Path(inspect.getfile(type(task))), registry.entry(cell.model).file} | shared))
 
 
 @cache
 def _training_code(files: frozenset[Path]) -> str:
     closure = provenance.import_closure(ROOT, files | _matching(CODE_OF_WEIGHTS)) - _matching(CODE_OF_EXAMS)
-    building = {ROOT / "measuring" / "building.py"}
-    return provenance.code_hash(provenance.named(ROOT, closure | building))
+    measuring = {ROOT / "measuring" / "building.py", ROOT / "measuring" / "teaching.py"}
+    return provenance.code_hash(provenance.named(ROOT, closure | measuring))

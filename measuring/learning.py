@@ -17,12 +17,13 @@ from measuring import checkpoints
 from measuring.building import build
 from measuring.checkpoints import CheckpointError
 from measuring.identity import training_code, training_key
+from measuring.teaching import teach
 from models import kernels, language_model
 from results import provenance, record
 from results.cell import Cell
 from tasks.snapshots import Snapshots
 from tasks.task import Task
-from tasks.train import Training, train
+from tasks.train import Training
 
 Progress = Callable[[dict[str, Any]], None]
 Admit = Callable[[nn.Module], None]
@@ -78,9 +79,8 @@ def _trained(cell: Cell, task: Task, progress: Progress, admit: Admit | None, sn
     model = build(cell, task.vocab)
     if admit is not None:
         admit(model)
-    run = {"dtype": cell.dtype, "device": cell.device, "progress": progress, "snapshots": snapshots}
     with kernels.watch() as ran:
-        log = train(model, task, **cell.budget, lr=cell.lr, seed=cell.seed, **run)
+        log = teach(cell, model, task, progress, snapshots=snapshots)
     return Learnt(model, log, ran)
 
 

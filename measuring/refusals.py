@@ -10,6 +10,7 @@ import tasks
 from measuring.building import build, opponents
 from models import kernels, language_model, registry
 from results.cell import Cell
+from tasks import data_parallel
 from tasks.throughput import Throughput
 
 
@@ -20,6 +21,8 @@ def check_cells(cells: Sequence[Cell]) -> None:
         kernels.check_provider(cell.provider or "auto")
         if cell.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("Device cuda was asked for, but torch sees no CUDA device here; use --device cpu.")
+        if "parallel" in cell.budget:
+            data_parallel.check(cell.budget["parallel"], cell.budget["processes"], cell.device)
         if cell.kind == "contest":
             _check_contest(cell)
             continue

@@ -20,7 +20,7 @@ class Cell:
     task: str
     task_settings: dict[str, Any]
     size: dict[str, int]  # width, depth, heads; empty for floors
-    budget: dict[str, int]  # steps, batch_tokens; empty unless it trains
+    budget: dict[str, Any]  # steps, batch_tokens; parallel, processes where several train it; empty unless it trains
     seed: int
     lr: float
     dtype: str

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from results import overrides
+from results.plan_files import LAPTOP
 
 Action = Callable[..., int]
 Commands = Any  # what argparse's add_subparsers gives; its type is private
@@ -25,8 +26,8 @@ def parser(description: str, actions: Mapping[str, Action], providers: Sequence[
     _add_pages(commands)
     _add_check(commands)
     _add_profile(commands)
-    _add_zero_shot(commands, providers)
     _add_show(commands)
+    _add_zero_shot(commands, providers)
     for name, command in commands.choices.items():
         command.set_defaults(action=actions[name])
     return top
@@ -45,6 +46,7 @@ def _add_list(commands: Commands) -> None:
 def _add_run(commands: Commands, providers: Sequence[str]) -> None:
     run = commands.add_parser("run", help="measure what is missing in a comparison, then draw its report")
     run.add_argument("comparison", help="a folder of results/ that holds a plan.toml")
+    _add_scale(run)
     run.add_argument("--models", metavar="A,B", help="only these models; a path/to/file.py adds your own")
     run.add_argument("--tasks", metavar="A,B", help="only these tasks")
     run.add_argument("--seeds", metavar="0,1", help="these seeds instead of the plan's")
@@ -57,6 +59,12 @@ def _add_run(commands: Commands, providers: Sequence[str]) -> None:
     run.add_argument("--dtype", help="float32, float32+onednn or bfloat16")
     run.add_argument("--provider", help=f"auto, {', '.join(providers)}")
     run.add_argument("--workers", type=int, help="training cells side by side, one thread each")
+    run.add_argument("--parallel", help="ddp or fsdp2: several processes of one machine train each cell")
+    run.add_argument("--processes", type=int, help="with --parallel: how many")
+    run.add_argument("--launcher", default="local", choices=("local", "ray"), help="where cells are measured")
+    run.add_argument(
+        "--ray-address", metavar="HOST:PORT", help="with --launcher ray: a cluster; default: start one here"
+    )
     run.add_argument("--snapshot-minutes", type=float, metavar="N", help="keep a training in progress every N minutes")
     run.add_argument("--no-checkpoints", action="store_true", help="keep no trained models, use none that are kept")
     run.add_argument("--cache", metavar="DIR", help="where trained models and prepared corpora are kept, not .cache")
@@ -76,6 +84,12 @@ def _add_pages(commands: Commands) -> None:
     verified = commands.add_parser("verify", help="mark a comparison's predictions again and compare")
     verified.add_argument("comparison", help="a folder of results/ that holds rows and predictions")
     verified.add_argument("--reference", action="store_true", help="the committed rows, with their hashes and tables")
+    for command in (shown, submitted, verified):
+        _add_scale(command)
+
+
+def _add_scale(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--scale", metavar="NAME", help="laptop (plan.toml), or one-gpu, paper: the file beside it")
 
 
 def _add_check(commands: Commands) -> None:
@@ -120,6 +134,14 @@ def _add_show(commands: Commands) -> None:
     show.add_argument("--whole", action="store_true", help="do not cut a long text")
 
 
+def parsed(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argparse.Namespace:
+    """The words of a command; a scale other than the laptop's becomes part of the comparison's name."""
+    found = parser.parse_args(words)
+    if getattr(found, "scale", None) not in (None, LAPTOP):
+        found.comparison = f"{found.comparison}/{found.scale}"
+    return found
+
+
 def changes(arguments: argparse.Namespace, models: Sequence[str], files: Sequence[str]) -> dict[str, Any]:
     """What `Plan.with_overrides` takes, from parsed flags; `models` are the chosen names, `files` the user's own."""
     return {
@@ -133,6 +155,8 @@ def changes(arguments: argparse.Namespace, models: Sequence[str], files: Sequenc
         "dtype": arguments.dtype,
         "provider": arguments.provider,
         "workers": arguments.workers,
+        "parallel": arguments.parallel,
+        "processes": arguments.processes,
         "snapshot_minutes": arguments.snapshot_minutes,
         "model_files": [str(Path(file).expanduser().resolve()) for file in files],
     }

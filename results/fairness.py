@@ -59,7 +59,7 @@ def _shared(exam: Exam) -> str:
     budget, setup = exam.setup["budget"], exam.setup
     told = [row["where"] for row in exam.measured(metric="training_seconds")]
     recipe = {name: sorted({where[name] for where in told if name in where}) for name in ("optimiser", "schedule")}
-    parts = [f"{budget['steps']:,} steps of {budget['batch_tokens']:,} tokens"]
+    parts = [table.work(budget)]
     parts += [f"{name}: {' or '.join(texts)}" for name, texts in recipe.items() if texts]
     parts += ["data order: drawn from seed and step alone, so the same for every model"]
     parts += [f"{setup['dtype']} on {setup['device']}, {setup['threads']} thread{'s' if setup['threads'] > 1 else ''}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -13,6 +14,7 @@ from results.cell import Cell
 from results.metrics import byte_size
 from results.plan import Plan
 
+TIMES = ("training_seconds", "evaluation_seconds", "timing_seconds")
 OWN_TIME = 3.0  # seconds that a cell takes besides training and examining: building, reading data, counting state
 
 
@@ -34,10 +36,9 @@ def expected_seconds(cell: Cell, past: Sequence[dict[str, Any]], is_trained: boo
         return OWN_TIME
     known = [row for row in past if (row["task"], row["status"]) == (cell.task, "ok") and _same_model(row, cell)]
     if cell.is_timed:
-        timed = next((row for row in reversed(known) if row["metric"] == "timing_seconds"), None)
+        timed = _nearest(known, cell, "timing_seconds")
         return timed and timed["value"] + OWN_TIME
-    trained = next((row for row in reversed(known) if row["metric"] == "training_seconds"), None)
-    examined = next((row for row in reversed(known) if row["metric"] == "evaluation_seconds"), None)
+    trained, examined = (_nearest(known, cell, metric) for metric in ("training_seconds", "evaluation_seconds"))
     if examined is not None and is_trained:
         return examined["value"] + OWN_TIME
     if trained is None or examined is None:
@@ -46,14 +47,31 @@ def expected_seconds(cell: Cell, past: Sequence[dict[str, Any]], is_trained: boo
     return trained["value"] * tokens / max(1, trained["where"]["tokens"]) + examined["value"] + OWN_TIME
 
 
+def timings(results: Path) -> list[dict[str, Any]]:
+    """The rows of every comparison below `results`, committed or not, that say how long a cell took."""
+    files = sorted({path.with_suffix("") if path.suffix == ".xz" else path for path in results.rglob("rows.jsonl*")})
+    return [row for path in files for row in record.read(path) if row["metric"] in TIMES]
+
+
 def _same_model(row: dict[str, Any], cell: Cell) -> bool:
-    """Whether a row timed the cell's model under the same name, or the same contest at the same length and size."""
-    if cell.kind == "contest":
-        return (row["where"], row["size"], row["dtype"]) == (cell.where, cell.size, cell.dtype)
-    settings = row["settings"]
-    if (settings.get("stage") == search.TRIAL) != (cell.kind == "trial"):
-        return False  # a trial is examined on the validation split, which takes another time
-    return (row["model"], settings.get("variant", "")) == (cell.model, cell.variant)
+    """Whether a row timed the cell's model at its size, or the same contest at the same length and size."""
+    same = (row["size"], row["dtype"], row["device"]) == (cell.size, cell.dtype, cell.device)
+    return same and (row["where"] == cell.where if cell.kind == "contest" else row["model"] == cell.model)
+
+
+def _nearest(known: Sequence[dict[str, Any]], cell: Cell, metric: str) -> dict[str, Any] | None:
+    """The row that timed what is likest the cell: the same stage, variant and task's settings first; the last of equal ones.
+
+    A trial is examined on the validation split, which takes another time.
+    """
+
+    def likeness(row: dict[str, Any]) -> tuple[bool, ...]:
+        settings = row["settings"]
+        stage = (settings.get("stage") == search.TRIAL) == (cell.kind == "trial")
+        return stage, settings.get("variant", "") == cell.variant, settings["task"] == cell.task_settings
+
+    found = [row for row in known if row["metric"] == metric]
+    return max(reversed(found), key=likeness, default=None)
 
 
 def forecast(
@@ -96,5 +114,5 @@ def forecast(
     line = f"{len(cells)} cells, {missing} to be measured, about {total / 60:.1f} minutes on {plan.workers} workers"
     line += f" and {unknown} cells without an earlier timing" if unknown else ""
     if memory:
-        line += f"; {work:.1e} FLOPs of training; a training takes {byte_size(memory)} and its activations"
+        line += f"; {work:.1e} FLOPs of training; the largest takes {byte_size(memory)} of memory or more"
     return table, line

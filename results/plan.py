@@ -11,19 +11,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from results import contest_plan, search, sizes
+from results import contest_plan, paper_form, search, sizes
 from results.cell import Cell
 from results.claims import Claim, read_claim
 from results.contest_plan import Contest
 from results.entries import Entry, Variant, in_steps, read_budget, read_entry, read_variant
+from results.paper_form import Form, Printed
+from results.plan_files import FILE_NAME, comparisons, file_of
 from results.table_reader import PlanError, TableReader
 
-FILE_NAME = "plan.toml"
+__all__ = ("Plan", "PlanError", "cells", "comparisons", "load")
+
 DTYPES = ("float32", "float32+onednn", "bfloat16")
 DEVICES = ("cpu", "cuda")
+PARALLEL = ("ddp", "fsdp2")
 KEYS = (
     "title question models seeds learning_rate learning_rates search dtype provider device workers threads timeout "
-    "snapshot_minutes size budget settings variants tasks timings contests claims"
+    "parallel processes snapshot_minutes size budget settings variants tasks timings contests claims printed figures"
 )
 
 
@@ -46,12 +50,16 @@ class Plan:
     variants: dict[str, Variant] = field(default_factory=dict)
     search: search.Search | None = None  # where the learning rate is chosen by trials
     claims: tuple[Claim, ...] = ()  # orderings that papers state
+    printed: tuple[Printed, ...] = ()  # tables of papers that stand beside ours
+    figures: tuple[Form, ...] = ()  # in papers' own forms
     dtype: str = "float32"
     provider: str = "auto"
     device: str = "cpu"
     workers: int = 1
     threads: int = 1  # of a timed cell; a training cell always has one
     timeout: float | None = None  # seconds a cell may take; None for no limit
+    parallel: str = ""  # how the processes of a training cell share each batch; "" where one process trains
+    processes: int = 1
     snapshot_minutes: float = 5.0  # between two snapshots of a training in progress
     model_files: tuple[str, ...] = ()
 
@@ -68,6 +76,8 @@ class Plan:
         dtype: str | None = None,
         provider: str | None = None,
         workers: int | None = None,
+        parallel: str | None = None,
+        processes: int | None = None,
         snapshot_minutes: float | None = None,
         model_files: Sequence[str] | None = None,
     ) -> Plan:
@@ -90,6 +100,8 @@ class Plan:
             "contests": None if dtype is None else tuple(replace(c, dtypes=(dtype,)) for c in plan.contests),
             "provider": provider,
             "workers": workers,
+            "parallel": parallel,
+            "processes": processes,
             "snapshot_minutes": snapshot_minutes,
             "model_files": None if model_files is None else tuple(str(file) for file in model_files),
         }
@@ -98,23 +110,16 @@ class Plan:
         return plan
 
 
-def comparisons(root: Path) -> list[str]:
-    """Names of the comparisons below `root`: its folders that hold a plan.toml, sorted."""
-    return sorted(path.parent.name for path in Path(root).glob(f"*/{FILE_NAME}"))
-
-
 def load(path: Path) -> Plan:
-    """Read a plan.toml, or the one in the folder `path`; raises PlanError with one sentence on anything odd."""
+    """Read the plan in a file, or that of the folder `path`; raises PlanError with one sentence on anything odd."""
     path = Path(path)
-    path = path if path.name == FILE_NAME else path / FILE_NAME
-    if not path.is_file():
-        known = ", ".join(comparisons(path.parent.parent))
-        raise PlanError(f"There is no comparison at {path}; known comparisons: {known or 'none'}.")
+    path = path if path.is_file() else file_of(path.parent if path.name == FILE_NAME else path)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PlanError(f"{path} is not valid TOML: {error}.") from None
-    plan = _plan(path.resolve().parent.name, table, TableReader(str(path)))
+    folder = path.resolve().parent.name
+    plan = _plan(folder if path.name == FILE_NAME else f"{folder}/{path.stem}", table, TableReader(str(path)))
     _check(plan, str(path))
     return plan
 
@@ -151,12 +156,16 @@ def _plan(comparison: str, table: dict[str, Any], reader: TableReader) -> Plan:
         variants=variants,
         search=grid,
         claims=tuple(read_claim(item, reader) for item in reader.take_list(table, "claims", dict, [])),
+        printed=tuple(paper_form.read_printed(item, reader) for item in reader.take_list(table, "printed", dict, [])),
+        figures=tuple(paper_form.read_form(item, reader) for item in reader.take_list(table, "figures", dict, [])),
         dtype=dtype,
         provider=reader.take(table, "provider", str, "auto"),
         device=reader.take(table, "device", str, "cpu"),
         workers=reader.take(table, "workers", int, 1),
         threads=reader.take(table, "threads", int, _processors()),
         timeout=reader.take(table, "timeout", float, None),
+        parallel=reader.take(table, "parallel", str, ""),
+        processes=reader.take(table, "processes", int, 1),
         snapshot_minutes=reader.take(table, "snapshot_minutes", float, Plan.snapshot_minutes),
     )
 
@@ -208,6 +217,8 @@ def _cell(plan: Plan, entry: Entry, kind: str, chosen: str, seed: int) -> Cell:
     searched = kind == "training" and plan.search is not None and entry.learning_rate is None
     rate = search.UNKNOWN if searched else entry.learning_rate or plan.learning_rate
     model, own = (variant.model, variant.settings) if variant else (chosen, {})
+    # in the budget, so that tables part what was trained otherwise and never average over both
+    shared = {"parallel": plan.parallel, "processes": plan.processes} if plan.parallel else {}
     return Cell(
         comparison=plan.comparison,
         kind=kind,
@@ -216,7 +227,7 @@ def _cell(plan: Plan, entry: Entry, kind: str, chosen: str, seed: int) -> Cell:
         task=entry.name,
         task_settings=dict(entry.settings),
         size={} if floors else dict(plan.size),
-        budget={**plan.budget, **entry.budget} if kind == "training" else {},
+        budget={**plan.budget, **entry.budget, **shared} if kind == "training" else {},
         seed=seed,
         lr=rate if kind == "training" else 0.0,
         stage=search.CHOSEN if searched else "",
@@ -311,6 +322,13 @@ def _check(plan: Plan, source: str) -> None:
         (not plan.provider, "provider is empty; write provider = 'auto'"),
         (plan.workers < 1, "workers must be at least 1"),
         (plan.threads < 1, "threads must be at least 1"),
+        (plan.parallel not in ("", *PARALLEL), f"parallel {plan.parallel!r} is unknown; known: {', '.join(PARALLEL)}"),
+        (plan.processes < 1, "processes must be at least 1"),
+        (plan.processes > 1 and not plan.parallel, f"processes needs parallel: {' or '.join(PARALLEL)}"),
+        (
+            bool(plan.parallel and (plan.timings or plan.contests)),
+            "parallel is for training, timings and contests run in one process; choose tasks (--tasks) without them",
+        ),
         (plan.timeout is not None and not plan.timeout > 0, "timeout must be a positive number of seconds"),
         (not plan.snapshot_minutes >= 0, "snapshot_minutes must not be negative; 0 takes one after every step"),
         (

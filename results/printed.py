@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import pandas as pd
 
 from results import published
+from results.paper_form import Printed
+from results.section import Section
 
 HEADING = "Printed elsewhere (not measured here)"
 PAPERS = ("Titans (", "Gated DeltaNet (")
@@ -23,6 +25,10 @@ BABILONG = (
     "Accuracy in percent, mean of qa1 to qa5, as Titans prints it (Figure 6, read from the figure's markers, and the "
     "later version's appendix). Theirs are pre-trained models, few-shot or fine-tuned, with lengths in tokens; Gated "
     "DeltaNet prints none. Compare orderings, not levels."
+)
+WHOLE = (
+    "As the paper prints it, at its scale and under its protocol (what each column says); nothing here was measured by us, and "
+    "what the paper does not state is marked. Compare orderings, not levels."
 )
 LATER = ("Nested Learning", "Memory Caching")
 
@@ -68,6 +74,56 @@ def _babilong() -> str:
     for table in sorted(chosen.table.unique()):
         lines += ["", f"**{table}** (printed)", "", _pivot(chosen[chosen.table == table])]
     return "\n".join(lines)
+
+
+def sections(tables: Sequence[Printed]) -> list[Section]:
+    """The tables that a plan names, each with its source, protocol and scale."""
+    return [Section(f"{HEADING}: {_heading(one)}", _whole(one)) for one in tables]
+
+
+def csv_of(one: Printed) -> str:
+    """The rows behind a section, with every column."""
+    found = published.select(one.table, one.where)
+    return found[list(published.COLUMNS)].to_csv(index=False, lineterminator="\n")
+
+
+def file_names(tables: Sequence[Printed]) -> dict[str, Printed]:
+    """A file name for each table, the same at every call."""
+    names: dict[str, Printed] = {}
+    for one in tables:
+        stem = f"printed-{one.table}"
+        names[stem if stem not in names else f"{stem}-{len(names)}"] = one
+    return names
+
+
+def _heading(one: Printed) -> str:
+    found = published.select(one.table, one.where)
+    return "; ".join(dict.fromkeys(f"{row.paper}, {row.table}" for row in found.itertuples()))
+
+
+def _whole(one: Printed) -> str:
+    """A table for each metric, and for each task where tasks were asked under several settings."""
+    found, lines = published.select(one.table, one.where), [WHOLE]
+    for (table, metric), group in found.groupby(["table", "metric"], sort=False):
+        many = group.task.nunique() > 1 and group.setting.nunique() > 1
+        for task, rows in group.groupby("task", sort=False) if many else [("", group)]:
+            single = rows.task.nunique() == 1
+            title = ", ".join(filter(None, [table, task or (rows.task.iloc[0] if single else "")]))
+            asked = rows.setting if single and rows.setting.any() else rows.task
+            lines += ["", f"**{title}: {metric}** (printed)", "", *_rows(rows.assign(asked=asked))]
+    return "\n".join(lines)
+
+
+def _rows(chosen: pd.DataFrame) -> list[str]:
+    """A Markdown table: models with their scale as rows, what they were asked as columns."""
+    keys, columns = ["model", "params", "tokens", "confidence"], list(dict.fromkeys(chosen.asked))
+    lines = ["| " + " | ".join(["model", "parameters", "training tokens", "confidence", *columns]) + " |"]
+    lines.append("|" + "---|" * 4 + "---:|" * len(columns))
+    for (model, params, tokens, confidence), own in chosen.groupby(keys, sort=False):
+        values = dict(zip(own.asked, own.value, strict=True))
+        facts = [model, params or "not stated", tokens or "not stated", confidence.replace("-", " ")]
+        lines.append("| " + " | ".join([*facts, *(values.get(column, "not printed") for column in columns)]) + " |")
+    return lines
 
 
 def _pivot(chosen: pd.DataFrame) -> str:

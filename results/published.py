@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -64,9 +66,31 @@ def babilong() -> pd.DataFrame:
     return _tidy(chosen)
 
 
+def select(name: str, where: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows of a table whose columns have the values (or one of the values) of `where`; with a column `length`.
+
+    Raises PublishedError for an unknown table or column, and where no row is left.
+    """
+    found = load(name)
+    for column, value in where.items():
+        if column not in COLUMNS:
+            raise PublishedError(f"{name} has no column {column!r}; its columns are {', '.join(COLUMNS)}.")
+        wanted = value if isinstance(value, list) else [value]
+        if strange := [one for one in wanted if one not in set(found[column])]:
+            raise PublishedError(f"{name} has no row whose {column} is {strange[0]!r}.")
+        found = found[found[column].isin(wanted)]
+    if found.empty:
+        raise PublishedError(f"{name} has no row with {dict(where)}.")
+    return found.assign(length=[length(setting) for setting in found.setting])
+
+
 def length(setting: str) -> int | None:
-    """The nominal context of a setting in tokens, K and M taken as powers of 1024: "context 4K, ..." -> 4096."""
-    found = re.search(r"\bcontext (\d+)([KM]?)\b", setting)
+    """The nominal length of a setting in tokens, K and M taken as powers of 1024.
+
+    "context 4K, ..." -> 4096, "sequence length 2000" -> 2000, "2Kx16 (length x batch)" -> 2048.
+    """
+    found = re.search(r"\b(?:context|sequence length) (\d+)([KM]?)\b", setting)
+    found = found or re.match(r"(\d+)([KM]?)x\d+\b", setting)
     return int(found.group(1)) * _UNITS[found.group(2)] if found else None
 
 

@@ -14,6 +14,7 @@ from results import (
     html_page,
     latex,
     orderings,
+    paper_figure,
     printed,
     rank_figure,
     summary,
@@ -21,6 +22,7 @@ from results import (
     view,
 )
 from results.identity import canonical
+from results.paper_form import Form, Printed
 from results.section import Section
 from results.view import Exam
 
@@ -46,19 +48,25 @@ def report(
     with_printed: bool = True,
     claims: Sequence[claimed.Claim] = (),
     sections: Sequence[Section] = (),
+    tables: Sequence[Printed] = (),
+    forms: Sequence[Form] = (),
 ) -> Path:
     """Write `out_dir`/report.md and report.html with tables/*.md, *.csv, *.tex and figures/*.png, *.svg, *.pdf.
 
     Returns the path of report.md. Equal rows give equal bytes, whatever their order. `reference` are the committed
     rows, shown in brackets beside ours where task, settings and set-up are equal; `only` limits the figures to some
-    models; `with_printed` adds what papers print; `claims` are judged; `sections` are further text, each below its
-    exam or at the end. Raises ValueError if there are no rows.
+    models; `with_printed` adds what papers print, or the `tables` that the plan names; `forms` are figures in papers'
+    own form; `claims` are judged; `sections` are further text, each below its exam or at the end. Raises ValueError if
+    there are no rows.
     """
     exams = view.exams(rows)
     if not exams:
         raise ValueError("There are no rows to report; run the comparison first.")
     out_dir = Path(out_dir)
     drawings = figure.draw(exams, out_dir / "figures", only)
+    drawings += paper_figure.draw(exams, forms, out_dir / "figures")
+    sections = [*sections, *printed.sections(tables)] if with_printed else sections
+    with_printed = with_printed and not tables
     known = view.exams(reference)
     parts = [f"# {title or 'Report'}", *([question] if question else []), _contents(exams)]
     parts += [glance, AT_A_GLANCE] if (glance := summary.markdown(exams)) else []
@@ -78,6 +86,9 @@ def report(
         if with_printed and exam is [other for other in exams if other.task == exam.task][-1]:
             parts += _printed(exam.task, exams, out_dir)
     parts += [f"## {one.title}\n\n{one.text}" for one in sections if not one.exam]
+    for name, one in printed.file_names(tables).items():
+        _write(out_dir / "tables" / f"{name}.csv", printed.csv_of(one))
+        parts.append(f"Printed numbers as a file: [{name}.csv](tables/{name}.csv)")
     missing = [f"- {drawing.title}: {drawing.reason}" for drawing in drawings if drawing.reason]
     parts += ["## Figures not drawn", "\n".join(missing)] if missing else []
     page = out_dir / "report.md"

@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 from pebble import ProcessExpired, ProcessPool
@@ -72,22 +72,23 @@ def run(
     initializer: Callable[..., None] | None = None,
     initargs: Sequence[Any] = (),
     on_event: Callable[[Event], None] | None = None,
+    cluster: Cluster | None = None,
 ) -> Summary:
     """Measure every cell whose key has no rows yet and append its rows to `rows_path` as it ends.
 
     `measure(cell, progress)` and `initializer(*initargs)` run in spawned workers, so both must be importable; measure
     returns a Measured, or finished rows. A worker that dies or takes longer than `timeout` seconds costs that cell
-    alone.
+    alone. With `cluster` its nodes measure, as many cells at once as it says, and this process records.
     Raises RecordError if rows cannot be written, RuntimeError if workers cannot start; KeyboardInterrupt passes
     through after the workers are stopped. What was recorded before stands in every case.
     """
-    jobs = [_Job(cell, identify(cell)) for cell in cells]
+    jobs = [Job(cell, identify(cell)) for cell in cells]
     retry_before = record.now() if retry_failed else None
-    work = _Run(measure, Path(rows_path), timeout, retry_before, initializer, tuple(initargs), on_event)
+    work = Work(measure, identify, Path(rows_path), timeout, retry_before, initializer, tuple(initargs), on_event)
     standing: dict[str, list[dict[str, Any]]] = {}
     for row in record.read(work.rows_path):
         standing.setdefault(row["cell"], []).append(row)
-    missing: dict[str, _Job] = {}
+    missing: dict[str, Job] = {}
     for job in jobs:
         if job.key in missing or worker.stands(standing.get(job.key, []), retry_before):
             work.finish("skipped", job)
@@ -95,6 +96,10 @@ def run(
             missing[job.key] = job
     side_by_side = [job for job in missing.values() if not job.cell.is_timed]
     alone = [job for job in missing.values() if job.cell.is_timed]
+    if cluster is not None:
+        work.spread(side_by_side, cluster, timed=False)
+        work.spread(alone, cluster, timed=True)
+        return work.summary
     work.batch(side_by_side, workers, threads=1)
     for threads, group in itertools.groupby(alone, key=lambda job: job.cell.threads):
         work.batch(list(group), 1, threads, machine_lock=FileLock(TIMING_LOCK, mode=0o666))
@@ -102,7 +107,9 @@ def run(
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
+    """A cell of a run, and what is known of it."""
+
     cell: Cell
     identity: Identity
 
@@ -111,9 +118,19 @@ class _Job:
         return self.identity.key
 
 
+class Cluster(Protocol):
+    """Other machines that measure: `results.ray_cluster.RayCluster`."""
+
+    def drain(self, work: Work, jobs: list[Job], timed: bool) -> list[Job]:
+        """Measure jobs and record them; returns those that another run has claimed."""
+
+
 @dataclass
-class _Run:
+class Work:
+    """One call of `run`: what measures, where rows go, and what has become of the cells so far."""
+
     measure: worker.Measure
+    identify: Callable[[Cell], Identity]
     rows_path: Path
     timeout: float | None
     retry_before: str | None
@@ -122,18 +139,24 @@ class _Run:
     on_event: Callable[[Event], None] | None
     summary: Summary = field(default_factory=Summary)
 
-    def batch(self, jobs: list[_Job], workers: int, threads: int, machine_lock: FileLock | None = None) -> None:
+    def batch(self, jobs: list[Job], workers: int, threads: int, machine_lock: FileLock | None = None) -> None:
         """Measure jobs in a pool of their own; those that another run has claimed come last."""
         if not jobs:
             return
         workers = min(workers, len(jobs))
-        with _environment(threads) as environment, self._pool(workers, environment) as (pool, queue):
+        with _held(environment_of(threads)) as environment, self._pool(workers, environment) as (pool, queue):
             while jobs:
                 if machine_lock is not None:
                     self._wait_for_machine(machine_lock, jobs[0])
                 with machine_lock or nullcontext():
                     jobs = self._drain(pool, queue, jobs, workers)
-                self._wait_for_others(jobs)
+                self.wait_for_others(jobs)
+
+    def spread(self, jobs: list[Job], cluster: Cluster, timed: bool) -> None:
+        """Measure jobs on a cluster; those that another run has claimed come last."""
+        while jobs:
+            jobs = cluster.drain(self, jobs, timed)
+            self.wait_for_others(jobs)
 
     @contextmanager
     def _pool(self, workers: int, environment: dict[str, str]) -> Iterator[tuple[ProcessPool, Any]]:
@@ -151,10 +174,10 @@ class _Run:
             pool.join()
             queue.close()
 
-    def _drain(self, pool: ProcessPool, queue: Any, jobs: list[_Job], workers: int) -> list[_Job]:
+    def _drain(self, pool: ProcessPool, queue: Any, jobs: list[Job], workers: int) -> list[Job]:
         """Measure jobs, as many at once as the pool has workers; returns those that another run has claimed."""
         waiting, claimed = list(reversed(jobs)), []
-        running: dict[Future, _Job] = {}
+        running: dict[Future, Job] = {}
         while waiting or running:
             while waiting and len(running) < workers:
                 job = waiting.pop()
@@ -168,15 +191,15 @@ class _Run:
                     claimed.append(job)
         return claimed
 
-    def _forward(self, queue: Any, running: dict[str, _Job]) -> None:
+    def _forward(self, queue: Any, running: dict[str, Job]) -> None:
         """Pass on what workers say; a word that comes after its cell has ended is dropped."""
         with suppress(queues.Empty):
             while True:
                 key, kind, progress = queue.get_nowait()
                 if key in running:
-                    self._tell(Event(kind, running[key].cell, key, progress=progress))
+                    self.tell(Event(kind, running[key].cell, key, progress=progress))
 
-    def _collect(self, future: Future, job: _Job) -> str:
+    def _collect(self, future: Future, job: Job) -> str:
         try:
             outcome, rows = future.result()
         except TimeoutError:
@@ -187,12 +210,12 @@ class _Run:
         except BrokenProcessPool as error:
             raise RuntimeError("The worker processes end before they can work; run one cell to see why.") from error
         if outcome == "measured":
-            self.finish("failed" if all(row["status"] == "failed" for row in rows) else "finished", job, rows)
+            self.measured(job, rows)
         elif outcome == "stands":
             self.finish("skipped", job, rows)
         return outcome
 
-    def _lost(self, job: _Job, reason: str) -> tuple[str, list]:
+    def _lost(self, job: Job, reason: str) -> tuple[str, list]:
         """A worker that was lost leaves a failed row, unless it had recorded its cell just before."""
         with suppress(Timeout), worker.claim(self.rows_path, job.key).acquire(blocking=False):
             standing = [row for row in record.read(self.rows_path) if row["cell"] == job.key]
@@ -203,42 +226,50 @@ class _Run:
             return "measured", rows
         return "claimed", []
 
-    def _wait_for_others(self, claimed: list[_Job]) -> None:
+    def wait_for_others(self, claimed: list[Job]) -> None:
         """Return when one of the cells that other runs have claimed is free again, measured or not."""
         for job in claimed:
-            self._tell(Event("waiting", job.cell, job.key))
+            self.tell(Event("waiting", job.cell, job.key))
         while claimed:
             for job in claimed:
                 with suppress(Timeout), worker.claim(self.rows_path, job.key).acquire(blocking=False):
                     return
             time.sleep(TICK)
 
-    def _wait_for_machine(self, lock: FileLock, job: _Job) -> None:
+    def _wait_for_machine(self, lock: FileLock, job: Job) -> None:
         try:
             with lock.acquire(blocking=False):
                 return
         except Timeout:
-            self._tell(Event("waiting", job.cell, job.key))
+            self.tell(Event("waiting", job.cell, job.key))
 
-    def finish(self, kind: str, job: _Job, rows: list[dict[str, Any]] | None = None) -> None:
+    def measured(self, job: Job, rows: list[dict[str, Any]]) -> None:
+        """Count and tell a cell whose rows are recorded."""
+        self.finish("failed" if all(row["status"] == "failed" for row in rows) else "finished", job, rows)
+
+    def finish(self, kind: str, job: Job, rows: list[dict[str, Any]] | None = None) -> None:
         counter = {"finished": "measured", "failed": "failed", "skipped": "skipped"}[kind]
         setattr(self.summary, counter, getattr(self.summary, counter) + 1)
-        self._tell(Event(kind, job.cell, job.key, rows=rows or []))
+        self.tell(Event(kind, job.cell, job.key, rows=rows or []))
 
-    def _tell(self, event: Event) -> None:
+    def tell(self, event: Event) -> None:
         if self.on_event is not None:
             self.on_event(event)
 
 
+def environment_of(threads: int) -> dict[str, str]:
+    """What a worker's environment must hold before it imports a numeric library."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+    return dict.fromkeys(names, str(threads)) | ALLOCATOR
+
+
 @contextmanager
-def _environment(threads: int) -> Iterator[dict[str, str]]:
-    """Hold this process's environment to `threads`, for the workers that start meanwhile.
+def _held(wanted: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Hold this process's environment to what is wanted, for the workers that start meanwhile.
 
     Numeric libraries read it once, when they are imported; a spawned worker may import them before it runs any code
     of ours, so the parent's environment must be right already.
     """
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    wanted = dict.fromkeys(names, str(threads)) | ALLOCATOR
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from results import prediction_files, record
+from results import plan_files, prediction_files, record
 from results.prediction_files import ENDING, FOLDER
 
 MANIFEST = "manifest.json"
@@ -38,7 +38,7 @@ def pack(comparison: Path, rows: Iterable[dict[str, Any]]) -> Packed:
     if not rows:
         raise SubmissionError(f"There are no rows of {Path(comparison).name} to submit; run the comparison first.")
     record.pack(reference / "rows.jsonl", rows)
-    shutil.copyfile(Path(comparison) / "plan.toml", reference / "plan.toml")
+    shutil.copyfile(plan_files.file_of(comparison), reference / "plan.toml")
     folder = reference / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     left_out: dict[str, str] = {}

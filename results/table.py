@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +94,7 @@ def conditions(exam: Exam, reference_model: str = "transformer", beside: Exam | 
     budget, size = exam.setup["budget"], exam.setup["size"]
     parts = [f"Protocol: {_all(ok, 'protocol')}"] if _all(ok, "protocol") else []
     parts += [", ".join(f"{name} {value}" for name, value in size.items())] if size else []
-    parts += [f"{budget['steps']:,} steps of {budget['batch_tokens']:,} tokens"] if budget else []
+    parts += [work(budget)] if budget else []
     parts += [f"seed{'s' if len({r['seed'] for r in rows}) > 1 else ''} {_all(rows, 'seed')}"]
     parts += [f"learning rate {_all(rows, 'lr')}"] if budget else []
     parts += [f"{exam.setup['dtype']}, {_all(ok, 'device')}, {_threads(exam)}"]
@@ -291,6 +291,12 @@ def _origin(rows: Sequence[dict[str, Any]]) -> str:
     torch = sorted({row["versions"].get("torch", "") for row in rows} - {""})
     parts = [f"commit {', '.join(commits)}", days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"]
     return ", ".join([*parts, *machines, *(f"torch {version}" for version in torch)])
+
+
+def work(budget: Mapping[str, Any]) -> str:
+    """What a training took, in words."""
+    shared = f", {budget['parallel']} with processes={budget['processes']}" if "parallel" in budget else ""
+    return f"{budget['steps']:,} steps of {budget['batch_tokens']:,} tokens{shared}"
 
 
 def _threads(exam: Exam) -> str:

@@ -57,9 +57,8 @@ def work(
         if stands(standing, retry_before):
             return "stands", standing
         _send(identity.key, "started", {})
-        rows, predictions = _measured(cell, identity, measure)
-        prediction_files.write(rows_path.parent / prediction_files.FOLDER, identity.key, predictions)
-        record.append(rows_path, rows)
+        rows, predictions = measured(cell, identity, measure)
+        keep(rows_path, identity.key, rows, predictions)
         return "measured", rows
     finally:
         lock.release()
@@ -72,9 +71,8 @@ def stands(rows: list[dict[str, Any]], retry_before: str | None) -> bool:
     return bool(rows) and (retry_before is None or max(row["when"] for row in rows) >= retry_before)
 
 
-def _measured(
-    cell: Cell, identity: Identity, measure: Measure
-) -> tuple[list[dict[str, Any]], Sequence[dict[str, Any]]]:
+def measured(cell: Cell, identity: Identity, measure: Measure) -> tuple[list[dict[str, Any]], Sequence[dict[str, Any]]]:
+    """A cell's rows and predictions; whatever `measure` raises becomes a failed row."""
     try:
         result = measure(cell, _reporter(identity.key))
         rows = record.rows(cell, identity, result) if isinstance(result, Measured) else result
@@ -85,6 +83,18 @@ def _measured(
         return rows, result.predictions if isinstance(result, Measured) else ()
     except Exception as error:  # whatever a model does wrong is a result of the comparison, not its end
         return record.failure(cell, identity, reason(error)), ()
+
+
+def keep(rows_path: Path, key: str, rows: list[dict[str, Any]], predictions: Sequence[dict[str, Any]]) -> None:
+    """Write what was measured: the predictions, then the rows, whose presence says that the cell stands."""
+    prediction_files.write(rows_path.parent / prediction_files.FOLDER, key, predictions)
+    record.append(rows_path, rows)
+
+
+def listen(queue: Any) -> None:
+    """Tell `queue`, by its `put`, what cells measured here report: (key, kind, progress)."""
+    global _queue
+    _queue = queue
 
 
 def reason(error: BaseException) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from tasks.precision import precision
-from tasks.task import IGNORE, Task
+from tasks.task import IGNORE, Batch, Task
 
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
 LAST_RATE = 0.1  # share of the peak that the cosine ends at
@@ -30,6 +31,8 @@ class Training(NamedTuple):
 
 
 Progress = Callable[[dict], None]
+# Of one batch: what this process differentiates, and the mean over all asked targets, which is the step's loss.
+Loss = Callable[[Batch], tuple[Tensor, Tensor]]
 
 
 class Snapshots(Protocol):
@@ -67,6 +70,14 @@ def optimiser(model: nn.Module, lr: float) -> torch.optim.AdamW:
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=BETAS)
 
 
+def mean_loss(model: nn.Module, device: str, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The `Loss` of one process alone: the mean over asked targets, which is also what is differentiated."""
+    logits, _ = model(batch.tokens.to(device))
+    asked = batch.targets != IGNORE
+    loss = F.cross_entropy(logits[asked].float(), batch.targets[asked].to(device))
+    return loss, loss
+
+
 def train(
     model: nn.Module,
     task: Task,
@@ -79,14 +90,17 @@ def train(
     device: str = "cpu",
     progress: Progress | None = None,
     snapshots: Snapshots | None = None,
+    loss_of: Loss | None = None,
 ) -> Training:
     """Train `model` on `task` for `steps` steps of about `batch_tokens` tokens; data order depends on `seed` alone.
 
-    Loss is the mean over asked targets. `progress` is told step, steps, loss and tokens_per_second about twice a
-    second. With `snapshots` it goes on from the last one; what is returned is then of the whole training, the seconds of
-    all its sittings. Raises FloatingPointError when the loss is no longer finite.
+    Loss is the mean over asked targets; `loss_of` takes it otherwise than in this process alone (`tasks/data_parallel.py`).
+    `progress` is told step, steps, loss and tokens_per_second about twice a second. With `snapshots` it goes on from the
+    last one; what is returned is then of the whole training, the seconds of all its sittings. Raises FloatingPointError
+    when the loss is no longer finite.
     """
     model.to(device).train()
+    loss_of = loss_of or partial(mean_loss, model, device)
     adam = optimiser(model, lr)
     before = snapshots.restore(model, adam) if snapshots is not None else None
     losses, tokens, seconds = before or Training([], 0, 0.0)
@@ -96,12 +110,10 @@ def train(
         for group in adam.param_groups:
             group["lr"] = lr * schedule(step, steps)
         with precision(dtype, device):
-            logits, _ = model(batch.tokens.to(device))
-            asked = batch.targets != IGNORE
-            loss = F.cross_entropy(logits[asked].float(), batch.targets[asked].to(device))
+            loss, mean = loss_of(batch)
             adam.zero_grad(set_to_none=True)
             loss.backward()
-        value = loss.item()
+        value = mean.item()
         if not math.isfinite(value):
             raise FloatingPointError(f"diverged: the loss is {value} at step {step} of {steps}")
         nn.utils.clip_grad_norm_(model.parameters(), CLIP)

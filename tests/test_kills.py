@@ -105,7 +105,7 @@ def test_a_killed_run_goes_on_inside_its_training(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_ten_kills_at_random_moments_change_no_number(tmp_path):
-    calm, killed = Runs(tmp_path / "calm", steps=300), Runs(tmp_path / "killed", steps=300)
+    calm, killed = Runs(tmp_path / "calm", steps=200), Runs(tmp_path / "killed", steps=200)
     begun = time.monotonic()
     whole = calm.finish()
     idle = calm.finish()  # what starting and reporting take

@@ -5,10 +5,23 @@ Vaswani et al. 2017 (arXiv 1706.03762) in the form of Llama (Touvron et al. 2023
     y = W_o softmax( R(q) R(k)^T / sqrt(d) ) v        R turns a pair of channels by its place in the text
 
 Deviation: none. `window` in `transformer-window` limits the view to that many tokens.
+
+Beyond its training length attention meets angles that it has never seen. `rotary_scaling` is the usual remedy, without further
+training: the model trains as ever, and in evaluation turns its pairs more slowly by a fixed factor s = `rotary_factor`, the
+longest text asked over the training length.
+
+    linear    frequency_i / s                                        Chen et al. 2023, arXiv 2306.15595
+    ntk       (10000 s^(d / (d - 2)))^(-2 i / d)                     the NTK-aware form; Peng et al. 2023, arXiv 2309.00071
+
+The factor does not follow the text's length: then a text in pieces would not give what the whole gives. So it acts on short
+texts too, where it may cost something. Training draws the same weights under every scaling.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
+import torch
 from torch import Tensor, nn
 
 from models.attention import Cache, causal_attention, window_attention
@@ -20,9 +33,21 @@ from models.registry import register
 class Attention(nn.Module):
     """Projections and rotary positions around an attention of some view."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        rotary_scaling: Literal["none", "linear", "ntk"] = "none",
+        rotary_factor: float = 1.0,
+    ):
         super().__init__()
-        self.heads = heads
+        if rotary_scaling not in ("none", "linear", "ntk"):
+            raise ValueError(f"Unknown rotary_scaling '{rotary_scaling}'; choose none, linear or ntk.")
+        if rotary_factor < 1 or (rotary_scaling == "none" and rotary_factor != 1):
+            raise ValueError(
+                f"rotary_factor must be at least 1, and 1 without rotary_scaling (linear or ntk), not {rotary_factor}."
+            )
+        self.heads, self.scaling, self.factor = heads, rotary_scaling, rotary_factor
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
         nn.init.normal_(self.qkv.weight, std=width**-0.5)
@@ -31,7 +56,18 @@ class Attention(nn.Module):
     def project(self, x: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values [b, t, h, d] of tokens that begin at place `start`."""
         q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
-        return rotary(q, start), rotary(k, start), v
+        frequency = None if self.training else self._frequency(q.shape[-1], q.device)
+        return rotary(q, start, frequency), rotary(k, start, frequency), v
+
+    def _frequency(self, head: int, device: torch.device) -> Tensor | None:
+        """The scaled frequencies [head / 2] of evaluation; None where nothing is scaled."""
+        if self.scaling == "none" or self.factor == 1:
+            return None
+        exponent = -torch.arange(0, head, 2, device=device, dtype=torch.float64) / head
+        if self.scaling == "linear":
+            return 10000.0**exponent / self.factor
+        # The last pair, the slowest, then turns as in the linear form, and the first as if nothing were scaled.
+        return (10000.0 * self.factor ** (head / max(1, head - 2))) ** exponent
 
 
 @register(
@@ -45,8 +81,14 @@ class Transformer(Attention):
     period = 1
     fixed_state = False
 
-    def __init__(self, width: int, heads: int):
-        super().__init__(width, heads)
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        rotary_scaling: Literal["none", "linear", "ntk"] = "none",
+        rotary_factor: float = 1.0,
+    ):
+        super().__init__(width, heads, rotary_scaling, rotary_factor)
 
     def forward(self, x: Tensor, state: Cache | None = None) -> tuple[Tensor, Cache]:
         q, k, v = self.project(x, 0 if state is None else state[2])

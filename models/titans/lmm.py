@@ -42,7 +42,9 @@ class TitansLMM(nn.Module):
         rate_bound: float | None = None,
         unit_values: bool = True,
         layer_gates: bool = False,
-        forget: Literal["head", "channel"] = "head",
+        forget: Literal["head", "channel", "none"] = "head",
+        momentum: bool = True,
+        convolution: bool = True,
         store_every: int | None = None,
         provider: str = "auto",
     ):
@@ -61,6 +63,8 @@ class TitansLMM(nn.Module):
             unit_values,
             layer_gates,
             forget,
+            momentum,
+            convolution,
             store_every,
             provider,
         )

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from models.accounting import linear_flops
 from models.flops import Flops, attention_flops, product_flops
 from models.kernels import note
-from models.layers import ShortConvolution, l2_norm, rotary, split_heads
+from models.layers import l2_norm, rotary, split_heads
 from models.neural_memory import Rule, Weights
 from models.registry import register
 from models.titans.memory_layer import (
@@ -32,6 +32,7 @@ from models.titans.memory_layer import (
     HeadNorm,
     Memory,
     MemoryState,
+    convolution_of,
     inner_width,
     output_projection,
     persistent_tokens,
@@ -71,7 +72,9 @@ class TitansMAC(nn.Module):
         rate_bound: float | None = None,
         unit_values: bool = True,
         layer_gates: bool = False,
-        forget: Literal["head", "channel"] = "head",
+        forget: Literal["head", "channel", "none"] = "head",
+        momentum: bool = True,
+        convolution: bool = True,
         store_every: int | None = None,
         provider: str = "auto",
     ):
@@ -103,6 +106,8 @@ class TitansMAC(nn.Module):
             unit_values,
             layer_gates,
             forget,
+            momentum,
+            convolution,
             store_every,
             provider,
         )
@@ -110,7 +115,7 @@ class TitansMAC(nn.Module):
         self.recall_out = output_projection(inner, width)
         self.query = nn.Linear(width, inner, bias=False)
         self.key_value = nn.Linear(width, 2 * inner, bias=False)
-        self.conv = ShortConvolution(3 * inner)
+        self.conv = convolution_of(3 * inner, convolution)
         self.attention_out = output_projection(inner, width)
         self.gating = Gating(width)
         self.out = output_projection(width, width)

@@ -46,7 +46,9 @@ class TitansMAG(nn.Module):
         rate_bound: float | None = None,
         unit_values: bool = True,
         layer_gates: bool = False,
-        forget: Literal["head", "channel"] = "head",
+        forget: Literal["head", "channel", "none"] = "head",
+        momentum: bool = True,
+        convolution: bool = True,
         store_every: int | None = None,
         provider: str = "auto",
     ):
@@ -66,10 +68,12 @@ class TitansMAG(nn.Module):
             unit_values,
             layer_gates,
             forget,
+            momentum,
+            convolution,
             store_every,
             provider,
         )
-        self.attention = PrefixedWindow(width, heads, inner, window, persistent)
+        self.attention = PrefixedWindow(width, heads, inner, window, persistent, convolution)
         self.gating = Gating(inner)
         self.out = output_projection(inner, width)
 

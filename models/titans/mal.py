@@ -48,7 +48,9 @@ class TitansMAL(nn.Module):
         rate_bound: float | None = None,
         unit_values: bool = True,
         layer_gates: bool = False,
-        forget: Literal["head", "channel"] = "head",
+        forget: Literal["head", "channel", "none"] = "head",
+        momentum: bool = True,
+        convolution: bool = True,
         store_every: int | None = None,
         provider: str = "auto",
     ):
@@ -71,11 +73,13 @@ class TitansMAL(nn.Module):
             unit_values,
             layer_gates,
             forget,
+            momentum,
+            convolution,
             store_every,
             provider,
         )
         self.norm = RMSNorm(width)
-        self.attention = PrefixedWindow(width, heads, inner, window, persistent)
+        self.attention = PrefixedWindow(width, heads, inner, window, persistent, convolution)
         self.out = output_projection(inner, width)
 
     def forward(

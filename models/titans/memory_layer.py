@@ -9,6 +9,8 @@ Per token and head (Titans, section 4.4; the ranges are ours, `docs/titans.md` s
 
 As in the camera-ready, each layer of a deep memory may have gates of its own (`layer_gates`), and each output channel an alpha
 of its own (`forget="channel"`). With `store_every`, training keeps one state per so many tokens and computes the others again.
+For ablations `momentum=False` is eta = 0, `forget="none"` is alpha = 0, and `convolution=False` takes q, k, v without one; what
+would compute them is not there then.
 """
 
 from __future__ import annotations
@@ -66,13 +68,15 @@ class Memory(nn.Module):
         bound: float | None,
         unit_values: bool,
         layer_gates: bool,
-        forget: Literal["head", "channel"],
+        forget: Literal["head", "channel", "none"],
+        momentum: bool,
+        convolution: bool,
         store_every: int | None,
         provider: str,
     ):
         super().__init__()
-        if forget not in ("head", "channel"):
-            raise ValueError(f"Unknown forgetting '{forget}'; choose head or channel.")
+        if forget not in ("head", "channel", "none"):
+            raise ValueError(f"Unknown forgetting '{forget}'; choose head or channel, or none.")
         if store_every is not None and (store_every < 1 or store_every % rule.chunk):
             raise ValueError(f"store_every must be a multiple of the chunk of {rule.chunk} tokens, not {store_every}.")
         if depth < 1 or expansion < 1:
@@ -80,17 +84,21 @@ class Memory(nn.Module):
         self.heads, self.rule, self.unit_values, self.provider = heads, rule, unit_values, provider
         self.store_every = store_every
         self.bound = rate_bound(rule.chunk, depth) if bound is None else bound
-        plain = depth == 1 and not rule.residual and forget == "head"
+        plain = depth == 1 and not rule.residual and forget != "channel"
         self.operation = "linear memory" if plain else "deep memory"
         self.query = nn.Linear(width, inner, bias=False)
         self.key_value = nn.Linear(width, 2 * inner, bias=False)
-        self.query_conv = ShortConvolution(inner, provider=provider)
-        self.key_value_conv = ShortConvolution(2 * inner, provider=provider)
+        self.query_conv = convolution_of(inner, convolution, provider)
+        self.key_value_conv = convolution_of(2 * inner, convolution, provider)
         head = inner // heads
         sizes = [head, *[expansion * head] * (depth - 1), head]
         layers = depth if layer_gates else 1
-        # Numbers per head of momentum, of rate and of forgetting.
-        self.gate_sizes = [layers, layers, layers if forget == "head" else sum(sizes[1:])]
+        forgets = {"head": layers, "channel": sum(sizes[1:]), "none": 0}
+        self.gate_sizes = [
+            layers if momentum else 0,
+            layers,
+            forgets[forget],
+        ]  # per head: of momentum, rate, forgetting
         self.gates = nn.Linear(width, heads * sum(self.gate_sizes))
         self.initial = nn.ParameterList(torch.empty(heads, *pair) for pair in zip(sizes, sizes[1:], strict=False))
         self._initialise(width)
@@ -101,7 +109,7 @@ class Memory(nn.Module):
         nn.init.normal_(self.gates.weight, std=0.02)
         with torch.no_grad():
             self.gates.bias.zero_()
-            forget = self.gates.bias[self.heads * sum(self.gate_sizes[:2]) :].view(self.heads, -1)
+            forget = self.gates.bias[self.heads * sum(self.gate_sizes[:2]) :].view(self.heads, self.gate_sizes[2])
             forget.copy_(torch.linspace(*FORGET_LOGITS, self.heads)[:, None].expand_as(forget))
         # Unit keys give hidden units of about unit length; a small last layer lets what is written outweigh what is drawn.
         for weight in self.initial[:-1]:
@@ -127,15 +135,16 @@ class Memory(nn.Module):
             part if size == 1 else part.unflatten(-1, (self.heads, size))
             for part, size in zip(parts, self.gate_sizes, strict=True)
         )
-        momentum = MOMENTUM_BOUND * momentum.sigmoid()
+        rate = rate.sigmoid()
+        momentum = MOMENTUM_BOUND * momentum.sigmoid() if self.gate_sizes[0] else torch.zeros_like(rate)
         form = choose(self.operation, self.provider)
         y, memory = (form if self.store_every is None else stored_every(self.store_every, form))(
             q,
             l2_norm(k),
             l2_norm(v) if self.unit_values else v,
             momentum=momentum,
-            rate=self.bound * rate.sigmoid() * (1 - momentum),
-            keep=torch.sigmoid(-forget),
+            rate=self.bound * rate * (1 - momentum),
+            keep=torch.sigmoid(-forget) if self.gate_sizes[2] else torch.ones_like(rate),
             initial=tuple(self.initial),
             rule=self.rule,
             state=memory,
@@ -181,11 +190,26 @@ class Gating(nn.Module):
         return self.kept(y) * self.gate(m).sigmoid()
 
 
-def persistent_tokens(count: int, width: int) -> nn.Parameter:
-    """The learned tokens [count, width] that stand before every text (eq. 19). Raises ValueError for fewer than one."""
-    if count < 1:
-        raise ValueError(f"persistent must be at least 1 token, not {count}; a text without any is titans-lmm's.")
-    return nn.Parameter(torch.randn(count, width))
+class NoConvolution(nn.Module):
+    """What stands in the place of a short convolution that is switched off: x as it is, and an empty state."""
+
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return x, x[:, :0].clone()
+
+
+def convolution_of(width: int, wanted: bool, provider: str = "auto") -> ShortConvolution | NoConvolution:
+    """The short convolution of so many channels, or nothing in its place."""
+    return ShortConvolution(width, provider=provider) if wanted else NoConvolution()
+
+
+def persistent_tokens(count: int, width: int) -> nn.Parameter | nn.Buffer:
+    """The learned tokens [count, width] that stand before every text (eq. 19); of none there is nothing to learn.
+
+    Raises ValueError for fewer than none.
+    """
+    if count < 0:
+        raise ValueError(f"persistent must be a number of tokens from 0 up, not {count}.")
+    return nn.Parameter(torch.randn(count, width)) if count else nn.Buffer(torch.zeros(0, width), persistent=False)
 
 
 def output_projection(inner: int, width: int) -> nn.Linear:

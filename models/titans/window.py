@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from models.attention import window_attention
 from models.flops import Flops, window_flops
-from models.layers import ShortConvolution, rotary, split_heads
+from models.layers import rotary, split_heads
+from models.titans.memory_layer import convolution_of
 
 WindowState = tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor], int]
 
@@ -23,7 +24,7 @@ class PrefixedWindow(nn.Module):
     last inputs, the window's keys and values, those of the prefix, and the next token's place.
     """
 
-    def __init__(self, width: int, heads: int, inner: int, window: int, prefix: int):
+    def __init__(self, width: int, heads: int, inner: int, window: int, prefix: int, convolution: bool = True):
         super().__init__()
         if window < 1:
             raise ValueError(f"window must be at least 1, not {window}.")
@@ -31,7 +32,7 @@ class PrefixedWindow(nn.Module):
             raise ValueError(f"Rotary positions need an even width per head: make {inner} a multiple of {2 * heads}.")
         self.heads, self.window, self.prefix = heads, window, prefix
         self.qkv = nn.Linear(width, 3 * inner, bias=False)
-        self.conv = ShortConvolution(3 * inner)
+        self.conv = convolution_of(3 * inner, convolution)
         nn.init.normal_(self.qkv.weight, std=width**-0.5)
 
     def forward(self, x: Tensor, state: WindowState | None = None) -> tuple[Tensor, WindowState]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 
 from measuring import costs
 from measuring.building import build
 from measuring.learning import Keeping, learn
 from models import accounting
-from models.language_model import Size
+from models.language_model import Size, seeded
 from results.cell import Cell
 from results.forecast import Cost
 
@@ -21,13 +22,35 @@ CELL = Cell(
 )  # fmt: skip
 
 
-def test_operations_and_memory_are_those_of_the_model():
+def test_operations_and_memory_are_those_of_the_model(monkeypatch):
+    whole = costs.of_cell(CELL, None)
+    monkeypatch.setattr(costs, "PROBED", 0)
     found = costs.of_cell(CELL, None)
+    assert whole.memory > found.memory
     model = build(CELL, 128)
     per_token = accounting.training_flops_per_token("gated-deltanet", Size(128, **CELL.size), 64)
     assert found.operations == pytest.approx(per_token * 2 * 128)
     numbers = sum(parameter.numel() for parameter in model.parameters())
     assert found.memory == 16 * numbers + 8 * 128 * 128 and not found.is_trained
+
+
+@pytest.mark.parametrize("name", ["transformer", "gated-deltanet", "titans-mac", "rmt", "mamba"])
+def test_what_a_forward_pass_keeps_grows_with_the_tokens(name):
+    """As much as the larger batch of a training keeps, counted by torch's own hooks there."""
+    size = Size(256, 32, 2, 2)
+    model, kept = seeded(name, size, 0), {}
+    own = {id(parameter) for parameter in model.parameters()}
+
+    def keep(tensor):
+        if id(tensor) not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    tokens = torch.randint(256, (3, 256), generator=torch.Generator().manual_seed(0))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(tokens)
+    expected = sum(storage.nbytes() for storage in kept.values())
+    assert costs._kept_per_token(name, size, "{}") * tokens.numel() == pytest.approx(expected, rel=0.2)
 
 
 def test_a_kept_model_is_known(tmp_path):

@@ -33,11 +33,16 @@ CASES = {
     "lmm layer gates": (TitansLMM, {"chunk": 8, "layer_gates": True, "memory_depth": 3}),
     "lmm linear channels": (TitansLMM, {**LINEAR, "forget": "channel"}),
     "lmm stored states": (TitansLMM, {"chunk": 8, "store_every": 16}),
+    "lmm bare": (TitansLMM, {"chunk": 8, "momentum": False, "forget": "none", "convolution": False}),
+    "lmm linear bare": (TitansLMM, {**LINEAR, "momentum": False, "forget": "none", "convolution": False}),
     "mag": (TitansMAG, {"chunk": 8, "window": 12, "persistent": 3}),
+    "mag bare": (TitansMAG, {"chunk": 8, "window": 12, "persistent": 0, "convolution": False}),
     "mal": (TitansMAL, {"chunk": 8, "window": 12, "persistent": 3}),
+    "mal bare": (TitansMAL, {**LINEAR, "window": 12, "persistent": 0, "forget": "none"}),
     "mal to the letter": (TitansMAL, {**LINEAR, "window": 12, "inner_residual": False}),
     "mac": (TitansMAC, {"chunk": 8, "segment": 16, "persistent": 3}),
     "mac pooled": (TitansMAC, {"chunk": 4, "segment": 12, "persistent": 3, "memory_tokens": 4}),
+    "mac bare": (TitansMAC, {"chunk": 8, "segment": 16, "persistent": 0, "momentum": False, "convolution": False}),
     "mac linear": (TitansMAC, {**LINEAR, "segment": 12}),
 }
 
@@ -95,6 +100,24 @@ def test_everything_learned_has_a_gradient(case: str):
     for name, parameter in layer.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
         assert parameter.grad.abs().max() > 1e-7, name
+
+
+@torch.no_grad()
+def test_what_an_ablation_leaves_out_is_not_there(monkeypatch):
+    seen = {}
+    layer, whole = mixer("lmm bare"), mixer("lmm")
+
+    def watching(*args, **gates):
+        seen.update(gates)
+        return deep.chunked(*args, **gates)
+
+    monkeypatch.setattr("models.titans.memory_layer.choose", lambda *_: watching)
+    layer(text(20))
+    assert not seen["momentum"].any() and (seen["keep"] == 1).all()
+    assert 0 < seen["rate"].min() and seen["rate"].max() < layer.memory.bound
+    gone = {name for name, _ in whole.named_parameters()} - {name for name, _ in layer.named_parameters()}
+    assert gone == {"memory.query_conv.weight", "memory.key_value_conv.weight"}
+    assert layer.memory.gates.out_features == HEADS
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -410,7 +433,7 @@ def test_camera_ready_settings_build(cls: type, segment: dict):
         ("mac", {"memory_tokens": 0}, "divide the segment of 16"),
         ("lmm", {"store_every": 12}, "multiple of the chunk of 8"),
         ("lmm", {"forget": "row"}, "head or channel"),
-        ("mag", {"persistent": 0}, "at least 1 token"),
+        ("mag", {"persistent": -1}, "from 0 up"),
         ("mag", {"window": 0}, "at least 1"),
         ("mag", {"inner": 6}, "multiple of 4"),
         ("lmm", {"memory_depth": 0}, "at least 1"),

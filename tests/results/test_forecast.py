@@ -65,6 +65,6 @@ def test_operations_and_memory_are_printed_and_summed_over_what_is_missing(plan)
     known = lambda cell: Cost() if cell.kind == "floors" else costs[cell.seed]  # noqa: E731
     shown = printed(*forecast(plan, cells, record.key, [], [], known))
     assert "1.5e+12" in shown and "3.0 MiB" in shown and "to be examined" in shown and "to be measured" in shown
-    assert "1.5e+12 FLOPs of training; a training takes 5.0 MiB and its activations" in shown.replace("\n", " ")
+    assert "1.5e+12 FLOPs of training; the largest takes 5.0 MiB of memory or more" in shown.replace("\n", " ")
     plain = printed(*forecast(plan, cells, record.key, [], []))
     assert "FLOPs of training" not in plain and "to be examined" not in plain

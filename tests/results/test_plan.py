@@ -9,6 +9,7 @@ import pickle
 import pytest
 
 from results import plan as plans
+from results import plan_files
 from results.plan import PlanError
 
 NAMES = ["transformer", "retnet", "mamba2", "gated-deltanet"]
@@ -92,6 +93,17 @@ def test_overrides_replace_and_filter(plan):
     assert plan.tasks[0].name == "language-modelling" and plan.budget["steps"] == 200  # the plan itself is unchanged
 
 
+def test_processes_that_share_batches_stand_in_the_budget_of_training_cells_alone(plan):
+    shared = plans.cells(plan.with_overrides(parallel="ddp", processes=2, tasks=["needle"]), NAMES)
+    assert {(c.kind, c.budget.get("parallel"), c.budget.get("processes")) for c in shared} == {
+        ("floors", None, None), ("training", "ddp", 2),
+    }  # fmt: skip
+    alone = plans.cells(plan.with_overrides(tasks=["needle"]), NAMES)
+    assert [c.budget for c in alone] == [
+        {name: n for name, n in c.budget.items() if name not in ("parallel", "processes")} for c in shared
+    ]
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -107,6 +119,10 @@ def test_overrides_replace_and_filter(plan):
         ({"dtype": "float31"}, "dtype 'float31' is unknown"),
         ({"device": "tpu"}, "device 'tpu' is unknown"),
         ({"workers": 0}, "workers must be at least 1"),
+        ({"parallel": "zero", "tasks": ["needle"]}, "parallel 'zero' is unknown; known: ddp, fsdp2"),
+        ({"parallel": "ddp", "processes": 0, "tasks": ["needle"]}, "processes must be at least 1"),
+        ({"processes": 2}, "processes needs parallel: ddp or fsdp2"),
+        ({"parallel": "ddp", "processes": 2}, "timings and contests run in one process; choose tasks"),
     ],
 )
 def test_a_wrong_override_is_one_clear_sentence(plan, override, message):
@@ -168,3 +184,58 @@ def test_comparisons_are_the_folders_with_a_plan(tmp_path):
     assert plans.load(tmp_path / "smoke").comparison == "smoke"
     with pytest.raises(PlanError, match="known comparisons: quick, smoke"):
         plans.load(tmp_path / "nope" / "plan.toml")
+
+
+def test_a_scale_is_a_file_beside_the_plan_with_a_folder_of_its_own(tmp_path):
+    write(tmp_path, name="table")
+    (tmp_path / "table" / "one-gpu.toml").write_text(GOOD.replace("steps = 200", "steps = 900"))
+    large = plans.load(tmp_path / "table" / "one-gpu")
+    assert large.comparison == "table/one-gpu" and large.budget["steps"] == 900
+    assert plans.load(tmp_path / "table" / "one-gpu.toml") == large
+    assert plans.load(tmp_path / "table").comparison == "table"
+    assert plans.comparisons(tmp_path) == ["table"] and plan_files.scales(tmp_path / "table") == ["one-gpu"]
+    assert {cell.comparison for cell in plans.cells(large, NAMES)} == {"table/one-gpu"}
+    with pytest.raises(PlanError, match="table has no scale 'paper'; it has: laptop, one-gpu"):
+        plans.load(tmp_path / "table" / "paper")
+
+
+PRINTED = """
+[[printed]]
+table = "titans_v1_table2_sniah"
+where = { task = "S-NIAH-N", model = ["TTT", "Titans (MAC)"] }
+[[figures]]
+name = "needle-n"
+title = "Number"
+task = "needle"
+metric = "compact_exact_match"
+printed = { table = "titans_v1_table2_sniah", where = { task = "S-NIAH-N" } }
+same = { "Mamba2" = "mamba2" }
+"""
+
+
+def test_a_plan_names_printed_tables_and_figures_in_papers_forms(tmp_path):
+    plan = plans.load(write(tmp_path, GOOD + PRINTED))
+    assert plan.printed[0].where["task"] == "S-NIAH-N"
+    assert plan.figures[0].same == {"Mamba2": "mamba2"} and plan.figures[0].x_scale == "log"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            'table = "titans_v1_table2_sniah"\nwhere',
+            'table = "titans_table_9"\nwhere',
+            "no published table 'titans_table_9'",
+        ),
+        ('"TTT", ', '"TTT-XL", ', "no row whose model is 'TTT-XL'"),
+        ("task =", "tusk =", "no column 'tusk'"),
+        ('"Mamba2" = ', '"Mamba9" = ', "same names Mamba9"),
+        ('metric = "compact_exact_match"', 'metric = "charm"', "metric 'charm' is not known"),
+        ('title = "Number"', 'title = "Number"\nx_scale = "cubic"', "linear or log"),
+        ('name = "needle-n"', "", "name is missing"),
+    ],
+)
+def test_printed_tables_and_figures_that_are_not_there_are_refused(tmp_path, old, new, message):
+    assert old in PRINTED
+    with pytest.raises(PlanError, match=message):
+        plans.load(write(tmp_path, GOOD + PRINTED.replace(old, new, 1)))

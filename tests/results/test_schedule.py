@@ -144,8 +144,8 @@ def test_a_worker_that_dies_after_recording_its_cell_does_not_make_it_failed(tmp
     path, one = tmp_path / "rows.jsonl", cell("good")
     rows = record.rows(one, identify(one), measure(one, lambda progress: None))
     record.append(path, rows)
-    run = schedule._Run(measure, path, None, None, None, (), None)
-    assert run._lost(schedule._Job(one, identify(one)), "worker died (signal 9)") == ("measured", rows)
+    run = schedule.Work(measure, identify, path, None, None, None, (), None)
+    assert run._lost(schedule.Job(one, identify(one)), "worker died (signal 9)") == ("measured", rows)
     assert record.read(path) == rows
 
 

@@ -145,6 +145,8 @@ def test_conditions_name_what_the_numbers_rest_on():
         "2026-01-02", "A CPU, 2 cores", "parameters against transformer: +0.0 % to +5.9 %",
     ):  # fmt: skip
         assert part in text
+    shared = [{**row, "budget": {**row["budget"], "parallel": "ddp", "processes": 2}} for row in rows if row["budget"]]
+    assert "200 steps of 4,096 tokens, ddp with processes=2" in table.conditions(exam_of(shared))
     timing = exam_of(rows, "throughput")
     head = table.markdown(timing, table.layout(timing)[0]).splitlines()[0]
     assert timing.is_timing and "provider" in head and "2 threads" in table.conditions(timing)

@@ -120,6 +120,8 @@ def test_list_tells_what_each_model_costs(capsys, monkeypatch):
         (["run", "tiny", "--models", "absent.py"], "absent.py"),
         (["report", "tiny"], "run the comparison first"),
         (["run", "tiny", "--snapshot-minutes", "-1"], "snapshot_minutes must not be negative"),
+        (["run", "tiny", "--processes", "2"], "processes needs parallel"),
+        (["run", "tiny", "--ray-address", "localhost:6379"], "only --launcher ray uses"),
         (["zero-shot", "nowhere"], "nowhere" if importlib.util.find_spec("lm_eval") else "pip install -e '.[lm-eval]'"),
         (["check", "tansformer"], "Did you mean 'transformer'"),
         (["check", "retnet", "--set", "foo.x=1"], "not checked here"),

@@ -15,7 +15,6 @@ python bench.py show TASK                 print one of a task's questions, the f
 from __future__ import annotations
 
 import argparse
-import inspect
 import os
 import sys
 import time
@@ -37,6 +36,7 @@ from measuring.building import sized
 from measuring.cells import measure, prepare
 from measuring.identity import identify
 from measuring.learning import Keeping
+from measuring.listed import models_markdown, models_table, tasks_table
 from measuring.profiled import VOCABULARY, profile_table
 from measuring.rederived import rederive
 from measuring.refusals import check_cells
@@ -60,7 +60,6 @@ from results.plan_files import LAPTOP, scales
 from results.progress import Display
 from results.ray_cluster import RayCluster
 from tasks import cache, sample
-from tasks.throughput import Throughput
 
 ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "results"
@@ -74,16 +73,8 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.costs:
         console.print(costs.table(overrides.size(arguments.size) if arguments.size else {}, arguments.length))
         return 0
-    table = Table("model", "family", "equation", "paper", title="Models")
-    for name in registry.names():
-        entry = registry.entry(name)
-        table.add_row(name, entry.family.replace("_", " "), entry.equation, entry.paper)
-    console.print(table)
-    table = Table("task", "what it asks", title="Tasks")
-    for name in tasks.names():
-        table.add_row(name, tasks.describe(name))
-    table.add_row("throughput", (inspect.getdoc(sys.modules[Throughput.__module__]) or "").splitlines()[0])
-    console.print(table)
+    console.print(models_table())
+    console.print(tasks_table())
     table = Table("comparison", "scales", "question", title="Comparisons")
     for name in plans.comparisons(RESULTS):
         table.add_row(name, ", ".join([LAPTOP, *scales(RESULTS / name)]), plans.load(RESULTS / name).question)
@@ -91,15 +82,6 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
     for module, error in baselines.failures.items():
         console.print(f"not importable: {module}: {error}", style="red", markup=False)
     return 0
-
-
-def models_markdown() -> str:
-    """The table of models that the README shows, from the registry."""
-    lines = ["| family | model | update | paper |", "| --- | --- | --- | --- |"]
-    for entry in map(registry.entry, registry.names()):
-        equation = entry.equation.replace("|", "\\|")
-        lines.append(f"| {entry.family.replace('_', ' ')} | `{entry.name}` | {equation} | {entry.paper} |")
-    return "\n".join(lines)
 
 
 def command_run(arguments: argparse.Namespace, console: Console) -> int:

@@ -71,7 +71,7 @@ def by_question(exam: Exam, metric: str, models: list[Model], palette: style.Pal
     for model in lines:
         points = [exam.point(model.label, metric, where) for where in order]
         grid.append([point and point.value for point in points])
-    drawn = style.figure(2.6 + 0.42 * len(order), 1.7 + 0.26 * len(lines))
+    drawn = style.figure(max(7.0, 2.6 + 0.42 * len(order)), 1.7 + 0.26 * len(lines))  # room for the title and the names
     panel = drawn.subplots()
     image = _tiles(panel, grid, font=7)
     panel.set_yticks(range(len(lines)), [model.label for model in lines])

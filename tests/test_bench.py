@@ -20,6 +20,7 @@ from measuring import trained
 from measuring.building import opponents
 from measuring.cells import measure
 from measuring.identity import OPPONENTS_FAMILY, identify
+from measuring.listed import models_markdown
 from models import registry
 from results import prediction_files, record
 
@@ -119,6 +120,8 @@ def test_list_tells_what_each_model_costs(capsys, monkeypatch):
         (["run", "tiny", "--models", "absent.py"], "absent.py"),
         (["report", "tiny"], "run the comparison first"),
         (["run", "tiny", "--snapshot-minutes", "-1"], "snapshot_minutes must not be negative"),
+        (["run", "tiny", "--processes", "2"], "processes needs parallel"),
+        (["run", "tiny", "--ray-address", "localhost:6379"], "only --launcher ray uses"),
         (["zero-shot", "nowhere"], "nowhere" if importlib.util.find_spec("lm_eval") else "pip install -e '.[lm-eval]'"),
         (["check", "tansformer"], "Did you mean 'transformer'"),
         (["check", "retnet", "--set", "foo.x=1"], "not checked here"),
@@ -207,7 +210,7 @@ def test_a_baseline_is_one_file(project, tmp_path):
 def test_the_readme_shows_the_registry():
     text = (ROOT / "README.md").read_text()
     table = re.search(r"<!-- models: .*? -->\n(.*?)\n?<!-- end of models -->", text, re.DOTALL).group(1)
-    assert table == bench.models_markdown(), "paste the output of `python bench.py list --markdown` into the README"
+    assert table == models_markdown(), "paste the output of `python bench.py list --markdown` into the README"
 
 
 def test_rows_are_adopted_as_reference_once_all_are_there(results, capsys):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import tasks
-from measuring import checkpoints, learning
+from measuring import checkpoints, learning, teaching
 from measuring.cells import measure
 from measuring.checkpoints import CheckpointError, load
 from measuring.identity import identify, training_key
@@ -63,13 +63,13 @@ def keeping(tmp_path) -> Keeping:
 @pytest.fixture
 def trainings(monkeypatch) -> list[str]:
     """The models that are trained, one entry each time."""
-    done, real = [], learning.train
+    done, real = [], teaching.train
 
     def counted(model, *arguments, **options):
         done.append(type(model).__name__)
         return real(model, *arguments, **options)
 
-    monkeypatch.setattr(learning, "train", counted)
+    monkeypatch.setattr(teaching, "train", counted)
     return done
 
 
@@ -289,7 +289,7 @@ def test_a_diverged_training_leaves_nothing(keeping, monkeypatch):
         options["snapshots"].path.write_bytes(b"x")
         raise FloatingPointError("diverged")
 
-    monkeypatch.setattr(learning, "train", diverges)
+    monkeypatch.setattr(teaching, "train", diverges)
     with pytest.raises(FloatingPointError):
         learnt(CELL, keeping)
     assert not list(keeping.folder.glob("*/*.safetensors"))

@@ -98,27 +98,28 @@ def average(measurements: list[Measurement]) -> list[Measurement]:
 def answer(model: Model, exam: Exam, device: str = "cpu", piece: int = PIECE) -> Answers:
     """A model's answers to one exam."""
     tokens, targets = exam.batch.tokens.to(device), exam.batch.targets.to(device)
+    # Filled in place: small results kept from every piece would lie between the large ones that are freed, and hold their memory.
+    log_probability = torch.zeros(targets.shape, device=device)
+    hit = torch.zeros(targets.shape, dtype=torch.bool, device=device)
+
+    def read(first: int, end: int, state: Any) -> tuple[Tensor, Any]:
+        """Logits [b, vocab] and state after the places from `first` to before `end`, whose targets are scored."""
+        for start in range(first, end, piece):
+            part = slice(start, min(start + piece, end))
+            logits, state = model(tokens[:, part], state)
+            log_probability[:, part], hit[:, part] = score(logits, targets[:, part])
+        return logits[:, -1].float(), state
+
+    whole = tokens.shape[1]
+    last, state = read(0, exam.prompt or whole, None)
+    if exam.prompt is not None and exam.prompt < whole:
+        read(exam.prompt, whole, state)
+    answers = Answers(log_probability.cpu(), hit.cpu())
     if exam.prompt is None:
-        scored = [score(logits, part) for logits, part, _ in _pieces(model, tokens, targets, None, piece)]
-        log_probability, hit = (torch.cat(parts, 1).cpu() for parts in zip(*scored, strict=True))
-        return Answers(log_probability, hit)
-    scored, state, last = [], None, None
-    for logits, part, after in _pieces(model, tokens[:, : exam.prompt], targets[:, : exam.prompt], None, piece):
-        scored.append(score(logits, part))
-        last, state = logits[:, -1].float(), after
-    if tokens.shape[1] > exam.prompt:
-        for logits, part, _ in _pieces(model, tokens[:, exam.prompt :], targets[:, exam.prompt :], state, piece):
-            scored.append(score(logits, part))
-    log_probability, hit = (torch.cat(parts, 1).cpu() for parts in zip(*scored, strict=True))
+        return answers
     choice = choose(model, state, last, exam.choices).cpu() if exam.choices else None
     text = generate(model, state, last, exam.generate, exam.stop) if exam.generate else None
-    return Answers(log_probability, hit, choice, text)
-
-
-def _pieces(model: Model, tokens: Tensor, targets: Tensor, state: Any, piece: int):
-    for start in range(0, tokens.shape[1], piece):
-        logits, state = model(tokens[:, start : start + piece], state)
-        yield logits, targets[:, start : start + piece], state
+    return answers._replace(choice=choice, text=text)
 
 
 def score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,21 +24,21 @@ def test_a_small_model_scores_the_same_on_ours_and_on_the_released(monkeypatch) 
         pytest.skip("the released bAbI data is not here; name it in TITANOMACHY_BABI")
     monkeypatch.setenv("TITANOMACHY_BABI", str(Path(os.path.abspath(path))))
     task = tasks.create(
-        "babilong", questions=["qa4"], length=64, test_lengths=[0], samples=1000, tokenizer="bpe:2048",
-        test_sources=["simulator", "$TITANOMACHY_BABI"],
+        "babilong", questions=["qa1"], length=128, test_lengths=[0], samples=1000, tokenizer="bpe:2048",
+        lessons="all", test_sources=["simulator", "$TITANOMACHY_BABI"],
     )  # fmt: skip
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         model = seeded("gated-deltanet", Size(task.vocab, 64, 2, 4), 0)
-        train(model, task, steps=600, batch_tokens=1024, lr=8e-3)
+        train(model, task, steps=800, batch_tokens=2048, lr=3e-3)
         model.eval()
         marks = evaluate(model, task)
     finally:
         torch.set_num_threads(threads)
     found = {m.where["stories"]: m for m in marks if m.metric == "choice_accuracy"}
     ours, released = found["simulator"], found["released"]
-    assert ours.count == released.count == 1000
+    assert ours.count == 1000 and released.count > 900  # some of the 1,000 released ones are longer
     floor = {m.where["stories"]: m.value for m in task.floors()["floor: majority answer to the question"]}
     assert ours.value > floor["simulator"] + 0.2
     share = (ours.value + released.value) / 2

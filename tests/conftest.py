@@ -1,8 +1,21 @@
-"""One thread for every test process: two busy threads on a core each run many times slower than one."""
+"""One thread for every test process: two busy threads on a core each run many times slower than one.
+
+Temporary files, the machine's timing lock among them, lie in a folder of the tests' own: a comparison that is being timed beside
+them would hold the lock for hours.
+"""
 
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
+
+_NAME = f"titanomachy-tests-{os.getuid()}"
+_folder = Path(tempfile.gettempdir())
+if _folder.name != _NAME:  # a worker of pytest-xdist finds it set
+    _folder /= _NAME
+    _folder.mkdir(exist_ok=True)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(_folder)
 
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"  # read when torch is imported, so before any test module

@@ -24,8 +24,7 @@ title = "Tiny"
 question = "Does it survive?"
 models = ["deltanet", "titans-mac"]
 seeds = [0]
-learning_rates = [1e-3, 1e-2]
-search = {{ fraction = 0.25, seed = 0 }}
+{rates}
 snapshot_minutes = 0.005
 workers = 2
 [size]
@@ -43,6 +42,7 @@ length = 64
 test_lengths = [64, 128]
 samples = 2
 """
+RATES = "learning_rates = [1e-3, 1e-2]\nsearch = { fraction = 0.25, seed = 0 }"
 TIMES = ("training_seconds", "evaluation_seconds", "weights_age_seconds")
 OF_ITS_TIME = ("when", "commit", "dirty")  # the checkout may change meanwhile
 
@@ -50,10 +50,10 @@ OF_ITS_TIME = ("when", "commit", "dirty")  # the checkout may change meanwhile
 class Runs:
     """`bench.py run tiny` in a results folder of its own, with a cache of its own."""
 
-    def __init__(self, folder: Path, steps: int):
+    def __init__(self, folder: Path, steps: int, rates: str = RATES):
         self.results, self.cache = folder / "results", folder / "cache"
         (self.results / "tiny").mkdir(parents=True)
-        (self.results / "tiny" / "plan.toml").write_text(PLAN.format(steps=steps))
+        (self.results / "tiny" / "plan.toml").write_text(PLAN.format(steps=steps, rates=rates))
         self.rows = self.results / "tiny" / "rows.jsonl"
 
     def start(self, *flags: str) -> subprocess.Popen:
@@ -99,13 +99,13 @@ class Runs:
 
 
 def test_a_run_that_is_killed_inside_a_training_leaves_a_snapshot(tmp_path):
-    runs = Runs(tmp_path, steps=4000)
+    runs = Runs(tmp_path, steps=4000, rates="learning_rate = 1e-3")  # a trial keeps nothing
     run = runs.start("--models", "deltanet")
     end = time.monotonic() + 120
     while not runs.snapshots() and run.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
     runs.kill(run)
-    assert runs.snapshots() and not record.read(runs.rows)
+    assert runs.snapshots() and "deltanet" not in {row["model"] for row in record.read(runs.rows)}
 
 
 @pytest.mark.slow

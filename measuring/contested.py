@@ -27,10 +27,10 @@ def contested(cell: Cell, progress: Progress) -> list[dict[str, Any]]:
     entrants = [
         contest.Entrant(
             entrant["name"],
-            partial(_entrant_step, cell, entrant, made[entrant["name"]]),
+            partial(entrant_step, cell, entrant, made[entrant["name"]]),
             entrant["repeats"],
             entrant["longest"],
-            counted=not entrant["opponent"] or opponents().OPPONENTS[entrant["opponent"]].shares_layer,
+            counted=is_counted(entrant),
         )
         for entrant in cell.entrants
     ]
@@ -50,7 +50,12 @@ def contested(cell: Cell, progress: Progress) -> list[dict[str, Any]]:
     return record.one_attempt(rows)
 
 
-def _entrant_step(cell: Cell, entrant: dict[str, Any], made: dict[str, Any]) -> contest.Step:
+def is_counted(entrant: dict[str, Any]) -> bool:
+    """Whether an entrant's matrix products can be counted, which gives it a floor."""
+    return not entrant["opponent"] or opponents().OPPONENTS[entrant["opponent"]].shares_layer
+
+
+def entrant_step(cell: Cell, entrant: dict[str, Any], made: dict[str, Any]) -> contest.Step:
     """One entrant's training step; what is known of the entrant besides, its parameters and provider, goes into `made`."""
     own, draw = cell.of(entrant), torch.Generator().manual_seed(cell.seed)
     shape = (cell.task_settings["batch"], cell.where["length"])

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
 from rich.table import Table
 
 from measuring.building import opponents
-from models import kernels, language_model, registry
+from measuring.contested import entrant_step, is_counted
+from measuring.refusals import check_cells
+from models import registry
 from models.language_model import Size
+from results.cell import Cell
 from tasks import contest, profiling
 from tasks.precision import precision
-from tasks.throughput import train_step
 
 VOCABULARY = 256
 SHOWN = 12
@@ -28,13 +29,16 @@ def profile_table(name: str, size: Size, length: int, batch: int, settings: dict
     """
     if min(length, batch) < 1:
         raise ValueError(f"A profile needs at least one row and one token, not {batch} x {length}.")
-    with precision(dtype, "cpu"), kernels.watch() as ran:
-        step, counted = _step(name, size, length, batch, settings)
+    cell, made = _cell(name, size, length, batch, settings, dtype), {}
+    check_cells([cell])
+    (entrant,) = cell.entrants
+    with precision(dtype, "cpu"):
+        step = entrant_step(cell, entrant, made)
         found = profiling.profile(step)
-        flops = contest.count_flops(step) if counted else None
+        flops = contest.count_flops(step) if is_counted(entrant) else None
         rate = contest.product_rate(dtype, "cpu")
     floor = f", {found.unprofiled / (flops / rate):.1f} times the floor of its matrix products" if flops else ""
-    table = Table("work", "calls", "ms", "share", caption=f"forms: {', '.join(sorted(ran)) or 'its own'}")
+    table = Table("work", "calls", "ms", "share", caption=f"forms: {made['provider'] or 'its own'}")
     table.title = (
         f"{name}, {batch} x {length:,} tokens, {dtype}, {torch.get_num_threads()} threads: "
         f"{found.unprofiled * 1e3:.1f} ms a step ({found.seconds * 1e3:.1f} ms under the profiler){floor}"
@@ -47,20 +51,26 @@ def profile_table(name: str, size: Size, length: int, batch: int, settings: dict
     return table
 
 
-def _step(name: str, size: Size, length: int, batch: int, settings: dict[str, Any]) -> tuple[contest.Step, bool]:
-    """The step to profile, and whether its matrix products may be counted."""
-    draw = torch.Generator().manual_seed(0)
-    torch.manual_seed(0)
-    if name not in registry.names() and name in opponents().OPPONENTS:
-        layer = opponents().build(name, size.width, size.heads, **settings)
-        forward, counted = layer, opponents().OPPONENTS[name].shares_layer
-    else:
-        entry = registry.entry(name)
-        language_model.check_settings(entry, settings)
-        if entry.is_language_model:
-            model = language_model.seeded(name, size, 0, **settings)
-            return partial(train_step, model, torch.randint(VOCABULARY, (batch, length), generator=draw)), True
-        layer, counted = entry.cls(size.width, size.heads, **settings), True
-        forward = lambda x: layer(x)[0]  # noqa: E731
-    x = torch.randn(batch, length, size.width, generator=draw)
-    return contest.layer_step(forward, list(layer.parameters()), x), counted
+def _cell(name: str, size: Size, length: int, batch: int, settings: dict[str, Any], dtype: str) -> Cell:
+    """The contest of this one entrant, with which its step is built as a contest builds it."""
+    opponent = name if name not in registry.names() and name in opponents().OPPONENTS else ""
+    whole = not opponent and registry.entry(name).is_language_model
+    entrant = {"name": name, "model": "" if opponent else name, "opponent": opponent, "settings": settings}
+    return Cell(
+        comparison="",
+        kind="contest",
+        model="",
+        settings={},
+        task="profile",
+        task_settings={"level": "model" if whole else "layer", "batch": batch},
+        size={"width": size.width, "depth": size.depth, "heads": size.heads},
+        budget={},
+        seed=0,
+        lr=0.0,
+        dtype=dtype,
+        provider="auto",
+        device="cpu",
+        threads=torch.get_num_threads(),
+        where={"length": length},
+        entrants=[entrant],
+    )

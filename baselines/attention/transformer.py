@@ -33,6 +33,9 @@ from models.registry import register
 class Attention(nn.Module):
     """Projections and rotary positions around an attention of some view."""
 
+    # They act in evaluation alone: one trained model is examined with every extension.
+    exam_settings = ("rotary_scaling", "rotary_factor")
+
     def __init__(
         self,
         width: int,

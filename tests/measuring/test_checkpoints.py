@@ -129,6 +129,13 @@ def test_what_a_model_does_in_exams_only_is_left_out(monkeypatch):
     assert key(changed(settings={"kernel": 3})) == key(CELL)
 
 
+@pytest.mark.parametrize("model", ["transformer", "transformer-window"])
+def test_attention_with_scaled_rotary_positions_shares_the_plain_model_s_weights(model):
+    extended = {"rotary_scaling": "ntk", "rotary_factor": 8.0}
+    plain, scaled = changed(model=model), changed(model=model, settings=extended)
+    assert key(scaled) == key(plain) and identify(scaled).key != identify(plain).key
+
+
 def test_a_folder_holds_what_the_model_is(keeping):
     measure(CELL, quiet, keeping)
     folder = keeping.folder / key(CELL)

@@ -163,16 +163,20 @@ def place_of(where: Mapping[str, Any]) -> list:
 
 
 def aggregate(metric: str, rows: Sequence[Row]) -> Point:
-    """Pool each seed's rows by count, then average the seeds, with the interval that the numbers allow."""
+    """Pool each seed's rows by count, then average the seeds, with the interval that the numbers allow.
+
+    A share's is the wider of Wilson's and that over seeds, and ends at 0 and 1.
+    """
     values = list(by_seed(rows).values())
     count = sum(row["count"] for row in rows)
     value, low, high = fmean(values), None, None
-    if metrics.is_accuracy(metric):
-        low, high = intervals.wilson(value, count)
     if len(values) > 1:
         value, half = intervals.student(values)
-        low = value - half if low is None else min(low, value - half)
-        high = value + half if high is None else max(high, value + half)
+        low, high = value - half, value + half
+    if metrics.is_accuracy(metric):
+        ends = intervals.wilson(value, count)
+        low = ends[0] if low is None else max(0.0, min(low, ends[0]))
+        high = ends[1] if high is None else min(1.0, max(high, ends[1]))
     return Point(value, low, high, count, len(values))
 
 

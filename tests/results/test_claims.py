@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import synthetic
 
-from results import claims, orderings, report, view
+from results import claims, orderings, report, statistics, view
 from results.claims import Claim
 from results.table_reader import PlanError, TableReader
 
@@ -46,6 +46,13 @@ def test_directions_follow_the_metric_and_the_evidence():
     assert verdict(exams(LOW, HIGH), task="needle").reason == "not measured here"
     assert verdict(exams(LOW, HIGH), better="mamba").reason == "not measured here"
     assert verdict(exams(LOW, HIGH), where={"length": 9}).reason == "not measured here"
+
+
+def test_the_interval_of_a_difference_of_shares_ends_at_100_points():
+    gap = statistics.paired("a", "b", {"a": {0: 1.0, 1: 0.0, 2: 1.0}, "b": {0: 0.0, 1: 0.9, 2: 0.0}})
+    assert gap.low < -1 and gap.high > 1
+    assert claims.ground("accuracy", gap).startswith("difference +36.7 points [-100, +100], 3 shared seeds")
+    assert f"[{gap.low:+.3g}, {gap.high:+.3g}]" in claims.ground("bits_per_byte", gap)
 
 
 def test_reproduced_needs_parameters_tokens_and_protocol_of_the_paper():

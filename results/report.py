@@ -73,7 +73,8 @@ def report(
     said = _findings(claims, exams)
     parts += [f"## {one.title}\n\n{one.text}" for one in said]
     if ranks := rank_figure.draw(exams, out_dir / "figures"):
-        parts.append(_image(figure.Drawing("average-ranks", rank_figure.TITLE, files=ranks), out_dir))
+        drawings.append(figure.Drawing("average-ranks", rank_figure.TITLE, files=ranks))
+        parts.append(_image(drawings[-1], out_dir))
     pages = {exam.slug: _tables(exam, _beside(exam, known), reference_model) for exam in exams}
     for exam in exams:
         for name, text in pages[exam.slug].items():

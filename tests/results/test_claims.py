@@ -120,3 +120,16 @@ def test_ranks_are_compared_from_twenty_blocks_up(tmp_path):
     assert len(found) == 20
     page = report.report(rows, tmp_path / "many", only=[]).read_text()
     assert "average-ranks.svg" in page
+    assert "average ranks over blocks</figcaption>" in (tmp_path / "many" / "report.html").read_text()
+
+
+def test_more_models_than_critical_differences_are_known_for_are_not_ranked():
+    rows = []
+    for number in range(20):
+        for place in range(21):
+            cell = synthetic.variant(
+                synthetic.cell("retnet", "needle"), variant=f"v{place}", task_settings={"digits": number}
+            )
+            rows += synthetic.rows_of(cell, [(None, "exact_match", place / 21, 100, {"length": 64})])
+    said = orderings.markdown(view.exams(rows))
+    assert "for 2 to 20 models; 21 have all 20 blocks" in said and "held apart" not in said

@@ -10,6 +10,7 @@ from results.view import Exam, Model
 
 Row = dict[str, Any]
 SMALL, NEAR_SMALL, NEAR = 10_000_000, 5.0, 1.0  # parameters; percent below SMALL, and from there up
+ALIKE = 0.01  # share by which losses of trials must differ to say something of the rates
 
 
 def markdown(exam: Exam, reference_model: str = "transformer") -> str:
@@ -89,8 +90,8 @@ def _line(exam: Exam, model: Model, reference_model: str, searched: bool) -> lis
     ]
     if searched:
         ranked = sorted(tried, key=lambda row: (row["value"] is None, row["value"] or 0.0, row["lr"]))
-        chosen = [ranked[0], ranked[(len(ranked) - 1) // 2], ranked[-1]] if ranked else []
-        cells += [_rate(row) for row in chosen] or [""] * 3
+        median = [_rate(ranked[(len(ranked) - 1) // 2]) if len(ranked) > 2 else ""]  # of two there is none
+        cells += [_rate(ranked[0]), *median, _rate(ranked[-1])] if ranked else [""] * 3
     return cells
 
 
@@ -110,6 +111,12 @@ def _rate_deviations(exam: Exam, model: Model) -> list[str]:
         "one may lie beyond"
         for rate in sorted(used & {rates[0], rates[-1]})
     ]
+    losses = sorted(row["value"] for row in tried if row["value"] is not None)
+    if len(losses) > 1 and losses[-1] < (1 + ALIKE) * losses[0]:
+        found.append(
+            f"the trials of {model.label} ended alike ({losses[0]:.3f} to {losses[-1]:.3f}), so its rate is chosen by next "
+            "to nothing"
+        )
     return found
 
 

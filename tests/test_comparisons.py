@@ -66,7 +66,7 @@ def test_a_plan_names_models_tasks_settings_and_metrics_that_exist(file: Path):
         assert form.metric in metrics_of(form.task, entries[0].get("template", ""))
         assert any(asks(settings, form.where) for settings in entries), form.name
     for one in plan.printed:
-        assert one.table in published.names()
+        assert one.table in published.names() and published.protocol(one.table) != "not stated", one.table
 
 
 @pytest.mark.parametrize("comparison", PAPERS)

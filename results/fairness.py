@@ -32,7 +32,11 @@ def deviations(exam: Exam, reference_model: str = "transformer") -> list[str]:
     found = []
     gaps = {model.label: table.parameter_gap(exam, model, reference_model) for model in exam.learners}
     if all(gap is None for gap in gaps.values()):
-        found.append(f"parameters: {reference_model} has no row here, so nothing says how far the others are from it")
+        counts = [model.parameters for model in exam.learners if model.parameters]
+        apart = f"the models lie within {100 * (max(counts) / min(counts) - 1):.1f} % of one another" if counts else ""
+        found.append(
+            f"parameters: {reference_model} has no row here to be compared with" + (f"; {apart}" if apart else "")
+        )
     for model in exam.learners:
         gap, near = gaps[model.label], NEAR if (model.parameters or 0) >= SMALL else NEAR_SMALL
         if gap is not None and abs(gap) > near:

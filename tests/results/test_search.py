@@ -136,7 +136,9 @@ def test_the_card_names_each_deviation(tmp_path):
     assert "tokens: 800 for retnet; 808 for transformer" in said
     assert "parameters" not in said and "ended alike" not in said
     assert "learning rate" not in "\n".join(fairness.deviations(babilong))
-    assert fairness.deviations(needle, "mamba")[0].startswith("parameters: mamba has no row here")
+    assert fairness.deviations(needle, "mamba")[0] == (
+        "parameters: mamba has no row here to be compared with; the models lie within 0.0 % of one another"
+    )
 
 
 def test_trials_that_end_alike_are_named(tmp_path):

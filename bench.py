@@ -136,8 +136,11 @@ def _cluster(arguments: argparse.Namespace) -> AbstractContextManager[RayCluster
 
 def _cells(plan: Plan, rows: Sequence[dict[str, Any]]) -> list[Cell]:
     """The plan's cells, those whose learning rate is searched for at the rate that the trials among `rows` chose."""
-    cells = plans.cells(plan, registry.names())
-    return search.chosen(plan.search, cells, rows, lambda cell: identify(cell).key) if plan.search else cells
+    of_exams = {name: getattr(registry.entry(name).cls, "exam_settings", ()) for name in registry.names()}
+    cells = plans.cells(plan, registry.names(), of_exams)
+    if plan.search is None:
+        return cells
+    return search.chosen(plan.search, cells, rows, lambda cell: identify(cell).key, of_exams)
 
 
 def command_report(arguments: argparse.Namespace, console: Console) -> int:

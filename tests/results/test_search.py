@@ -141,6 +141,37 @@ def test_the_card_names_each_deviation(tmp_path):
     )
 
 
+LONGER = """
+[variants.transformer-ntk]
+model = "transformer"
+scaling = "ntk"
+[variants.transformer-wide]
+model = "transformer"
+width = 9
+"""
+
+
+def test_settings_of_the_exam_alone_take_the_rate_of_the_model_without_them(tmp_path):
+    text = PLAN.replace('["all"]', '["all", "transformer-ntk", "transformer-wide"]') + LONGER
+    plan, of_exams = load(tmp_path, text), {"transformer": ("scaling",)}
+    cells = plans.cells(plan, NAMES, of_exams)
+    trials = [cell for cell in cells if cell.kind == "trial"]
+    assert [(c.model, c.variant) for c in trials[::3]] == [
+        ("transformer", ""), ("retnet", ""), ("transformer", "transformer-wide")
+    ]  # fmt: skip
+    rows = [row for row in trial_rows(cells, LOSSES) if "variant" not in row["settings"]]
+    wide = [cell for cell in trials if cell.variant]
+    rows += [row for c in wide for row in rows_of(c, [(None, search.METRIC, 9 - c.lr, 10, c.where)])]
+    settled = search.chosen(plan.search, cells, rows, identity.key, of_exams)
+    rates = {(c.variant or c.model): c.lr for c in settled if c.stage == search.CHOSEN}
+    assert rates == {"transformer": 2e-3, "transformer-ntk": 2e-3, "transformer-wide": 4e-3, "retnet": 1e-3}
+    for cell in settled:
+        rows += rows_of(cell, [(None, "accuracy", 0.5, 10, {})]) if cell.stage == search.CHOSEN else []
+    (needle,) = view.exams(rows)
+    assert needle.trials["transformer-ntk"] == needle.trials["transformer"] != needle.trials["transformer-wide"]
+    assert not any("trials" in one for one in fairness.deviations(needle) if "number" in one)
+
+
 def test_trials_that_end_alike_are_named(tmp_path):
     plateau = {(model, rate): 1.83 + rate for model, rate in LOSSES}
     needle, _ = measured(tmp_path, plateau | {("retnet", 4e-3): 1.9})

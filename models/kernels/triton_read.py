@@ -11,6 +11,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from models.kernels.triton_tiles import tile
+
 
 @triton.jit
 def scan(eta_ptr, gamma_ptr, a_ptr, p_ptr, size, BLOCK: tl.constexpr):
@@ -52,6 +54,14 @@ def scan_backward(
 
 
 @triton.jit
+def _shares(rows, token, size):
+    """What the tokens read of M, of S, and of one another's writes: their rows of A."""
+    there = token < size
+    a = tl.load(rows[:, None] + 2 + token[None, :], mask=there[:, None] & there[None, :], other=0.0)
+    return tl.load(rows, mask=there, other=0.0), tl.load(rows + 1, mask=there, other=0.0), a
+
+
+@triton.jit
 def read(
     q_ptr,
     k_ptr,
@@ -73,27 +83,29 @@ def read(
     chunk = tl.program_id(0).to(tl.int64)
     c, d = tl.arange(0, BLOCK_C), tl.arange(0, BLOCK_D)
     v = tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
-    token, ins, outs = c < size, d < width, v < out
-    here = token[:, None] & ins[None, :]
-    at = chunk * size * width + c[:, None] * width + d[None, :]
+    at, here = tile(chunk, c, d, size, width)
     q = tl.load(q_ptr + at, mask=here, other=0.0).to(tl.float32)
     k = tl.load(k_ptr + at, mask=here, other=0.0).to(tl.float32)
     rows = table_ptr + chunk * (size + 1) * (size + 2) + (c + FIRST) * (size + 2)
-    a_m = tl.load(rows, mask=token, other=0.0)
-    a_s = tl.load(rows + 1, mask=token, other=0.0)
-    a = tl.load(rows[:, None] + 2 + c[None, :], mask=token[:, None] & token[None, :], other=0.0)
-    state = chunk * width * out + d[:, None] * out + v[None, :]
-    stored = ins[:, None] & outs[None, :]
+    a_m, a_s, a = _shares(rows, c, size)
+    state, stored = tile(chunk, d, v, width, out)
     m = tl.load(m_ptr + state, mask=stored, other=0.0)
     s = tl.load(s_ptr + state, mask=stored, other=0.0)
-    written = chunk * size * out + c[:, None] * out + v[None, :]
-    wrote = token[:, None] & outs[None, :]
+    written, wrote = tile(chunk, c, v, size, out)
     e = tl.load(e_ptr + written, mask=wrote, other=0.0)
     y = tl.dot(q * a_m[:, None], m, input_precision=PRECISION)
     y = tl.dot(q * a_s[:, None], s, y, input_precision=PRECISION)
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * a
     y = tl.dot(scores, e, y, input_precision=PRECISION)
     tl.store(y_ptr + written, y, mask=wrote)
+
+
+@triton.jit
+def _read_back(q, share, state, d_y, PRECISION: tl.constexpr):
+    """Back over `share o (Q state)`: gradients of Q, of the share and of the state."""
+    pulled = tl.dot(d_y, tl.trans(state), input_precision=PRECISION)
+    d_state = tl.dot(tl.trans(q * share[:, None]), d_y, input_precision=PRECISION)
+    return pulled * share[:, None], tl.sum(pulled * q, 1), d_state
 
 
 @triton.jit
@@ -123,16 +135,12 @@ def read_backward(
     """Back over `read`, block by block of the output's width; the table's row that no token reads is not written."""
     chunk = tl.program_id(0).to(tl.int64)
     c, d = tl.arange(0, BLOCK_C), tl.arange(0, BLOCK_D)
-    token, ins = c < size, d < width
-    here = token[:, None] & ins[None, :]
-    at = chunk * size * width + c[:, None] * width + d[None, :]
+    token = c < size
+    at, here = tile(chunk, c, d, size, width)
     q = tl.load(q_ptr + at, mask=here, other=0.0).to(tl.float32)
     k = tl.load(k_ptr + at, mask=here, other=0.0).to(tl.float32)
     row = chunk * (size + 1) * (size + 2) + (c + FIRST) * (size + 2)
-    pair = token[:, None] & token[None, :]
-    a_m = tl.load(table_ptr + row, mask=token, other=0.0)
-    a_s = tl.load(table_ptr + row + 1, mask=token, other=0.0)
-    a = tl.load(table_ptr + row[:, None] + 2 + c[None, :], mask=pair, other=0.0)
+    a_m, a_s, a = _shares(table_ptr + row, c, size)
     products = tl.dot(q, tl.trans(k), input_precision=PRECISION)
     scores = tl.trans(products * a)
     d_a = tl.zeros((BLOCK_C, BLOCK_C), tl.float32)
@@ -141,29 +149,25 @@ def read_backward(
     d_a_s = tl.zeros((BLOCK_C,), tl.float32)
     for start in range(0, out, BLOCK_V):
         v = start + tl.arange(0, BLOCK_V)
-        outs = v < out
-        written = chunk * size * out + c[:, None] * out + v[None, :]
-        wrote = token[:, None] & outs[None, :]
-        state = chunk * width * out + d[:, None] * out + v[None, :]
-        stored = ins[:, None] & outs[None, :]
+        written, wrote = tile(chunk, c, v, size, out)
+        state, stored = tile(chunk, d, v, width, out)
         d_y = tl.load(d_y_ptr + written, mask=wrote, other=0.0).to(tl.float32)
         e = tl.load(e_ptr + written, mask=wrote, other=0.0)
         d_a = tl.dot(d_y, tl.trans(e), d_a, input_precision=PRECISION)
         m = tl.load(m_ptr + state, mask=stored, other=0.0)
-        pulled = tl.dot(d_y, tl.trans(m), input_precision=PRECISION)
-        d_q += pulled * a_m[:, None]
-        d_a_m += tl.sum(pulled * q, 1)
-        s = tl.load(s_ptr + state, mask=stored, other=0.0)
-        pulled = tl.dot(d_y, tl.trans(s), input_precision=PRECISION)
-        d_q += pulled * a_s[:, None]
-        d_a_s += tl.sum(pulled * q, 1)
-        d_m = tl.dot(tl.trans(q * a_m[:, None]), d_y, input_precision=PRECISION)
+        by_q, by_share, d_m = _read_back(q, a_m, m, d_y, PRECISION)
+        d_q += by_q
+        d_a_m += by_share
         tl.store(d_m_ptr + state, d_m, mask=stored)
-        d_s = tl.dot(tl.trans(q * a_s[:, None]), d_y, input_precision=PRECISION)
+        s = tl.load(s_ptr + state, mask=stored, other=0.0)
+        by_q, by_share, d_s = _read_back(q, a_s, s, d_y, PRECISION)
+        d_q += by_q
+        d_a_s += by_share
         tl.store(d_s_ptr + state, d_s, mask=stored)
         tl.store(d_e_ptr + written, tl.dot(scores, d_y, input_precision=PRECISION), mask=wrote)
     tl.store(d_table_ptr + row, d_a_m, mask=token)
     tl.store(d_table_ptr + row + 1, d_a_s, mask=token)
+    pair = token[:, None] & token[None, :]
     tl.store(d_table_ptr + row[:, None] + 2 + c[None, :], d_a * products, mask=pair)
     d_a = d_a * a
     d_q = tl.dot(d_a, k, d_q, input_precision=PRECISION)

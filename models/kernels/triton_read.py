@@ -83,29 +83,24 @@ def read(
     chunk = tl.program_id(0).to(tl.int64)
     c, d = tl.arange(0, BLOCK_C), tl.arange(0, BLOCK_D)
     v = tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
-    at, here = tile(chunk, c, d, size, width)
+    at, here = tile(c, d, size, width)
+    at += chunk * size * width
     q = tl.load(q_ptr + at, mask=here, other=0.0).to(tl.float32)
     k = tl.load(k_ptr + at, mask=here, other=0.0).to(tl.float32)
     rows = table_ptr + chunk * (size + 1) * (size + 2) + (c + FIRST) * (size + 2)
     a_m, a_s, a = _shares(rows, c, size)
-    state, stored = tile(chunk, d, v, width, out)
+    state, stored = tile(d, v, width, out)
+    state += chunk * width * out
     m = tl.load(m_ptr + state, mask=stored, other=0.0)
     s = tl.load(s_ptr + state, mask=stored, other=0.0)
-    written, wrote = tile(chunk, c, v, size, out)
+    written, wrote = tile(c, v, size, out)
+    written += chunk * size * out
     e = tl.load(e_ptr + written, mask=wrote, other=0.0)
     y = tl.dot(q * a_m[:, None], m, input_precision=PRECISION)
     y = tl.dot(q * a_s[:, None], s, y, input_precision=PRECISION)
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * a
     y = tl.dot(scores, e, y, input_precision=PRECISION)
     tl.store(y_ptr + written, y, mask=wrote)
-
-
-@triton.jit
-def _read_back(q, share, state, d_y, PRECISION: tl.constexpr):
-    """Back over `share o (Q state)`: gradients of Q, of the share and of the state."""
-    pulled = tl.dot(d_y, tl.trans(state), input_precision=PRECISION)
-    d_state = tl.dot(tl.trans(q * share[:, None]), d_y, input_precision=PRECISION)
-    return pulled * share[:, None], tl.sum(pulled * q, 1), d_state
 
 
 @triton.jit
@@ -136,7 +131,8 @@ def read_backward(
     chunk = tl.program_id(0).to(tl.int64)
     c, d = tl.arange(0, BLOCK_C), tl.arange(0, BLOCK_D)
     token = c < size
-    at, here = tile(chunk, c, d, size, width)
+    at, here = tile(c, d, size, width)
+    at += chunk * size * width
     q = tl.load(q_ptr + at, mask=here, other=0.0).to(tl.float32)
     k = tl.load(k_ptr + at, mask=here, other=0.0).to(tl.float32)
     row = chunk * (size + 1) * (size + 2) + (c + FIRST) * (size + 2)
@@ -149,20 +145,24 @@ def read_backward(
     d_a_s = tl.zeros((BLOCK_C,), tl.float32)
     for start in range(0, out, BLOCK_V):
         v = start + tl.arange(0, BLOCK_V)
-        written, wrote = tile(chunk, c, v, size, out)
-        state, stored = tile(chunk, d, v, width, out)
+        written, wrote = tile(c, v, size, out)
+        written += chunk * size * out
+        state, stored = tile(d, v, width, out)
+        state += chunk * width * out
         d_y = tl.load(d_y_ptr + written, mask=wrote, other=0.0).to(tl.float32)
         e = tl.load(e_ptr + written, mask=wrote, other=0.0)
         d_a = tl.dot(d_y, tl.trans(e), d_a, input_precision=PRECISION)
         m = tl.load(m_ptr + state, mask=stored, other=0.0)
-        by_q, by_share, d_m = _read_back(q, a_m, m, d_y, PRECISION)
-        d_q += by_q
-        d_a_m += by_share
-        tl.store(d_m_ptr + state, d_m, mask=stored)
+        pulled = tl.dot(d_y, tl.trans(m), input_precision=PRECISION)
+        d_q += pulled * a_m[:, None]
+        d_a_m += tl.sum(pulled * q, 1)
         s = tl.load(s_ptr + state, mask=stored, other=0.0)
-        by_q, by_share, d_s = _read_back(q, a_s, s, d_y, PRECISION)
-        d_q += by_q
-        d_a_s += by_share
+        pulled = tl.dot(d_y, tl.trans(s), input_precision=PRECISION)
+        d_q += pulled * a_s[:, None]
+        d_a_s += tl.sum(pulled * q, 1)
+        d_m = tl.dot(tl.trans(q * a_m[:, None]), d_y, input_precision=PRECISION)
+        tl.store(d_m_ptr + state, d_m, mask=stored)
+        d_s = tl.dot(tl.trans(q * a_s[:, None]), d_y, input_precision=PRECISION)
         tl.store(d_s_ptr + state, d_s, mask=stored)
         tl.store(d_e_ptr + written, tl.dot(scores, d_y, input_precision=PRECISION), mask=wrote)
     tl.store(d_table_ptr + row, d_a_m, mask=token)

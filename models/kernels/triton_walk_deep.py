@@ -54,17 +54,18 @@ def _bend(z, GELU: tl.constexpr):
 
 
 @triton.jit
-def _load_states(ptr, stride):
+def _load_states(ptr, stride, at):
     """The four states, each a stride behind the one before."""
-    return tl.load(ptr), tl.load(ptr + stride), tl.load(ptr + 2 * stride), tl.load(ptr + 3 * stride)
+    w1, s1 = tl.load(ptr + at), tl.load(ptr + stride + at)
+    return w1, s1, tl.load(ptr + 2 * stride + at), tl.load(ptr + 3 * stride + at)
 
 
 @triton.jit
-def _store_states(ptr, stride, w1, s1, w2, s2):
-    tl.store(ptr, w1)
-    tl.store(ptr + stride, s1)
-    tl.store(ptr + 2 * stride, w2)
-    tl.store(ptr + 3 * stride, s2)
+def _store_states(ptr, stride, at, w1, s1, w2, s2):
+    tl.store(ptr + at, w1)
+    tl.store(ptr + stride + at, s1)
+    tl.store(ptr + 2 * stride + at, w2)
+    tl.store(ptr + 3 * stride + at, s2)
 
 
 @triton.jit
@@ -93,10 +94,10 @@ def walk(
     square: tl.constexpr = BLOCK_D * BLOCK_D
     state = d[:, None] * BLOCK_D + d[None, :]
     own = head * square + state
-    w1, s1, w2, s2 = _load_states(first_ptr + own, heads * square)
+    w1, s1, w2, s2 = _load_states(first_ptr, heads * square, own)
     for n in range(chunks):
         chunk = head * chunks + n
-        _store_states(starts_ptr + chunk * square + state, heads * chunks * square, w1, s1, w2, s2)
+        _store_states(starts_ptr, heads * chunks * square, chunk * square + state, w1, s1, w2, s2)
         at = chunk * size * BLOCK_D + c[:, None] * BLOCK_D + d[None, :]
         k = tl.load(k_ptr + at, mask=here, other=0.0).to(tl.float32)
         z = tl.dot(k, w1, input_precision=PRECISION)
@@ -111,7 +112,7 @@ def walk(
         s1 = tl.dot(tl.trans(k), e1 * onto_s, s1 * p, input_precision=PRECISION)
         w2 = tl.dot(tl.trans(a), e2 * onto_w, w2 * g + s2 * f, input_precision=PRECISION)
         s2 = tl.dot(tl.trans(a), e2 * onto_s, s2 * p, input_precision=PRECISION)
-    _store_states(last_ptr + own, heads * square, w1, s1, w2, s2)
+    _store_states(last_ptr, heads * square, own, w1, s1, w2, s2)
 
 
 @triton.jit
@@ -174,12 +175,12 @@ def walk_backward(
     square: tl.constexpr = BLOCK_D * BLOCK_D
     state = d[:, None] * BLOCK_D + d[None, :]
     own = head * square + state
-    d_w1, d_s1, d_w2, d_s2 = _load_states(d_last_ptr + own, heads * square)
+    d_w1, d_s1, d_w2, d_s2 = _load_states(d_last_ptr, heads * square, own)
     for back in range(chunks):
         chunk = head * chunks + chunks - 1 - back
         layer = heads * chunks * square
         kept = chunk * square + state
-        _store_states(after_ptr + kept, layer, d_w1, d_s1, d_w2, d_s2)
+        _store_states(after_ptr, layer, kept, d_w1, d_s1, d_w2, d_s2)
         at = chunk * size * BLOCK_D + c[:, None] * BLOCK_D + d[None, :]
         g, f, p, onto_w, onto_s = chunk_end(shares_ptr, chunk, size, c)
         z = tl.load(z_ptr + at, mask=here, other=0.0)
@@ -205,4 +206,4 @@ def walk_backward(
         w1 = tl.load(starts_ptr + kept)  # z = K W_1
         tl.store(d_k_ptr + at, tl.dot(d_z, tl.trans(w1), d_k, input_precision=PRECISION), mask=here)
         d_w1 = tl.dot(tl.trans(k), d_z, d_w1, input_precision=PRECISION)
-    _store_states(d_first_ptr + own, heads * square, d_w1, d_s1, d_w2, d_s2)
+    _store_states(d_first_ptr, heads * square, own, d_w1, d_s1, d_w2, d_s2)

@@ -1,13 +1,16 @@
-"""Stories of the bAbI simulator, and the events that a story's sentences tell."""
+"""Stories of the bAbI simulator, the events that their sentences tell, and where the released ones are."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from random import Random
 
 from tasks.babi import TASKS
 from tasks.babi_files import Story
 from tasks.babi_world import Event
 
+ARCHIVE = "babi-v1.2-en-10k.tar.xz"
 STORIES = 2000
 
 
@@ -28,3 +31,9 @@ def event_of(fact: str) -> Event:
         return Event("drop", words[0], thing=words[-1])
     assert verb in ("went", "journeyed", "travelled", "moved"), fact
     return Event("move", words[0], room=words[-1])
+
+
+def archive() -> Path | None:
+    beside = Path(__file__).parents[2].parent / "shared" / "data" / ARCHIVE
+    path = Path(os.environ.get("TITANOMACHY_BABI", beside))
+    return path if path.is_file() else None

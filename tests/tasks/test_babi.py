@@ -6,25 +6,20 @@ folder `shared/data` beside the project.
 
 from __future__ import annotations
 
-import io
-import os
 import re
-import tarfile
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from random import Random
 
 import pytest
 from babi_stories import STORIES, event_of, simulated
 
 from tasks.babi import TASKS
-from tasks.babi_files import Story, parse
+from tasks.babi_files import Story
 from tasks.babi_story import EventTask
 from tasks.babi_world import Chronicle
 from tasks.babilong_scoring import last_mentioned, last_touchers_room, matches
 
-ARCHIVE = "babi-v1.2-en-10k.tar.xz"
 NAMES = re.compile(
     r"\b(?:Daniel|John|Mary|Sandra|Bill|Fred|Jeff|Julie|Lily|Bernhard|Brian|Julius|Greg|Gertrude|Winona|Emily|Jessica|"
     r"gertrude|winona|emily|jessica|Sumit|Yann|Jason|Antoine|sumit|yann|jason|antoine|apple|football|milk|north|south|"
@@ -33,29 +28,6 @@ NAMES = re.compile(
     r"mouse|wolf|sheep|cat|frog|lion|rhino|swan|[Mm]ice|[Ww]olves|Sheep|[Cc]ats)\b"
 )
 RELATION = re.compile(r"The \w+ is (?:north|south|east|west) of the \w+\.")
-
-
-def archive() -> Path | None:
-    beside = Path(__file__).parents[2].parent / "shared" / "data" / ARCHIVE
-    path = Path(os.environ.get("TITANOMACHY_BABI", beside))
-    return path if path.is_file() else None
-
-
-@pytest.fixture(scope="module")
-def released() -> dict[str, list[Story]]:
-    """All stories of a task, those of the test file under the name with " test"."""
-    path = archive()
-    if path is None:
-        pytest.skip(f"the released bAbI data ({ARCHIVE}) is not here; name it in TITANOMACHY_BABI to compare with it")
-    stories: dict[str, list[Story]] = {name + part: [] for name in TASKS for part in ("", " test")}
-    with tarfile.open(path) as tar:
-        for member in tar:
-            name = Path(member.name).name.split("_")[0]
-            if name in TASKS and member.isfile():
-                found = parse(io.TextIOWrapper(tar.extractfile(member), encoding="ascii").read())
-                stories[name] += found
-                stories[name + " test"] += found if "_test" in member.name else []
-    return stories
 
 
 @pytest.mark.parametrize("name", [name for name, task in TASKS.items() if isinstance(task, EventTask)])

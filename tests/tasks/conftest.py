@@ -1,0 +1,30 @@
+"""The released bAbI data, where it is."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+from babi_stories import ARCHIVE, archive
+
+from tasks.babi import TASKS
+from tasks.babi_files import Story, parse
+
+
+@pytest.fixture(scope="module")
+def released() -> dict[str, list[Story]]:
+    """All stories of a task, those of the test file under the name with " test"."""
+    path = archive()
+    if path is None:
+        pytest.skip(f"the released bAbI data ({ARCHIVE}) is not here; name it in TITANOMACHY_BABI to compare with it")
+    stories: dict[str, list[Story]] = {name + part: [] for name in TASKS for part in ("", " test")}
+    with tarfile.open(path) as tar:
+        for member in tar:
+            name = Path(member.name).name.split("_")[0]
+            if name in TASKS and member.isfile():
+                found = parse(io.TextIOWrapper(tar.extractfile(member), encoding="ascii").read())
+                stories[name] += found
+                stories[name + " test"] += found if "_test" in member.name else []
+    return stories

@@ -202,6 +202,12 @@ def test_the_kind_of_value_can_be_chosen(template):
         assert all(m.value == 1.0 for m in floors["cheat: copy the only number"])
 
 
+@pytest.mark.parametrize("kind", ["words", "numbers", "uuids"])
+def test_compact_prompts_of_bytes_are_equally_long_whatever_they_hide(kind):
+    template = Needle(("s-niah-2",), length=128, values=kind).template
+    assert len({len(template.draw(Random(seed), "train", "s-niah-2", 128).prompt) for seed in range(60)}) == 1
+
+
 def test_chances_of_words_are_those_of_a_guesser_who_counts():
     value = Word((("ab", "ac", "b"), ("x", "xy")))
     assert value.longest == 5 and value.chances("ab-x") == [1.0, 1.0, 1.0, 1.0]

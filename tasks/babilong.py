@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator
 from functools import cache
+from itertools import groupby, islice
 from random import Random
 from typing import Literal
 
@@ -187,16 +188,25 @@ class BABILong(Task):
             if len(self.test_sources) > 1 and split == "test":
                 where["stories"] = babilong_items.kind(source)
             choices = tuple(tuple(ended(self.tokenizer, label).tolist()) for label in TASKS[question].answers)
-            longest = self._writer.longest[question]
-            by_prompt: dict[int, list[Sample]] = {}
-            for item in self._exam_items(source, split, question, length):
-                sample = self._writer.write(draws, split, question, length, item)
-                by_prompt.setdefault(len(sample.prompt), []).append(sample)
-            for prompt, samples in sorted(by_prompt.items()):
-                rows = max(1, EXAM_TOKENS // prompt)
-                for first in range(0, len(samples), rows):
-                    asked = batch(samples[first : first + rows], prompt + longest - 1, where)
-                    yield Exam(asked, prompt, choices, GENERATION, choices[0][-1])
+            for samples in self._written(draws, source, split, question, length):
+                prompt = len(samples[0].prompt)
+                asked = batch(samples, prompt + self._writer.longest[question] - 1, where)
+                yield Exam(asked, prompt, choices, GENERATION, choices[0][-1])
+
+    def _written(
+        self, draws: Random, source: str, split: str, question: str, length: int
+    ) -> Iterator[tuple[Sample, ...]]:
+        """A cell's samples, those of one exam at a time: their prompts are equally long, and long texts are not all held."""
+        items = self._exam_items(source, split, question, length)
+        samples = (self._writer.write(draws, split, question, length, item) for item in items)
+        if length:  # one prompt is as long as another
+            groups = [(length + 1 - self._writer.longest[question], samples)]
+        else:
+            groups = groupby(sorted(samples, key=_prompt_length), _prompt_length)
+        for prompt, equally_long in groups:
+            rows = max(1, EXAM_TOKENS // prompt)
+            while some := tuple(islice(equally_long, rows)):
+                yield some
 
     def mark(self, exam: Exam, answers: Answers) -> Iterable[Measurement]:
         """The share of right choices, of answers right by BABILong's comparison, and of answers right to the letter."""
@@ -257,3 +267,7 @@ class BABILong(Task):
 @cache
 def _extremes(question: str) -> tuple[str, str, str]:
     return TASKS[question].extremes()
+
+
+def _prompt_length(sample: Sample) -> int:
+    return len(sample.prompt)

@@ -91,12 +91,9 @@ class BABILong(Task):
         self.test_lengths = tuple(dict.fromkeys(test_lengths)) or (0, length, 2 * length, 4 * length)
         self.tokenizer = reversible(create(tokenizer, corpus), " Is it? yes\n John moved to the hall.", "BABILong")
         self.vocab = self.tokenizer.vocab
-        longest = {  # tokens of the longest answer with its terminator
-            question: max(len(ended(self.tokenizer, label)) for label in TASKS[question].answers)
-            for question in questions
-        }
         self._kept: dict[tuple[str, str, str, int], list[Item]] = {}
         self.templates = {question: words_around(template, question) for question in self.questions}
+        longest = {question: max(map(len, self._choices(question))) for question in questions}
         self.lessons, self._writer = lessons, Writer(self.tokenizer, corpus, self.templates, longest)
         self.trained = tuple(question for question in self.questions if self.minimum(question) <= length)
         if not self.trained:
@@ -106,6 +103,11 @@ class BABILong(Task):
         if not any(self._cells("test")):
             least = min(map(self.minimum, self.trained))
             raise ValueError(f"BABILong's test_lengths must hold 0 or a length of at least {least}: raise them.")
+
+    def _choices(self, question: str) -> tuple[tuple[int, ...], ...]:
+        """The tokens of every answer, each with its terminator."""
+        lead = self.templates[question].lead
+        return tuple(tuple(ended(self.tokenizer, lead + label).tolist()) for label in TASKS[question].answers)
 
     def minimum(self, question: str) -> int:
         """The smallest length at which every story with the fewest facts that `question` can follow fits."""
@@ -187,7 +189,7 @@ class BABILong(Task):
             where = {"question": question, "length": length, "unit": self.tokenizer.name}
             if len(self.test_sources) > 1 and split == "test":
                 where["stories"] = babilong_items.kind(source)
-            choices = tuple(tuple(ended(self.tokenizer, label).tolist()) for label in TASKS[question].answers)
+            choices = self._choices(question)
             for samples in self._written(draws, source, split, question, length):
                 prompt = len(samples[0].prompt)
                 asked = batch(samples, prompt + self._writer.longest[question] - 1, where)
@@ -217,11 +219,12 @@ class BABILong(Task):
             right["choice_accuracy"] = [same(target, choice) for target, choice in zip(targets, chosen, strict=True)]
         if answers.text is not None:
             question = exam.batch.where["question"]
+            lead = self.templates[question].lead
             said = [self.tokenizer.decode(text) for text in answers.text]
             both = list(zip(said, targets, self.read(exam), strict=True))
             labels = TASKS[question].labels
             right["generated_accuracy"] = [matches(text, target, asked, labels) for text, target, (_, asked) in both]
-            right["exact_accuracy"] = [text == target for text, target, _ in both]
+            right["exact_accuracy"] = [text.split(END)[0].removeprefix(lead) == target for text, target, _ in both]
             pairs = zip(right["generated_accuracy"], right["exact_accuracy"], strict=True)
             right[DISAGREEMENT] = [official != exact for official, exact in pairs]
         for metric, marks in right.items():
@@ -247,7 +250,7 @@ class BABILong(Task):
         where = exam.batch.where
         prompt = self.tokenizer.decode(exam.batch.tokens[row, : exam.prompt].tolist())
         context, question = self.templates[where["question"]].read(prompt)
-        answer = self.tokenizer.decode(self.truth(exam, row)).removesuffix(END)
+        answer = self.tokenizer.decode(self.truth(exam, row)).strip()
         for (_, _, name, length), items in self._kept.items():
             for item in items if (name, length) == (where["question"], where["length"]) else ():
                 asked = item.question.strip() == question and item.answer == answer

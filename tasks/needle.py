@@ -127,12 +127,12 @@ class Needle(Task):
             "haystack": haystack,
             "unit": self.tokenizer.name,
         }
-        rows, stop = max(1, EXAM_TOKENS // length), int(ended(self.tokenizer, "")[-1])
+        rows, generation = max(1, EXAM_TOKENS // length), self.template.generation(variant)
         samples = (self.template.draw(draws, split, variant, length, depth) for _ in range(self.samples))
         for together in _equal_shapes(samples) if rows > 1 else ([sample] for sample in samples):
             for i in range(0, len(together), rows):
                 batch = _batch(together[i : i + rows], where)
-                yield Exam(batch, len(together[0].prompt), generate=self.template.generation(variant), stop=stop)
+                yield Exam(batch, len(together[0].prompt), generate=generation, stop=self.template.stop)
 
     def mark(self, exam: Exam, answers: Answers) -> Iterable[Measurement]:
         """Teacher-forced and generated answers; the terminator must be learned but is not marked."""

@@ -81,6 +81,11 @@ class Template(ABC):
     def generation(self, variant: str) -> int:
         """How many tokens a model may generate."""
 
+    @property
+    def stop(self) -> int | None:
+        """The token at which a generated answer ends; None where all that may be generated is read."""
+        return int(ended(self.tokenizer, "")[-1])
+
     @abstractmethod
     def draw(self, stream: Random, split: str, variant: str, length: int, depth: float | None = None) -> Sample:
         """A sample of at most `length` tokens; the first needle that is asked lies at `depth` (None: anywhere)."""

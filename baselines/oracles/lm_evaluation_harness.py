@@ -69,7 +69,7 @@ class HarnessModel(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
-        """What texts begin after in training: the token between documents, else the one that the model has beyond the tokenizer's."""
+        """What texts began after in training: the token between documents, or one beyond the tokenizer's, where it has none."""
         if self.text_tokenizer.separator is not None:
             return self.text_tokenizer.separator
         own = self.text_tokenizer.vocab

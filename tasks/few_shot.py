@@ -77,3 +77,7 @@ class FewShotBabilong(AfterText, Task):
         """BABILong's questions, whose answers no line break ends; running text for validation."""
         for exam in super().exams(split):
             yield exam._replace(stop=None) if split == "test" else exam
+
+    def left_out(self) -> dict[tuple[str, int], str]:
+        """Why a question is not asked at a length, for each (question, length) of which this holds."""
+        return self.asked.left_out()

@@ -41,7 +41,7 @@ def asked_table(
     longest = max(getattr(task, "test_lengths", ()), default=0)
     if longest > PIECE:
         check_streaming.admit(answerer.model, longest)
-    table = Table("metric", "asked", "value", "of", title=f"{answerer.label} on {task_name}, as it is")
+    table = Table("metric", "asked", "value", "of", title=f"{answerer.label}, asked {task_name}")
     for metric, value, count, where in evaluate(answerer.model, task, device=device):
         table.add_row(metric, ", ".join(f"{key} {said}" for key, said in where.items()), f"{value:.4f}", str(count))
     return table

@@ -31,7 +31,7 @@ def test_a_kept_model_sits_the_needle(tmp_path, capsys, monkeypatch):
     settings = [word for key, value in NEEDLE.items() for word in ("--set", f"needle.{key}={value}")]
     assert bench.main(["ask", str(tmp_path / "kept"), "needle", *settings]) == 0
     said = capsys.readouterr().out
-    assert "gated-deltanet, trained on language-modelling on needle" in said and "unit byte" in said
+    assert "gated-deltanet, trained on language-modelling, asked needle" in said and "unit byte" in said
     for m in evaluate(model.eval(), tasks.create("needle", **NEEDLE)):
         assert any(m.metric in line and f"{m.value:.4f}" in line for line in said.splitlines())
 

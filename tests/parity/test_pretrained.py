@@ -88,4 +88,4 @@ def test_it_is_asked_from_the_command_line_in_its_own_tokens(tmp_path, capsys, m
     words = [word for key, value in settings.items() for word in ("--set", f"needle.{key}={value}")]
     assert bench.main(["ask", str(tmp_path / "small"), "needle", *words]) == 0
     said = capsys.readouterr().out
-    assert "small on needle" in said and "unit small" in said and "compact_exact_match" in said
+    assert "small, asked needle" in said and "unit small" in said and "compact_exact_match" in said

@@ -32,9 +32,9 @@ class Needle(Task):
     """Needle in a haystack, the eight variants of RULER: exact match and token accuracy by length and depth.
 
     `template="ruler"` is RULER's own wording, which alone stands beside printed numbers; `compact` is ours, for small
-    models from 64 bytes up, and its metrics are named `compact_...`. Lengths are in tokens of `tokenizer`
-    (bytes, bpe:SIZE, gpt2 or the path of a JSON); `test_lengths` defaults to
-    1, 2, 4 and 8 times the training `length`. `samples` are asked for each variant, length and depth. `digits` (4) and
+    models from 64 bytes up (mv-niah from 74, mq-niah from 92), and its metrics are named `compact_...`. Lengths are in
+    tokens of `tokenizer` (bytes, bpe:SIZE, gpt2 or the path of a JSON); `test_lengths` defaults to 1, 2, 4 and 8 times the
+    training `length`. `samples` are asked for each variant, length and depth. `digits` (4) and
     `uuid_groups` (2 pairs of hexadecimal digits) are the size of compact values; RULER's are fixed. `words` names the
     lists of keys: "own", or "wonderwords" (as RULER) where that package is installed. `values` overrides what every
     variant hides: words, numbers or uuids (the Titans paper's S-NIAH-W has two readings, uuids and words). Of several

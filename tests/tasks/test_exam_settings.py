@@ -28,7 +28,7 @@ OTHERS = {
         {"validation_bytes": 512, "test_lengths": (128,), "depths": (0.5,), "samples": 3, "values": "numbers"},
     ),
     "few-shot-babilong": (
-        {"length": 64, "questions": ("qa1",)},
+        {"length": 160},
         {"validation_bytes": 512, "questions": ("qa2",), "test_lengths": (900,), "samples": 3, "long_samples": 2},
     ),
     "mqar": ({}, {"test_pairs": (2, 12), "test_lengths": (64, 256), "samples": 5}),

@@ -34,8 +34,13 @@ def asked_table(
     `name` is a checkpoint's folder, or the folder or hub name of a Hugging Face model (`gguf`: the file in it). Raises
     ValueError for what is neither, for a task of other tokens, and for lengths that the model cannot be fed.
     """
+    place = Path(name)
+    if not place.exists() and (place.is_absolute() or len(place.parts) > 2):  # hub names have one or two parts
+        raise ValueError(
+            f"There is no {name}: give a checkpoint's folder, or a Hugging Face model's folder or hub name."
+        )
     with TemporaryDirectory() as folder:
-        kept = (Path(name) / checkpoints.FACTS).is_file()
+        kept = (place / checkpoints.FACTS).is_file()
         answerer = _kept(name, provider, device) if kept else _pretrained(name, gguf, device, Path(folder))
         task = _task(task_name, settings, answerer)
     longest = max(getattr(task, "test_lengths", ()), default=0)

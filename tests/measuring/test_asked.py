@@ -53,6 +53,11 @@ def test_what_cannot_be_asked_is_told_in_one_sentence(vocab, tokenizer, asked, s
     assert re.search(sentence, line)
 
 
+def test_a_folder_that_is_not_there_is_told(tmp_path, capsys):
+    assert bench.main(["ask", str(tmp_path / "nowhere"), "needle"]) == 2
+    assert "nowhere: give a checkpoint's folder, or a Hugging Face model's folder" in capsys.readouterr().err
+
+
 def test_a_model_of_symbols_is_asked_symbols(tmp_path, capsys):
     kept(tmp_path / "kept", 128, None, "mqar")
     settings = ["--set", "mqar.test_pairs=[4]", "--set", "mqar.test_lengths=[32]", "--set", "mqar.samples=4"]

@@ -31,6 +31,7 @@ SMALL = {
     "mqar": {"pairs": [2], "length": 16, "vocab": 16, "samples": 2},
     "needle": {"variants": ["s-niah-1"], "test_lengths": [128], "depths": [0.5], "samples": 2},
     "zero-shot-needle": {"variants": ["s-niah-1"], "length": 1024, "test_lengths": [1024], "depths": [0.5], "samples": 2},
+    "few-shot-babilong": {"questions": ["qa1"], "length": 64, "test_lengths": [1024], "samples": 2},
 }  # fmt: skip
 BUILT: set[tuple[str, str, str]] = set()  # plans share many models
 TIMES = {"training_tokens_per_second", "prefill_tokens_per_second", "decoding_milliseconds_per_token"}

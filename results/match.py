@@ -16,12 +16,8 @@ from results.table_reader import PlanError, TableReader
 PARAMETERS, STATE, FLOPS = "parameters", "state", "flops"
 NEEDS = {STATE: "state_bytes", FLOPS: "flops_length"}
 MISSING = {STATE: "grows", FLOPS: "no formula"}  # why a model has no figure
-SMALL, NEAR_SMALL, NEAR = (
-    10_000_000,
-    5.0,
-    1.0,
-)  # parameters; percent of parameters or FLOPs below SMALL, and from there up
-NEAR_STATE = 10.0  # percent
+SMALL = 10_000_000  # parameters
+NEAR_SMALL, NEAR, NEAR_STATE = 5.0, 1.0, 10.0  # percent: of parameters or FLOPs below SMALL and from there up, of state
 
 
 @dataclass(frozen=True)

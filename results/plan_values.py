@@ -178,8 +178,8 @@ def check(plan: Plan, source: str) -> None:
         ),
         (
             bool(plan.match and plan.contests),
-            f"match = {plan.match.get('match')!r} is for [[tasks]] and [[timings]], contests match parameters; give them a plan of "
-            "their own",
+            f"match = {plan.match.get('match')!r} is for [[tasks]] and [[timings]], contests match parameters; give them a "
+            "plan of their own",
         ),
         (plan.timeout is not None and not plan.timeout > 0, "timeout must be a positive number of seconds"),
         (not plan.snapshot_minutes >= 0, "snapshot_minutes must not be negative; 0 takes one after every step"),

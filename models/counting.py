@@ -34,12 +34,12 @@ def state_bytes(state: Any) -> int:
 
 
 @torch.no_grad()
-def largest_state(model: nn.Module, tokens: Tensor, start: int) -> int:
-    """Most bytes of a state from `start`, which is reached in one piece, over the single tokens behind it."""
+def largest_state(model: nn.Module, tokens: Tensor, start: int, piece: int = 1) -> int:
+    """Most bytes of a state from `start`, which is reached in one piece, over the single tokens (or pieces) behind it."""
     _, state = model(tokens[:, :start])
     most = state_bytes(state)
-    for place in range(start, tokens.shape[1]):
-        _, state = model(tokens[:, place : place + 1], state)
+    for place in range(start, tokens.shape[1], piece):
+        _, state = model(tokens[:, place : place + piece], state)
         most = max(most, state_bytes(state))
     return most
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-STATE_TOLERANCE = 0.1  # relative; a head's width goes in steps of two channels, some 20 % of a small state
 NEEDS = {"parameters": None, "state": "state_bytes", "flops": "flops_length"}  # what each match must be told
 
 
@@ -61,6 +60,11 @@ def tolerance(parameters: int) -> float:
     return 0.01 if parameters >= 10_000_000 else 0.05
 
 
+def state_tolerance(target: int) -> float:
+    """The same of a state's bytes: 10 % from 256 KiB, 20 % below, where two channels more a head are up to 40 % more state."""
+    return 0.1 if target >= 2**18 else 0.2
+
+
 def default_feed(width: int) -> int:
     """The reference's SwiGLU width: 8/3 of the model's, in multiples of 8."""
     return max(8, round(width * 8 / 3 / 8) * 8)
@@ -85,11 +89,6 @@ def by_depth(count: Callable[[Shape], float], target: float, depth: int, width: 
     if unit is None:
         return Shape(best, 0)
     return Shape(best, 0, _inner(lambda inner: count(Shape(best, 0, inner)), target, width, unit))
-
-
-def by_state(shape_at: Callable[[int], Shape], count: Callable[[Shape], int], target: int, highest: int) -> Shape:
-    """The shape, among those of a state setting of 1 to `highest`, whose state comes nearest to `target`."""
-    return shape_at(nearest(lambda value: count(shape_at(value)), target, 1, highest))
 
 
 def _inner(count: Callable[[int], float], target: float, width: int, unit: int) -> int:

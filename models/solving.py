@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import nn
 
 from models.counting import largest_state, parameter_count, training_flops
 from models.kernels import unwatched
-from models.matching import STATE_TOLERANCE, Match, NoMatch, Shape, by_depth, by_feed, by_state, tolerance
+from models.matching import Match, NoMatch, Shape, by_depth, by_feed, nearest, state_tolerance, tolerance
 
 SETTLED = 16  # tokens after which a short convolution's tail is full, whatever the model's period
 HIGHEST = 8  # times the model's width: the largest inner width, or number of states, that is tried
+
+ROUNDS = 4  # of solving state and parameters in turn, where the depth of a mixer without SwiGLU moves both
 
 Count = Callable[[Shape], float]
 
@@ -57,12 +60,15 @@ class Candidate:
         with torch.device("meta"):
             return training_flops(self.assemble(shape), length)
 
-    def state(self, shape: Shape) -> int:
-        """Most bytes of one row's state over a period; computed on the CPU, leaving no trace in random numbers or providers."""
+    def state(self, shape: Shape, is_rough: bool = False) -> int:
+        """Most bytes of one row's state over a period, token by token; roughly: at its beginning, before its end and at its end.
+
+        Computed on the CPU, leaving no trace in random numbers or providers.
+        """
         with torch.device("cpu"), torch.random.fork_rng(devices=[]), unwatched():
             model, times = self.sample(shape)
-            start = max(model.period, SETTLED)
-            return times * largest_state(model, torch.zeros(1, start + model.period, dtype=torch.long), start)
+            start, piece = max(model.period, SETTLED), max(1, model.period - 1) if is_rough else 1
+            return times * largest_state(model, torch.zeros(1, start + model.period, dtype=torch.long), start, piece)
 
 
 def solve(candidate: Candidate, match: Match) -> Shape:
@@ -103,7 +109,7 @@ def _by_state(candidate: Candidate, target: int) -> Shape | None:
     parameters, step = _parameters_of_reference(candidate), candidate.state_unit
     unit = None if candidate.state_is_inner else candidate.unit
 
-    def shape_at(steps: int) -> Shape:
+    def matched(steps: int) -> Shape:
         """The parameter match with so large a state."""
 
         def count(shape: Shape) -> int:
@@ -111,10 +117,23 @@ def _by_state(candidate: Candidate, target: int) -> Shape | None:
 
         return replace(candidate.nearest(count, parameters, unit), state=steps * step)
 
-    highest = max(2, HIGHEST * candidate.width // step)
-    shape = by_state(shape_at, candidate.state, target, highest)
-    is_near = _near(candidate.state(shape), target, STATE_TOLERANCE)
+    def error(shape: Shape) -> int:
+        return abs(candidate.state(shape, is_rough=True) - target)
+
+    found, draft, highest = [], candidate.start, max(2, HIGHEST * candidate.width // step)
+    for _ in range(ROUNDS):
+        state = partial(_state_of, candidate, draft, step)
+        draft = matched(nearest(state, target, 1, highest))
+        if candidate.start.feed or draft in found:
+            break  # a SwiGLU's width is no part of the state
+        found.append(draft)
+    shape = min([*found, draft], key=error)
+    is_near = _near(candidate.state(shape), target, state_tolerance(target))
     return shape if is_near and _near(candidate.parameters(shape), parameters, tolerance(parameters)) else None
+
+
+def _state_of(candidate: Candidate, draft: Shape, step: int, steps: int) -> int:
+    return candidate.state(replace(draft, state=steps * step), is_rough=True)
 
 
 def _parameters_of_reference(candidate: Candidate) -> int:

@@ -131,7 +131,7 @@ def _match_deviations(exam: Exam) -> list[str]:
     noun = {match.STATE: "state bytes", match.FLOPS: "training FLOPs"}.get(by)
     for model in exam.learners if noun else ():
         has, aim = _figure(exam, model)
-        near = match.NEAR_STATE if by == match.STATE else match.tolerance(model.parameters)
+        near = match.state_tolerance(aim) if by == match.STATE else match.tolerance(model.parameters)
         if has is None and exam.measured(model.label):
             found.append(f"{noun}: {model.label} has no formula of them, so it keeps its parameter match")
         elif has is not None and abs(off := match.gap(has, aim)) > near:

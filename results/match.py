@@ -17,7 +17,8 @@ PARAMETERS, STATE, FLOPS = "parameters", "state", "flops"
 NEEDS = {STATE: "state_bytes", FLOPS: "flops_length"}
 MISSING = {STATE: "grows", FLOPS: "no formula"}  # why a model has no figure
 SMALL = 10_000_000  # parameters
-NEAR_SMALL, NEAR, NEAR_STATE = 5.0, 1.0, 10.0  # percent: of parameters or FLOPs below SMALL and from there up, of state
+NEAR_SMALL, NEAR = 5.0, 1.0  # percent of parameters or FLOPs, below SMALL and from there up
+SMALL_STATE, NEAR_SMALL_STATE, NEAR_STATE = 2**18, 20.0, 10.0  # bytes; percent below, and from there up
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def words(size: Mapping[str, Any], reference_model: str) -> str:
     if by(size) == STATE:
         aim = size["state_bytes"]
         return (
-            f"{aim:,} bytes of state for one row, within {NEAR_STATE:g} %, and then parameters; a model that cannot come so near "
+            f"{aim:,} bytes of state for one row, within {state_tolerance(aim):g} %, and then parameters; a model that cannot come so near "
             "keeps its parameter match"
         )
     if by(size) == FLOPS:
@@ -74,6 +75,11 @@ def words(size: Mapping[str, Any], reference_model: str) -> str:
 def tolerance(parameters: int | None) -> float:
     """Percent that a model's parameters, or its FLOPs, may be off."""
     return NEAR if (parameters or 0) >= SMALL else NEAR_SMALL
+
+
+def state_tolerance(aim: int) -> float:
+    """Percent that a state of so many bytes may be off."""
+    return NEAR_STATE if aim >= SMALL_STATE else NEAR_SMALL_STATE
 
 
 def head(size: Mapping[str, Any], reference_model: str) -> list[str]:

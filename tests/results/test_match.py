@@ -108,16 +108,16 @@ def test_card_of_a_parameter_match_says_nothing_more(tmp_path):
 
 
 def test_card_of_a_state_match_names_who_is_beyond(tmp_path):
-    states = {"transformer": 9000, "retnet": 1080, "mine": 880}
+    states = {"transformer": 9000, "retnet": 1080, "mine": 780}
     found = exam(load(tmp_path, STATE), EVEN | {"retnet": 1060}, states, {})
     card = fairness.markdown(found)
-    assert "matched by 1,000 bytes of state for one row, within 10 %, and then parameters" in card
+    assert "matched by 1,000 bytes of state for one row, within 20 %, and then parameters" in card
     assert "| model | parameters | to transformer | state | to 1000 B |" in card
     assert "| retnet | 1,060 | +6.0 % | 1.1 KiB | +8.0 % |" in card
     assert fairness.deviations(found) == [
         "parameters: retnet has +6.0 %, beyond the tolerance of 5 %",
-        "state bytes: mine has -12.0 %, beyond the tolerance of 10 %",
-        "state bytes: transformer has +800.0 %, beyond the tolerance of 10 %",
+        "state bytes: mine has -22.0 %, beyond the tolerance of 20 %",
+        "state bytes: transformer has +800.0 %, beyond the tolerance of 20 %",
     ]
 
 

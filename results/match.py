@@ -60,8 +60,8 @@ def words(size: Mapping[str, Any], reference_model: str) -> str:
     if by(size) == STATE:
         aim = size["state_bytes"]
         return (
-            f"{aim:,} bytes of state for one row, within {state_tolerance(aim):g} %, and then parameters; a model that cannot come so near "
-            "keeps its parameter match"
+            f"{aim:,} bytes of state for one row, within {state_tolerance(aim):g} %, and then parameters; a model that cannot "
+            "come so near keeps its parameter match"
         )
     if by(size) == FLOPS:
         return (

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 import tasks
+from measuring.building import settings_of, terms
 from measuring.learning import Keeping, Learnt, learn
-from models import check_streaming, language_model
+from models import accounting, check_streaming, language_model
 from results import search
 from results.cell import Cell
 from tasks import predictions
@@ -77,6 +78,7 @@ def trained(cell: Cell, progress: Progress, keeping: Keeping | None) -> dict[str
         *_training_seconds(learnt),
         (None, "evaluation_seconds", time.perf_counter() - begun, 1, {}),
         *_curve(losses),
+        *_equal_work(cell, task.vocab),
     ]
     return {
         "parameters": language_model.parameter_count(model),
@@ -93,6 +95,16 @@ def _training_seconds(learnt: Learnt) -> list[tuple]:
     log = learnt.training
     took = [(None, "training_seconds", log.seconds, len(log.losses), {"tokens": log.tokens, **recipe()})]
     return took if learnt.age is None else [*took, (None, "weights_age_seconds", learnt.age, 1, {})]
+
+
+def _equal_work(cell: Cell, vocab: int) -> list[tuple]:
+    """Of a cell whose training operations are matched: the model's, and the reference's as `aim`. A state has its column."""
+    size, match = terms(cell.size, vocab)
+    if match.by != "flops":
+        return []
+    found = accounting.standing(cell.model, size, match, **settings_of(cell))
+    where = {"length": match.flops_length, "aim": found.aim}
+    return [] if found.figure is None else [(None, "matched_flops_per_token", found.figure, 1, where)]
 
 
 def _admit(model: torch.nn.Module, longest: int) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from results import contest_plan, paper_form, search, sizes
+from results import contest_plan, match, paper_form, search, sizes
 from results.cell import Cell
 from results.claims import read_claim
 from results.entries import Entry, in_steps, read_budget, read_entry, read_variant
@@ -21,7 +21,8 @@ __all__ = ("Plan", "PlanError", "cells", "comparisons", "load")
 
 KEYS = (
     "title question models seeds learning_rate learning_rates search dtype provider device workers threads timeout "
-    "parallel processes snapshot_minutes size budget settings variants tasks timings contests claims printed figures"
+    "parallel processes snapshot_minutes size match state_bytes flops_length budget settings "
+    "variants tasks timings contests claims printed figures"
 )
 
 
@@ -61,6 +62,7 @@ def _plan(comparison: str, table: dict[str, Any], reader: TableReader) -> Plan:
         seeds=tuple(reader.take_list(table, "seeds", int, *([] if trains else [[0]]))),
         learning_rate=reader.take(table, "learning_rate", float, *([] if trains and not grid else [1e-3])),
         size=size,
+        match=match.read(table, reader),
         budget=in_steps(budget, {}) if budget else {},
         settings=settings,
         tasks=tuple(_with_budget(read_entry(item, "tasks", reader), budget) for item in tasks),
@@ -89,10 +91,11 @@ def _with_budget(entry: Entry, budget: Mapping[str, int]) -> Entry:
     return replace(entry, budget=in_steps(budget, entry.budget)) if entry.budget else entry
 
 
-def cells(plan: Plan, names: Sequence[str]) -> list[Cell]:
+def cells(plan: Plan, names: Sequence[str], exam_settings: search.ExamSettings = search.NONE) -> list[Cell]:
     """Every cell that the plan asks for: trials, floors, training, timing, contests. `names` are all models there are.
 
     Where the rate is searched for, training cells have the rate search.UNKNOWN; `search.chosen` gives them theirs.
+    `exam_settings` names, by model, settings that act in exams alone and are not searched for.
     """
     for name in plan.settings:
         known(name, names, "model", f"[settings.{name}]")
@@ -122,7 +125,7 @@ def cells(plan: Plan, names: Sequence[str]) -> list[Cell]:
         known(model, names, "model", "[[contests]]")
     if not training and not timing and not contests:
         raise PlanError(f"Nothing is left to run in {plan.comparison!r}: no chosen model meets a chosen task.")
-    trials = search.trials(plan.search, training) if plan.search else []
+    trials = search.trials(plan.search, training, exam_settings) if plan.search else []
     return trials + floors + training + timing + contests
 
 
@@ -141,7 +144,7 @@ def _cell(plan: Plan, entry: Entry, kind: str, chosen: str, seed: int) -> Cell:
         settings={**plan.settings.get(model, {}), **own},
         task=entry.name,
         task_settings=dict(entry.settings),
-        size={} if floors else dict(plan.size),
+        size={} if floors else {**plan.size, **plan.match},
         budget={**plan.budget, **entry.budget, **shared} if kind == "training" else {},
         seed=seed,
         lr=rate if kind == "training" else 0.0,

@@ -72,7 +72,8 @@ def report(
     look = html_page.Look(title or "Report", question, reference_model, shown, with_printed and not tables)
     parts = [*_opening(exams, look), *map(_chapter, said)]
     if ranks := rank_figure.draw(exams, out_dir / "figures"):
-        parts.append(_image(figure.Drawing("average-ranks", rank_figure.TITLE, files=ranks), out_dir))
+        drawings.append(figure.Drawing("average-ranks", rank_figure.TITLE, files=ranks))
+        parts.append(_image(drawings[-1], out_dir))
     for exam, other in zip(exams, beside, strict=True):
         parts += _exam(exam, _tables(exam, other, reference_model), sections, drawings, out_dir)
         if look.with_printed and exam is [one for one in exams if one.task == exam.task][-1]:

@@ -341,12 +341,13 @@ def test_instructed_prompts_have_all_parts_in_order_and_the_length_counts_them()
         assert exam.batch.tokens.shape[1] == (exam.batch.where["length"] or exam.batch.tokens.shape[1]) <= 1024
         for row in exam.batch.tokens.numpy():
             prompt = BYTES.decode(row[: exam.prompt])
-            marks = ["<example>", "Answer: ", "</example>", "<context>\n", "\n</context>\n\nQuestion: ", "?\nAnswer: "]
+            marks = ["<example>", "Answer: ", "</example>", "<context>\n", "\n</context>\n\nQuestion: ", "?\nAnswer:"]
             places = [prompt.index(mark) for mark in marks[:4]] + [prompt.rindex(mark) for mark in marks[4:]]
             assert places == sorted(places) and prompt.endswith(marks[-1])
             context, question = words.read(prompt)
             assert prompt == words.before + context + words.after.format(question=question)
             assert len(told(context, name)) >= TASKS[name].fewest
+        assert all(BYTES.decode(choice).startswith(" ") for choice in exam.choices)  # no prompt ends in a blank
     marks = [m for exam in task.exams("test") for m in task.mark(exam, task.oracle(exam))]
     assert all(m.value == (m.metric != "scorer_disagreement") for m in marks)
 
@@ -362,7 +363,7 @@ def test_instructed_prompts_have_the_fields_of_the_official_ones(name: str) -> N
     assert instruction.endswith(".") and form.startswith("Answer with ") and form.endswith("nothing else.")
     for answer in re.findall(r"Answer: (.+)\n", examples):
         assert answer in TASKS[name].answers
-    assert words.after == "\n</context>\n\nQuestion: {question}\nAnswer: " and words.line_breaks
+    assert words.after + words.lead == "\n</context>\n\nQuestion: {question}\nAnswer: " and words.line_breaks
 
 
 @pytest.mark.parametrize("name", QUESTIONS)

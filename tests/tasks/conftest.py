@@ -1,4 +1,4 @@
-"""The released bAbI data, where it is."""
+"""The released bAbI data, where it is, and two small tasks of the needle."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from babi_stories import ARCHIVE, archive
 
 from tasks.babi import TASKS
 from tasks.babi_files import Story, parse
+from tasks.needle import Needle
 
 
 @pytest.fixture(scope="module")
@@ -28,3 +29,13 @@ def released() -> dict[str, list[Story]]:
                 stories[name] += found
                 stories[name + " test"] += found if "_test" in member.name else []
     return stories
+
+
+@pytest.fixture(scope="module")
+def compact() -> Needle:
+    return Needle(length=64, test_lengths=(64, 129), samples=4)
+
+
+@pytest.fixture(scope="module")
+def ruler() -> Needle:
+    return Needle(template="ruler", length=1024, test_lengths=(1024, 2048), samples=2)

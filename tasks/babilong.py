@@ -10,7 +10,7 @@ from itertools import groupby, islice
 from random import Random
 from typing import Literal
 
-from tasks import babi_files, babilong_floors, babilong_items
+from tasks import babi_files, babilong_floors, babilong_harness, babilong_items
 from tasks import corpus as corpora
 from tasks.babi import TASKS
 from tasks.babi_story import Item
@@ -47,7 +47,8 @@ class BABILong(Task):
     read from the installed package (extra `lm-eval`).
 
     `generated_accuracy` is BABILong's own comparison with all that it gets wrong: a right "none" of qa7 holds the label
-    "one" and fails; `scorer_disagreement` is the share of answers on which it and the exact comparison differ.
+    "one" and fails; `scorer_disagreement` is the share of answers on which it and the exact comparison differ. Under the
+    template `harness` stands `harness_accuracy` too, lm-evaluation-harness's comparison: the target is a part of the answer.
 
     `source` names a folder or archive of the released bAbI files (or `$VARIABLE`, which names one), whose own splits are
     then asked instead of the simulator's stories; `test_sources` are those of the test alone: `("simulator", "FOLDER")`
@@ -225,6 +226,9 @@ class BABILong(Task):
             labels = TASKS[question].labels
             right["generated_accuracy"] = [matches(text, target, asked, labels) for text, target, (_, asked) in both]
             right["exact_accuracy"] = [text.split(END)[0].removeprefix(lead) == target for text, target, _ in both]
+            if self.template == "harness":
+                read = [self.tokenizer.decode(text[: babilong_harness.GENERATION]).lower() for text in answers.text]
+                right["harness_accuracy"] = [target.lower() in text for text, target in zip(read, targets, strict=True)]
             pairs = zip(right["generated_accuracy"], right["exact_accuracy"], strict=True)
             right[DISAGREEMENT] = [official != exact for official, exact in pairs]
         for metric, marks in right.items():

@@ -24,7 +24,7 @@ PLAIN = Cell(
     dtype="float32", provider="auto", device="cpu", threads=1,
 )  # fmt: skip
 STATE = dataclasses.replace(PLAIN, size=NANO | {"match": "state", "state_bytes": 8192})
-FLOPS = dataclasses.replace(PLAIN, size=NANO | {"match": "flops", "flops_length": 64})
+FLOPS = dataclasses.replace(PLAIN, model="gated-deltanet", size=NANO | {"match": "flops", "flops_length": 64})
 
 
 def test_rows_of_a_state_match_have_its_bytes_and_its_model_is_kept(tmp_path):
@@ -50,7 +50,7 @@ def test_each_match_is_another_model_with_keys_of_its_own():
     import tasks
 
     task = tasks.create(PLAIN.task, **PLAIN.task_settings)
-    cells = [PLAIN, STATE, FLOPS]
+    cells = [dataclasses.replace(PLAIN, model=FLOPS.model, size=cell.size) for cell in (PLAIN, STATE, FLOPS)]
     assert len({identify(cell).key for cell in cells}) == len({training_key(cell, task) for cell in cells}) == 3
     assert len({parameter_count(build(cell, 128)) for cell in cells}) == 3
 

@@ -22,7 +22,7 @@ PAPERS = (
     "titans-table1", "titans-table2", "titans-fig6", "titans-fig7", "titans-fig9", "titans-ablation", "gdn-table2", "gdn-fig3",
     "rmt-babilong", "mqar-capacity",
 )  # fmt: skip
-FILES = sorted(RESULTS.glob("*/*.toml"))
+FILES = sorted(file for file in RESULTS.glob("*/*.toml") if file.parent.name != "published")
 COMMITTED = sorted(path.parent.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("reference") if path.is_dir())
 OLDER_EXAMS = ("titans-training",)  # asked before the first token of a document was: results/README.md
 SMALL = {

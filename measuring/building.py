@@ -10,13 +10,22 @@ import torch
 
 import baselines  # noqa: F401  registers every baseline, in worker processes too
 from models import language_model, registry
-from models.language_model import Size
+from models.language_model import Match, Size
+from models.matching import PARAMETERS
 from results.cell import Cell
 
 
 def build(cell: Cell, vocab: int) -> torch.nn.Module:
     """A cell's model as its seed initialises it."""
-    return language_model.seeded(cell.model, Size(vocab, **cell.size), cell.seed, **settings_of(cell))
+    size, match = terms(cell.size, vocab)
+    return language_model.seeded(cell.model, size, cell.seed, match=match, **settings_of(cell))
+
+
+def terms(size: dict[str, Any], vocab: int) -> tuple[Size, Match]:
+    """The size that a cell names, and what it matches: its `size` says both. Raises ValueError."""
+    fields = {name: size[name] for name in ("width", "depth", "heads")}
+    match = {name: size[name] for name in ("state_bytes", "flops_length") if name in size}
+    return Size(vocab, **fields), Match(size.get("match", PARAMETERS.by), **match)
 
 
 def sized(fields: dict[str, int], changed: dict[str, int]) -> Size:

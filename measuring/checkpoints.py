@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from measuring.building import with_provider
+from measuring.building import terms, with_provider
 from models import language_model, registry, user_file
-from models.language_model import Size
 from tasks import cache, tensor_file
 from tasks.byte_pair import JsonTokenizer
 from tasks.tokenizer import BYTES, Tokenizer
@@ -57,9 +56,9 @@ def load(folder: str | Path, provider: str = "auto", device: str = "cpu") -> Che
     for file in facts["model_files"]:
         if facts["model"] not in registry.names():
             user_file.load_file(file)
-    size = Size(facts["vocab"], **facts["size"])
+    size, match = terms(facts["size"], facts["vocab"])
     settings = with_provider(facts["model"], facts["settings"], provider)
-    model = language_model.seeded(facts["model"], size, facts["seed"], **settings)
+    model = language_model.seeded(facts["model"], size, facts["seed"], match=match, **settings)
     _sound(fill, model, folder)
     return Checkpoint(model.to(device).eval(), _tokenizer(Path(folder), facts["tokenizer"]), facts)
 

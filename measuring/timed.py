@@ -8,8 +8,7 @@ from typing import Any
 
 import tasks
 from measuring.building import build
-from models import accounting, language_model
-from models.language_model import Size
+from models import counting, language_model
 from results.cell import Cell
 from tasks.throughput import Throughput
 from tasks.throughput import measure as measure_throughput
@@ -26,7 +25,7 @@ def timed(cell: Cell, progress: Progress) -> dict[str, Any]:
         found.append((None, *m))
         progress(m.where)
     for length in settings.lengths:
-        work = accounting.training_flops_per_token(cell.model, Size(256, **cell.size), length, **dict(cell.settings))
+        work = counting.training_flops(model, length)
         if work is not None:
             found.append((None, "training_flops_per_token", work, 1, {"length": length}))
     found.append((None, "timing_seconds", time.perf_counter() - begun, 1, {}))

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 
 import tasks
+from measuring.building import settings_of, terms
 from measuring.learning import Keeping, Learnt, learn
-from models import check_streaming, language_model
+from models import accounting, check_streaming, language_model
 from results import search
 from results.cell import Cell
 from tasks import predictions
+from tasks.evaluate import LONG as LONG_TEXT
 from tasks.evaluate import PIECE, evaluate, validation_loss
 from tasks.throughput import over_a_period
 from tasks.train import recipe
@@ -76,6 +78,7 @@ def trained(cell: Cell, progress: Progress, keeping: Keeping | None) -> dict[str
         *_training_seconds(learnt),
         (None, "evaluation_seconds", time.perf_counter() - begun, 1, {}),
         *_curve(losses),
+        *_equal_work(cell, task.vocab),
     ]
     return {
         "parameters": language_model.parameter_count(model),
@@ -92,6 +95,16 @@ def _training_seconds(learnt: Learnt) -> list[tuple]:
     log = learnt.training
     took = [(None, "training_seconds", log.seconds, len(log.losses), {"tokens": log.tokens, **recipe()})]
     return took if learnt.age is None else [*took, (None, "weights_age_seconds", learnt.age, 1, {})]
+
+
+def _equal_work(cell: Cell, vocab: int) -> list[tuple]:
+    """Of a cell whose training operations are matched: the model's, and the reference's as `aim`. A state has its column."""
+    size, match = terms(cell.size, vocab)
+    if match.by != "flops":
+        return []
+    found = accounting.standing(cell.model, size, match, **settings_of(cell))
+    where = {"length": match.flops_length, "aim": found.aim}
+    return [] if found.figure is None else [(None, "matched_flops_per_token", found.figure, 1, where)]
 
 
 def _admit(model: torch.nn.Module, longest: int) -> None:
@@ -114,7 +127,10 @@ def _curve(losses: Sequence[float]) -> list[tuple]:
 
 @torch.no_grad()
 def _largest_state(model: torch.nn.Module, context: int, device: str) -> int:
-    """Bytes of the largest state over one period after `context` tokens, for one row of the batch."""
+    """Bytes of the largest state over one period after `context` tokens, for one row; a long text is fed in pieces."""
     token = torch.zeros(1, 1, dtype=torch.long, device=device)
-    _, state = model(token.expand(1, max(1, context)))
+    context, state = max(1, context), None
+    piece = context if context <= LONG_TEXT else PIECE
+    for start in range(0, context, piece):
+        _, state = model(token.expand(1, min(piece, context - start)), state)
     return max(map(language_model.state_bytes, over_a_period(model, token, state)))

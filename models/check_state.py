@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from models.accounting import largest_state
 from models.check_subject import Finding, Subject, cut, difference, feed
+from models.counting import largest_state
 
 SPLIT = 1e-4  # float32, relative: the contract's bound for a text in pieces
 FAULT = 1e-6  # relative: a text in pieces in float64, where some gates are still rounded to float32

@@ -10,17 +10,24 @@ import inspect
 import math
 import types
 import typing
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
-from models import registry
+from models import registry, solving
+from models.counting import parameter_count, state_bytes
 from models.kernels import check_provider
 from models.layers import RMSNorm, SwiGLU
-from models.matching import NoMatch, Shape, by_depth, by_feed, default_feed, tolerance
+from models.matching import PARAMETERS, Match, Shape, default_feed
+from models.solving import Candidate
+
+__all__ = (
+    "Block", "LanguageModel", "Match", "Size", "assemble", "build", "candidate", "check_settings", "parameter_count",
+    "reference_parameters", "seeded", "solve", "state_bytes",
+)  # fmt: skip
 
 REFERENCE = "transformer"  # the model whose parameters all others are matched to
 
@@ -91,78 +98,86 @@ class LanguageModel(nn.Module):
         return self.norm(x) @ self.embedding.weight.to(x.dtype).T, tuple(states)
 
 
-def build(name: str, size: Size, *, match: bool = True, **settings: Any) -> nn.Module:
-    """Build a registered model whose parameters match the reference Transformer's at this size.
+def build(name: str, size: Size, *, match: Match | Literal[False] = PARAMETERS, **settings: Any) -> nn.Module:
+    """Build a registered model on equal terms with the reference Transformer at this size: with its parameters.
 
-    `match=False` keeps the reference's depth and SwiGLU width instead. `settings` are the class's own. Raises UnknownModel;
-    ValueError for an unknown or ill-typed setting (with the signature), or for a size that cannot be matched (NoMatch).
+    `match=Match("state", state_bytes=65_536)` or `Match("flops", flops_length=512)` solves for those instead, in models that can
+    come within the tolerance; the others keep their parameter match. `match=False` keeps the reference's depth and SwiGLU
+    width. `settings` are the class's own. Raises UnknownModel; ValueError for an unknown or ill-typed setting (with the
+    signature), or for a size at which parameters cannot be matched (NoMatch).
     """
     entry = registry.entry(name)
     check_settings(entry, settings)
-    feed = 0 if getattr(entry.cls, "mixes_channels", False) else default_feed(size.width)
-    shape = solve(entry, size, settings) if match else Shape(size.depth, feed)
-    return assemble(entry, size, shape, settings)
+    if match is not False and not isinstance(match, Match):
+        raise ValueError(f"match takes a Match (Match('parameters'), 'state' or 'flops') or False, not {match!r}.")
+    return assemble(entry, size, solve(entry, size, settings, match) if match else _unsolved(entry, size), settings)
 
 
-def solve(entry: registry.Entry, size: Size, settings: dict[str, Any]) -> Shape:
-    """The shape that brings a model nearest to the reference's parameters. Raises NoMatch beyond the tolerance."""
-    question = (entry, size, repr(sorted(settings.items())))
+def solve(entry: registry.Entry, size: Size, settings: dict[str, Any], match: Match = PARAMETERS) -> Shape:
+    """The shape that brings a model nearest to what is matched. Raises NoMatch beyond the tolerance of parameters."""
+    question = (entry, size, repr(sorted(settings.items())), match)
     if question not in _solved:
-        _solved[question] = _solve(entry, size, settings)
+        _solved[question] = solving.solve(candidate(entry, size, settings), match)
     return _solved[question]
 
 
 _solved: dict[tuple, Shape] = {}  # a search builds a model a dozen times
 
 
-def _solve(entry: registry.Entry, size: Size, settings: dict[str, Any]) -> Shape:
-    def count(shape: Shape) -> int:
-        with torch.device("meta"):
-            return parameter_count(assemble(entry, size, shape, settings))
+def candidate(entry: registry.Entry, size: Size, settings: dict[str, Any]) -> Candidate:
+    """A model as the search for its shape sees it; settings that the user gives are not solved."""
+    own, setting = inspect.signature(entry.cls).parameters, getattr(entry.cls, "state_setting", "inner")
+    unit = 2 * size.heads
+    has_state = getattr(entry.cls, "fixed_state", False) and setting in own and setting not in settings
+    return Candidate(
+        name=entry.name,
+        size=str(size),
+        start=_unsolved(entry, size),
+        width=size.width,
+        unit=unit if "inner" in own and "inner" not in settings else None,
+        state_unit=(unit if setting == "inner" else 1) if has_state else None,
+        state_is_inner=setting == "inner",
+        assemble=partial(assemble, entry, size, settings=settings),
+        sample=partial(_sample, entry, size, settings),
+        reference=partial(_reference, size),
+    )
 
-    target = reference_parameters(size)
-    own = inspect.signature(entry.cls).parameters
-    unit = 2 * size.heads if "inner" in own and "inner" not in settings else None
-    search = by_depth if getattr(entry.cls, "mixes_channels", False) else by_feed
-    shape = search(count, target, size.depth, size.width, unit)
-    if abs(count(shape) - target) > tolerance(target) * target:
-        raise NoMatch(
-            f"Model '{entry.name}' cannot be matched at {size}: the nearest has {count(shape):,} parameters ({shape}) and the "
-            f"reference Transformer {target:,}; change the size or its settings, or build with match=False."
-        )
-    return shape
+
+def _unsolved(entry: registry.Entry, size: Size) -> Shape:
+    feed = 0 if getattr(entry.cls, "mixes_channels", False) else default_feed(size.width)
+    return Shape(size.depth, feed)
+
+
+def _sample(entry: registry.Entry, size: Size, settings: dict[str, Any], shape: Shape) -> tuple[nn.Module, int]:
+    """A small model with a block's state (a whole language model's, all of it), and how many of these the shape's model has.
+
+    Any provider's state is the same, so the one that was asked for, which may need another device, is left out.
+    """
+    size, settings = replace(size, vocab=2), {name: value for name, value in settings.items() if name != "provider"}
+    if entry.is_language_model:
+        return assemble(entry, size, shape, settings), 1
+    return assemble(entry, size, replace(shape, depth=1, feed=min(shape.feed, 8)), settings), shape.depth
+
+
+def _reference(size: Size) -> nn.Module:
+    entry = registry.entry(REFERENCE)
+    return assemble(entry, size, _unsolved(entry, size), {})
 
 
 def reference_parameters(size: Size) -> int:
     """Non-embedding parameters of the reference Transformer at this size."""
     with torch.device("meta"):
-        shape = Shape(size.depth, default_feed(size.width))
-        return parameter_count(assemble(registry.entry(REFERENCE), size, shape, {}))
+        return parameter_count(_reference(size))
 
 
 def assemble(entry: registry.Entry, size: Size, shape: Shape, settings: dict[str, Any]) -> nn.Module:
-    """The model of a solved shape: `depth` blocks, SwiGLU of `feed` units, and the mixer's own `inner` width."""
-    own = dict(settings) if shape.inner is None else {**settings, "inner": shape.inner}
+    """The model of a solved shape: `depth` blocks, SwiGLU of `feed` units, the mixer's `inner` width and state setting."""
+    solved = [("inner", shape.inner), (getattr(entry.cls, "state_setting", "inner"), shape.state)]
+    own = settings | {name: value for name, value in solved if value is not None}
     if entry.is_language_model:
         return entry.cls(size, feed=shape.feed, **own)
     blocks = [Block(size.width, entry.cls(size.width, size.heads, **own), shape.feed) for _ in range(shape.depth)]
     return LanguageModel(size, blocks)
-
-
-def parameter_count(model: nn.Module) -> int:
-    """Learned numbers outside the token embedding (tied to the output); initial memories and persistent tokens count."""
-    embedding = model.embedding.weight
-    return sum(p.numel() for p in model.parameters() if p is not embedding)
-
-
-def state_bytes(state: Any) -> int:
-    """Bytes of the distinct storages behind the tensors of a state; plain integers count nothing."""
-    storages = {}
-    for leaf in tree_leaves(state):
-        if isinstance(leaf, Tensor):
-            storage = leaf.untyped_storage()
-            storages[storage.data_ptr(), storage.device] = storage.nbytes()
-    return sum(storages.values())
 
 
 def check_settings(entry: registry.Entry, settings: dict[str, Any]) -> None:

@@ -1,8 +1,9 @@
-"""The parameter match: which inner width and depth give a model the reference Transformer's parameters.
+"""The match: which inner width and depth bring a model to a number of parameters, of operations, or of bytes of state.
 
 A mixer with the shell's SwiGLU keeps the depth and solves the SwiGLU's width; one that brings its own channel mixing solves the
 depth and then its own inner width; one that alone is larger than the budget shrinks its own inner width until the SwiGLU has
-its least width. This module only searches: what a shape weighs is counted by its caller.
+its least width. A state is met by the setting that sets its size. This module only searches: what a shape weighs is counted by
+its caller.
 """
 
 from __future__ import annotations
@@ -10,14 +11,44 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+NEEDS = {"parameters": None, "state": "state_bytes", "flops": "flops_length"}  # what each match must be told
+
+
+@dataclass(frozen=True)
+class Match:
+    """What is made equal: "parameters", "state" or "flops".
+
+    Parameters, and the FLOPs per token of training on texts of `flops_length` tokens, are the reference Transformer's; a state
+    has `state_bytes` for one row of the batch, counted in float32. Raises ValueError for another word, and for a number that is
+    missing or is not the match's.
+    """
+
+    by: str = "parameters"
+    state_bytes: int | None = None
+    flops_length: int | None = None
+
+    def __post_init__(self):
+        if self.by not in NEEDS:
+            raise ValueError(f"match is one of {', '.join(NEEDS)}, not {self.by!r}.")
+        for by, name in NEEDS.items():
+            value = getattr(self, name) if name else None
+            if name and by != self.by and value is not None:
+                raise ValueError(f"match '{self.by}' takes no {name}; remove it, or match by '{by}'.")
+            if name and by == self.by and (type(value) is not int or value < 1):
+                raise ValueError(f"match '{by}' needs {name}, a whole number of at least 1, not {value!r}.")
+
+
+PARAMETERS = Match()
+
 
 @dataclass(frozen=True)
 class Shape:
-    """Depth, SwiGLU width (0: none) and the mixer's inner width (None: its default)."""
+    """Depth, SwiGLU width (0: none), the mixer's inner width and the setting of its state (None: their defaults)."""
 
     depth: int
     feed: int
     inner: int | None = None
+    state: int | None = None
 
 
 class NoMatch(ValueError):
@@ -29,12 +60,17 @@ def tolerance(parameters: int) -> float:
     return 0.01 if parameters >= 10_000_000 else 0.05
 
 
+def state_tolerance(target: int) -> float:
+    """The same of a state's bytes: 10 % from 256 KiB, 20 % below, where two channels more a head are up to 40 % more state."""
+    return 0.1 if target >= 2**18 else 0.2
+
+
 def default_feed(width: int) -> int:
     """The reference's SwiGLU width: 8/3 of the model's, in multiples of 8."""
     return max(8, round(width * 8 / 3 / 8) * 8)
 
 
-def by_feed(count: Callable[[Shape], int], target: int, depth: int, width: int, unit: int | None) -> Shape:
+def by_feed(count: Callable[[Shape], float], target: float, depth: int, width: int, unit: int | None) -> Shape:
     """The SwiGLU width that comes nearest to `target`; with a mixer beyond the budget, its inner width first.
 
     `unit` is the step of the mixer's inner width, None if it has no such setting.
@@ -47,7 +83,7 @@ def by_feed(count: Callable[[Shape], int], target: int, depth: int, width: int, 
     return Shape(depth, feed, inner)
 
 
-def by_depth(count: Callable[[Shape], int], target: int, depth: int, width: int, unit: int | None) -> Shape:
+def by_depth(count: Callable[[Shape], float], target: float, depth: int, width: int, unit: int | None) -> Shape:
     """The depth that comes nearest to `target` for a mixer without SwiGLU, and then its inner width."""
     best = nearest(lambda depth: count(Shape(depth, 0)), target, 1, 8 * depth)
     if unit is None:
@@ -55,11 +91,11 @@ def by_depth(count: Callable[[Shape], int], target: int, depth: int, width: int,
     return Shape(best, 0, _inner(lambda inner: count(Shape(best, 0, inner)), target, width, unit))
 
 
-def _inner(count: Callable[[int], int], target: int, width: int, unit: int) -> int:
+def _inner(count: Callable[[int], float], target: float, width: int, unit: int) -> int:
     return unit * nearest(lambda units: count(units * unit), target, 1, max(2, 8 * width // unit))
 
 
-def nearest(count: Callable[[int], int], target: int, low: int, high: int) -> int:
+def nearest(count: Callable[[int], float], target: float, low: int, high: int) -> int:
     """The argument in [low, high] at which the increasing function `count` comes nearest to `target`."""
     while low + 1 < high:
         middle = (low + high) // 2

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from results import search, table
+from results import match, search, table
 from results.view import Exam, Model
 
 Row = dict[str, Any]
-SMALL, NEAR_SMALL, NEAR = 10_000_000, 5.0, 1.0  # parameters; percent below SMALL, and from there up
 ALIKE = 0.01  # share by which losses of trials must differ to say something of the rates
 
 
@@ -18,13 +17,14 @@ def markdown(exam: Exam, reference_model: str = "transformer") -> str:
     if not exam.setup["budget"] or not exam.learners:
         return ""
     searched = any(trials(exam, model) for model in exam.learners)
-    head = ["model", "parameters", f"to {reference_model}", "tokens", "seeds", "provider", "trials", "trained at"]
+    head = ["model", "parameters", f"to {reference_model}", *match.head(exam.setup["size"], reference_model)]
+    head += ["tokens", "seeds", "provider", "trials", "trained at"]
     head += ["best rate (loss)", "median rate", "worst rate"] if searched else []
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     lines += ["| " + " | ".join(_line(exam, model, reference_model, searched)) + " |" for model in exam.learners]
     odd = deviations(exam, reference_model)
     named = "\n".join(f"- {one}" for one in odd) if odd else "- none"
-    return f"**Fairness card.** {_shared(exam)}\n\n" + "\n".join(lines) + f"\n\nDeviations:\n\n{named}"
+    return f"**Fairness card.** {_shared(exam, reference_model)}\n\n" + "\n".join(lines) + f"\n\nDeviations:\n\n{named}"
 
 
 def deviations(exam: Exam, reference_model: str = "transformer") -> list[str]:
@@ -38,13 +38,14 @@ def deviations(exam: Exam, reference_model: str = "transformer") -> list[str]:
             f"parameters: {reference_model} has no row here to be compared with" + (f"; {apart}" if apart else "")
         )
     for model in exam.learners:
-        gap, near = gaps[model.label], NEAR if (model.parameters or 0) >= SMALL else NEAR_SMALL
-        if gap is not None and abs(gap) > near:
+        gap, near = gaps[model.label], match.tolerance(model.parameters)
+        if gap is not None and abs(gap) > near and match.by(exam.setup["size"]) != match.FLOPS:
             found.append(f"parameters: {model.label} has {gap:+.1f} %, beyond the tolerance of {near:g} %")
         lost, seeds = exam.lost_seeds(model.label)
         if lost:
             found.append(f"failures: {lost} of {seeds} seeds of {model.label} gave no number")
         found += [f"learning rate: {one}" for one in _rate_deviations(exam, model)]
+    found += _match_deviations(exam)
     facts = {
         "tokens": lambda model: _tokens(exam, model),
         "seeds": lambda model: _seeds(exam, model),
@@ -60,11 +61,13 @@ def trials(exam: Exam, model: Model) -> list[Row]:
     return sorted(rows, key=lambda row: row["lr"])
 
 
-def _shared(exam: Exam) -> str:
+def _shared(exam: Exam, reference_model: str) -> str:
     budget, setup = exam.setup["budget"], exam.setup
     told = [row["where"] for row in exam.measured(metric="training_seconds")]
     recipe = {name: sorted({where[name] for where in told if name in where}) for name in ("optimiser", "schedule")}
-    parts = [table.work(budget)]
+    matched = match.words(setup["size"], reference_model)
+    parts = [f"matched by {matched}"] if matched else []
+    parts += [table.work(budget)]
     parts += [f"{name}: {' or '.join(texts)}" for name, texts in recipe.items() if texts]
     parts += ["data order: drawn from seed and step alone, so the same for every model"]
     parts += [f"{setup['dtype']} on {setup['device']}, {setup['threads']} thread{'s' if setup['threads'] > 1 else ''}"]
@@ -86,6 +89,7 @@ def _line(exam: Exam, model: Model, reference_model: str, searched: bool) -> lis
         model.label,
         f"{model.parameters:,}" if model.parameters else "",
         "" if gap is None else f"{gap:+.1f} %",
+        *match.cells(exam.setup["size"], *_figure(exam, model)),
         _tokens(exam, model),
         _seeds(exam, model),
         table.providers(exam, model),
@@ -121,6 +125,28 @@ def _rate_deviations(exam: Exam, model: Model) -> list[str]:
             f"the trials of {model.label} ended alike ({losses[0]:.3f} to {losses[-1]:.3f}), so its rate is chosen by next "
             "to nothing"
         )
+    return found
+
+
+def _figure(exam: Exam, model: Model) -> tuple[float | None, float | None]:
+    """What a model's rows have of the state or FLOPs that are matched, and what was aimed at; None where no row says it."""
+    if match.by(exam.setup["size"]) == match.STATE:
+        return model.state_bytes, exam.setup["size"]["state_bytes"]
+    row = next(iter(exam.measured(model.label, "matched_flops_per_token")), None)
+    return (None, None) if row is None else (row["value"], row["where"]["aim"])
+
+
+def _match_deviations(exam: Exam) -> list[str]:
+    """A sentence for each model that is not where the match by state or FLOPs wanted it."""
+    by, found = match.by(exam.setup["size"]), []
+    noun = {match.STATE: "state bytes", match.FLOPS: "training FLOPs"}.get(by)
+    for model in exam.learners if noun else ():
+        has, aim = _figure(exam, model)
+        near = match.state_tolerance(aim) if by == match.STATE else match.tolerance(model.parameters)
+        if has is None and exam.measured(model.label):
+            found.append(f"{noun}: {model.label} has no formula of them, so it keeps its parameter match")
+        elif has is not None and abs(off := match.gap(has, aim)) > near:
+            found.append(f"{noun}: {model.label} has {off:+.1f} %, beyond the tolerance of {near:g} %")
     return found
 
 

@@ -9,12 +9,14 @@ from typing import Any
 
 from rich.table import Table
 
-from results import record, search
+from results import match, record, search
 from results.cell import Cell
+from results.match import Standing
 from results.metrics import byte_size
 from results.plan import Plan
 
 TIMES = ("training_seconds", "evaluation_seconds", "timing_seconds")
+REFERENCE = "transformer"
 OWN_TIME = 3.0  # seconds that a cell takes besides training and examining: building, reading data, counting state
 
 
@@ -22,12 +24,13 @@ OWN_TIME = 3.0  # seconds that a cell takes besides training and examining: buil
 class Cost:
     """What a cell costs beside time: operations of its training, bytes that it takes at least; None where nobody can say.
 
-    `is_trained`: its model is kept, so that it will only be examined.
+    `is_trained`: its model is kept, so that it will only be examined. `standing`: where something beside parameters is matched.
     """
 
     operations: float | None = None
     memory: int | None = None
     is_trained: bool = False
+    standing: Standing | None = None
 
 
 def expected_seconds(cell: Cell, past: Sequence[dict[str, Any]], is_trained: bool = False) -> float | None:
@@ -95,6 +98,8 @@ def forecast(
     """
     done = record.statuses(here)
     table = Table("cell", "kind", "steps", "tokens", "FLOPs", "memory from", "seconds", "state", title=plan.title)
+    for name in _match_head(plan):
+        table.add_column(name)
     total, unknown, otherwise, missing, work, memory = 0.0, 0, 0, 0, 0.0, 0
     for cell in cells:
         stands, costs = done.get(key(cell)), cost(cell)
@@ -118,10 +123,25 @@ def forecast(
             {None: "to be examined" if costs.is_trained else "to be measured", "ok": "there", "failed": "failed"}[
                 stands
             ],
+            *_match_cells(plan, costs.standing),
         )
     line = f"{len(cells)} cells, {missing} to be measured, about {total / 60:.1f} minutes on {plan.workers} workers"
     line += f" and {unknown} cells without an earlier timing" if unknown else ""
     line += f", {otherwise} cells timed under other settings of their model only" if otherwise else ""
     if memory:
         line += f"; {work:.1e} FLOPs of training; the largest takes {byte_size(memory)} of memory or more"
-    return table, line
+    matched = match.words(plan.match, REFERENCE)
+    return table, line + (f"; matched by {matched}" if matched else "")
+
+
+def _match_head(plan: Plan) -> list[str]:
+    return ["parameters", f"to {REFERENCE}", *match.head(plan.match, REFERENCE)] if plan.match else []
+
+
+def _match_cells(plan: Plan, standing: Standing | None) -> list[str]:
+    """A model's parameters and matched figure, each with its distance to what was aimed at."""
+    if not plan.match or standing is None:
+        return []  # of floors
+    distance = match.gap(standing.parameters, standing.reference_parameters)
+    cells = match.cells(plan.match, standing.figure, standing.aim)
+    return [f"{standing.parameters:,}", f"{distance:+.1f} %", *cells]

@@ -14,6 +14,7 @@ ABOUT_TRAINING = (
     "machine_load",
     "scorer_disagreement",
     "validation_loss",
+    "matched_flops_per_token",
 )
 QUANTILES = ("_quantile_10", "_quantile_90")  # endings of metrics that tables show beside their median
 TASK_ORDER = ("language-modelling", "needle", "babilong")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from results import contest_plan, paper_form, search, sizes
+from results import contest_plan, match, paper_form, search, sizes
 from results.cell import Cell
 from results.claims import read_claim
 from results.entries import Entry, in_steps, read_budget, read_entry, read_variant
@@ -21,7 +21,8 @@ __all__ = ("Plan", "PlanError", "cells", "comparisons", "load")
 
 KEYS = (
     "title question models seeds learning_rate learning_rates search dtype provider device workers threads timeout "
-    "parallel processes snapshot_minutes size budget settings variants tasks timings contests claims printed figures"
+    "parallel processes snapshot_minutes size match state_bytes flops_length budget settings "
+    "variants tasks timings contests claims printed figures"
 )
 
 
@@ -61,6 +62,7 @@ def _plan(comparison: str, table: dict[str, Any], reader: TableReader) -> Plan:
         seeds=tuple(reader.take_list(table, "seeds", int, *([] if trains else [[0]]))),
         learning_rate=reader.take(table, "learning_rate", float, *([] if trains and not grid else [1e-3])),
         size=size,
+        match=match.read(table, reader),
         budget=in_steps(budget, {}) if budget else {},
         settings=settings,
         tasks=tuple(_with_budget(read_entry(item, "tasks", reader), budget) for item in tasks),
@@ -142,7 +144,7 @@ def _cell(plan: Plan, entry: Entry, kind: str, chosen: str, seed: int) -> Cell:
         settings={**plan.settings.get(model, {}), **own},
         task=entry.name,
         task_settings=dict(entry.settings),
-        size={} if floors else dict(plan.size),
+        size={} if floors else {**plan.size, **plan.match},
         budget={**plan.budget, **entry.budget, **shared} if kind == "training" else {},
         seed=seed,
         lr=rate if kind == "training" else 0.0,

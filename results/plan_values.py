@@ -37,6 +37,7 @@ class Plan:
     timings: tuple[Entry, ...]
     contests: tuple[Contest, ...] = ()
     variants: dict[str, Variant] = field(default_factory=dict)
+    match: dict[str, Any] = field(default_factory=dict)  # what a match by state or FLOPs adds to each cell's size
     search: search.Search | None = None  # where the learning rate is chosen by trials
     claims: tuple[Claim, ...] = ()  # orderings that papers state
     printed: tuple[Printed, ...] = ()  # tables of papers that stand beside ours
@@ -174,6 +175,11 @@ def check(plan: Plan, source: str) -> None:
         (
             bool(plan.parallel and (plan.timings or plan.contests)),
             "parallel is for training, timings and contests run in one process; choose tasks (--tasks) without them",
+        ),
+        (
+            bool(plan.match and plan.contests),
+            f"match = {plan.match.get('match')!r} is for [[tasks]] and [[timings]], contests match parameters; give them a "
+            "plan of their own",
         ),
         (plan.timeout is not None and not plan.timeout > 0, "timeout must be a positive number of seconds"),
         (not plan.snapshot_minutes >= 0, "snapshot_minutes must not be negative; 0 takes one after every step"),

@@ -112,6 +112,7 @@ class WindowTransformer(Attention):
     """Sliding-window attention: state is the last `window - 1` keys and values."""
 
     fixed_state = True
+    state_setting = "window"
 
     def __init__(self, width: int, heads: int, window: int = 64):
         super().__init__(width, heads)

@@ -35,6 +35,7 @@ class Mamba(nn.Module):
     period = 16  # the longest stream of the scan
     fixed_state = True
     mixes_channels = True
+    state_setting = "states"
 
     def __init__(
         self,

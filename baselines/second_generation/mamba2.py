@@ -33,6 +33,7 @@ class Mamba2(nn.Module):
     period = 64  # the chunk of the chunked form
     fixed_state = True
     mixes_channels = True
+    state_setting = "states"
 
     def __init__(
         self,

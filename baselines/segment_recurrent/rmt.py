@@ -17,8 +17,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.accounting import linear_flops
 from models.attention import Cache, causal_attention
+from models.counting import linear_flops
 from models.flops import Flops, attention_flops
 from models.language_model import Block, LanguageModel, Size
 from models.layers import rotary, split_heads

@@ -104,6 +104,17 @@ def watch() -> Iterator[set[str]]:
         _watchers[:] = [one for one in _watchers if one is not names]  # another may hold equal names
 
 
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Compute something inside the block of which no `watch` around it shall hear."""
+    held = _watchers[:]
+    _watchers.clear()
+    try:
+        yield
+    finally:
+        _watchers[:] = held
+
+
 def note(provider: str) -> None:
     """Say that `provider` has just computed something."""
     for names in _watchers:

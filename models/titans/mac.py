@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.accounting import linear_flops
+from models.counting import linear_flops
 from models.flops import Flops, attention_flops, product_flops
 from models.kernels import note
 from models.layers import l2_norm, rotary, split_heads

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils import flop_counter
 
 import baselines  # noqa: F401  fills the registry
-from models import accounting, registry
+from models import accounting, counting, registry
 from models.language_model import Size, build
 
 TOLERANCE = 0.03  # of a model's whole sum: the persistent tokens of MAG and MAL are not counted
@@ -49,14 +49,14 @@ def counted(name: str, time: int, **settings) -> tuple[int, int]:
 
 def projections(model: nn.Module, time: int) -> float:
     vocab, width = model.embedding.weight.shape
-    return 2 * time * vocab * width + accounting.linear_flops(model, time).forward
+    return 2 * time * vocab * width + counting.linear_flops(model, time).forward
 
 
 @pytest.mark.parametrize("time", LENGTHS)
 @pytest.mark.parametrize("name", registry.names())
 def test_formula_agrees_with_the_counter(name, time):
     model = build(name, SIZE)
-    said = accounting.flops(model, time)
+    said = counting.flops(model, time)
     forward, backward = counted(name, time)
     assert said.forward == pytest.approx(forward, rel=TOLERANCE)
     assert said.backward == pytest.approx(backward, rel=TOLERANCE)
@@ -77,16 +77,16 @@ def test_formula_agrees_with_the_counter(name, time):
     ids=str,
 )
 def test_formula_follows_the_settings(name, settings):
-    said = accounting.flops(build(name, SIZE, **settings), 256)
+    said = counting.flops(build(name, SIZE, **settings), 256)
     forward, backward = counted(name, 256, **settings)
     assert said.forward == pytest.approx(forward, rel=TOLERANCE)
     assert said.backward == pytest.approx(backward, rel=TOLERANCE)
 
 
 def test_literal_reading_counts_what_passes_twice():
-    said = accounting.flops(build("titans-mac", SIZE, literal=True), 256)
+    said = counting.flops(build("titans-mac", SIZE, literal=True), 256)
     assert said.forward == pytest.approx(counted("titans-mac", 256, literal=True)[0], rel=TOLERANCE)
-    assert said.forward > accounting.flops(build("titans-mac", SIZE), 256).forward
+    assert said.forward > counting.flops(build("titans-mac", SIZE), 256).forward
 
 
 def per_token(name: str, length: int) -> float:
@@ -110,8 +110,8 @@ def test_costs_of_one_model():
 
 
 def test_state_update_without_matrix_form_is_counted_apart():
-    assert accounting.flops(build("mamba", SIZE), 64).elementwise > 0
-    assert accounting.flops(build("mamba2", SIZE), 64).elementwise == 0
+    assert counting.flops(build("mamba", SIZE), 64).elementwise > 0
+    assert counting.flops(build("mamba2", SIZE), 64).elementwise == 0
 
 
 def test_class_without_a_formula_has_no_figure(monkeypatch):

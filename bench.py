@@ -9,6 +9,7 @@ python bench.py check MODEL|FILE.py|all   hold a model, or your own file, to the
 python bench.py check --parity            hold the models to other people's code
 python bench.py profile MODEL             where the time of a training step goes, by kind of work and operator
 python bench.py zero-shot CHECKPOINT      ask a kept model in lm-evaluation-harness
+python bench.py ask MODEL TASK            a kept model, or one of Hugging Face, sits the test of a task here
 python bench.py show TASK                 print one of a task's questions, the facts that matter marked
 """
 
@@ -32,6 +33,7 @@ from rich.table import Table
 import baselines
 import tasks
 from measuring import checkpoints, costs
+from measuring.asked import asked_table
 from measuring.building import sized
 from measuring.cells import measure, prepare
 from measuring.identity import identify
@@ -136,8 +138,11 @@ def _cluster(arguments: argparse.Namespace) -> AbstractContextManager[RayCluster
 
 def _cells(plan: Plan, rows: Sequence[dict[str, Any]]) -> list[Cell]:
     """The plan's cells, those whose learning rate is searched for at the rate that the trials among `rows` chose."""
-    cells = plans.cells(plan, registry.names())
-    return search.chosen(plan.search, cells, rows, lambda cell: identify(cell).key) if plan.search else cells
+    of_exams = {name: getattr(registry.entry(name).cls, "exam_settings", ()) for name in registry.names()}
+    cells = plans.cells(plan, registry.names(), of_exams)
+    if plan.search is None:
+        return cells
+    return search.chosen(plan.search, cells, rows, lambda cell: identify(cell).key, of_exams)
 
 
 def command_report(arguments: argparse.Namespace, console: Console) -> int:
@@ -263,15 +268,27 @@ def _parity(arguments: argparse.Namespace, console: Console) -> int:
 
 def command_show(arguments: argparse.Namespace, console: Console) -> int:
     """Print one question of a task: settings, text with what matters marked, answer."""
-    every = overrides.settings(arguments.set)
-    if others := set(every) - {arguments.task}:
-        raise ValueError(
-            f"--set names {', '.join(sorted(others))}, but {arguments.task} is shown: set {arguments.task}.X."
-        )
-    settings = every.get(arguments.task, {})
+    settings = _settings_of(arguments, "shown")
     task = tasks.create(arguments.task, **settings)
     console.print(sample.render(task, settings, arguments.split, arguments.number, arguments.whole), soft_wrap=True)
     return 0
+
+
+def command_ask(arguments: argparse.Namespace, console: Console) -> int:
+    """Print what a trained model, kept here or of Hugging Face, scores on the test of a task."""
+    asked = arguments.gguf, arguments.provider, arguments.device
+    console.print(asked_table(arguments.model, arguments.task, _settings_of(arguments, "asked"), *asked))
+    return 0
+
+
+def _settings_of(arguments: argparse.Namespace, done: str) -> dict[str, Any]:
+    """The settings that --set gives the one task of a command."""
+    every = overrides.settings(arguments.set)
+    if others := set(every) - {arguments.task}:
+        raise ValueError(
+            f"--set names {', '.join(sorted(others))}, but {arguments.task} is {done}: set {arguments.task}.X."
+        )
+    return every.get(arguments.task, {})
 
 
 def command_profile(arguments: argparse.Namespace, console: Console) -> int:
@@ -320,6 +337,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "verify": command_verify,
         "check": command_check,
         "profile": command_profile,
+        "ask": command_ask,
         "show": command_show,
         "zero-shot": command_zero_shot,
     }

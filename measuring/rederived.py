@@ -1,4 +1,4 @@
-"""A cell's numbers once more: marked again from its kept predictions, or, of floors, computed again."""
+"""A cell's numbers once more: marked again from its predictions, of floors computed again, of contests from their rounds."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Any
 
 import tasks
 from measuring.identity import identify
-from results import verification
+from results import labels, verification
 from results.identity import FLOOR_FAMILY, canonical, cell_of_row
-from tasks import predictions
+from tasks import contest, predictions
 from tasks.throughput import from_samples
 
 
 def rederive(rows: list[dict[str, Any]], kept: list[dict[str, Any]] | None) -> verification.Again:
-    """The numbers of one cell, marked again from its predictions; of floors, computed again."""
+    """The numbers of one cell: marked again from its predictions; of floors, computed again; of a contest, from its rounds."""
     row, is_floors = rows[0], rows[0]["family"] == FLOOR_FAMILY
+    if labels.is_contest(row["settings"]["task"]):
+        return verification.Again(_from_rounds(rows), "itself a sample, or measured once", source="samples")
     if not is_floors and kept is None:
         return verification.Again([], "no predictions were kept")
     if not is_floors and not row["budget"]:
@@ -35,6 +37,23 @@ def rederive(rows: list[dict[str, Any]], kept: list[dict[str, Any]] | None) -> v
         found = [(row["model"], *m) for m in predictions.mark(task, exams, kept)]
     finite = [number for number in found if math.isfinite(number[2])]
     return verification.Again(finite, "measured once", identity.code_hash == row["code_hash"])
+
+
+def _from_rounds(rows: list[dict[str, Any]]) -> list[verification.Number]:
+    """Spreads and ratios of a contest's entrants, from the rows that hold one round each."""
+    rounds: dict[tuple[str, str], dict[str, list[tuple[int, float]]]] = {}
+    for row in rows:
+        if row["metric"].endswith(contest.SAMPLE):
+            place = {name: value for name, value in row["where"].items() if name != "round"}
+            of_metric = rounds.setdefault((row["metric"].removesuffix(contest.SAMPLE), canonical(place)), {})
+            of_metric.setdefault(labels.name_of(row), []).append((row["where"]["round"], row["value"]))
+    reference = rows[0]["settings"]["task"]["reference"]
+    found: list[verification.Number] = []
+    for (metric, place), of_entrants in rounds.items():
+        samples = {name: [seconds for _, seconds in sorted(numbered)] for name, numbered in of_entrants.items()}
+        again = contest.clocked_rounds(metric, samples, reference, json.loads(place))
+        found += [(name, *measurement) for name, measurement in again]
+    return found
 
 
 @lru_cache(maxsize=1)  # cells of one task follow one another

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -15,7 +16,10 @@ from tasks.throughput import Throughput
 
 
 def check_cells(cells: Sequence[Cell]) -> None:
-    """Refuse a misspelt setting, an impossible size, an absent provider or device before anything is measured."""
+    """Refuse a misspelt setting, an impossible size, an absent provider or device before anything is measured.
+
+    Questions that a task must leave out, as no story fits, are told in a warning.
+    """
     seen = set()
     for cell in cells:
         kernels.check_provider(cell.provider or "auto")
@@ -33,7 +37,9 @@ def check_cells(cells: Sequence[Cell]) -> None:
         if cell.kind == "timing":
             tasks.checked("throughput", Throughput, cell.task_settings)
         elif cell.kind == "floors":
-            tasks.create(cell.task, **cell.task_settings)
+            left_out = getattr(tasks.create(cell.task, **cell.task_settings), "left_out", dict)()
+            for reason in dict.fromkeys(left_out.values()):
+                warnings.warn(f"{cell.task} leaves out what does not fit: {reason}", stacklevel=2)
         if cell.model:
             with torch.device("meta"):
                 build(cell, 256)

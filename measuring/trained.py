@@ -16,6 +16,7 @@ from models import accounting, check_streaming, language_model
 from results import search
 from results.cell import Cell
 from tasks import predictions
+from tasks.evaluate import LONG as LONG_TEXT
 from tasks.evaluate import PIECE, evaluate, validation_loss
 from tasks.throughput import over_a_period
 from tasks.train import recipe
@@ -126,7 +127,10 @@ def _curve(losses: Sequence[float]) -> list[tuple]:
 
 @torch.no_grad()
 def _largest_state(model: torch.nn.Module, context: int, device: str) -> int:
-    """Bytes of the largest state over one period after `context` tokens, for one row of the batch."""
+    """Bytes of the largest state over one period after `context` tokens, for one row; a long text is fed in pieces."""
     token = torch.zeros(1, 1, dtype=torch.long, device=device)
-    _, state = model(token.expand(1, max(1, context)))
+    context, state = max(1, context), None
+    piece = context if context <= LONG_TEXT else PIECE
+    for start in range(0, context, piece):
+        _, state = model(token.expand(1, min(piece, context - start)), state)
     return max(map(language_model.state_bytes, over_a_period(model, token, state)))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -116,8 +117,9 @@ def _verdict(claim: Claim, exam: Exam, gap: Difference) -> Verdict:
 
 def ground(metric: str, gap: Difference) -> str:
     """What a direction rests on, or why none is stated: "difference 1.2 [0.3, 2.1], p 0.01, 5 seeds"."""
-    scale, unit = (100, " points") if metrics.is_accuracy(metric) else (1, "")
-    numbers = [f"{scale * value:+.3g}" for value in (gap.mean, gap.low, gap.high) if value is not None]
+    scale, unit, most = (100, " points", 1.0) if metrics.is_accuracy(metric) else (1, "", math.inf)
+    known = [value for value in (gap.mean, gap.low, gap.high) if value is not None]
+    numbers = [f"{scale * max(-most, min(most, value)):+.3g}" for value in known]  # shares lie 1 apart at most
     interval = f" [{numbers[1]}, {numbers[2]}]" if len(numbers) == 3 else ""
     text = f"difference {numbers[0]}{unit}{interval}"
     if gap.seeds < statistics.FEWEST_SEEDS:

@@ -28,6 +28,7 @@ def parser(description: str, actions: Mapping[str, Action], providers: Sequence[
     _add_profile(commands)
     _add_show(commands)
     _add_zero_shot(commands, providers)
+    _add_ask(commands, providers)
     for name, command in commands.choices.items():
         command.set_defaults(action=actions[name])
     return top
@@ -123,6 +124,16 @@ def _add_zero_shot(commands: Commands, providers: Sequence[str]) -> None:
     asked.add_argument("--limit", type=int, metavar="N", help="the first N questions of each task")
     asked.add_argument("--device", default="cpu", help="cpu or cuda")
     asked.add_argument("--provider", default="auto", help=f"auto, {', '.join(providers)}")
+
+
+def _add_ask(commands: Commands, providers: Sequence[str]) -> None:
+    asked = commands.add_parser("ask", help="a kept model, or one of Hugging Face, sits the test of a task here")
+    asked.add_argument("model", help="a checkpoint's folder, or a Hugging Face model's folder or hub name")
+    asked.add_argument("task", help="a task's name; it reads text by the model's own tokenizer")
+    asked.add_argument("--gguf", metavar="FILE", help="the GGUF file in the folder, of a quantised model")
+    asked.add_argument("--set", **SETTING)
+    asked.add_argument("--device", default="cpu", help="cpu or cuda")
+    asked.add_argument("--provider", default="auto", help=f"auto, {', '.join(providers)}; of a kept model")
 
 
 def _add_show(commands: Commands) -> None:

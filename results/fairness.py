@@ -9,6 +9,7 @@ from results import match, search, table
 from results.view import Exam, Model
 
 Row = dict[str, Any]
+ALIKE = 0.01  # share by which losses of trials must differ to say something of the rates
 
 
 def markdown(exam: Exam, reference_model: str = "transformer") -> str:
@@ -31,7 +32,11 @@ def deviations(exam: Exam, reference_model: str = "transformer") -> list[str]:
     found = []
     gaps = {model.label: table.parameter_gap(exam, model, reference_model) for model in exam.learners}
     if all(gap is None for gap in gaps.values()):
-        found.append(f"parameters: {reference_model} has no row here, so nothing says how far the others are from it")
+        counts = [model.parameters for model in exam.learners if model.parameters]
+        apart = f"the models lie within {100 * (max(counts) / min(counts) - 1):.1f} % of one another" if counts else ""
+        found.append(
+            f"parameters: {reference_model} has no row here to be compared with" + (f"; {apart}" if apart else "")
+        )
     for model in exam.learners:
         gap, near = gaps[model.label], match.tolerance(model.parameters)
         if gap is not None and abs(gap) > near and match.by(exam.setup["size"]) != match.FLOPS:
@@ -93,8 +98,8 @@ def _line(exam: Exam, model: Model, reference_model: str, searched: bool) -> lis
     ]
     if searched:
         ranked = sorted(tried, key=lambda row: (row["value"] is None, row["value"] or 0.0, row["lr"]))
-        chosen = [ranked[0], ranked[(len(ranked) - 1) // 2], ranked[-1]] if ranked else []
-        cells += [_rate(row) for row in chosen] or [""] * 3
+        median = [_rate(ranked[(len(ranked) - 1) // 2]) if len(ranked) > 2 else ""]  # of two there is none
+        cells += [_rate(ranked[0]), *median, _rate(ranked[-1])] if ranked else [""] * 3
     return cells
 
 
@@ -114,6 +119,12 @@ def _rate_deviations(exam: Exam, model: Model) -> list[str]:
         "one may lie beyond"
         for rate in sorted(used & {rates[0], rates[-1]})
     ]
+    losses = sorted(row["value"] for row in tried if row["value"] is not None)
+    if len(losses) > 1 and losses[-1] < (1 + ALIKE) * losses[0]:
+        found.append(
+            f"the trials of {model.label} ended alike ({losses[0]:.3f} to {losses[-1]:.3f}), so its rate is chosen by next "
+            "to nothing"
+        )
     return found
 
 

@@ -50,6 +50,12 @@ def expected_seconds(cell: Cell, past: Sequence[dict[str, Any]], is_trained: boo
     return trained["value"] * tokens / max(1, trained["where"]["tokens"]) + examined["value"] + OWN_TIME
 
 
+def is_timed_otherwise(cell: Cell, past: Sequence[dict[str, Any]]) -> bool:
+    """Whether the cell's model was timed under other settings alone, which may have taken another time altogether."""
+    known = [row for row in past if (row["task"], row["status"]) == (cell.task, "ok") and _same_model(row, cell)]
+    return bool(cell.model and known) and all(row["settings"]["model"] != cell.settings for row in known)
+
+
 def timings(results: Path) -> list[dict[str, Any]]:
     """The rows of every comparison below `results`, committed or not, that say how long a cell took."""
     files = sorted({path.with_suffix("") if path.suffix == ".xz" else path for path in results.rglob("rows.jsonl*")})
@@ -63,7 +69,7 @@ def _same_model(row: dict[str, Any], cell: Cell) -> bool:
 
 
 def _nearest(known: Sequence[dict[str, Any]], cell: Cell, metric: str) -> dict[str, Any] | None:
-    """The row that timed what is likest the cell: the same stage, variant and task's settings first; the last of equal ones.
+    """The row that timed what is likest the cell: the same stage, settings, variant and task's settings; the last of equals.
 
     A trial is examined on the validation split, which takes another time.
     """
@@ -71,7 +77,8 @@ def _nearest(known: Sequence[dict[str, Any]], cell: Cell, metric: str) -> dict[s
     def likeness(row: dict[str, Any]) -> tuple[bool, ...]:
         settings = row["settings"]
         stage = (settings.get("stage") == search.TRIAL) == (cell.kind == "trial")
-        return stage, settings.get("variant", "") == cell.variant, settings["task"] == cell.task_settings
+        alike = settings["model"] == cell.settings, settings.get("variant", "") == cell.variant
+        return stage, *alike, settings["task"] == cell.task_settings
 
     found = [row for row in known if row["metric"] == metric]
     return max(reversed(found), key=likeness, default=None)
@@ -93,7 +100,7 @@ def forecast(
     table = Table("cell", "kind", "steps", "tokens", "FLOPs", "memory from", "seconds", "state", title=plan.title)
     for name in _match_head(plan):
         table.add_column(name)
-    total, unknown, missing, work, memory = 0.0, 0, 0, 0.0, 0
+    total, unknown, otherwise, missing, work, memory = 0.0, 0, 0, 0, 0.0, 0
     for cell in cells:
         stands, costs = done.get(key(cell)), cost(cell)
         seconds = expected_seconds(cell, past, costs.is_trained)
@@ -101,6 +108,7 @@ def forecast(
             missing += 1
             total += (seconds or 0.0) / (1 if cell.is_timed else plan.workers)
             unknown += seconds is None
+            otherwise += seconds is not None and is_timed_otherwise(cell, past)
             work += 0.0 if costs.is_trained else costs.operations or 0.0
             memory = max(memory, costs.memory or 0)
         tokens = cell.budget.get("steps", 0) * cell.budget.get("batch_tokens", 0)
@@ -119,6 +127,7 @@ def forecast(
         )
     line = f"{len(cells)} cells, {missing} to be measured, about {total / 60:.1f} minutes on {plan.workers} workers"
     line += f" and {unknown} cells without an earlier timing" if unknown else ""
+    line += f", {otherwise} cells timed under other settings of their model only" if otherwise else ""
     if memory:
         line += f"; {work:.1e} FLOPs of training; the largest takes {byte_size(memory)} of memory or more"
     matched = match.words(plan.match, REFERENCE)

@@ -51,6 +51,7 @@ def page(exams: Sequence[Exam], beside: Sequence[Exam | None], drawings: Sequenc
             body += [_scrolling(printed.HEADING, text)] if text else []
         body.append("</section>")
     body += [_section(one, 2) for one in look.sections if not one.exam]
+    body += [_figure(drawing, figures[drawing.name]) for drawing in drawings if drawing.files and not drawing.exam]
     missing = [f"<li>{escape(f'{one.title}: {one.reason}')}</li>" for one in drawings if one.reason]
     body += ["<h2>Figures not drawn</h2>", f"<ul>{''.join(missing)}</ul>"] if missing else []
     template = (FOLDER / "page.html").read_text(encoding="utf-8")

@@ -76,11 +76,14 @@ def key(
     return hashlib.sha256(canonical(decides).encode()).hexdigest()[:16]
 
 
-def key_of_row(row: dict[str, Any]) -> str | None:
-    """The key that the identity columns of a row hash to; None on a device whose class no column tells. Not for contests."""
+def key_of_row(row: dict[str, Any], where: dict[str, Any]) -> str | None:
+    """The key that the identity columns of a row hash to; None on a device whose class no column tells. Not for contests.
+
+    `where` is that of the row's cell, which of all rows of a trial only the one with its loss, or its failure, tells.
+    """
     if row["device"] != "cpu":
         return None
-    cell, machine = cell_of_row(row), row["versions"].get("machine", "")
+    cell, machine = replace(cell_of_row(row), where=where), row["versions"].get("machine", "")
     return key(cell, row["data_hash"], row["code_hash"], "cpu", machine, cell.threads)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from results import metrics, statistics, summary
 from results.identity import canonical
@@ -22,7 +22,7 @@ def markdown(exams: Sequence[Exam]) -> str:
         pairs = statistics.all_pairs({label: seeds for label, seeds in values.items() if seeds})
         if pairs:
             parts.append(f"**{exam.title}: {column.header}.** {_said(pairs, metrics.direction(column.metric))}")
-    return "\n\n".join([*parts, _about_ranks(len(blocks(exams)))]) if parts else ""
+    return "\n\n".join([*parts, _about_ranks(blocks(exams))]) if parts else ""
 
 
 def blocks(exams: Sequence[Exam]) -> list[dict[str, float]]:
@@ -55,11 +55,18 @@ def _compared(exam: Exam) -> Column | None:
     return column if column is not None and metrics.direction(column.metric) else None
 
 
-def _about_ranks(count: int) -> str:
-    few = statistics.FEWEST_BLOCKS
-    if count >= few:
-        return f"Average ranks over {count} blocks (tasks, their questions and variants) held apart by Nemenyi's test:"
-    return f"Average ranks are compared from {few} blocks (tasks, their questions and variants) up; here are {count}."
+def are_ranked(blocks: Sequence[Mapping[str, float]]) -> bool:
+    """Whether there are blocks enough, and as many models in each as critical differences are known for."""
+    return len(blocks) >= statistics.FEWEST_BLOCKS and 2 <= len(blocks[0]) <= statistics.MOST_MODELS
+
+
+def _about_ranks(blocks: Sequence[Mapping[str, float]]) -> str:
+    few, most = statistics.FEWEST_BLOCKS, statistics.MOST_MODELS
+    if are_ranked(blocks):
+        return f"Average ranks over {len(blocks)} blocks (tasks, their questions and variants) held apart by Nemenyi's test:"
+    if len(blocks) >= few:
+        return f"Average ranks are compared for 2 to {most} models; {len(blocks[0])} have all {len(blocks)} blocks."
+    return f"Average ranks are compared from {few} blocks (tasks, their questions and variants) up; here are {len(blocks)}."
 
 
 def _said(pairs: Sequence[Difference], way: int) -> str:

@@ -92,7 +92,8 @@ def _axes(panel: Axes, exam: Exam, form: Form, printed: pd.DataFrame, models: Se
     panel.set_xticks(ticks, labels, rotation=60 if len(ticks) > 8 else 0, fontsize=7.5)
     panel.minorticks_off()
     axis = "length x batch" if form.by_batch else "sequence length"
-    panel.set_xlabel(f"{axis}\n{_ours(exam)}\n{_theirs(printed)}", fontsize=7.5)
+    protocol = f"their protocol: {published.protocol(form.printed.table)}"
+    panel.set_xlabel(f"{axis}\n{_ours(exam)}\n{_theirs(printed)}\n{protocol}", fontsize=7.5)
 
 
 def _tick(x: int, is_ours: bool, exam: Exam, form: Form, printed: pd.DataFrame) -> str:

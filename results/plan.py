@@ -91,10 +91,11 @@ def _with_budget(entry: Entry, budget: Mapping[str, int]) -> Entry:
     return replace(entry, budget=in_steps(budget, entry.budget)) if entry.budget else entry
 
 
-def cells(plan: Plan, names: Sequence[str]) -> list[Cell]:
+def cells(plan: Plan, names: Sequence[str], exam_settings: search.ExamSettings = search.NONE) -> list[Cell]:
     """Every cell that the plan asks for: trials, floors, training, timing, contests. `names` are all models there are.
 
     Where the rate is searched for, training cells have the rate search.UNKNOWN; `search.chosen` gives them theirs.
+    `exam_settings` names, by model, settings that act in exams alone and are not searched for.
     """
     for name in plan.settings:
         known(name, names, "model", f"[settings.{name}]")
@@ -124,7 +125,7 @@ def cells(plan: Plan, names: Sequence[str]) -> list[Cell]:
         known(model, names, "model", "[[contests]]")
     if not training and not timing and not contests:
         raise PlanError(f"Nothing is left to run in {plan.comparison!r}: no chosen model meets a chosen task.")
-    trials = search.trials(plan.search, training) if plan.search else []
+    trials = search.trials(plan.search, training, exam_settings) if plan.search else []
     return trials + floors + training + timing + contests
 
 

@@ -18,8 +18,8 @@ RULER = (
     "tokenizer; compare orderings, not levels."
 )
 COMPACT = (
-    "Accuracy in percent for RULER's single needles, as the Titans and Gated DeltaNet papers print it. The compact "
-    "template above is another and easier question: its numbers do not compare with these."
+    "Accuracy in percent for RULER's single needles, as the Titans and Gated DeltaNet papers print it: zero-shot, after "
+    "training on running text. The compact template above is another and easier question: its numbers do not compare with these."
 )
 BABILONG = (
     "Accuracy in percent, mean of qa1 to qa5, as Titans prints it (Figure 6, read from the figure's markers, and the "
@@ -27,8 +27,8 @@ BABILONG = (
     "DeltaNet prints none. Compare orderings, not levels."
 )
 WHOLE = (
-    "As the paper prints it, at its scale and under its protocol (what each column says); nothing here was measured by us, and "
-    "what the paper does not state is marked. Compare orderings, not levels."
+    "As the paper prints it, at its scale and under its protocol: {protocol}. Nothing here was measured by us, and what the "
+    "paper does not state is marked. Compare orderings, not levels."
 )
 LATER = ("Nested Learning", "Memory Caching")
 
@@ -103,7 +103,7 @@ def _heading(one: Printed) -> str:
 
 def _whole(one: Printed) -> str:
     """A table for each metric, and for each task where tasks were asked under several settings."""
-    found, lines = published.select(one.table, one.where), [WHOLE]
+    found, lines = published.select(one.table, one.where), [WHOLE.format(protocol=published.protocol(one.table))]
     for (table, metric), group in found.groupby(["table", "metric"], sort=False):
         many = group.task.nunique() > 1 and group.setting.nunique() > 1
         for task, rows in group.groupby("task", sort=False) if many else [("", group)]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +13,7 @@ import pandas as pd
 
 FOLDER = Path(__file__).resolve().parent / "published"
 COLUMNS = ("paper", "table", "model", "params", "tokens", "task", "setting", "metric", "value", "source", "confidence")
+PROTOCOLS = "protocols.toml"
 CONFIDENCES = ("exact-from-table", "digitised-from-figure", "quoted-by-secondary")
 TIDY = ["paper", "table", "model", "task", "length", "value", "params", "tokens", "source", "confidence"]
 # Titans prints PK, N and W (pass-key, number, word) for RULER's single needles 1, 2 and 3.
@@ -43,6 +45,11 @@ def load(name: str | None = None) -> pd.DataFrame:
     if name not in names():
         raise PublishedError(f"There is no published table {name!r}; known: {', '.join(names())}.")
     return _read(FOLDER / f"{name}.csv")
+
+
+def protocol(name: str) -> str:
+    """How the models of a table were trained and asked, in words; "not stated" where `protocols.toml` says nothing."""
+    return tomllib.loads((FOLDER / PROTOCOLS).read_text(encoding="utf-8")).get(name, "not stated")
 
 
 def sniah() -> pd.DataFrame:

@@ -16,7 +16,7 @@ TITLE = "average ranks over blocks"
 def draw(exams: Sequence[Exam], folder: Path) -> list[Path]:
     """Draw `folder`/average-ranks.png and .svg; no files where there are too few blocks or models."""
     blocks = orderings.blocks(exams)
-    if len(blocks) < statistics.FEWEST_BLOCKS or not 2 <= len(blocks[0]) <= len(statistics.NEMENYI) + 1:
+    if not orderings.are_ranked(blocks):
         return []
     models, ranks = view.everyone(exams), statistics.average_ranks(blocks, 1)
     with style.settings():

@@ -62,41 +62,26 @@ def report(
     exams = view.exams(rows)
     if not exams:
         raise ValueError("There are no rows to report; run the comparison first.")
-    out_dir = Path(out_dir)
+    out_dir, known = Path(out_dir), view.exams(reference)
+    beside = [_beside(exam, known) for exam in exams]
     drawings = figure.draw(exams, out_dir / "figures", only)
     drawings += paper_figure.draw(exams, forms, out_dir / "figures")
     sections = [*sections, *printed.sections(tables)] if with_printed else sections
-    with_printed = with_printed and not tables
-    known = view.exams(reference)
-    parts = [f"# {title or 'Report'}", *([question] if question else []), _contents(exams)]
-    parts += [glance, AT_A_GLANCE] if (glance := summary.markdown(exams)) else []
     said = _findings(claims, exams)
-    parts += [f"## {one.title}\n\n{one.text}" for one in said]
+    shown = (*said, *_cards(exams, reference_model), *sections)
+    look = html_page.Look(title or "Report", question, reference_model, shown, with_printed and not tables)
+    parts = [*_opening(exams, look), *map(_chapter, said)]
     if ranks := rank_figure.draw(exams, out_dir / "figures"):
-        parts.append(_image(figure.Drawing("average-ranks", rank_figure.TITLE, files=ranks), out_dir))
-    pages = {exam.slug: _tables(exam, _beside(exam, known), reference_model) for exam in exams}
-    for exam in exams:
-        for name, text in pages[exam.slug].items():
-            _write(out_dir / "tables" / name, text)
-        links = ", ".join(f"[{LANGUAGES[Path(name).suffix]}](tables/{name})" for name in pages[exam.slug])
-        text = pages[exam.slug][f"{exam.slug}.md"].rstrip("\n")
-        parts += [f"## {exam.title}", text, f"The same tables as files: {links}."]
-        parts += [f"### {one.title}\n\n{one.text}" for one in sections if one.exam == exam.slug]
-        parts += [_image(drawing, out_dir) for drawing in drawings if drawing.exam == exam.slug]
-        if with_printed and exam is [other for other in exams if other.task == exam.task][-1]:
+        drawings.append(figure.Drawing("average-ranks", rank_figure.TITLE, files=ranks))
+        parts.append(_image(drawings[-1], out_dir))
+    for exam, other in zip(exams, beside, strict=True):
+        parts += _exam(exam, _tables(exam, other, reference_model), sections, drawings, out_dir)
+        if look.with_printed and exam is [one for one in exams if one.task == exam.task][-1]:
             parts += _printed(exam.task, exams, out_dir)
-    parts += [f"## {one.title}\n\n{one.text}" for one in sections if not one.exam]
-    for name, one in printed.file_names(tables).items():
-        _write(out_dir / "tables" / f"{name}.csv", printed.csv_of(one))
-        parts.append(f"Printed numbers as a file: [{name}.csv](tables/{name}.csv)")
-    missing = [f"- {drawing.title}: {drawing.reason}" for drawing in drawings if drawing.reason]
-    parts += ["## Figures not drawn", "\n".join(missing)] if missing else []
+    parts += [*(_chapter(one) for one in sections if not one.exam), *_table_files(tables, out_dir), *_missing(drawings)]
     page = out_dir / "report.md"
     _write(page, "\n\n".join(parts) + "\n")
-    cards = [Section("Fairness card", fairness.markdown(exam, reference_model), exam.slug) for exam in exams]
-    shown = (*said, *(card for card in cards if card.text), *sections)
-    look = html_page.Look(title or "Report", question, reference_model, shown, with_printed)
-    _write(out_dir / "report.html", html_page.page(exams, [_beside(exam, known) for exam in exams], drawings, look))
+    _write(out_dir / "report.html", html_page.page(exams, beside, drawings, look))
     _clear(out_dir, parts)
     return page
 
@@ -108,6 +93,12 @@ def _findings(claims: Sequence[claimed.Claim], exams: Sequence[Exam]) -> list[Se
         Section("What may be said of the order", orderings.markdown(exams)),
     ]
     return [section for section in found if section.text]
+
+
+def _cards(exams: Sequence[Exam], reference_model: str) -> list[Section]:
+    """The fairness card of every exam that has one."""
+    cards = [Section("Fairness card", fairness.markdown(exam, reference_model), exam.slug) for exam in exams]
+    return [card for card in cards if card.text]
 
 
 def stale_tables(rows: Iterable[Row], out_dir: Path, reference_model: str = "transformer") -> list[str]:
@@ -146,12 +137,49 @@ def _tables(exam: Exam, beside: Exam | None, reference_model: str) -> dict[str, 
     }
 
 
+def _opening(exams: Sequence[Exam], look: html_page.Look) -> list[str]:
+    """Title, question, contents, and who leads at a glance."""
+    parts = [f"# {look.title}", *([look.question] if look.question else []), _contents(exams)]
+    glance = summary.markdown(exams)
+    return [*parts, glance, AT_A_GLANCE] if glance else parts
+
+
 def _contents(exams: Sequence[Exam]) -> str:
     lines = [f"- {exam.title}: {len(exam.learners)} models, {len(exam.floors)} floors" for exam in exams]
     hidden = [exam for exam in exams if not exam.main]
     if hidden:
         lines.append(f"- {len(hidden)} of these repeat a task under another set-up; figures leave them out")
     return "\n".join(lines)
+
+
+def _exam(
+    exam: Exam, tables: dict[str, str], sections: Sequence[Section], drawings: Sequence[figure.Drawing], out_dir: Path
+) -> list[str]:
+    """What the page says of one exam; writes its `tables` as files."""
+    for name, text in tables.items():
+        _write(out_dir / "tables" / name, text)
+    links = ", ".join(f"[{LANGUAGES[Path(name).suffix]}](tables/{name})" for name in tables)
+    parts = [f"## {exam.title}", tables[f"{exam.slug}.md"].rstrip("\n"), f"The same tables as files: {links}."]
+    parts += [f"### {one.title}\n\n{one.text}" for one in sections if one.exam == exam.slug]
+    return parts + [_image(drawing, out_dir) for drawing in drawings if drawing.exam == exam.slug]
+
+
+def _chapter(section: Section) -> str:
+    return f"## {section.title}\n\n{section.text}"
+
+
+def _table_files(tables: Sequence[Printed], out_dir: Path) -> list[str]:
+    """Links to the printed tables that the plan names, written as files."""
+    links = []
+    for name, one in printed.file_names(tables).items():
+        _write(out_dir / "tables" / f"{name}.csv", printed.csv_of(one))
+        links.append(f"Printed numbers as a file: [{name}.csv](tables/{name}.csv)")
+    return links
+
+
+def _missing(drawings: Sequence[figure.Drawing]) -> list[str]:
+    reasons = [f"- {drawing.title}: {drawing.reason}" for drawing in drawings if drawing.reason]
+    return ["## Figures not drawn", "\n".join(reasons)] if reasons else []
 
 
 def _printed(task: str, exams: Sequence[Exam], out_dir: Path) -> list[str]:

@@ -6,7 +6,7 @@ rows and "chosen" in those of a cell whose rate came out of trials.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,8 @@ METRIC = "validation_loss"  # nats per asked token on the validation split
 UNKNOWN = 0.0  # the rate of a cell whose trials have not ended, or none of whose trials gave a loss
 
 Row = dict[str, Any]
+ExamSettings = Mapping[str, Sequence[str]]
+NONE: ExamSettings = {}
 
 
 @dataclass(frozen=True)
@@ -50,19 +52,30 @@ def read(table: dict[str, Any], reader: TableReader) -> Search | None:
     return Search(tuple(sorted(rates)), fraction, seed)
 
 
-def trials(search: Search, cells: Iterable[Cell]) -> list[Cell]:
-    """A trial at each rate for each model and task among those training cells whose rate is still to be chosen."""
+def trials(search: Search, cells: Iterable[Cell], exam_settings: ExamSettings = NONE) -> list[Cell]:
+    """A trial at each rate for each model and task among those training cells whose rate is still to be chosen.
+
+    `exam_settings` names, by model, settings that act in exams alone: a model under them is trained as without them, so it
+    takes the rate of the model without them.
+    """
     found: dict[str, list[Cell]] = {}
     for cell in cells:
         if cell.stage == CHOSEN:
-            found.setdefault(_subject(cell), [_trial(search, cell, rate) for rate in search.rates])
+            trained = _as_trained(cell, exam_settings)
+            found.setdefault(_subject(trained), [_trial(search, trained, rate) for rate in search.rates])
     return [trial for group in found.values() for trial in group]
 
 
-def chosen(search: Search, cells: Iterable[Cell], rows: Iterable[Row], key: Callable[[Cell], str]) -> list[Cell]:
+def chosen(
+    search: Search,
+    cells: Iterable[Cell],
+    rows: Iterable[Row],
+    key: Callable[[Cell], str],
+    exam_settings: ExamSettings = NONE,
+) -> list[Cell]:
     """The cells with the rate of the lowest validation loss, the lower rate of two equal ones; `key` names a cell's rows.
 
-    A rate stays UNKNOWN while a trial has no rows yet, and where every trial failed.
+    A rate stays UNKNOWN while a trial has no rows yet, and where every trial failed. `exam_settings` as in `trials`.
     """
     losses: dict[str, float] = {}
     seen = set()
@@ -74,9 +87,10 @@ def chosen(search: Search, cells: Iterable[Cell], rows: Iterable[Row], key: Call
     settled = []
     for cell in cells:
         if cell.stage == CHOSEN:
-            if _subject(cell) not in best:
-                best[_subject(cell)] = _best(search, cell, losses, seen, key)
-            cell = replace(cell, lr=best[_subject(cell)])
+            trained = _as_trained(cell, exam_settings)
+            if (subject := _subject(trained)) not in best:
+                best[subject] = _best(search, trained, losses, seen, key)
+            cell = replace(cell, lr=best[subject])
         settled.append(cell)
     return settled
 
@@ -99,6 +113,13 @@ def _trial(search: Search, cell: Cell, rate: float) -> Cell:
     budget = {**cell.budget, "steps": max(1, round(search.fraction * full))}
     where = {"split": "validation", "full_steps": full}
     return replace(cell, kind=TRIAL, stage=TRIAL, lr=rate, seed=search.seed, budget=budget, where=where)
+
+
+def _as_trained(cell: Cell, exam_settings: ExamSettings) -> Cell:
+    """The cell without what acts in its exam alone; it then has no name of its own."""
+    of_exams = exam_settings.get(cell.model, ())
+    kept = {name: value for name, value in cell.settings.items() if name not in of_exams}
+    return cell if kept == cell.settings else replace(cell, settings=kept, variant="")
 
 
 def _subject(cell: Cell) -> str:

@@ -18,6 +18,7 @@ NEMENYI = (
     1.960, 2.343, 2.569, 2.728, 2.850, 2.949, 3.031, 3.102, 3.164, 3.219, 3.268, 3.313, 3.354, 3.391, 3.426, 3.458,
     3.489, 3.517, 3.544,
 )  # fmt: skip
+MOST_MODELS = len(NEMENYI) + 1
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,6 @@ def critical_difference(models: int, blocks: int) -> float:
     """How far average ranks of two models must lie apart at 5 % (Demšar, JMLR 2006); blocks are tasks, not seeds."""
     if blocks < FEWEST_BLOCKS:
         raise ValueError(f"Average ranks are compared from {FEWEST_BLOCKS} blocks up; there are {blocks}.")
-    if not 2 <= models <= len(NEMENYI) + 1:
-        raise ValueError(f"Critical differences are known for 2 to {len(NEMENYI) + 1} models, not {models}.")
+    if not 2 <= models <= MOST_MODELS:
+        raise ValueError(f"Critical differences are known for 2 to {MOST_MODELS} models, not {models}.")
     return NEMENYI[models - 2] * math.sqrt(models * (models + 1) / (6 * blocks))

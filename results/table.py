@@ -128,7 +128,9 @@ def notes(exam: Exam, table: Table) -> str:
     if any(metric + ending in exam.metrics for metric in used for ending in metrics.QUANTILES):
         parts.append("median, in round brackets the 10 % and 90 % quantiles over repeats")
     if seeds > 1:
-        parts.append(f"mean ± half of the 95 % interval over {seeds} seeds")
+        shares = [metrics.is_accuracy(metric) for metric in used]
+        parts += [f"mean (95 % interval) over {seeds} seeds"] if any(shares) else []
+        parts += [f"mean ± half of the 95 % interval over {seeds} seeds"] if not all(shares) else []
     if exam.floors and any(exam.best_floor(column.metric, column.where) for column in table.columns):
         parts.append(
             "✓ better than the best floor by its 95 % interval, (✓) better, but one seed gives no interval; "
@@ -231,7 +233,9 @@ def cell(exam: Exam, model: Model, column: Column, beside: Exam | None = None) -
         return "not defined" if model.is_floor and "failed" not in reason else reason
     text = metrics.number(column.metric, point.value)
     if point.seeds > 1:
-        text += f" ± {metrics.number(column.metric, (point.high - point.low) / 2)}"
+        low, high = (metrics.number(column.metric, end) for end in (point.low, point.high))
+        half = metrics.number(column.metric, (point.high - point.low) / 2)
+        text += f" ({low} to {high})" if metrics.is_accuracy(column.metric) else f" ± {half}"
     ends = [exam.point(model.label, column.metric + ending, column.where) for ending in metrics.QUANTILES]
     if all(ends):
         text += f" ({' to '.join(metrics.number(column.metric, end.value) for end in ends)})"

@@ -13,18 +13,20 @@ from results.identity import canonical, key_of_row
 from results.prediction_files import PredictionFileError
 
 RELATIVE = 1e-9  # sums in another order differ by less
+TOLD_BY_TRIALS = {"split", "full_steps"}  # what a trial's loss stands under, and its cell's key covers
 
 Row = dict[str, Any]
-Number = tuple[str, str, float, int, dict[str, Any]]  # model, metric, value, count, where
+Number = tuple[str, str, float, int, dict[str, Any]]  # model (of a contest the entrant), metric, value, count, where
 
 
 @dataclass(frozen=True)
 class Again:
-    """The numbers of one cell that can be had again, why not more, and whether the code is the one that measured it."""
+    """The numbers of one cell that can be had again and from what, why not more, and whether its code is still the same."""
 
     numbers: Sequence[Number]
     why: str
     same_code: bool = True
+    source: str = "predictions"
 
 
 Rederive = Callable[
@@ -54,8 +56,9 @@ def verify(rows: Iterable[Row], folder: Path, rederive: Rederive) -> Verdict:
     for row in rows:
         cells.setdefault(row["cell"], []).append(row)
     for cell, mine in cells.items():
+        where = next((row["where"] for row in mine if TOLD_BY_TRIALS <= set(row["where"])), {})
         for row in mine:
-            expected = None if labels.is_contest(row["settings"]["task"]) else key_of_row(row)
+            expected = None if labels.is_contest(row["settings"]["task"]) else key_of_row(row, where)
             if expected not in (None, cell):
                 verdict.differences.append(f"{describe(row)}: its columns are those of cell {expected}, not {cell}.")
         _cell(verdict, cell, mine, folder, rederive)
@@ -66,7 +69,7 @@ def _cell(verdict: Verdict, cell: str, rows: list[Row], folder: Path, rederive: 
     measured = [row for row in rows if row["status"] == "ok"]
     for row in rows:
         if row["status"] != "ok":
-            verdict.cannot(row, "a failure leaves no predictions")
+            verdict.cannot(row, f"{row['status']}: nothing was measured")
     if not measured:
         return
     try:
@@ -76,7 +79,7 @@ def _cell(verdict: Verdict, cell: str, rows: list[Row], folder: Path, rederive: 
         return
     found = {canonical([model, metric, where]): (value, count) for model, metric, value, count, where in marked.numbers}
     for row in measured:
-        again = found.pop(canonical([row["model"], row["metric"], row["where"]]), None)
+        again = found.pop(canonical([_who(row), row["metric"], row["where"]]), None)
         if again is None:
             verdict.cannot(
                 row, marked.why if marked.same_code else f"{marked.why}, or marked by code that has changed since"
@@ -85,10 +88,17 @@ def _cell(verdict: Verdict, cell: str, rows: list[Row], folder: Path, rederive: 
             verdict.held += 1
         else:
             stands, is_worth = (f"{value:.12g} over {count}" for value, count in ((row["value"], row["count"]), again))
-            verdict.differences.append(f"{describe(row)}: the row says {stands}, its predictions {is_worth}.")
+            verdict.differences.append(f"{describe(row)}: the row says {stands}, its {marked.source} {is_worth}.")
     if found and marked.same_code:
         of = f"{measured[0]['task']}, {measured[0]['model']}, seed {measured[0]['seed']}, cell {cell}"
-        verdict.differences.append(f"{of}: its predictions give {len(found)} numbers that no row has, as {min(found)}.")
+        verdict.differences.append(
+            f"{of}: its {marked.source} give {len(found)} numbers that no row has, as {min(found)}."
+        )
+
+
+def _who(row: Row) -> str:
+    """The model; of a contest's rows the entrant, as one model may be several."""
+    return labels.name_of(row) if labels.is_contest(row["settings"]["task"]) else row["model"]
 
 
 def same(one: float, other: float) -> bool:

@@ -163,16 +163,20 @@ def place_of(where: Mapping[str, Any]) -> list:
 
 
 def aggregate(metric: str, rows: Sequence[Row]) -> Point:
-    """Pool each seed's rows by count, then average the seeds, with the interval that the numbers allow."""
+    """Pool each seed's rows by count, then average the seeds, with the interval that the numbers allow.
+
+    A share's is the wider of Wilson's and that over seeds, and ends at 0 and 1.
+    """
     values = list(by_seed(rows).values())
     count = sum(row["count"] for row in rows)
     value, low, high = fmean(values), None, None
-    if metrics.is_accuracy(metric):
-        low, high = intervals.wilson(value, count)
     if len(values) > 1:
         value, half = intervals.student(values)
-        low = value - half if low is None else min(low, value - half)
-        high = value + half if high is None else max(high, value + half)
+        low, high = value - half, value + half
+    if metrics.is_accuracy(metric):
+        ends = intervals.wilson(value, count)
+        low = ends[0] if low is None else max(0.0, min(low, ends[0]))
+        high = ends[1] if high is None else min(1.0, max(high, ends[1]))
     return Point(value, low, high, count, len(values))
 
 
@@ -237,24 +241,32 @@ def _exam(group: list[Row], floors: list[Row], shown: dict[str, str]) -> Exam:
 
 
 def _trials(exam: Exam, tried: Sequence[Row]) -> dict[str, list[Row]]:
-    """The trials that the learning rates of an exam's models come from, by label."""
+    """The trials that the learning rates of an exam's models come from, by label.
 
-    def subject(row: Row, steps: int) -> str:
-        settings = {name: value for name, value in row["settings"].items() if name != "stage"}
-        same = ("model", "task", "size", "dtype", "provider_requested", "device")
-        return canonical([settings, steps, row["budget"]["batch_tokens"], [row[name] for name in same]])
-
-    names = {
-        subject(row, row["budget"]["steps"]): model.label
-        for model in exam.learners
-        for row in exam.rows[model.label]
-        if row["settings"].get("stage") == CHOSEN
-    }
+    A model under settings that act in its exam alone has no trials of its own, but those of the model without them.
+    """
     found: dict[str, list[Row]] = {}
-    for row in tried:
-        if "full_steps" in row["where"] and (label := names.get(subject(row, row["where"]["full_steps"]))):
-            found.setdefault(label, []).append(row)
-    return found
+    for model in exam.learners:
+        row = next((row for row in exam.rows[model.label] if row["settings"].get("stage") == CHOSEN), None)
+        if row is not None:
+            wanted = _subject(row, row["budget"]["steps"])
+            same = [one for one in tried if _subject(one, one["where"].get("full_steps")) == wanted]
+            own = [one for one in same if _settings(one) == _settings(row)]
+            plain = [
+                one for one in same if not _settings(one)[0] and _settings(one)[1].items() < _settings(row)[1].items()
+            ]
+            found[model.label] = own or plain
+    return {label: rows for label, rows in found.items() if rows}
+
+
+def _subject(row: Row, steps: int | None) -> str:
+    """What a rate is searched for, but for the model's settings; `steps` are those of the whole training."""
+    names = ("model", "task", "size", "dtype", "provider_requested", "device")
+    return canonical([row["settings"]["task"], steps, row["budget"]["batch_tokens"], [row[name] for name in names]])
+
+
+def _settings(row: Row) -> tuple[str, dict[str, Any]]:
+    return row["settings"].get("variant", ""), row["settings"]["model"]
 
 
 def _model(label: str, rows: list[Row]) -> Model:

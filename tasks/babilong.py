@@ -6,10 +6,11 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator
 from functools import cache
+from itertools import groupby, islice
 from random import Random
 from typing import Literal
 
-from tasks import babi_files, babilong_floors, babilong_items
+from tasks import babi_files, babilong_floors, babilong_harness, babilong_items
 from tasks import corpus as corpora
 from tasks.babi import TASKS
 from tasks.babi_story import Item
@@ -46,7 +47,8 @@ class BABILong(Task):
     read from the installed package (extra `lm-eval`).
 
     `generated_accuracy` is BABILong's own comparison with all that it gets wrong: a right "none" of qa7 holds the label
-    "one" and fails; `scorer_disagreement` is the share of answers on which it and the exact comparison differ.
+    "one" and fails; `scorer_disagreement` is the share of answers on which it and the exact comparison differ. Under the
+    template `harness` stands `harness_accuracy` too, lm-evaluation-harness's comparison: the target is a part of the answer.
 
     `source` names a folder or archive of the released bAbI files (or `$VARIABLE`, which names one), whose own splits are
     then asked instead of the simulator's stories; `test_sources` are those of the test alone: `("simulator", "FOLDER")`
@@ -90,12 +92,9 @@ class BABILong(Task):
         self.test_lengths = tuple(dict.fromkeys(test_lengths)) or (0, length, 2 * length, 4 * length)
         self.tokenizer = reversible(create(tokenizer, corpus), " Is it? yes\n John moved to the hall.", "BABILong")
         self.vocab = self.tokenizer.vocab
-        longest = {  # tokens of the longest answer with its terminator
-            question: max(len(ended(self.tokenizer, label)) for label in TASKS[question].answers)
-            for question in questions
-        }
         self._kept: dict[tuple[str, str, str, int], list[Item]] = {}
         self.templates = {question: words_around(template, question) for question in self.questions}
+        longest = {question: max(map(len, self._choices(question))) for question in questions}
         self.lessons, self._writer = lessons, Writer(self.tokenizer, corpus, self.templates, longest)
         self.trained = tuple(question for question in self.questions if self.minimum(question) <= length)
         if not self.trained:
@@ -105,6 +104,11 @@ class BABILong(Task):
         if not any(self._cells("test")):
             least = min(map(self.minimum, self.trained))
             raise ValueError(f"BABILong's test_lengths must hold 0 or a length of at least {least}: raise them.")
+
+    def _choices(self, question: str) -> tuple[tuple[int, ...], ...]:
+        """The tokens of every answer, each with its terminator."""
+        lead = self.templates[question].lead
+        return tuple(tuple(ended(self.tokenizer, lead + label).tolist()) for label in TASKS[question].answers)
 
     def minimum(self, question: str) -> int:
         """The smallest length at which every story with the fewest facts that `question` can follow fits."""
@@ -186,17 +190,26 @@ class BABILong(Task):
             where = {"question": question, "length": length, "unit": self.tokenizer.name}
             if len(self.test_sources) > 1 and split == "test":
                 where["stories"] = babilong_items.kind(source)
-            choices = tuple(tuple(ended(self.tokenizer, label).tolist()) for label in TASKS[question].answers)
-            longest = self._writer.longest[question]
-            by_prompt: dict[int, list[Sample]] = {}
-            for item in self._exam_items(source, split, question, length):
-                sample = self._writer.write(draws, split, question, length, item)
-                by_prompt.setdefault(len(sample.prompt), []).append(sample)
-            for prompt, samples in sorted(by_prompt.items()):
-                rows = max(1, EXAM_TOKENS // prompt)
-                for first in range(0, len(samples), rows):
-                    asked = batch(samples[first : first + rows], prompt + longest - 1, where)
-                    yield Exam(asked, prompt, choices, GENERATION, choices[0][-1])
+            choices = self._choices(question)
+            for samples in self._written(draws, source, split, question, length):
+                prompt = len(samples[0].prompt)
+                asked = batch(samples, prompt + self._writer.longest[question] - 1, where)
+                yield Exam(asked, prompt, choices, GENERATION, choices[0][-1])
+
+    def _written(
+        self, draws: Random, source: str, split: str, question: str, length: int
+    ) -> Iterator[tuple[Sample, ...]]:
+        """A cell's samples, those of one exam at a time: their prompts are equally long, and long texts are not all held."""
+        items = self._exam_items(source, split, question, length)
+        samples = (self._writer.write(draws, split, question, length, item) for item in items)
+        if length:  # one prompt is as long as another
+            groups = [(length + 1 - self._writer.longest[question], samples)]
+        else:
+            groups = groupby(sorted(samples, key=_prompt_length), _prompt_length)
+        for prompt, equally_long in groups:
+            rows = max(1, EXAM_TOKENS // prompt)
+            while some := tuple(islice(equally_long, rows)):
+                yield some
 
     def mark(self, exam: Exam, answers: Answers) -> Iterable[Measurement]:
         """The share of right choices, of answers right by BABILong's comparison, and of answers right to the letter."""
@@ -207,11 +220,15 @@ class BABILong(Task):
             right["choice_accuracy"] = [same(target, choice) for target, choice in zip(targets, chosen, strict=True)]
         if answers.text is not None:
             question = exam.batch.where["question"]
+            lead = self.templates[question].lead
             said = [self.tokenizer.decode(text) for text in answers.text]
             both = list(zip(said, targets, self.read(exam), strict=True))
             labels = TASKS[question].labels
             right["generated_accuracy"] = [matches(text, target, asked, labels) for text, target, (_, asked) in both]
-            right["exact_accuracy"] = [text == target for text, target, _ in both]
+            right["exact_accuracy"] = [text.split(END)[0].removeprefix(lead) == target for text, target, _ in both]
+            if self.template == "harness":
+                read = [self.tokenizer.decode(text[: babilong_harness.GENERATION]).lower() for text in answers.text]
+                right["harness_accuracy"] = [target.lower() in text for text, target in zip(read, targets, strict=True)]
             pairs = zip(right["generated_accuracy"], right["exact_accuracy"], strict=True)
             right[DISAGREEMENT] = [official != exact for official, exact in pairs]
         for metric, marks in right.items():
@@ -237,7 +254,7 @@ class BABILong(Task):
         where = exam.batch.where
         prompt = self.tokenizer.decode(exam.batch.tokens[row, : exam.prompt].tolist())
         context, question = self.templates[where["question"]].read(prompt)
-        answer = self.tokenizer.decode(self.truth(exam, row)).removesuffix(END)
+        answer = self.tokenizer.decode(self.truth(exam, row)).strip()
         for (_, _, name, length), items in self._kept.items():
             for item in items if (name, length) == (where["question"], where["length"]) else ():
                 asked = item.question.strip() == question and item.answer == answer
@@ -257,3 +274,7 @@ class BABILong(Task):
 @cache
 def _extremes(question: str) -> tuple[str, str, str]:
     return TASKS[question].extremes()
+
+
+def _prompt_length(sample: Sample) -> int:
+    return len(sample.prompt)

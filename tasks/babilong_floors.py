@@ -15,6 +15,7 @@ from tasks.evaluate import average
 from tasks.task import IGNORE, Answers, Exam, Measurement
 from tasks.tokenizer import Tokenizer
 
+ONLY = {"cheat: last toucher's room": ("qa2",)}  # what can be said to some questions alone
 Say = Callable[[str, str, str], str]  # names one label for (question's name, context, question)
 
 
@@ -41,29 +42,27 @@ class Asked(Protocol):
 
 
 def floors(task: Asked) -> dict[str, list[Measurement]]:
-    """The marks of all of them on the task's test, by name."""
-    exams = list(task.exams("test"))
+    """The marks of all of them on the task's test, by name; one exam is held at a time."""
     majority = {question: majorities(task.poll(question)) for question in task.trained}
-    uniform = [m._replace(value=1 / len(e.choices)) for e in exams for m in _shares(task, e, task.oracle(e))]
-
-    def run(say: Say, only: tuple[str, ...] = tuple(TASKS)) -> list[Measurement]:
-        sat = [exam for exam in exams if exam.batch.where["question"] in only]
-        return average([m for exam in sat for m in _shares(task, exam, _answers(task, exam, say))])
-
-    def cheat(way: Callable[[str, str, tuple[str, ...]], str], *only: str) -> list[Measurement]:
-        return run(lambda name, context, asked: way(context, asked, TASKS[name].labels), only or tuple(TASKS))
-
-    rows = {
-        "floor: uniform choice": average(uniform),
-        "floor: majority answer": run(lambda name, _, __: majority[name][""]),
-        "floor: majority answer to the question": run(
-            lambda name, _, asked: majority[name].get(asked, majority[name][""])
-        ),
-        "cheat: last mentioned label": cheat(last_mentioned),
-        "cheat: last mentioned label not in the question": cheat(last_unasked_label),
-        "cheat: last toucher's room": cheat(last_touchers_room, "qa2"),
+    ways: dict[str, Say] = {
+        "floor: majority answer": lambda name, _, __: majority[name][""],
+        "floor: majority answer to the question": lambda name, _, asked: majority[name].get(asked, majority[name][""]),
+        "cheat: last mentioned label": _cheat(last_mentioned),
+        "cheat: last mentioned label not in the question": _cheat(last_unasked_label),
+        "cheat: last toucher's room": _cheat(last_touchers_room),
     }
-    return {name: measurements for name, measurements in rows.items() if measurements}
+    found: dict[str, list[Measurement]] = {name: [] for name in ("floor: uniform choice", *ways)}
+    for exam in task.exams("test"):
+        right = _shares(task, exam, task.oracle(exam))
+        found["floor: uniform choice"] += [m._replace(value=1 / len(exam.choices)) for m in right]
+        for name, say in ways.items():
+            if exam.batch.where["question"] in ONLY.get(name, TASKS):
+                found[name] += _shares(task, exam, _answers(task, exam, say))
+    return {name: average(measurements) for name, measurements in found.items() if measurements}
+
+
+def _cheat(way: Callable[[str, str, tuple[str, ...]], str]) -> Say:
+    return lambda name, context, asked: way(context, asked, TASKS[name].labels)
 
 
 def majorities(items: Iterable[Item]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 FOLDER = "tasks/babilong"
 COMMON = "_babilong_common_yaml"
+GENERATION = 16  # tokens that the harness lets a model say
 
 
 class FewShot(NamedTuple):

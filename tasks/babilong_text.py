@@ -25,11 +25,16 @@ SHORTEST_SENTENCE = 43  # characters: BABILong skips sentences below 10 GPT-2 to
 
 
 class Template(NamedTuple):
-    """The words around a context: `before` and `after` it, with {question} to fill in."""
+    """The words around a context: `before` and `after` it, with {question} to fill in.
+
+    What parts the answer from them is `lead`, the answer's own first blank: where a prompt ends in a blank, models with
+    tokens that begin with blanks must answer with rare ones.
+    """
 
     before: str
     after: str
     line_breaks: bool  # whether book text keeps its line breaks
+    lead: str = ""
 
     def ask(self, item: Item) -> str:
         """What follows the context, up to where the answer begins."""
@@ -52,7 +57,7 @@ def words_around(name: str, question: str) -> Template:
     if name == "harness":
         instruction, shots = few_shot(question)
         before = instruction + "".join(f"{facts}\n{asked} {answer}\n\n" for facts, asked, answer in shots)
-        return Template(before, "\n{question} ", line_breaks=True)
+        return Template(before, "\n{question}", line_breaks=True, lead=" ")
     if name != "instructed":
         raise ValueError(f"BABILong has no template '{name}': choose compact, instructed or harness.")
     instruction, form = INSTRUCTIONS[question]
@@ -61,7 +66,7 @@ def words_around(name: str, question: str) -> Template:
         for facts, asked, answer in EXAMPLES[question]
     )
     before = f"{instruction}\n\n{examples}\n{form}\n\n<context>\n"
-    return Template(before, "\n</context>\n\nQuestion: {question}\nAnswer: ", line_breaks=True)
+    return Template(before, "\n</context>\n\nQuestion: {question}\nAnswer:", line_breaks=True, lead=" ")
 
 
 class Book(NamedTuple):

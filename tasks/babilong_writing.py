@@ -58,7 +58,7 @@ class Writer:
         room = length + 1 - self.least(item, question) - self.longest[question] if length else 0
         facts, answers = [self.encode(" " + fact) for fact in item.facts], {}
         for told in reversed(earlier):
-            place, said = len(told.facts) - 1, ended(self.tokenizer, told.answer)
+            place, said = len(told.facts) - 1, ended(self.tokenizer, words.lead + told.answer)
             asked = np.concatenate([self.encode(words.ask(told)), said])
             if len(asked) > room or place in answers:
                 break
@@ -71,7 +71,7 @@ class Writer:
         ends = len(before) + np.cumsum([len(piece) for piece in pieces])[1::2]  # of the facts
         inside = tuple((int(ends[place]) - count, count) for place, count in sorted(answers.items()))
         prompt = np.concatenate([before, *pieces, self.encode(words.ask(item))])
-        return Sample(prompt, ended(self.tokenizer, item.answer), inside)
+        return Sample(prompt, ended(self.tokenizer, words.lead + item.answer), inside)
 
 
 def batch(samples: Sequence[Sample], width: int, where: dict[str, Any]) -> Batch:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,8 @@ BUSY = 0.75  # least share of a round's wall time that our own threads must have
 TRIES = 3
 MEMORY_ROUNDS = 2
 PRODUCT = 1024  # rows and columns of the matrices whose product gives the machine's speed
+RATIOS = {"training_step_seconds": "time_ratio", "training_step_cpu_seconds": "cpu_time_ratio"}  # of each clock
+SAMPLE = "_sample"  # ends the metric of one round
 
 Step = Callable[[], Tensor]
 
@@ -210,22 +212,29 @@ def _backward_flops(
     return _attention_flops(q, k, v, dropout, causal) * 5 // 2
 
 
+def clocked_rounds(
+    metric: str, rounds: Mapping[str, Sequence[float]], reference: str, where: dict[str, Any]
+) -> Iterator[tuple[str, Measurement]]:
+    """(entrant, measurement) of what each took in its rounds by one of the clocks: spread, and ratios within rounds."""
+    for name, samples in rounds.items():
+        yield from ((name, m) for m in spread(metric, samples, where))
+        pairs = [own / other for own, other in zip(samples, rounds.get(reference, ()), strict=False) if other > 0]
+        yield from ((name, m) for m in (spread(RATIOS[metric], pairs, where) if pairs else ()))
+
+
 def findings(outcome: Outcome, reference: str, where: dict[str, Any]) -> Iterator[tuple[str, Measurement]]:
     """(entrant, measurement) of everything measured; ratios are to the reference entrant, within rounds."""
     rival = outcome.standings[reference]
-    for name, mine in outcome.standings.items():
-        if mine.status != "ok":
-            continue
-        for metric, samples, others in (
-            ("training_step_seconds", mine.walls, rival.walls),
-            ("training_step_cpu_seconds", mine.processor, rival.processor),
-        ):
-            yield from ((name, m) for m in spread(metric, samples, where))
-            ratio = "time_ratio" if metric == "training_step_seconds" else "cpu_time_ratio"
-            pairs = [own / other for own, other in zip(samples, others, strict=False) if other > 0]
-            yield from ((name, m) for m in (spread(ratio, pairs, where) if pairs else ()))
-        for number, seconds in enumerate(mine.walls):
-            yield name, Measurement("training_step_seconds_sample", seconds, 1, {**where, "round": number})
+    timed = {name: mine for name, mine in outcome.standings.items() if mine.status == "ok"}
+    for metric, rounds in (
+        ("training_step_seconds", {name: mine.walls for name, mine in timed.items()}),
+        ("training_step_cpu_seconds", {name: mine.processor for name, mine in timed.items()}),
+    ):
+        yield from clocked_rounds(metric, rounds, reference, where)
+        for name, samples in rounds.items():
+            for number, seconds in enumerate(samples):
+                yield name, Measurement(metric + SAMPLE, seconds, 1, {**where, "round": number})
+    for name, mine in timed.items():
         held = statistics.median(mine.peaks)
         yield name, Measurement("peak_memory_bytes", float(held), len(mine.peaks), where)
         if rival.peaks and statistics.median(rival.peaks) > 0:

@@ -20,10 +20,12 @@ from tasks.words import Words
 class Ruler(Template):
     """RULER's own wording, 7 digits and version-4 uuids, with books in place of the essays.
 
-    128 tokens of every length are kept for generation. The haystack starts at a random word and is the longest to fit.
+    128 tokens of every length are kept for generation, and all of them are generated and searched for the values, whatever
+    stands before them. The haystack starts at a random word and is the longest to fit.
     """
 
     metric_prefix = ""
+    stop = None
     sign = "is: "
     separators = ", and |, "
     GENERATION = 128

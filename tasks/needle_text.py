@@ -13,7 +13,7 @@ import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from random import Random
 from typing import ClassVar, NamedTuple
 
@@ -80,6 +80,11 @@ class Template(ABC):
     @abstractmethod
     def generation(self, variant: str) -> int:
         """How many tokens a model may generate."""
+
+    @property
+    def stop(self) -> int | None:
+        """The token at which a generated answer ends; None where all that may be generated is read."""
+        return int(ended(self.tokenizer, "")[-1])
 
     @abstractmethod
     def draw(self, stream: Random, split: str, variant: str, length: int, depth: float | None = None) -> Sample:
@@ -166,13 +171,21 @@ class Compact(Template):
         kinds = {"words": Word((tuple(nouns),)), "numbers": Number(digits), "uuids": ShortUuid(uuid_groups)}
         super().__init__(corpus, kinds, values, tokenizer)
 
+    @cached_property
+    def answer_room(self) -> dict[str, int]:
+        """Tokens of the longest answer to each variant, without its terminator."""
+        spoken = {
+            name: self.spoken((self.longest(self.values[name]),) * shape.asked) for name, shape in VARIANTS.items()
+        }
+        return {name: len(self.tokenizer.encode(answer)) for name, answer in spoken.items()}
+
     def minimum(self, variant: str) -> int:
         """Tokens of needles, query and values, and of one needle more where needles are the haystack."""
         shape = VARIANTS[variant]
         key, value = self.longest(self.kinds[shape.key]), self.longest(self.values[variant])
         lines = shape.keys * shape.values + (shape.haystack == "needles")
         prompt = lines * self.line(variant, key, value) + self._query((key,) * shape.queries)
-        return sum(len(self.tokenizer.encode(text)) for text in (prompt, self.spoken((value,) * shape.asked)))
+        return len(self.tokenizer.encode(prompt)) + self.answer_room[variant]
 
     def generation(self, variant: str) -> int:
         """The values, what divides them, and the terminator."""
@@ -189,7 +202,11 @@ class Compact(Template):
         return f"\n{','.join(keys)}="
 
     def draw(self, stream: Random, split: str, variant: str, length: int, depth: float | None = None) -> Sample:
-        """A sample whose prompt and values together have exactly `length` bytes, or as many tokens as fit `length`."""
+        """A sample whose prompt and values together have exactly `length` bytes, or as many tokens as fit `length`.
+
+        In tokens the longest answer is counted whatever the sample's is: the place where a question ends must not tell how
+        many tokens its answer has.
+        """
         shape, pairs = VARIANTS[variant], self.pairs(stream, split, variant)
         keys = tuple(dict.fromkeys(key for key, _ in pairs[: shape.asked]))
         answer = self.spoken(tuple(value for _, value in pairs[: shape.asked]))
@@ -200,6 +217,7 @@ class Compact(Template):
         depths = [stream.random() if depth is None else depth, *(stream.random() for _ in pairs[1:])]
         needles, asked = self.placed(pairs, depths, shape)
         values = tuple(needle.value for needle in asked)
+        said = ended(self.tokenizer, self.spoken(values))
 
         def written(room: int) -> bytes:
             return self._written(variant, needles, filler(room)) + self._query(keys).encode()
@@ -207,10 +225,10 @@ class Compact(Template):
         if self.tokenizer is BYTES:
             prompt = np.frombuffer(written(room), np.uint8)
         else:
-            prompt = self._fitted(written, length - len(self.tokenizer.encode(self.spoken(values))))
-        if prompt is None:  # longer in tokens than those that told the minimum
+            prompt = self._fitted(written, length - self.answer_room[variant])
+        if prompt is None or len(said) - 1 > self.answer_room[variant]:  # more tokens than the longest of those drawn
             return self.draw(stream, split, variant, length, depth)
-        return Sample(prompt, ended(self.tokenizer, self.spoken(values)), keys, values, start)
+        return Sample(prompt, said, keys, values, start)
 
     def _written(self, variant: str, needles: list[Needle], filler: bytes) -> bytes:
         """The haystack with its needles."""

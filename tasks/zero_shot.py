@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from tasks import corpus as corpora
+from tasks.after_text import AfterText, check_tokenizers
 from tasks.language_modelling import LanguageModelling
 from tasks.needle import Needle
 from tasks.needle_variants import SINGLE
-from tasks.task import Answers, Batch, Exam, Measurement, Task
+from tasks.task import Task
 from tasks.tokenizer import DEFAULT
 
 
-class ZeroShotNeedle(Task):
+class ZeroShotNeedle(AfterText, Task):
     """Needle in a haystack after language modelling: no needle is ever trained (S-NIAH as papers ask it).
 
     Training and validation are those of `language-modelling` over `corpus` in windows of `length`; the test is that of
@@ -71,33 +70,4 @@ class ZeroShotNeedle(Task):
             values=values,
             tokenizer=tokenizer,
         )
-        if self.text.tokenizer.fingerprint != self.asked.tokenizer.fingerprint:
-            raise ValueError(
-                "zero-shot-needle reads text and needles with one tokenizer: leave haystack out, or choose a tokenizer "
-                "that does not depend on the corpus (bytes, gpt2, a JSON's path)."
-            )
-        self.vocab, self.test_lengths = self.text.vocab, self.asked.test_lengths
-
-    def training(self, seed: int, step: int, progress: float, tokens: int) -> Batch:
-        """Windows of running text."""
-        return self.text.training(seed, step, progress, tokens)
-
-    def exams(self, split: str) -> Iterator[Exam]:
-        """The needle's test; running text for validation."""
-        yield from self.asked.exams(split) if split == "test" else self.text.exams(split)
-
-    def mark(self, exam: Exam, answers: Answers) -> Iterable[Measurement]:
-        """As the needle marks; a validation exam as running text."""
-        return (self.text if exam.prompt is None else self.asked).mark(exam, answers)
-
-    def evidence(self, exam: Exam, row: int) -> tuple[str, ...]:
-        """The needles of a row's prompt that hold its answer."""
-        return () if exam.prompt is None else self.asked.evidence(exam, row)
-
-    def floors(self) -> dict[str, list[Measurement]]:
-        """The needle's."""
-        return self.asked.floors()
-
-    def data_hash(self) -> str:
-        """Of what is read and what is asked."""
-        return hashlib.sha256((self.text.data_hash() + self.asked.data_hash()).encode()).hexdigest()
+        check_tokenizers(self.name, self.text.tokenizer, self.asked.tokenizer)

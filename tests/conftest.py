@@ -20,6 +20,20 @@ if _folder.name != _NAME:  # a worker of pytest-xdist finds it set
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"  # read when torch is imported, so before any test module
 
+import pytest  # noqa: E402
 import torch  # noqa: E402
+from tiny_plan import tiny_plan  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch) -> Path:
+    """A results folder of its own with one comparison, `tiny`, and the place of a cache beside it."""
+    import bench  # needs more than the environment of the kernels' tests has
+
+    monkeypatch.setattr(bench, "RESULTS", tmp_path)
+    monkeypatch.setenv("TITANOMACHY_CACHE", str(tmp_path / "cache"))  # and put back what --cache changes
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "plan.toml").write_text(tiny_plan())
+    return tmp_path

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny_plan import tiny_plan
 
 import bench
 from measuring import checkpoints
@@ -19,29 +20,7 @@ from results import record
 
 ROOT = Path(bench.__file__).resolve().parent
 DRIVER = "import sys, pathlib, bench; bench.RESULTS = pathlib.Path(sys.argv[1]); sys.exit(bench.main(sys.argv[2:]))"
-PLAN = """
-title = "Tiny"
-question = "Does it survive?"
-models = ["deltanet", "titans-mac"]
-seeds = [0]
-{rates}
-snapshot_minutes = 0.005
-workers = 2
-[size]
-width = 16
-depth = 1
-heads = 2
-[budget]
-steps = {steps}
-batch_tokens = 512
-[[tasks]]
-name = "needle"
-template = "compact"
-variants = ["s-niah-1"]
-length = 64
-test_lengths = [64, 128]
-samples = 2
-"""
+SNAPSHOTS = "\nsnapshot_minutes = 0.005"
 RATES = "learning_rates = [1e-3, 1e-2]\nsearch = { fraction = 0.25, seed = 0 }"
 TIMES = ("training_seconds", "evaluation_seconds", "weights_age_seconds")
 OF_ITS_TIME = ("when", "commit", "dirty")  # the checkout may change meanwhile
@@ -53,7 +32,15 @@ class Runs:
     def __init__(self, folder: Path, steps: int, rates: str = RATES):
         self.results, self.cache = folder / "results", folder / "cache"
         (self.results / "tiny").mkdir(parents=True)
-        (self.results / "tiny" / "plan.toml").write_text(PLAN.format(steps=steps, rates=rates))
+        plan = tiny_plan(
+            models=["deltanet", "titans-mac"],
+            seeds=[0],
+            rates=rates + SNAPSHOTS,
+            budget=f"steps = {steps}, batch_tokens = 512",
+            lengths=[64, 128],
+            samples=2,
+        )
+        (self.results / "tiny" / "plan.toml").write_text(plan)
         self.rows = self.results / "tiny" / "rows.jsonl"
 
     def start(self, *flags: str) -> subprocess.Popen:

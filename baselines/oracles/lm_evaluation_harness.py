@@ -53,6 +53,7 @@ class Tokenizer(Protocol):
     """What is needed of a tokenizer."""
 
     separator: int | None
+    vocab: int
 
     def encode(self, text: str) -> Sequence[int]: ...
 
@@ -68,8 +69,11 @@ class HarnessModel(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
-        """The token between documents, which a text without context begins after."""
-        return 0 if self.text_tokenizer.separator is None else self.text_tokenizer.separator
+        """What texts began after in training: the token between documents, or one beyond the tokenizer's, where it has none."""
+        if self.text_tokenizer.separator is not None:
+            return self.text_tokenizer.separator
+        own = self.text_tokenizer.vocab
+        return own if self.model.embedding.num_embeddings > own else 0
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         """The tokens of a text, without any special one."""

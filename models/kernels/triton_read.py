@@ -11,6 +11,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from models.kernels.triton_tiles import tile
+
 
 @triton.jit
 def scan(eta_ptr, gamma_ptr, a_ptr, p_ptr, size, BLOCK: tl.constexpr):
@@ -52,6 +54,14 @@ def scan_backward(
 
 
 @triton.jit
+def _shares(rows, token, size):
+    """What the tokens read of M, of S, and of one another's writes: their rows of A."""
+    there = token < size
+    a = tl.load(rows[:, None] + 2 + token[None, :], mask=there[:, None] & there[None, :], other=0.0)
+    return tl.load(rows, mask=there, other=0.0), tl.load(rows + 1, mask=there, other=0.0), a
+
+
+@triton.jit
 def read(
     q_ptr,
     k_ptr,
@@ -73,21 +83,18 @@ def read(
     chunk = tl.program_id(0).to(tl.int64)
     c, d = tl.arange(0, BLOCK_C), tl.arange(0, BLOCK_D)
     v = tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
-    token, ins, outs = c < size, d < width, v < out
-    here = token[:, None] & ins[None, :]
-    at = chunk * size * width + c[:, None] * width + d[None, :]
+    at, here = tile(c, d, size, width)
+    at += chunk * size * width
     q = tl.load(q_ptr + at, mask=here, other=0.0).to(tl.float32)
     k = tl.load(k_ptr + at, mask=here, other=0.0).to(tl.float32)
     rows = table_ptr + chunk * (size + 1) * (size + 2) + (c + FIRST) * (size + 2)
-    a_m = tl.load(rows, mask=token, other=0.0)
-    a_s = tl.load(rows + 1, mask=token, other=0.0)
-    a = tl.load(rows[:, None] + 2 + c[None, :], mask=token[:, None] & token[None, :], other=0.0)
-    state = chunk * width * out + d[:, None] * out + v[None, :]
-    stored = ins[:, None] & outs[None, :]
+    a_m, a_s, a = _shares(rows, c, size)
+    state, stored = tile(d, v, width, out)
+    state += chunk * width * out
     m = tl.load(m_ptr + state, mask=stored, other=0.0)
     s = tl.load(s_ptr + state, mask=stored, other=0.0)
-    written = chunk * size * out + c[:, None] * out + v[None, :]
-    wrote = token[:, None] & outs[None, :]
+    written, wrote = tile(c, v, size, out)
+    written += chunk * size * out
     e = tl.load(e_ptr + written, mask=wrote, other=0.0)
     y = tl.dot(q * a_m[:, None], m, input_precision=PRECISION)
     y = tl.dot(q * a_s[:, None], s, y, input_precision=PRECISION)
@@ -123,16 +130,13 @@ def read_backward(
     """Back over `read`, block by block of the output's width; the table's row that no token reads is not written."""
     chunk = tl.program_id(0).to(tl.int64)
     c, d = tl.arange(0, BLOCK_C), tl.arange(0, BLOCK_D)
-    token, ins = c < size, d < width
-    here = token[:, None] & ins[None, :]
-    at = chunk * size * width + c[:, None] * width + d[None, :]
+    token = c < size
+    at, here = tile(c, d, size, width)
+    at += chunk * size * width
     q = tl.load(q_ptr + at, mask=here, other=0.0).to(tl.float32)
     k = tl.load(k_ptr + at, mask=here, other=0.0).to(tl.float32)
     row = chunk * (size + 1) * (size + 2) + (c + FIRST) * (size + 2)
-    pair = token[:, None] & token[None, :]
-    a_m = tl.load(table_ptr + row, mask=token, other=0.0)
-    a_s = tl.load(table_ptr + row + 1, mask=token, other=0.0)
-    a = tl.load(table_ptr + row[:, None] + 2 + c[None, :], mask=pair, other=0.0)
+    a_m, a_s, a = _shares(table_ptr + row, c, size)
     products = tl.dot(q, tl.trans(k), input_precision=PRECISION)
     scores = tl.trans(products * a)
     d_a = tl.zeros((BLOCK_C, BLOCK_C), tl.float32)
@@ -141,11 +145,10 @@ def read_backward(
     d_a_s = tl.zeros((BLOCK_C,), tl.float32)
     for start in range(0, out, BLOCK_V):
         v = start + tl.arange(0, BLOCK_V)
-        outs = v < out
-        written = chunk * size * out + c[:, None] * out + v[None, :]
-        wrote = token[:, None] & outs[None, :]
-        state = chunk * width * out + d[:, None] * out + v[None, :]
-        stored = ins[:, None] & outs[None, :]
+        written, wrote = tile(c, v, size, out)
+        written += chunk * size * out
+        state, stored = tile(d, v, width, out)
+        state += chunk * width * out
         d_y = tl.load(d_y_ptr + written, mask=wrote, other=0.0).to(tl.float32)
         e = tl.load(e_ptr + written, mask=wrote, other=0.0)
         d_a = tl.dot(d_y, tl.trans(e), d_a, input_precision=PRECISION)
@@ -164,6 +167,7 @@ def read_backward(
         tl.store(d_e_ptr + written, tl.dot(scores, d_y, input_precision=PRECISION), mask=wrote)
     tl.store(d_table_ptr + row, d_a_m, mask=token)
     tl.store(d_table_ptr + row + 1, d_a_s, mask=token)
+    pair = token[:, None] & token[None, :]
     tl.store(d_table_ptr + row[:, None] + 2 + c[None, :], d_a * products, mask=pair)
     d_a = d_a * a
     d_q = tl.dot(d_a, k, d_q, input_precision=PRECISION)

@@ -13,6 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from models.kernels.triton_tiles import chunk_end, tile
+
 
 @triton.jit
 def walk(
@@ -40,33 +42,29 @@ def walk(
     head = tl.program_id(0).to(tl.int64)
     c, d = tl.arange(0, BLOCK_C), tl.arange(0, BLOCK_D)
     v = tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
-    token, ins, outs = c < size, d < width, v < out
-    here, wrote, stored = token[:, None] & ins[None, :], token[:, None] & outs[None, :], ins[:, None] & outs[None, :]
-    state = d[:, None] * out + v[None, :]
+    state, stored = tile(d, v, width, out)
+    at, here = tile(c, d, size, width)
+    written, wrote = tile(c, v, size, out)
     stride_y = width * 2 if JOINED else width
+    compared = c[:, None] * stride_y + d[None, :]
     m = tl.load(m_ptr + head * width * out + state, mask=stored, other=0.0)
     s = tl.load(s_ptr + head * width * out + state, mask=stored, other=0.0)
     for n in range(chunks):
         chunk = head * chunks + n
         tl.store(starts_m_ptr + chunk * width * out + state, m, mask=stored)
         tl.store(starts_s_ptr + chunk * width * out + state, s, mask=stored)
-        compared = y_ptr + chunk * size * stride_y + c[:, None] * stride_y + d[None, :]
-        written = chunk * size * out + c[:, None] * out + v[None, :]
-        e = tl.load(u_ptr + written, mask=wrote, other=0.0)
-        y = tl.load(compared, mask=here, other=0.0)
+        e = tl.load(u_ptr + chunk * size * out + written, mask=wrote, other=0.0)
+        y = tl.load(y_ptr + chunk * size * stride_y + compared, mask=here, other=0.0)
         e -= tl.dot(y, m, input_precision=PRECISION)
         if JOINED:
-            y = tl.load(compared + width, mask=here, other=0.0)
+            y = tl.load(y_ptr + chunk * size * stride_y + width + compared, mask=here, other=0.0)
             e -= tl.dot(y, s, input_precision=PRECISION)
-        tl.store(e_ptr + written, e, mask=wrote)
-        end = ends_ptr + chunk * 2 * (size + 2)
-        g, f, p = tl.load(end), tl.load(end + 1), tl.load(end + size + 3)
-        a = tl.load(end + 2 + c, mask=token, other=0.0)
-        b = tl.load(end + size + 4 + c, mask=token, other=0.0)
-        k = tl.load(k_ptr + chunk * size * width + c[:, None] * width + d[None, :], mask=here, other=0.0)
+        tl.store(e_ptr + chunk * size * out + written, e, mask=wrote)
+        g, f, p, a, b = chunk_end(ends_ptr, chunk, size, c)
+        k = tl.load(k_ptr + chunk * size * width + at, mask=here, other=0.0)
         k = tl.trans(k.to(tl.float32))
-        m = tl.dot(k, e * a[:, None], m * g + s * f, input_precision=PRECISION)
-        s = tl.dot(k, e * b[:, None], s * p, input_precision=PRECISION)
+        m = tl.dot(k, e * a, m * g + s * f, input_precision=PRECISION)
+        s = tl.dot(k, e * b, s * p, input_precision=PRECISION)
     tl.store(last_m_ptr + head * width * out + state, m, mask=stored)
     tl.store(last_s_ptr + head * width * out + state, s, mask=stored)
 
@@ -100,34 +98,30 @@ def walk_backward(
     head = tl.program_id(0).to(tl.int64)
     c, d = tl.arange(0, BLOCK_C), tl.arange(0, BLOCK_D)
     v = tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
-    token, ins, outs = c < size, d < width, v < out
-    here, wrote, stored = token[:, None] & ins[None, :], token[:, None] & outs[None, :], ins[:, None] & outs[None, :]
-    state = d[:, None] * out + v[None, :]
+    state, stored = tile(d, v, width, out)
+    at, here = tile(c, d, size, width)
+    written, wrote = tile(c, v, size, out)
     stride_y = width * 2 if JOINED else width
+    compared = c[:, None] * stride_y + d[None, :]
     d_m = tl.load(d_last_m_ptr + head * width * out + state, mask=stored, other=0.0)
     d_s = tl.load(d_last_s_ptr + head * width * out + state, mask=stored, other=0.0)
     for back in range(chunks):
         chunk = head * chunks + chunks - 1 - back
         tl.store(after_m_ptr + chunk * width * out + state, d_m, mask=stored)
         tl.store(after_s_ptr + chunk * width * out + state, d_s, mask=stored)
-        end = ends_ptr + chunk * 2 * (size + 2)
-        g, f, p = tl.load(end), tl.load(end + 1), tl.load(end + size + 3)
-        a = tl.load(end + 2 + c, mask=token, other=0.0)
-        b = tl.load(end + size + 4 + c, mask=token, other=0.0)
-        k = tl.load(k_ptr + chunk * size * width + c[:, None] * width + d[None, :], mask=here, other=0.0)
+        g, f, p, a, b = chunk_end(ends_ptr, chunk, size, c)
+        k = tl.load(k_ptr + chunk * size * width + at, mask=here, other=0.0)
         k = k.to(tl.float32)
-        written = chunk * size * out + c[:, None] * out + v[None, :]
-        d_e = tl.load(d_e_ptr + written, mask=wrote, other=0.0)
-        d_e = tl.dot(k * a[:, None], d_m, d_e, input_precision=PRECISION)
-        d_e = tl.dot(k * b[:, None], d_s, d_e, input_precision=PRECISION)
-        tl.store(d_u_ptr + written, d_e, mask=wrote)
-        compared = y_ptr + chunk * size * stride_y + c[:, None] * stride_y + d[None, :]
+        d_e = tl.load(d_e_ptr + chunk * size * out + written, mask=wrote, other=0.0)
+        d_e = tl.dot(k * a, d_m, d_e, input_precision=PRECISION)
+        d_e = tl.dot(k * b, d_s, d_e, input_precision=PRECISION)
+        tl.store(d_u_ptr + chunk * size * out + written, d_e, mask=wrote)
         d_s = d_m * f + d_s * p + tl.load(d_starts_s_ptr + chunk * width * out + state, mask=stored, other=0.0)
         d_m = d_m * g + tl.load(d_starts_m_ptr + chunk * width * out + state, mask=stored, other=0.0)
-        y = tl.load(compared, mask=here, other=0.0)
+        y = tl.load(y_ptr + chunk * size * stride_y + compared, mask=here, other=0.0)
         d_m -= tl.dot(tl.trans(y), d_e, input_precision=PRECISION)
         if JOINED:
-            y = tl.load(compared + width, mask=here, other=0.0)
+            y = tl.load(y_ptr + chunk * size * stride_y + width + compared, mask=here, other=0.0)
             d_s -= tl.dot(tl.trans(y), d_e, input_precision=PRECISION)
     tl.store(d_m_ptr + head * width * out + state, d_m, mask=stored)
     tl.store(d_s_ptr + head * width * out + state, d_s, mask=stored)

@@ -5,36 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tiny_plan import tiny_plan
 
 import bench
 from measuring import checkpoints
 from results import record, schedule
 
-PLAN = """
-title = "Tiny"
-question = "Is it kept?"
-models = ["deltanet"]
-seeds = [0]
-learning_rate = 1e-3
-size = { width = 16, depth = 1, heads = 2 }
-budget = { steps = 2, batch_tokens = 128 }
-[[tasks]]
-name = "needle"
-template = "compact"
-variants = ["s-niah-1"]
-length = 64
-test_lengths = [64]
-samples = 1
-"""
-
 
 @pytest.fixture
-def tiny(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setattr(bench, "RESULTS", tmp_path)
-    monkeypatch.setenv("TITANOMACHY_CACHE", str(tmp_path / "not here"))  # and put back what --cache changes
-    (tmp_path / "tiny").mkdir()
-    (tmp_path / "tiny" / "plan.toml").write_text(PLAN)
-    return tmp_path
+def tiny(results) -> Path:
+    """The folder `tiny`, whose plan has one model and one seed."""
+    (results / "tiny" / "plan.toml").write_text(tiny_plan(models=["deltanet"], seeds=[0]))
+    return results
 
 
 @pytest.fixture
@@ -56,12 +38,12 @@ def kept(cache: Path) -> list[Path]:
 
 def test_a_run_keeps_its_models_where_it_is_told_and_uses_them(tiny, in_this_process, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    cache = ["--cache", str(tiny / "cache")]
+    cache = ["--cache", str(tiny / "elsewhere")]
     assert bench.main(["run", "tiny", "--no-checkpoints", *cache]) == 0
-    assert not kept(tiny / "cache")
+    assert not kept(tiny / "elsewhere")
     more = ["run", "tiny", "--set", "needle.samples=2", *cache]
     assert bench.main(more) == 0
-    assert len(kept(tiny / "cache")) == 1 and not (tiny / "not here").exists()
+    assert len(kept(tiny / "elsewhere")) == 1 and not (tiny / "cache").exists()
     longer = ["run", "tiny", "--set", "needle.test_lengths=[64,128]", *cache]
     capsys.readouterr()
     assert bench.main([*longer, "--dry-run"]) == 0

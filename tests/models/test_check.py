@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import broken_mixers as broken
@@ -66,6 +67,22 @@ def enter(monkeypatch):
     return put
 
 
+@pytest.fixture
+def assembled_with(monkeypatch):
+    """A function that has another one change every model as soon as the shell has put it together."""
+    assemble = language_model.assemble
+
+    def spoil(change: Callable[[nn.Module], object]) -> None:
+        def spoiled(*given):
+            model = assemble(*given)
+            change(model)
+            return model
+
+        monkeypatch.setattr(language_model, "assemble", spoiled)
+
+    return spoil
+
+
 def failed(properties: list[Property]) -> set[str]:
     return {each.name for each in properties if not each.passed}
 
@@ -125,44 +142,26 @@ def test_gradient_fault_names_the_parameter_and_what_is_wrong(enter):
 
 
 @pytest.mark.parametrize("blocks", [slice(0, 1), slice(1, 2)], ids=["first", "second"])
-def test_shell_that_initialises_again_is_caught(enter, monkeypatch, blocks):
-    assemble = language_model.assemble
-
-    def crippling(*given):
-        model = assemble(*given)
+def test_shell_that_initialises_again_is_caught(enter, assembled_with, blocks):
+    def cripple(model):
         for block in model.blocks[blocks]:
             nn.init.normal_(block.mixer.qkv.weight, std=0.02)
-        return model
 
-    monkeypatch.setattr(language_model, "assemble", crippling)
+    assembled_with(cripple)
     answer = found(enter(broken.Sound), "initial statistics")
     assert not answer.passed
     assert "qkv.weight" in answer.detail
 
 
-def test_shell_that_draws_again_from_the_same_distribution_is_caught(enter, monkeypatch):
-    assemble = language_model.assemble
-
-    def drawing(*given):
-        model = assemble(*given)
-        model.blocks[0].mixer.qkv.reset_parameters()
-        return model
-
-    monkeypatch.setattr(language_model, "assemble", drawing)
+def test_shell_that_draws_again_from_the_same_distribution_is_caught(enter, assembled_with):
+    assembled_with(lambda model: model.blocks[0].mixer.qkv.reset_parameters())
     answer = found(enter(broken.Sound), "initial statistics")
     assert not answer.passed
     assert "is not what the mixer alone draws" in answer.detail
 
 
-def test_embedding_that_is_too_loud_is_caught(enter, monkeypatch):
-    assemble = language_model.assemble
-
-    def loud(*given):
-        model = assemble(*given)
-        nn.init.normal_(model.embedding.weight, std=0.5)
-        return model
-
-    monkeypatch.setattr(language_model, "assemble", loud)
+def test_embedding_that_is_too_loud_is_caught(enter, assembled_with):
+    assembled_with(lambda model: nn.init.normal_(model.embedding.weight, std=0.5))
     assert failed(check(enter(broken.Sound), only=["loss at initialisation", "determinism"])) == {
         "loss at initialisation"
     }

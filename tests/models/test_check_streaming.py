@@ -1,12 +1,12 @@
 """Only a model that gives in pieces what it gives in one, from a state that stays small, may be streamed."""
 
+import broken_mixers
 import pytest
 import torch
 
 import baselines  # noqa: F401
 from models.check_streaming import NotStreamable, admit
 from models.language_model import Block, LanguageModel, Size, seeded
-from tests.models import broken_mixers
 
 SIZE = Size(vocab=256, width=32, depth=2, heads=2)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 
 for package in ("lm_eval", "yaml", "datasets"):
@@ -12,7 +14,7 @@ from lm_eval.api.task import ConfigurableTask  # noqa: E402
 
 import tasks  # noqa: E402
 from tasks.babi import TASKS  # noqa: E402
-from tasks.babilong_harness import COMMON, few_shot, fields, folder  # noqa: E402
+from tasks.babilong_harness import COMMON, GENERATION, few_shot, fields, folder  # noqa: E402
 from tasks.tokenizer import BYTES  # noqa: E402
 
 
@@ -32,8 +34,30 @@ def test_prompts_are_those_that_the_harness_makes(name):
     (exam,) = task.exams("test")
     for row, (context, asked) in enumerate(task.read(exam)):
         prompt = BYTES.decode(exam.batch.tokens[row, : exam.prompt].numpy())
-        assert prompt.endswith(f"\n{asked} ") and len(context) > 1000
-        assert prompt.rstrip().replace(context, context.strip()) == theirs(name, context, asked)
+        assert prompt.endswith(f"\n{asked}") and len(context) > 1000
+        assert prompt.replace(context, context.strip()) == theirs(name, context, asked)
+
+
+@pytest.mark.parametrize("name", ["qa1", "qa7", "qa8"])
+def test_answers_are_scored_as_the_harness_scores_them(name):
+    process_results = import_module("lm_eval.tasks.babilong.common_utils").process_results
+    task = tasks.create("few-shot-babilong", questions=[name], test_lengths=[0], samples=8, template="harness")
+    assert fields(folder() / COMMON)["generation_kwargs"]["max_gen_toks"] == GENERATION
+    scores = set()
+    for exam in task.exams("test"):
+        oracle = task.oracle(exam)
+        truths = [BYTES.decode(text).strip() for text in oracle.text]
+        for written in ("{}", "\n {}.", "THE {}", "one, none", "none or nothing", "far too late a {}"):
+            said = [written.format(truth).upper() if written.isupper() else written.format(truth) for truth in truths]
+            answers = oracle._replace(text=tuple(tuple(text.encode()) for text in said))
+            marks = {m.metric: m.value for m in task.mark(exam, answers)}
+            theirs = [
+                process_results({"target": truth}, [text[:GENERATION]])["acc"]
+                for truth, text in zip(truths, said, strict=True)
+            ]
+            assert marks["harness_accuracy"] == sum(theirs) / len(theirs)
+            scores |= set(theirs)
+    assert scores == {0.0, 1.0}
 
 
 @pytest.mark.parametrize("name", TASKS)

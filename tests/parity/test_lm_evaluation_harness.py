@@ -112,6 +112,15 @@ def test_a_long_text_is_scored_whole(model, found):
     assert found["own_rolling"]["byte_perplexity,none"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize(("separator", "vocab", "first"), [(7, 200, 7), (None, 255, 255), (None, 256, 0)])
+def test_a_text_begins_after_the_token_that_texts_were_trained_after(model, separator, vocab, first):
+    class Tokenizer:
+        def __init__(self) -> None:
+            self.separator, self.vocab = separator, vocab
+
+    assert bridge.HarnessModel(model, Tokenizer()).eot_token_id == first
+
+
 def test_generation_is_greedy_and_stops(found):
     assert found["own_generation"]["exact_match,none"] == 1.0
 

@@ -61,3 +61,31 @@ def test_it_sits_the_tasks_exams(folder):
 def test_a_missing_model_is_told_in_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="No causal language model could be loaded"):
         pretrained.load(str(tmp_path))
+
+
+def test_it_is_asked_from_the_command_line_in_its_own_tokens(tmp_path, capsys, monkeypatch):
+    import tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    import bench
+
+    monkeypatch.setenv("COLUMNS", "200")
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE())
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    inner.train_from_iterator(["the"], tokenizers.trainers.BpeTrainer(initial_alphabet=alphabet, show_progress=False))
+    config = LlamaConfig(
+        vocab_size=inner.get_vocab_size(),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+    )
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "small")
+    PreTrainedTokenizerFast(tokenizer_object=inner).save_pretrained(tmp_path / "small")
+    settings = {"variants": "['s-niah-1']", "length": 128, "test_lengths": "[128]", "depths": "[0.5]", "samples": 2}
+    words = [word for key, value in settings.items() for word in ("--set", f"needle.{key}={value}")]
+    assert bench.main(["ask", str(tmp_path / "small"), "needle", *words]) == 0
+    said = capsys.readouterr().out
+    assert "small, asked needle" in said and "unit small" in said and "compact_exact_match" in said

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import synthetic
 
-from results import claims, orderings, report, view
+from results import claims, orderings, report, statistics, view
 from results.claims import Claim
 from results.table_reader import PlanError, TableReader
 
@@ -46,6 +46,13 @@ def test_directions_follow_the_metric_and_the_evidence():
     assert verdict(exams(LOW, HIGH), task="needle").reason == "not measured here"
     assert verdict(exams(LOW, HIGH), better="mamba").reason == "not measured here"
     assert verdict(exams(LOW, HIGH), where={"length": 9}).reason == "not measured here"
+
+
+def test_the_interval_of_a_difference_of_shares_ends_at_100_points():
+    gap = statistics.paired("a", "b", {"a": {0: 1.0, 1: 0.0, 2: 1.0}, "b": {0: 0.0, 1: 0.9, 2: 0.0}})
+    assert gap.low < -1 and gap.high > 1
+    assert claims.ground("accuracy", gap).startswith("difference +36.7 points [-100, +100], 3 shared seeds")
+    assert f"[{gap.low:+.3g}, {gap.high:+.3g}]" in claims.ground("bits_per_byte", gap)
 
 
 def test_reproduced_needs_parameters_tokens_and_protocol_of_the_paper():
@@ -113,3 +120,16 @@ def test_ranks_are_compared_from_twenty_blocks_up(tmp_path):
     assert len(found) == 20
     page = report.report(rows, tmp_path / "many", only=[]).read_text()
     assert "average-ranks.svg" in page
+    assert "average ranks over blocks</figcaption>" in (tmp_path / "many" / "report.html").read_text()
+
+
+def test_more_models_than_critical_differences_are_known_for_are_not_ranked():
+    rows = []
+    for number in range(20):
+        for place in range(21):
+            cell = synthetic.variant(
+                synthetic.cell("retnet", "needle"), variant=f"v{place}", task_settings={"digits": number}
+            )
+            rows += synthetic.rows_of(cell, [(None, "exact_match", place / 21, 100, {"length": 64})])
+    said = orderings.markdown(view.exams(rows))
+    assert "for 2 to 20 models; 21 have all 20 blocks" in said and "held apart" not in said

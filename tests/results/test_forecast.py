@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -57,6 +58,17 @@ def test_a_kept_model_costs_its_exam_only():
     assert expected_seconds(one, past) == 107.0 + OWN_TIME
     assert expected_seconds(one, past, is_trained=True) == 7.0 + OWN_TIME
     assert expected_seconds(one, [], is_trained=True) is None
+
+
+def test_timings_under_the_same_settings_count_first_and_others_are_told(plan):
+    slow = dataclasses.replace(cell("retnet"), settings={"chunk": 1}, variant="slow")
+    renamed = dataclasses.replace(slow, variant="renamed")
+    past = rows(cell("retnet"), 10.0, 1.0) + rows(slow, 50.0, 2.0)
+    assert expected_seconds(renamed, past) == 52.0 + OWN_TIME
+    assert expected_seconds(cell("retnet"), list(reversed(past))) == 11.0 + OWN_TIME
+    found = [cell("retnet"), dataclasses.replace(slow, settings={"chunk": 2})]
+    assert "1 cells timed under other settings" in printed(*forecast(plan, found, record.key, [], past))
+    assert "other settings" not in printed(*forecast(plan, found[:1], record.key, [], past))
 
 
 def test_operations_and_memory_are_printed_and_summed_over_what_is_missing(plan):

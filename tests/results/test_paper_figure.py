@@ -57,6 +57,7 @@ def test_ours_are_filled_and_printed_values_hollow_on_one_axis(exams):
         < texts.index("TTT")
     )
     note = drawn.axes[0].get_xlabel()
+    assert note.endswith("their protocol: zero-shot, after training on running text of 4K tokens")
     assert (
         "width 64" in note
         and "protocol trained" in note
@@ -85,6 +86,7 @@ def test_a_report_shows_the_plans_printed_tables_and_figures_and_redraws_the_sam
     assert {"needle-n.png", "speed.svg", f"printed-{TABLE}.csv"} <= {path.name for path in files}
     assert page.count("Printed elsewhere (not measured here)") == 1  # the plan's own, in the place of the task's
     assert "**Table 2, S-NIAH-N: accuracy %** (printed)" in page
+    assert "under its protocol: zero-shot, after training on running text of 4K tokens. Nothing here" in page
     assert (
         "| Titans (MAC) | not stated for this table | not stated | exact from table | 99.6 | 98.2 | 97.6 | 97.4 |"
         in page

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+
 import pytest
 
 from results import published
@@ -13,6 +15,8 @@ def test_every_table_loads_with_the_counts_that_its_readme_states():
     counts = everything.confidence.value_counts()
     assert counts.to_dict() == {"exact-from-table": 2580, "quoted-by-secondary": 668, "digitised-from-figure": 298}
     assert list(published.load("titans_v1_table2_sniah").columns) == [*published.COLUMNS, "number", "file"]
+    assert set(tomllib.loads((published.FOLDER / published.PROTOCOLS).read_text())) <= set(published.names())
+    assert published.protocol("rmt_readme") == "not stated"
     assert sum(path.stat().st_size for path in published.FOLDER.iterdir()) < 1_200_000
 
 

@@ -101,10 +101,10 @@ def test_a_wider_grid_keeps_the_trials_and_the_training_that_stand(tmp_path):
     assert len(set(map(identity.key, after)) - set(map(identity.key, before))) == 2  # the two trials at 8e-3
 
 
-def measured(tmp_path):
-    plan = load(tmp_path)
+def measured(tmp_path, losses=LOSSES, text=PLAN):
+    plan = load(tmp_path, text)
     cells = plans.cells(plan, NAMES)
-    rows = trial_rows(cells, LOSSES)
+    rows = trial_rows(cells, losses)
     for cell in search.chosen(plan.search, cells, rows, identity.key):
         if cell.kind == "training":
             rows += rows_of(cell, [(None, "compact_exact_match", 0.5, 10, {}), (None, "training_seconds", 1.0, 1,
@@ -134,9 +134,57 @@ def test_the_card_names_each_deviation(tmp_path):
     assert "transformer was trained at" not in said
     assert "0.004 of transformer failed in its trial (diverged)" in said
     assert "tokens: 800 for retnet; 808 for transformer" in said
-    assert "parameters" not in said
+    assert "parameters" not in said and "ended alike" not in said
     assert "learning rate" not in "\n".join(fairness.deviations(babilong))
-    assert fairness.deviations(needle, "mamba")[0].startswith("parameters: mamba has no row here")
+    assert fairness.deviations(needle, "mamba")[0] == (
+        "parameters: mamba has no row here to be compared with; the models lie within 0.0 % of one another"
+    )
+
+
+LONGER = """
+[variants.transformer-ntk]
+model = "transformer"
+scaling = "ntk"
+[variants.transformer-wide]
+model = "transformer"
+width = 9
+"""
+
+
+def test_settings_of_the_exam_alone_take_the_rate_of_the_model_without_them(tmp_path):
+    text = PLAN.replace('["all"]', '["all", "transformer-ntk", "transformer-wide"]') + LONGER
+    plan, of_exams = load(tmp_path, text), {"transformer": ("scaling",)}
+    cells = plans.cells(plan, NAMES, of_exams)
+    trials = [cell for cell in cells if cell.kind == "trial"]
+    assert [(c.model, c.variant) for c in trials[::3]] == [
+        ("transformer", ""), ("retnet", ""), ("transformer", "transformer-wide")
+    ]  # fmt: skip
+    rows = [row for row in trial_rows(cells, LOSSES) if "variant" not in row["settings"]]
+    wide = [cell for cell in trials if cell.variant]
+    rows += [row for c in wide for row in rows_of(c, [(None, search.METRIC, 9 - c.lr, 10, c.where)])]
+    settled = search.chosen(plan.search, cells, rows, identity.key, of_exams)
+    rates = {(c.variant or c.model): c.lr for c in settled if c.stage == search.CHOSEN}
+    assert rates == {"transformer": 2e-3, "transformer-ntk": 2e-3, "transformer-wide": 4e-3, "retnet": 1e-3}
+    for cell in settled:
+        rows += rows_of(cell, [(None, "accuracy", 0.5, 10, {})]) if cell.stage == search.CHOSEN else []
+    (needle,) = view.exams(rows)
+    assert needle.trials["transformer-ntk"] == needle.trials["transformer"] != needle.trials["transformer-wide"]
+    assert not any("trials" in one for one in fairness.deviations(needle) if "number" in one)
+
+
+def test_trials_that_end_alike_are_named(tmp_path):
+    plateau = {(model, rate): 1.83 + rate for model, rate in LOSSES}
+    needle, _ = measured(tmp_path, plateau | {("retnet", 4e-3): 1.9})
+    said = [one for one in fairness.deviations(needle) if "ended alike" in one]
+    assert said == [
+        "learning rate: the trials of transformer ended alike (1.831 to 1.834), so its rate is chosen by next to nothing"
+    ]
+
+
+def test_of_two_trials_there_is_no_median(tmp_path):
+    two = {pair: loss for pair, loss in LOSSES.items() if pair[1] != 2e-3}
+    needle, _ = measured(tmp_path, two, PLAN.replace(", 2e-3]", "]"))
+    assert "| 2 | 0.001 | 0.001 (1.000) |  | 0.004 (3.000) |" in fairness.markdown(needle)
 
 
 def test_a_gap_beyond_the_tolerance_is_named(tmp_path):

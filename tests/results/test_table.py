@@ -117,6 +117,16 @@ def test_two_equal_seeds_do_not_make_a_lucky_guess_learned():
     assert (point.low, point.high) == intervals.wilson(0.35, 80) and point.seeds == 2
 
 
+def test_an_interval_of_shares_is_printed_and_ends_at_0_and_1():
+    exam = small({"retnet": [0.0, 0.9, 0.9], "mamba": [0.5, 0.6, 0.7]}, floor=0.1)
+    point = exam.point("retnet", "accuracy", {})
+    assert point.value == pytest.approx(0.6) and (point.low, point.high) == (0.0, 1.0)
+    one = table.layout(exam)[0]
+    found = lines(table.markdown(exam, one))
+    assert found["retnet"][-1] == "60.0 (0.0 to 100.0)" and found["mamba"][-1] == "60.0 (35.2 to 84.8) ✓"
+    assert "mean (95 % interval) over 3 seeds" in table.notes(exam, one) and "±" not in table.notes(exam, one)
+
+
 def test_intervals_agree_with_published_values():
     assert intervals.wilson(0.0, 10) == pytest.approx((0.0, 0.27753), abs=1e-4)
     assert intervals.wilson(0.5, 100) == pytest.approx((0.40383, 0.59617), abs=1e-4)

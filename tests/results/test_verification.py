@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,19 @@ def test_a_row_forged_by_hand_is_caught(folder, change, says):
     differences = verdict(forged, folder).differences
     assert any(says in difference for difference in differences)
     assert any(says in d for d in differences) and not any(says in d for d in verdict(rows, folder).differences)
+
+
+def test_the_rows_of_a_trial_are_held_against_its_key(folder):
+    trial = dataclasses.replace(CELL, kind="trial", stage="trial", where={"split": "validation", "full_steps": 8})
+    who = identity.Identity(identity.key(trial, "data", "code"), "first_generation", 1, "code", "data")
+    found = [(None, "validation_loss", 1.5, 10, trial.where), (None, "training_seconds", 3.0, 2, {"tokens": 128})]
+    rows = identity.rows(trial, who, identity.Measured(10, None, "trained", "chunked", found))
+    assert verdict(rows, folder).differences == []
+    failed = identity.failure(trial, who, "diverged")
+    assert verdict(failed, folder).differences == []
+    for change in ({"lr": 0.001}, {"seed": 7}, {"where": {"split": "validation", "full_steps": 800}}):
+        differences = verdict([{**rows[0], **change}, *rows[1:]], folder).differences
+        assert any("its columns are those of cell" in one for one in differences)
 
 
 def test_a_row_that_was_taken_away_is_missed(folder):

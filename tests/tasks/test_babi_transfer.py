@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from babi_stories import archive
 
 import baselines  # noqa: F401 - registers the models
 import tasks
 from models.language_model import Size, seeded
 from tasks.evaluate import evaluate
 from tasks.train import train
-from tests.tasks.test_babi import archive
 
 
 @pytest.mark.slow

@@ -6,16 +6,16 @@ import hashlib
 from collections import Counter
 
 import pytest
+from babi_readers import READERS, check
 
 from tasks.babi import TASKS
+from tasks.babi_files import Story
 from tasks.babilong import QUESTIONS, BABILong
 from tasks.babilong_examples import EXAMPLES, INSTRUCTIONS
 from tasks.babilong_items import SIMULATOR, split_of
 from tasks.babilong_scoring import DISAGREEMENT, in_order, matches, same
 from tasks.floors import sit
 from tasks.tokenizer import BYTES
-from tests.tasks.test_babi import Story
-from tests.tasks.test_babi_answers import READERS, check
 
 LATER = tuple(name for name in TASKS if name not in QUESTIONS)
 NUMBERS = ("none", "one", "two", "three")

@@ -27,6 +27,10 @@ OTHERS = {
         {"length": 64, "variants": ("s-niah-1",), "template": "compact"},
         {"validation_bytes": 512, "test_lengths": (128,), "depths": (0.5,), "samples": 3, "values": "numbers"},
     ),
+    "few-shot-babilong": (
+        {"length": 160},
+        {"validation_bytes": 512, "questions": ("qa2",), "test_lengths": (900,), "samples": 3, "long_samples": 2},
+    ),
     "mqar": ({}, {"test_pairs": (2, 12), "test_lengths": (64, 256), "samples": 5}),
     "forgetting": ({}, {"test_facts": (12,), "test_distances": (8, 128), "samples": 5}),
 }

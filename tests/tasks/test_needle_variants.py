@@ -202,6 +202,18 @@ def test_the_kind_of_value_can_be_chosen(template):
         assert all(m.value == 1.0 for m in floors["cheat: copy the only number"])
 
 
+def test_compact_needles_begin_at_the_lengths_that_the_task_names():
+    template = Needle(tuple(VARIANTS), length=128).template
+    least = {variant: template.minimum(variant) for variant in VARIANTS}
+    assert (least.pop("mv-niah"), least.pop("mq-niah")) == (74, 92) and max(least.values()) <= 64
+
+
+@pytest.mark.parametrize("kind", ["words", "numbers", "uuids"])
+def test_compact_prompts_of_bytes_are_equally_long_whatever_they_hide(kind):
+    template = Needle(("s-niah-2",), length=128, values=kind).template
+    assert len({len(template.draw(Random(seed), "train", "s-niah-2", 128).prompt) for seed in range(60)}) == 1
+
+
 def test_chances_of_words_are_those_of_a_guesser_who_counts():
     value = Word((("ab", "ac", "b"), ("x", "xy")))
     assert value.longest == 5 and value.chances("ab-x") == [1.0, 1.0, 1.0, 1.0]

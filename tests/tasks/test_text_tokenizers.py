@@ -191,6 +191,18 @@ def test_needles_of_any_tokenizer_fit_and_are_solved(template, corpus):
     assert task.data_hash() != create("needle").data_hash()
 
 
+@pytest.mark.parametrize("values", ["uuids", "words"])
+def test_where_a_prompt_ends_does_not_tell_how_many_tokens_its_answer_has(values):
+    needle = create("needle", length=128, values=values, tokenizer="bpe:1000")
+    ends: dict[int, list[int]] = {}
+    for seed in range(150):
+        sample = needle.template.draw(Random(seed), "train", "s-niah-2", 128)
+        ends.setdefault(len(sample.answer), []).append(len(sample.prompt))
+    assert len(ends) > 1
+    most = 128 + 1 - max(ends)
+    assert all(most - 2 <= end <= most for found in ends.values() for end in found)
+
+
 def test_babilong_of_any_tokenizer_fills_its_length_and_is_solved():
     task = create(
         "babilong", questions=["qa1", "qa19"], length=96, test_lengths=[0, 96], samples=3, tokenizer="bpe:1000"

@@ -76,7 +76,7 @@ def test_a_match_is_part_of_a_cells_size_key_and_rows(tmp_path, first, adds):
         assert (identity.key(before) == identity.key(after)) == (not after.model)
     cell = matched[-1]
     (row,) = identity.failure(cell, identity.Identity(identity.key(cell)), "none")
-    assert identity.key_of_row(row) == identity.key(cell)
+    assert identity.key_of_row(row, {}) == identity.key(cell)
 
 
 def test_a_size_from_the_command_line_keeps_the_match(tmp_path):

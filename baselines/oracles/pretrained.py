@@ -6,6 +6,7 @@ state passed in stays as it was.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,17 @@ State = tuple[tuple[Tensor, Tensor], ...]
 class Pretrained(nn.Module):
     """A trained causal language model with its own tokens; `period` is 1, and the state grows with the context.
 
+    Every text is read after the tokens `begin`, [n], those that the model's tokenizer puts before a text (Llama's <s>).
     Raises ImportError where transformers is not installed, ValueError for a model whose cache is not keys and values.
     """
 
     period = 1
     fixed_state = False
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, begin: Sequence[int] = ()) -> None:
         super().__init__()
         self.model = model
+        self.register_buffer("begin", torch.tensor(begin, dtype=torch.long), persistent=False)
 
     @property
     def embedding(self) -> nn.Embedding:
@@ -36,6 +39,9 @@ class Pretrained(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         from transformers import DynamicCache
 
+        before = len(self.begin) if state is None else 0
+        if before:
+            tokens = torch.cat([self.begin.expand(len(tokens), -1), tokens], 1)
         cache = DynamicCache()
         for layer, (keys, values) in enumerate(state or ()):
             cache.update(keys, values, layer)
@@ -49,7 +55,7 @@ class Pretrained(nn.Module):
             raise ValueError(
                 f"{type(self.model).__name__} drops keys beyond its window, so a state cannot be used twice."
             )
-        return out.logits, tuple((layer.keys, layer.values) for layer in layers)
+        return out.logits[:, before:], tuple((layer.keys, layer.values) for layer in layers)
 
 
 def load(path: str, gguf: str | None = None, dtype: str = "float32") -> Pretrained:
@@ -67,7 +73,19 @@ def load(path: str, gguf: str | None = None, dtype: str = "float32") -> Pretrain
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"No causal language model could be loaded from '{path}': {reason}") from None
-    return Pretrained(model.eval())
+    return Pretrained(model.eval(), _begin(path, options))
+
+
+def _begin(path: str, options: dict[str, Any]) -> list[int]:
+    """What a model's tokenizer puts before every text; nothing where the model comes without one."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+    except (OSError, ValueError, KeyError):
+        return []
+    text, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+    return next((whole[:n] for n in range(len(whole)) if whole[n : n + len(text)] == text), [])
 
 
 def tokenizer_file(path: str, folder: Path, gguf: str | None = None) -> Path:

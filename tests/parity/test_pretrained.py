@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -47,6 +49,27 @@ def test_the_log_probabilities_are_the_models_own(folder):
     text = torch.randint(256, (1, 30), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         assert torch.allclose(model(text)[0], model.model(text).logits, atol=1e-5)
+
+
+def test_every_text_is_read_after_what_the_tokenizer_puts_before_it(folder):
+    import tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<s>": 7, "a": 1}, unk_token="a"))
+    inner.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 7)])
+    plain = pretrained.load(folder)
+    PreTrainedTokenizerFast(tokenizer_object=inner).save_pretrained(folder)
+    try:
+        model = pretrained.load(folder)
+    finally:
+        for file in Path(folder).glob("tokenizer*"):
+            file.unlink()
+    text = torch.randint(256, (2, 20), generator=torch.Generator().manual_seed(2))
+    after = torch.cat([torch.full((2, 1), 7), text], 1)
+    with torch.no_grad():
+        assert torch.allclose(model(text)[0], plain(after)[0][:, 1:], atol=1e-5)
+        assert difference(feed(model, text, [1, 5])[0], model(text)[0]) < 1e-4
+    assert plain.begin.tolist() == [] and model.begin.tolist() == [7]
 
 
 def test_it_sits_the_tasks_exams(folder):

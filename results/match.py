@@ -85,7 +85,7 @@ def state_tolerance(aim: int) -> float:
 def head(size: Mapping[str, Any], reference_model: str) -> list[str]:
     """The headings of what `cells` gives; none where parameters are matched."""
     columns = {
-        STATE: ["state", f"to {byte_size(size.get('state_bytes'))}"],
+        STATE: ["bytes of state", f"to {byte_size(size.get('state_bytes'))}"],
         FLOPS: ["training FLOPs per token", f"to {reference_model}"],
     }
     return columns.get(by(size), [])

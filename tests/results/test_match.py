@@ -76,7 +76,7 @@ def test_a_match_is_part_of_a_cells_size_key_and_rows(tmp_path, first, adds):
         assert (identity.key(before) == identity.key(after)) == (not after.model)
     cell = matched[-1]
     (row,) = identity.failure(cell, identity.Identity(identity.key(cell)), "none")
-    assert identity.key_of_row(row) == identity.key(cell)
+    assert identity.key_of_row(row, {}) == identity.key(cell)
 
 
 def test_a_size_from_the_command_line_keeps_the_match(tmp_path):
@@ -112,7 +112,7 @@ def test_card_of_a_state_match_names_who_is_beyond(tmp_path):
     found = exam(load(tmp_path, STATE), EVEN | {"retnet": 1060}, states, {})
     card = fairness.markdown(found)
     assert "matched by 1,000 bytes of state for one row, within 20 %, and then parameters" in card
-    assert "| model | parameters | to transformer | state | to 1000 B |" in card
+    assert "| model | parameters | to transformer | bytes of state | to 1000 B |" in card
     assert "| retnet | 1,060 | +6.0 % | 1.1 KiB | +8.0 % |" in card
     assert fairness.deviations(found) == [
         "parameters: retnet has +6.0 %, beyond the tolerance of 5 %",
@@ -146,7 +146,7 @@ def printed(plan, standings) -> str:
 def test_forecast_prints_figures_and_distances(tmp_path):
     standings = {"retnet": Standing(1010, 1000, 1050, 1000), "transformer": Standing(1000, 1000, None, 1000)}
     said = printed(load(tmp_path, STATE), standings)
-    assert "parameters to transformer state to 1000 B" in said
+    assert "parameters to transformer bytes of state to 1000 B" in said
     assert "1,010 +1.0 % 1.0 KiB +5.0 %" in said and "1,000 +0.0 % grows" in said
     assert "; matched by 1,000 bytes of state" in said
     work = printed(load(tmp_path, FLOPS), {"retnet": Standing(1500, 1000, 5.1e5, 5e5)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from random import Random
 
 from tasks.babi_story import RECENT, Round, RoundTask
@@ -13,10 +13,21 @@ PRONOUN = {"Daniel": "he", "John": "he", "Mary": "she", "Sandra": "she"}
 LINKS = ("Then", "Afterwards", "After that", "Following that")
 TIMES = ("yesterday", "this morning", "this afternoon", "this evening")
 
+Move = tuple[str, int]  # an actor, and the time as a place in TIMES
+
 
 def other(random: Random, options: tuple[str, ...], *but: str | None) -> str:
     """One of the options that is none of `but`."""
     return pick(random, [option for option in options if option not in but])
+
+
+def cycled(random: Random, items: Sequence[Move]) -> list[Move]:
+    """The items in another order, one of all that are a single cycle of theirs, equally likely (Sattolo's shuffle)."""
+    found = list(items)
+    for last in range(len(found) - 1, 0, -1):
+        place = int(random.random() * last)
+        found[last], found[place] = found[place], found[last]
+    return found
 
 
 def sizes(options: tuple[str, ...]) -> tuple[list[str], list[str]]:
@@ -132,66 +143,52 @@ class Together(RoundTask):
 class Before(RoundTask):
     """qa14: where was an actor before a room; moves are stamped with the time of day and told out of order.
 
-    How far out of order is measured on the released data: the chance that an actor's earliest, second or third untold
-    move is told next, for the first and second fact of the first and of later rounds.
+    Two actors move, each a time of day on from the last, until one of the last five moves can be asked about; what happened
+    since the last question is then told in a random cycle of its order, in which no fact keeps its place.
     """
 
     name = "qa14"
     labels = TRAVELLERS.rooms
     fewest = 2
-    ORDER = (((0.42, 0.96), (0.75, 0.99)), ((0.79, 1.0), (0.996, 1.0)))
-    FIRST_AGAIN = 0.44  # chance that the first two facts are of one actor
-    MOST_ROUNDS = 8
 
     def rounds(self, random: Random) -> Iterator[Round]:
-        told: list[tuple[str, int, str]] = []
-        untold = {actor: self._day(random) for actor in TRAVELLERS.actors}
-        asked = 0
-        for number in range(self.MOST_ROUNDS):
-            facts = []
-            for place in (0, 1):
-                actor = pick(random, [actor for actor, moves in untold.items() if moves])
-                if number == 0 and place == 1:
-                    again = random.random() < self.FIRST_AGAIN
-                    actor = told[0][0] if again else other(random, TRAVELLERS.actors, told[0][0])
-                draw, chances = random.random(), self.ORDER[min(number, 1)][place]
-                rank = min(sum(draw >= chance for chance in chances), len(untold[actor]) - 1)
-                time, room = untold[actor].pop(rank)
-                told.append((actor, time, room))
-                clause = f"{actor} {pick(random, MOVES)} the {room}"
-                early = random.random() < 0.5
-                facts.append(f"{TIMES[time].capitalize()} {clause}." if early else f"{clause} {TIMES[time]}.")
-            questions = self._ask(random, told)
-            asked += len(questions)
-            yield facts, questions
-            if asked == self.questions:
-                return
+        days: dict[str, list[str]] = {actor: [] for actor in TRAVELLERS.actors}  # the rooms of each, by time
+        happened: list[Move] = []
+        told: list[Move] = []
+        for _ in range(self.questions):
+            while not (found := self._askable(days, happened)) or len(happened) == len(told):
+                if len(happened) == len(days) * len(TIMES):
+                    return
+                for _ in range(2):
+                    self._move(random, days, happened)
+            new = cycled(random, happened[len(told) :])
+            told += new
+            actor, time = pick(random, found)
+            supports = told.index((actor, time)), told.index((actor, time - 1))
+            facts = [self._sentence(random, mover, when, days[mover][when]) for mover, when in new]
+            yield facts, [(f"Where was {actor} before the {days[actor][time]}? ", days[actor][time - 1], supports)]
 
     @staticmethod
-    def _day(random: Random) -> list[tuple[int, str]]:
-        moves: list[tuple[int, str]] = []
-        for time in range(len(TIMES)):
-            moves.append((time, other(random, TRAVELLERS.rooms, moves[-1][1] if moves else None)))
-        return moves
+    def _move(random: Random, days: dict[str, list[str]], happened: list[Move]) -> None:
+        """Somebody whose day is not over goes to another room."""
+        actor = pick(random, [actor for actor, rooms in days.items() if len(rooms) < len(TIMES)])
+        happened.append((actor, len(days[actor])))
+        days[actor].append(other(random, TRAVELLERS.rooms, *days[actor][-1:]))
 
     @staticmethod
-    def _ask(random: Random, told: list[tuple[str, int, str]]) -> list[tuple[str, str, tuple[int, ...]]]:
-        """One question about two neighbouring times of an actor, one of them told recently, the room's last visit."""
-        place = {(actor, time): index for index, (actor, time, _) in enumerate(told)}
-        latest: dict[tuple[str, str], int] = {}
-        for actor, time, room in told:
-            latest[actor, room] = max(time, latest.get((actor, room), 0))
-        found = [
-            (index, place[actor, time - 1])
-            for index, (actor, time, room) in enumerate(told)
-            if (actor, time - 1) in place and latest[actor, room] == time
+    def _askable(days: dict[str, list[str]], happened: list[Move]) -> list[Move]:
+        """The recent moves that came after another one of their actor's, and were the last to their room."""
+        return [
+            (actor, time)
+            for actor, time in happened[-RECENT:]
+            if time and days[actor][time] not in days[actor][time + 1 :]
         ]
-        recent = [pair for pair in found if max(pair) >= len(told) - RECENT]
-        if not recent:
-            return []
-        asked, before = pick(random, recent)
-        actor, _, room = told[asked]
-        return [(f"Where was {actor} before the {room}? ", told[before][2], (asked, before))]
+
+    @staticmethod
+    def _sentence(random: Random, actor: str, time: int, room: str) -> str:
+        clause = f"{actor} {pick(random, MOVES)} the {room}"
+        early = random.random() < 0.5
+        return f"{TIMES[time].capitalize()} {clause}." if early else f"{clause} {TIMES[time]}."
 
     def extremes(self) -> tuple[str, str, str]:
         (actor, *_), (longest, *_) = sizes(TRAVELLERS.actors)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from itertools import product
 from random import Random
@@ -54,7 +53,8 @@ class Fears(RoundTask):
 class Colors(RoundTask):
     """qa16: the color of the one whose color is untold, by the last told of its kind.
 
-    How often the kinds repeat, and where the asked name is told, is measured on the released data.
+    Names take turns at random, each with its kind first and its color the second time; the last color of all is asked for.
+    The released data never ask where two others are of the kind.
     """
 
     name = "qa16"
@@ -63,34 +63,26 @@ class Colors(RoundTask):
     questions = 1
     NAMES = ("Bernhard", "Brian", "Greg", "Julius", "Lily")
     KINDS = ("frog", "lion", "rhino", "swan")
-    ACCEPTED = {(1, 2, 2): 1.0, (1, 1, 1, 2): 0.5, (1, 4): 1.0, (2, 3): 0.5, (5,): 1.0}
-    PLACES = (0.060, 0.064, 0.065, 0.068, 0.080, 0.090, 0.112, 0.150, 0.311)  # of the asked name's kind
+    ALIKE = (1, 3, 4)  # how many others may be of the kind of the one that is asked for
 
     def rounds(self, random: Random) -> Iterator[Round]:
-        while True:
+        alike: list[str] = []
+        while len(alike) not in self.ALIKE:
             kind = {name: pick(random, self.KINDS) for name in self.NAMES}
-            counts = Counter(kind.values())
-            if random.random() < self.ACCEPTED.get(tuple(sorted(counts.values())), 0.0):
-                break
-        asked = pick(random, [name for name in self.NAMES if counts[kind[name]] in (2, 4, 5)])
+            *order, (asked, _) = self._order(random)
+            alike = [name for name, first in order if first and name != asked and kind[name] == kind[asked]]
         color = {name: pick(random, self.labels) for name in self.NAMES}
-        order = self._order(random, [name for name in self.NAMES if name != asked], asked)
         facts = [f"{name} is a {kind[name]}." if first else f"{name} is {color[name]}." for name, first in order]
-        like = [name for name, first in order if first and kind[name] == kind[asked] and name != asked][-1]
-        supports = (order.index((asked, True)), order.index((like, True)), order.index((like, False)))
+        like = alike[-1]
+        supports = order.index((asked, True)), order.index((like, True)), order.index((like, False))
         yield facts, [(f"What color is {asked}?", color[like], supports)]
 
-    def _order(self, random: Random, others: list[str], asked: str) -> list[tuple[str, bool]]:
+    def _order(self, random: Random) -> list[tuple[str, bool]]:
         """Who is told of in turn, and whether it is the kind (first) or the color."""
-        left, order, seen = [*others, *others], [], set()
-        while left:
-            name = left.pop(int(random.random() * len(left)))
-            order.append((name, name not in seen))
-            seen.add(name)
-        draw, place = random.random() * sum(self.PLACES), 0
-        while place < len(self.PLACES) - 1 and (draw := draw - self.PLACES[place]) > 0:
-            place += 1
-        order.insert(place, (asked, True))
+        order: list[tuple[str, bool]] = []
+        while left := [name for name in self.NAMES if (name, False) not in order]:
+            name = pick(random, left)
+            order.append((name, (name, True) not in order))
         return order
 
     def extremes(self) -> tuple[str, str, str]:

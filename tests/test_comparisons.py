@@ -24,7 +24,6 @@ PAPERS = (
 )  # fmt: skip
 FILES = sorted(file for file in RESULTS.glob("*/*.toml") if file.parent.name != "published")
 COMMITTED = sorted(path.parent.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("reference") if path.is_dir())
-OLDER_EXAMS = ("titans-training",)  # asked before the first token of a document was: results/README.md
 SMALL = {
     "language-modelling": {"length": 64, "test_bytes": 2048},
     "babilong": {"questions": ["qa1"], "length": 128, "test_lengths": [128], "samples": 2},
@@ -93,7 +92,7 @@ def test_the_tasks_of_a_laptop_plan_can_be_set(comparison: str):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("comparison", [one for one in COMMITTED if one not in OLDER_EXAMS])
+@pytest.mark.parametrize("comparison", COMMITTED)
 def test_committed_rows_hold_against_their_predictions(comparison: str, capsys):
     assert bench.main(["verify", comparison, "--reference"]) == 0, capsys.readouterr().out
 

@@ -7,7 +7,7 @@ from itertools import product
 from random import Random
 
 from tasks.babi_moves import other, sizes
-from tasks.babi_story import RECENT, Round, RoundTask
+from tasks.babi_story import Round, RoundTask
 from tasks.babi_world import MOVES, ROOMS, pick
 
 PLURAL = {"mouse": "mice", "cat": "cats", "wolf": "wolves", "sheep": "sheep"}
@@ -139,6 +139,9 @@ class Sizes(RoundTask):
     labels = ("yes", "no")
     fewest = 5
     LARGE = ("box", "chest", "container", "suitcase")
+    LATE = 10  # facts, one of the last of which a question begins with
+    TRIES = 50
+    LAST_OF_EQUAL = 0.8  # how often the last of equal facts is taken, measured on the released data
 
     def rounds(self, random: Random) -> Iterator[Round]:
         large, order = list(self.LARGE), ["chocolate", "box of chocolates"]
@@ -162,24 +165,33 @@ class Sizes(RoundTask):
                 questions.append(question)
             yield facts, questions
 
-    @staticmethod
-    def _ask(random: Random, told: list[tuple[str, str]]) -> tuple[str, str, tuple[int, ...]] | None:
-        """A recent fact and the first fact that leads on from it: to something smaller for yes, to a bigger one for no.
+    def _ask(self, random: Random, told: list[tuple[str, str]]) -> tuple[str, str, tuple[int, ...]] | None:
+        """A late fact and the first fact that leads on from it: to something smaller for yes, to a bigger one for no.
 
-        None where there is no such pair. The released data choose a little otherwise among several.
+        None where so many tries find no such pair.
         """
-        yes, fits = random.random() < 0.5, random.random() < 0.5
-        here, there = (0, 1) if yes else (1, 0)
-        pairs = []
-        for index in range(max(0, len(told) - RECENT), len(told)):
-            on = next((i for i, fact in enumerate(told) if fact[there] == told[index][here]), None)
-            pairs += [] if on is None else [(index, on)]
-        if not pairs:
+        for _ in range(self.TRIES):
+            yes, index = random.random() < 0.5, pick(random, range(len(told))[-self.LATE :])
+            if (on := self._leads_on(told, index, yes)) is not None:
+                break
+        else:
             return None
-        index, on = pick(random, pairs)
+        equal = [i for i, fact in enumerate(told) if fact == told[index] and i > on]
+        if index > on and len(equal) > 1:
+            index = equal[-1] if random.random() < self.LAST_OF_EQUAL else pick(random, equal[:-1])
         inner, outer = (told[on][0], told[index][1]) if yes else (told[on][1], told[index][0])
+        fits = random.random() < 0.5
         question = f"Does the {inner} fit in the {outer}?" if fits else f"Is the {outer} bigger than the {inner}?"
         return question, "yes" if yes else "no", (index, on)
+
+    @staticmethod
+    def _leads_on(told: list[tuple[str, str]], index: int, yes: bool) -> int | None:
+        """The first fact that leads on from fact `index`; None where another fact that it leads on from stands before it."""
+        here, there = (0, 1) if yes else (1, 0)
+        on = next((i for i, fact in enumerate(told) if fact[there] == told[index][here]), None)
+        if on is None or any(told[i][here] == told[index][here] for i in range(on) if i != index):
+            return None
+        return on
 
     def extremes(self) -> tuple[str, str, str]:
         return (

@@ -32,10 +32,10 @@ class Needle(Task):
     """Needle in a haystack, the eight variants of RULER: exact match and token accuracy by length and depth.
 
     `template="ruler"` is RULER's own wording, which alone stands beside printed numbers; `compact` is ours, for small
-    models from 64 bytes up (mv-niah from 74, mq-niah from 92), and its metrics are named `compact_...`. Lengths are in
-    tokens of `tokenizer` (bytes, bpe:SIZE, gpt2 or the path of a JSON); `test_lengths` defaults to 1, 2, 4 and 8 times the
-    training `length`. `samples` are asked for each variant, length and depth. `digits` (4) and
-    `uuid_groups` (2 pairs of hexadecimal digits) are the size of compact values; RULER's are fixed. `words` names the
+    models from 64 bytes up (mv-niah from 74, mq-niah from 92; with `key_letters=4` and `digits=1` these too), and its metrics
+    are named `compact_...`. Lengths are in tokens of `tokenizer` (bytes, bpe:SIZE, gpt2 or the path of a JSON); `test_lengths`
+    defaults to 1, 2, 4 and 8 times the training `length`. `samples` are asked for each variant, length and depth. `digits` (4) and
+    `uuid_groups` (2 pairs of hexadecimal digits) are the size of compact values and `key_letters` (5) of keys; RULER's are fixed. `words` names the
     lists of keys: "own", or "wonderwords" (as RULER) where that package is installed. `values` overrides what every
     variant hides: words, numbers or uuids (the Titans paper's S-NIAH-W has two readings, uuids and words). Of several
     needles that are asked, one lies at `depth` and the others anywhere; `string_match` is the share of them that is
@@ -56,6 +56,7 @@ class Needle(Task):
         samples: int = 20,
         digits: int | None = None,
         uuid_groups: int | None = None,
+        key_letters: int | None = None,
         corpus: str = corpora.EMBEDDED,
         words: Literal["own", "wonderwords"] = "own",
         values: Literal["words", "numbers", "uuids"] | None = None,
@@ -73,7 +74,7 @@ class Needle(Task):
         corpora.documents("train", corpus)  # an unreadable corpus is told here, not in the middle of a run
         self.tokenizer = reversible(create(tokenizer, corpus), " kiwi=4821, and plum:\nis 3f-a9.", "the needle")
         self.vocab = self.tokenizer.vocab
-        self.template = self._template(template, digits, uuid_groups)
+        self.template = self._template(template, digits, uuid_groups, key_letters)
         minimum = {variant: self.template.minimum(variant) for variant in variants}
         for asked in (length, *self.test_lengths):
             for variant, least in minimum.items():
@@ -83,18 +84,19 @@ class Needle(Task):
                     )
         self.shortest = max(minimum.values())
 
-    def _template(self, name: str, digits: int | None, uuid_groups: int | None) -> Template:
+    def _template(self, name: str, digits: int | None, uuid_groups: int | None, key_letters: int | None) -> Template:
         lists = word_lists(self.words)
         if name == "compact":
             digits, uuid_groups = 4 if digits is None else digits, 2 if uuid_groups is None else uuid_groups
             if min(digits, uuid_groups) < 1:
                 raise ValueError("The needle's digits and uuid_groups must be at least 1.")
-            return Compact(self.corpus, lists, digits, uuid_groups, self.values, self.tokenizer)
+            letters = Compact.KEY_LETTERS if key_letters is None else key_letters
+            return Compact(self.corpus, lists, digits, uuid_groups, self.values, self.tokenizer, letters)
         if name != "ruler":
             raise ValueError(f"The needle has no template '{name}': choose compact or ruler.")
-        if (digits, uuid_groups) != (None, None):
+        if (digits, uuid_groups, key_letters) != (None, None, None):
             raise ValueError(
-                "RULER's values are fixed: leave out digits and uuid_groups, or choose template='compact'."
+                "RULER's keys and values are fixed: leave out digits, uuid_groups and key_letters, or choose template='compact'."
             )
         return Ruler(self.corpus, lists, self.values, self.tokenizer)
 

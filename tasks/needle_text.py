@@ -156,7 +156,8 @@ class Compact(Template):
     metric_prefix = "compact_"
     sign = "="
     separators = ","
-    KEY_LENGTH = 5
+    KEY_LETTERS = 5
+    FEWEST_KEYS = 16
 
     def __init__(
         self,
@@ -166,8 +167,13 @@ class Compact(Template):
         uuid_groups: int,
         values: str | None = None,
         tokenizer: Tokenizer = BYTES,
+        key_letters: int = KEY_LETTERS,
     ) -> None:
-        nouns = [noun for noun in words.nouns if noun.isalpha() and noun.islower() and len(noun) == self.KEY_LENGTH]
+        nouns = [noun for noun in words.nouns if noun.isalpha() and noun.islower() and len(noun) == key_letters]
+        if len(nouns) < self.FEWEST_KEYS:
+            raise ValueError(
+                f"The word lists hold {len(nouns)} keys of {key_letters} letters, too few: choose another key_letters."
+            )
         kinds = {"words": Word((tuple(nouns),)), "numbers": Number(digits), "uuids": ShortUuid(uuid_groups)}
         super().__init__(corpus, kinds, values, tokenizer)
 

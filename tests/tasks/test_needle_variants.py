@@ -248,3 +248,16 @@ def test_a_haystack_of_needles_may_be_long():
     assert exam.batch.tokens.shape == (1, 500_000)
     (exam,) = Needle(("mk-niah-3",), "ruler", 1024, (100_000,), (0.5,), 1).exams("test")
     assert 99_800 < exam.prompt + 128 <= 100_000
+
+
+def test_with_short_keys_and_values_every_compact_variant_fits_64_bytes():
+    task = Needle(
+        tuple(VARIANTS), length=64, test_lengths=(64,), samples=2, depths=(0.5,), digits=1, uuid_groups=1, key_letters=4
+    )
+    exams = list(task.exams("test"))
+    assert {exam.batch.where["variant"] for exam in exams} == set(VARIANTS)
+    assert all(exam.batch.tokens.shape[1] == 64 for exam in exams)
+    with pytest.raises(ValueError, match="keys of 3 letters, too few: choose another key_letters"):
+        Needle(key_letters=3)
+    with pytest.raises(ValueError, match="leave out digits, uuid_groups and key_letters"):
+        Needle(template="ruler", length=4096, key_letters=4)

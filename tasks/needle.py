@@ -34,8 +34,9 @@ class Needle(Task):
     `template="ruler"` is RULER's own wording, which alone stands beside printed numbers; `compact` is ours, for small
     models from 64 bytes up (mv-niah from 74, mq-niah from 92; with `key_letters=4` and `digits=1` these too), and its metrics
     are named `compact_...`. Lengths are in tokens of `tokenizer` (bytes, bpe:SIZE, gpt2 or the path of a JSON); `test_lengths`
-    defaults to 1, 2, 4 and 8 times the training `length`. `samples` are asked for each variant, length and depth. `digits` (4) and
-    `uuid_groups` (2 pairs of hexadecimal digits) are the size of compact values and `key_letters` (5) of keys; RULER's are fixed. `words` names the
+    defaults to 1, 2, 4 and 8 times the training `length`. `samples` are asked for each variant, length and depth. `digits`
+    (4) and `uuid_groups` (2 pairs of hexadecimal digits) are the size of compact values and `key_letters` (5) of keys; RULER's
+    are fixed. `words` names the
     lists of keys: "own", or "wonderwords" (as RULER) where that package is installed. `values` overrides what every
     variant hides: words, numbers or uuids (the Titans paper's S-NIAH-W has two readings, uuids and words). Of several
     needles that are asked, one lies at `depth` and the others anywhere; `string_match` is the share of them that is

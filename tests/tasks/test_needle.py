@@ -167,7 +167,7 @@ def test_long_exams_and_a_haystack_longer_than_the_books_end():
         ({"depths": (0.5, 50)}, "depths must lie between 0"),
         ({"samples": 0}, "samples be at least 1"),
         ({"digits": 0}, "digits and uuid_groups must be at least 1"),
-        ({"template": "ruler", "length": 1024, "digits": 4}, "RULER's values are fixed"),
+        ({"template": "ruler", "length": 1024, "digits": 4}, "RULER's keys and values are fixed"),
         ({"template": "long"}, "no template 'long'"),
         ({"words": "mine"}, "no word lists 'mine'"),
         ({"corpus": "/nowhere"}, "not there"),

@@ -56,6 +56,20 @@ class AfterText:
         return hashlib.sha256((self.text.data_hash() + self.asked.data_hash()).encode()).hexdigest()
 
 
+def running_text(
+    corpus: str, length: int, tokenizer: str, cross_documents: bool, validation_bytes: int
+) -> LanguageModelling:
+    """What is trained: windows of `length` tokens, which validation has too."""
+    return LanguageModelling(
+        corpus,
+        length,
+        (length,),
+        validation_bytes=validation_bytes,
+        tokenizer=tokenizer,
+        cross_documents=cross_documents,
+    )
+
+
 def check_tokenizers(name: str, text: Tokenizer, asked: Tokenizer) -> None:
     """ValueError where the text that is trained and the questions are not of one tokenizer."""
     if text.fingerprint != asked.fingerprint:

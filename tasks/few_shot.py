@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from typing import Literal
 
 from tasks import corpus as corpora
-from tasks.after_text import AfterText, check_tokenizers
+from tasks.after_text import AfterText, check_tokenizers, running_text
 from tasks.babilong import QUESTIONS, BABILong
 from tasks.babilong_items import SIMULATOR
-from tasks.language_modelling import LanguageModelling
 from tasks.task import Exam, Task
 from tasks.tokenizer import DEFAULT
 
@@ -51,14 +50,7 @@ class FewShotBabilong(AfterText, Task):
         source: str = SIMULATOR,
         haystack: str = "",
     ) -> None:
-        self.text = LanguageModelling(
-            corpus,
-            length,
-            (length,),
-            validation_bytes=validation_bytes,
-            tokenizer=tokenizer,
-            cross_documents=cross_documents,
-        )
+        self.text = running_text(corpus, length, tokenizer, cross_documents, validation_bytes)
         lengths = tuple(test_lengths) or (0, length, 2 * length, 4 * length)
         self.asked = BABILong(
             questions,

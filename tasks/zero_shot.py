@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from tasks import corpus as corpora
-from tasks.after_text import AfterText, check_tokenizers
-from tasks.language_modelling import LanguageModelling
+from tasks.after_text import AfterText, check_tokenizers, running_text
 from tasks.needle import Needle
 from tasks.needle_variants import SINGLE
 from tasks.task import Task
@@ -50,14 +49,7 @@ class ZeroShotNeedle(AfterText, Task):
         words: Literal["own", "wonderwords"] = "own",
         values: Literal["words", "numbers", "uuids"] | None = None,
     ) -> None:
-        self.text = LanguageModelling(
-            corpus,
-            length,
-            (length,),
-            validation_bytes=validation_bytes,
-            tokenizer=tokenizer,
-            cross_documents=cross_documents,
-        )
+        self.text = running_text(corpus, length, tokenizer, cross_documents, validation_bytes)
         self.asked = Needle(
             variants,
             template,

@@ -6,7 +6,7 @@ from importlib import import_module
 
 import pytest
 
-for package in ("lm_eval", "yaml", "datasets"):
+for package in ("lm_eval", "yaml", "datasets", "transformers"):
     pytest.importorskip(package, reason="the harness's prompts are read from lm-eval")
 
 from datasets import Dataset  # noqa: E402

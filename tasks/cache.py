@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
 
 VARIABLE = "TITANOMACHY_CACHE"
+UNFINISHED = "unfinished-"
 
 
 def folder() -> Path:
@@ -17,9 +19,9 @@ def folder() -> Path:
 
 
 def kept(place: str, make: Callable[[Path], None]) -> Path:
-    """The file at `place` in the cache; if it is not there, `make` writes it to the path that it is given.
+    """The file or folder at `place` in the cache; if it is not there, `make` writes it to the path that it is given.
 
-    Of several processes one makes it and the others wait; the file appears whole or not at all.
+    Of several processes one makes it and the others wait; it appears whole or not at all.
     """
     path = folder() / place
     if path.exists():
@@ -27,10 +29,18 @@ def kept(place: str, make: Callable[[Path], None]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(path.name + ".lock")):
         if not path.exists():
-            unfinished = path.with_name("unfinished-" + path.name)  # keeps the ending, which tells the format
+            unfinished = path.with_name(UNFINISHED + path.name)  # keeps the ending, which tells the format
+            _remove(unfinished)
             try:
                 make(unfinished)
                 unfinished.replace(path)
             finally:
-                unfinished.unlink(missing_ok=True)
+                _remove(unfinished)
     return path
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

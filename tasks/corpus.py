@@ -11,15 +11,15 @@ Persuasion is the test, Northanger Abbey the validation, the other five books ar
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from tasks import corpus_files, corpus_named
-from tasks.corpus_splits import SPLITS, Document, Found, assign, cut
+from tasks import corpus_files, corpus_named, corpus_store
+from tasks.corpus_splits import SPLITS, Document, assign, cut
+from tasks.parted import Parted
 
-__all__ = ["EMBEDDED", "SPLITS", "Document", "data_hash", "documents", "label", "version"]
+__all__ = ["EMBEDDED", "SPLITS", "Document", "data_hash", "documents", "label", "texts", "version"]
 
 EMBEDDED = "austen-melville"
 PACK = Path(__file__).parent / "data" / "austen-melville.jsonl.xz"
@@ -28,16 +28,22 @@ PACK_SPLITS = {"austen_persuasion": "test", "austen_northanger_abbey": "validati
 CUT_MARK = "#cut"
 
 
-def documents(split: str, corpus: str = EMBEDDED) -> list[Document]:
-    """The documents of "train", "validation" or "test"; ValueError for an unknown split or an unreadable corpus."""
-    if split not in SPLITS:
-        raise ValueError(f"There is no split '{split}': ask for {', '.join(SPLITS)}.")
-    return list(_splits(corpus, version(corpus))[split])
+def documents(split: str, corpus: str = EMBEDDED) -> Sequence[Document]:
+    """The documents of "train", "validation" or "test", each read when it is asked for.
+
+    Raises ValueError for an unknown split or an unreadable corpus.
+    """
+    return _of_split(split, corpus)
+
+
+def texts(split: str, corpus: str = EMBEDDED) -> Parted:
+    """The texts of the same documents as bytes, each behind a byte 0."""
+    return _of_split(split, corpus).texts
 
 
 def data_hash(corpus: str = EMBEDDED) -> str:
     """sha256 of the corpus: the pack's own for the embedded one, else of every document with its split."""
-    return PACK_SHA256 if corpus == EMBEDDED else _hash(corpus, version(corpus))
+    return _kept(corpus, version(corpus)).sha256
 
 
 def label(corpus: str = EMBEDDED) -> str:
@@ -66,20 +72,18 @@ def _path(corpus: str) -> Path:
     return path
 
 
-@lru_cache(maxsize=8)
-def _hash(corpus: str, _: tuple) -> str:
-    digest = hashlib.sha256()
-    for split in SPLITS:
-        for document in documents(split, corpus):
-            digest.update(json.dumps([split, document.id, document.text]).encode())
-    return digest.hexdigest()
+def _of_split(split: str, corpus: str) -> corpus_store.Documents:
+    if split not in SPLITS:
+        raise ValueError(f"There is no split '{split}': ask for {', '.join(SPLITS)}.")
+    return _kept(corpus, version(corpus)).splits[split]
 
 
 @lru_cache(maxsize=4)
-def _splits(corpus: str, _: tuple) -> dict[str, tuple[Document, ...]]:
+def _kept(corpus: str, its_version: tuple) -> corpus_store.Kept:
     if corpus == EMBEDDED:
-        found = [Found(d, PACK_SPLITS.get(d.id, "train")) for d, *_ in corpus_files.read(PACK, PACK_SHA256)]
-    else:
-        found = corpus_files.read(_path(corpus))
-    assigned = cut(found) if corpus.endswith(CUT_MARK) else assign(corpus, found)
-    return {split: tuple(document for its, document in assigned if its == split) for split in SPLITS}
+        found = [(PACK_SPLITS.get(d.id, "train"), d) for d, *_ in corpus_files.read(PACK, PACK_SHA256)]
+        return corpus_store.in_memory(found, PACK_SHA256)
+    path = _path(corpus)
+    if corpus.endswith(CUT_MARK):
+        return corpus_store.kept(corpus, its_version, lambda: cut(corpus_files.read(path)))
+    return corpus_store.kept(corpus, its_version, lambda: assign(corpus, lambda: corpus_files.read(path)))

@@ -9,10 +9,12 @@ import io
 import json
 import lzma
 import re
+import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from tasks.corpus_splits import Document, Found, told_by_name
 
@@ -34,87 +36,111 @@ def listed(path: Path) -> list[Path]:
     return sorted(files, key=lambda file: file.relative_to(path).as_posix())
 
 
-def read(path: Path, sha256: str | None = None) -> list[Found]:
+def read(path: Path, sha256: str | None = None) -> Iterator[Found]:
     """The documents of a file, a folder or an archive, with the splits that they tell; those without text are left out.
 
+    Files of JSON lines are read one line at a time; other files, and each archive, are held in memory whole.
     Raises ValueError for what is damaged (its sha256 is not the one given) or is no UTF-8 text.
     """
     if path.is_file():
-        return list(_file(path, "", sha256))
-    return [found for file in listed(path) for found in _file(file, file.relative_to(path).as_posix() + ":")]
+        yield from _file(path, "", sha256)
+        return
+    for file in listed(path):
+        yield from _file(file, file.relative_to(path).as_posix() + ":")
 
 
 def _file(file: Path, prefix: str, sha256: str | None = None) -> Iterator[Found]:
-    raw = file.read_bytes()
-    if sha256 is not None and hashlib.sha256(raw).hexdigest() != sha256:
-        raise ValueError(
-            f"The corpus '{file}' is damaged (its sha256 is not {sha256}): restore it from the repository."
-        )
     try:
-        if set(file.suffixes) & set(ARCHIVES):
-            parts = [(f"{prefix}{name}:", name, content) for name, content in _members(file, raw)]
-        else:
-            parts = [(prefix, prefix.rstrip(":") or file.name, raw)]
-        texts = [(before, name, _plain(name, content).decode("utf-8")) for before, name, content in parts]
-    except UNREADABLE as error:
+        with file.open("rb") as raw:
+            if sha256 is not None:
+                _check(file, raw, sha256)
+            if set(file.suffixes) & set(ARCHIVES):
+                yield from _archive(file, raw, prefix)
+            else:
+                yield from _documents(prefix, prefix.rstrip(":") or file.name, raw, str(file))
+    except _unreadable() as error:
         raise ValueError(
             f"The corpus '{file}' cannot be read as UTF-8 text ({error}): repair or convert it."
         ) from error
-    if not texts:
-        raise ValueError(f"The archive '{file}' holds no text: put {', '.join(TEXT_FILES)} files into it.")
-    for before, name, text in texts:
-        yield from _documents(before, name, text, f"{file}:{name}" if len(texts) > 1 else str(file))
 
 
-def _members(file: Path, raw: bytes) -> list[tuple[str, bytes]]:
-    """Name and content of each text file in an archive, in the order of their names."""
+def _check(file: Path, raw: BinaryIO, sha256: str) -> None:
+    """ValueError for content of another sha256; `raw` is at its beginning again."""
+    if hashlib.file_digest(raw, "sha256").hexdigest() != sha256:
+        raise ValueError(
+            f"The corpus '{file}' is damaged (its sha256 is not {sha256}): restore it from the repository."
+        )
+    raw.seek(0)
+
+
+def _archive(file: Path, raw: BinaryIO, prefix: str) -> Iterator[Found]:
+    """The documents of each text file in an archive, in the order of their names."""
     if ".zip" in file.suffixes:
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        with zipfile.ZipFile(raw) as archive:
             found = [(name, archive.read(name)) for name in archive.namelist()]
     else:
-        plain = _plain(file.name, raw) if file.suffix == ".zst" else raw
-        with tarfile.open(fileobj=io.BytesIO(plain)) as archive:
+        with tarfile.open(fileobj=io.BytesIO(_opened(file.name, raw).read())) as archive:
             found = [(member.name, archive.extractfile(member).read()) for member in archive if member.isfile()]
-    return sorted((name, content) for name, content in found if set(PurePosixPath(name).suffixes) & set(TEXT_FILES))
+    texts = sorted((name, content) for name, content in found if set(PurePosixPath(name).suffixes) & set(TEXT_FILES))
+    if not texts:
+        raise ValueError(f"The archive '{file}' holds no text: put {', '.join(TEXT_FILES)} files into it.")
+    for name, content in texts:
+        source = f"{file}:{name}" if len(texts) > 1 else str(file)
+        yield from _documents(f"{prefix}{name}:", name, io.BytesIO(content), source)
 
 
-def _plain(name: str, raw: bytes) -> bytes:
+def _opened(name: str, raw: BinaryIO) -> BinaryIO:
     """The content without the compression that the name's last ending tells."""
-    ways = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress, ".zst": _zstandard}
-    return ways.get(PurePosixPath(name).suffix, bytes)(raw)
+    ways = {
+        ".gz": gzip.open,
+        ".bz2": bz2.open,
+        ".xz": lzma.open,
+        ".txz": lzma.open,
+        ".tgz": gzip.open,
+        ".zst": _zstandard,
+    }
+    return ways.get(PurePosixPath(name).suffix, lambda plain: plain)(raw)
 
 
-def _zstandard(raw: bytes) -> bytes:
+def _zstandard(raw: BinaryIO) -> BinaryIO:
     try:
         import zstandard
     except ImportError as error:
         raise ValueError(
             "A .zst file needs the package zstandard: pip install -e '.[text]', or repack it as .xz."
         ) from error
-    try:
-        with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(raw), read_across_frames=True) as reader:
-            return reader.read()
-    except zstandard.ZstdError as error:
-        raise OSError(str(error)) from error
+    return zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
 
 
-def _documents(prefix: str, name: str, text: str, source: str) -> Iterator[Found]:
-    if ".jsonl" not in PurePosixPath(name).suffixes:
-        parts = [part.strip("\n") for part in parted(text)]
-        for number, part in enumerate(parts):
-            if part:
-                yield Found(Document(f"{prefix}{number}", part), named=told_by_name(name))
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What reading a broken file raises."""
+    zstandard = sys.modules.get("zstandard")
+    return (*UNREADABLE, zstandard.ZstdError) if zstandard else UNREADABLE
+
+
+def _documents(prefix: str, name: str, raw: BinaryIO, source: str) -> Iterator[Found]:
+    lines = io.TextIOWrapper(_opened(name, raw), encoding="utf-8", newline="\n")
+    if ".jsonl" in PurePosixPath(name).suffixes:
+        yield from _records(prefix, name, lines, source)
         return
-    for number, line in enumerate(filter(str.strip, text.split("\n")), 1):
+    for number, part in enumerate(parted(lines.read())):
+        if part := part.strip("\n"):
+            yield Found(Document(f"{prefix}{number}", part), named=told_by_name(name))
+
+
+def _records(prefix: str, name: str, lines: Iterable[str], source: str) -> Iterator[Found]:
+    named = told_by_name(name)
+    for number, line in enumerate(filter(str.strip, lines), 1):
         try:
             record = json.loads(line)
             split, document = record.get("split"), Document(f"{prefix}{record.get('id', number)}", record["text"])
             if not isinstance(document.text, str):
                 raise ValueError("text is no string")
+            document.text.encode()  # half a surrogate pair is no text
         except (ValueError, KeyError, AttributeError) as error:
             raise ValueError(f"Record {number} of '{source}' is no JSON object with a 'text': repair it.") from error
         if document.text:
-            yield Found(document, split, told_by_name(name))
+            yield Found(document, split, named)
 
 
 def parted(text: str) -> list[str]:

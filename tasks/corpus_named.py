@@ -24,14 +24,14 @@ HELD_OUT_SHARE = 10  # validation and test have at most a tenth of that each, wh
 UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 NAME = re.compile(r"([a-z0-9-]+)(?::(\d+)(kB|MB|GB)?)?")
 
-Splits = Iterable[tuple[str, Document]]
+Splits = Iterable[tuple[str | None, Document]]
 
 
 class Hub(NamedTuple):
     """Where a corpus lies on the hub, and how its records become documents."""
 
     repository: str
-    configuration: str | None
+    configuration: Callable[[int], str | None]  # the part that holds so many bytes
     documents: Callable[[Iterable[dict[str, Any]]], Iterator[Document]]
     splits: tuple[str, ...] = SPLITS  # ("train",) where documents are split by the hash of their ids
 
@@ -57,10 +57,16 @@ def _articles(records: Iterable[dict[str, Any]]) -> Iterator[Document]:
         yield Document(str(number), "".join(lines))
 
 
+def _sample(most: int) -> str:
+    """The smallest of FineWeb-Edu's samples that surely holds so many bytes, at four a token."""
+    sizes = {"sample-10BT": 40 * 10**9, "sample-100BT": 400 * 10**9, "sample-350BT": 1400 * 10**9}
+    return next((name for name, size in sizes.items() if most <= size), "default")
+
+
 HUB = {
-    "fineweb-edu": Hub("HuggingFaceFW/fineweb-edu", "sample-10BT", _by_id, ("train",)),
-    "wikitext-103": Hub("Salesforce/wikitext", "wikitext-103-raw-v1", _articles),
-    "pg19": Hub("emozilla/pg19", None, _by_address),
+    "fineweb-edu": Hub("HuggingFaceFW/fineweb-edu", _sample, _by_id, ("train",)),
+    "wikitext-103": Hub("Salesforce/wikitext", lambda _: "wikitext-103-raw-v1", _articles),
+    "pg19": Hub("emozilla/pg19", lambda _: None, _by_address),
 }
 NAMES = ("sotu", *HUB)
 
@@ -91,7 +97,8 @@ def prepared(corpus: str) -> Path:
 def _write(path: Path, documents: Splits) -> None:
     with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
         for split, document in documents:
-            record = {"id": f"{split}/{document.id}", "split": split, "text": document.text}
+            told = {"id": f"{split}/{document.id}", "split": split} if split else {"id": document.id}
+            record = told | {"text": document.text}
             file.write((json.dumps(record) + "\n").encode())
 
 
@@ -116,18 +123,13 @@ def _speeches() -> Splits:
 
 
 def _streamed(name: str, most: int) -> Splits:
-    """Whole documents of a corpus of the hub, until they have `most` bytes."""
+    """Whole documents of a corpus of the hub, until they have `most` bytes; no split where their ids are to tell it."""
     hub = HUB[name]
-    if hub.splits == ("train",):
-        found = list(_bounded(hub.documents(_records(name, "train")), most))
-        splits = by_hash(document.id for document in found)
-        return [(splits[document.id], document) for document in found]
     share = {split: most if split == "train" else -(-most // HELD_OUT_SHARE) for split in hub.splits}
-    return [
-        (split, document)
-        for split in hub.splits
-        for document in _bounded(hub.documents(_records(name, split)), share[split])
-    ]
+    for split in hub.splits:
+        told = None if hub.splits == ("train",) else split
+        for document in _bounded(hub.documents(_records(name, split, most)), share[split]):
+            yield told, document
 
 
 def _bounded(documents: Iterable[Document], most: int) -> Iterator[Document]:
@@ -138,7 +140,7 @@ def _bounded(documents: Iterable[Document], most: int) -> Iterator[Document]:
             return
 
 
-def _records(name: str, split: str) -> Iterator[dict[str, Any]]:
+def _records(name: str, split: str, most: int) -> Iterator[dict[str, Any]]:
     """The records of one split, as they come in; ValueError where the hub cannot be read."""
     try:
         import datasets
@@ -146,7 +148,7 @@ def _records(name: str, split: str) -> Iterator[dict[str, Any]]:
         raise ValueError(f"The corpus '{name}' needs the package datasets: pip install -e '.[hub]'.") from error
     hub = HUB[name]
     try:
-        yield from datasets.load_dataset(hub.repository, hub.configuration, split=split, streaming=True)
+        yield from datasets.load_dataset(hub.repository, hub.configuration(most), split=split, streaming=True)
     except (OSError, RuntimeError, ValueError) as error:  # what datasets and the clients below it raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(

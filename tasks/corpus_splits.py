@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 SPLITS = ("train", "validation", "test")
@@ -29,13 +29,20 @@ class Found(NamedTuple):
     named: str | None = None
 
 
-def assign(corpus: str, found: list[Found]) -> list[tuple[str, Document]]:
+def assign(corpus: str, read: Callable[[], Iterable[Found]]) -> Iterator[tuple[str, Document]]:
     """Every document with its split: the one that it tells itself; else, where the names of files tell all three, theirs;
-    else one by the hash of its id.
+    else one by the hash of its id. The documents are read twice, first for what all of them tell.
 
     Raises ValueError for ids that occur twice, for splits told in part, and for fewer than three documents.
     """
-    ids = [document.id for document, *_ in found]
+    splits = _told(corpus, [(document.id, told, named) for document, told, named in read()])
+    for split, (document, *_) in zip(splits, read(), strict=True):
+        yield split, document
+
+
+def _told(corpus: str, found: list[tuple[str, str | None, str | None]]) -> list[str]:
+    """The split of each document, by its id and what it and its file tell."""
+    ids = [number for number, *_ in found]
     if len(set(ids)) < len(ids):
         twice = Counter(ids).most_common(1)[0][0]
         raise ValueError(f"The corpus '{corpus}' has two documents '{twice}': give every document an id of its own.")
@@ -43,9 +50,10 @@ def assign(corpus: str, found: list[Found]) -> list[tuple[str, Document]]:
     if any(told) and set(told) != set(SPLITS):
         raise ValueError(f"The corpus '{corpus}' tells a split for some documents: tell {', '.join(SPLITS)} for all.")
     named = [split for *_, split in found]
-    splits = told if any(told) else named if set(named) == set(SPLITS) else None
-    if splits:
-        return [(split, document) for split, (document, *_) in zip(splits, found, strict=True)]
+    if any(told):
+        return told
+    if set(named) == set(SPLITS):
+        return named
     if len(found) < len(SPLITS):
         raise ValueError(
             f"The corpus '{corpus}' has {len(found)} document(s) and needs at least 3, as a split never cuts one: "
@@ -53,7 +61,7 @@ def assign(corpus: str, found: list[Found]) -> list[tuple[str, Document]]:
             "the beginning and test on the end."
         )
     held = by_hash(ids)
-    return [(held[document.id], document) for document, *_ in found]
+    return [held[number] for number in ids]
 
 
 def by_hash(names: Iterable[str]) -> dict[str, str]:
@@ -65,15 +73,13 @@ def by_hash(names: Iterable[str]) -> dict[str, str]:
     return {name: held.get(name, "train") for name in ranked}
 
 
-def cut(found: list[Found]) -> list[tuple[str, Document]]:
+def cut(found: Iterable[Found]) -> Iterator[tuple[str, Document]]:
     """Each document cut in three at ends of lines: the first 90 % train, the next 5 % validate, the last 5 % test."""
-    parts = []
     for (name, text), *_ in found:
         for split, ends in CUT.items():
             begin, end = (_line_start(text, round(share * len(text))) for share in ends)
             if begin < end:
-                parts.append((split, Document(f"{name}[{split}]", text[begin:end])))
-    return parts
+                yield split, Document(f"{name}[{split}]", text[begin:end])
 
 
 def _line_start(text: str, place: int) -> int:

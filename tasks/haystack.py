@@ -8,6 +8,7 @@ import numpy as np
 
 from tasks.corpus import EMBEDDED, documents, version
 
+MOST_BYTES = 2**26  # more than a text of ten million tokens has
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 
 
@@ -49,10 +50,12 @@ class Haystack:
 
 
 def books(split: str, corpus: str = EMBEDDED) -> Haystack:
-    """The haystack of all documents of a split, kept in memory."""
+    """The haystack of the documents of a split, the first MOST_BYTES of them, kept in memory."""
     return _books(split, corpus, version(corpus))
 
 
 @lru_cache(maxsize=6)
 def _books(split: str, corpus: str, _: tuple) -> Haystack:
-    return Haystack(" ".join(document.text for document in documents(split, corpus)))
+    found = documents(split, corpus)
+    before = found.texts.starts[:-1]
+    return Haystack(" ".join(found[i].text for i in range(int(np.searchsorted(before, MOST_BYTES)))))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +16,7 @@ from tasks import corpus as corpora
 from tasks import tokenizer as tokenizers
 from tasks.evaluate import average
 from tasks.ngram import Bigram, ByBytes, Floor, Trigram, Uniform, Unigram
+from tasks.parted import Parted
 from tasks.position_bins import doubling
 from tasks.randomness import generator
 from tasks.task import IGNORE, Answers, Batch, Exam, Measurement, Task
@@ -25,9 +28,8 @@ LARGEST_EXPONENT = 1000  # a perplexity beyond 2 to this is left out: it is no f
 
 
 class Span(NamedTuple):
-    """`size` scored tokens of a text, from `start` on; the token before `start` is the first input."""
+    """`size` scored tokens of all texts of a split in one, from `start` on; the token before is the first input."""
 
-    text: int
     start: int
     size: int
 
@@ -68,16 +70,13 @@ class LanguageModelling(Task):
         if min(length, *self.test_lengths) < 1 or min(self.bytes.values()) < 0:
             raise ValueError("Lengths of language-modelling must be at least 1, and numbers of bytes at least 0.")
         self.tokenizer = tokenizers.create(tokenizer, corpus)
-        separator = self.tokenizer.separator
-        self.beginning = self.tokenizer.vocab if separator is None else separator
+        self.beginning = tokenizers.beginning(self.tokenizer)
         self.vocab = max(self.tokenizer.vocab, self.beginning + 1)
-        self._begun: dict[str, tuple[np.ndarray, ...]] = {}
-        self._counted: dict[str, tuple[Text, ...]] = {}
         for split, needed in (("train", length), ("validation", length), ("test", max(self.test_lengths))):
             self._check_longest(split, needed)
 
     def _check_longest(self, split: str, needed: int) -> None:
-        longest = max(map(len, self._tokens(split))) - 1
+        longest = int(np.diff(self._bounds(split)).max(initial=0)) - 1
         if longest < needed:
             unit = "bytes" if self.tokenizer is BYTES else f"tokens of {self.tokenizer.name}"
             raise ValueError(
@@ -85,33 +84,27 @@ class LanguageModelling(Task):
                 "choose a shorter length, a corpus of longer texts, or cross_documents=true."
             )
 
-    def _tokens(self, split: str) -> tuple[np.ndarray, ...]:
-        """The tokens of every text of a split, each document after the beginning: of each, or of all in one."""
-        if split not in self._begun:
-            groups = self._grouped(encoded(split, self.corpus, self.tokenizer))
-            self._begun[split] = tuple(tokenizers.with_separators(group, self.beginning) for group in groups)
-        return self._begun[split]
+    def _tokens(self, split: str) -> Parted:
+        """The tokens of every document of a split, each after the beginning."""
+        return encoded(split, self.corpus, self.tokenizer)
 
-    def _texts(self, split: str) -> tuple[Text, ...]:
-        """The same with the bytes and words of every token."""
-        if split not in self._counted:
-            groups = self._grouped(tokenizers.texts(split, self.corpus, self.tokenizer))
-            self._counted[split] = tuple(tokenizers.joined(group, self.beginning) for group in groups)
-        return self._counted[split]
+    def _bounds(self, split: str) -> np.ndarray:
+        """Where each text begins in all texts of a split in one, and where the last ends: a document, or all, is a text."""
+        starts = self._tokens(split).starts
+        return starts[[0, -1]] if self.cross_documents else starts
 
-    def _grouped(self, documents: Sequence[Any]) -> list[Sequence[Any]]:
-        """The documents that make one text."""
-        return [documents] if self.cross_documents else [(document,) for document in documents]
+    @cached_property
+    def _places(self) -> np.ndarray:
+        """How many places a training window has in the texts up to each."""
+        return np.cumsum(np.maximum(np.diff(self._bounds("train")) - self.length, 0))
 
     def training(self, seed: int, step: int, progress: float, tokens: int) -> Batch:
         """Windows drawn uniformly over all places of the training texts; `progress` changes nothing."""
-        texts, rows = self._tokens("train"), max(1, tokens // self.length)
-        ends = np.cumsum([max(0, len(text) - self.length) for text in texts])
-        places = generator(self.name, "train", seed, step).integers(ends[-1], size=rows)
+        flat, bounds, ends = self._tokens("train").flat, self._bounds("train"), self._places
+        places = generator(self.name, "train", seed, step).integers(ends[-1], size=max(1, tokens // self.length))
         books = np.searchsorted(ends, places, side="right")
-        starts = places - np.concatenate(([0], ends[:-1]))[books]
-        windows = [texts[b][s : s + self.length + 1] for b, s in zip(books, starts, strict=True)]
-        return self._batch(windows, {"length": self.length})
+        starts = bounds[books] + places - np.concatenate(([0], ends))[books]
+        return self._batch([flat[start : start + self.length + 1] for start in starts], {"length": self.length})
 
     def _batch(self, windows: list[np.ndarray], where: dict) -> Batch:
         rows = torch.from_numpy(np.stack(windows).astype(np.int64))
@@ -126,40 +119,51 @@ class LanguageModelling(Task):
 
     def _exams(self, split: str) -> Iterator[tuple[Exam, list[Span]]]:
         """Every exam with the place of each of its rows."""
-        texts = self._texts(split)
         lengths = self.test_lengths if split == "test" else (self.length,)
         for length in lengths:
             by_size: dict[int, list[Span]] = {}
             for span in self.spans(split, max(lengths)):
                 for start in range(span.start, span.start + span.size, length):
                     size = min(length, span.start + span.size - start)
-                    by_size.setdefault(size, []).append(Span(span.text, start, size))
+                    by_size.setdefault(size, []).append(Span(start, size))
             for size, spans in by_size.items():
                 rows = max(1, EXAM_TOKENS // size)
                 for i in range(0, len(spans), rows):
-                    yield self._exam(texts, spans[i : i + rows], length), spans[i : i + rows]
+                    yield self._exam(split, spans[i : i + rows], length), spans[i : i + rows]
 
-    def _exam(self, texts: tuple[Text, ...], spans: list[Span], length: int) -> Exam:
-        where = {"length": length, "unit": self.tokenizer.name}
-        batch = self._batch([texts[i].tokens[start - 1 : start + size] for i, start, size in spans], where)
-        bytes = np.stack([np.diff(texts[i].ends[start - 1 : start + size]) for i, start, size in spans])
-        words = np.stack([texts[i].words[start : start + size] for i, start, size in spans])
+    def _exam(self, split: str, spans: list[Span], length: int) -> Exam:
+        found = [self._around(split, span) for span in spans]
+        batch = self._batch(
+            [text.tokens[start - 1 : start + size] for text, start, size in found],
+            {"length": length, "unit": self.tokenizer.name},
+        )
+        bytes = np.stack([np.diff(text.ends[start - 1 : start + size]) for text, start, size in found])
+        words = np.stack([text.words[start : start + size] for text, start, size in found])
         return Exam(batch, bytes=torch.from_numpy(bytes), words=torch.from_numpy(words))
+
+    def _around(self, split: str, span: Span) -> tuple[Text, int, int]:
+        """The documents that a span and the token before it lie in, where it starts in them, and its size."""
+        starts, ends = self._tokens(split).starts, (span.start - 1, span.start + span.size - 1)
+        first, last = (int(np.searchsorted(starts, place, side="right")) - 1 for place in ends)
+        text = tokenizers.text(split, self.corpus, self.tokenizer, first, last)
+        return text, span.start - int(starts[first]), span.size
 
     def spans(self, split: str, block: int) -> list[Span]:
         """The scored tokens of a split: blocks of `block` tokens spread evenly, or everything with ragged ends."""
-        texts, limit = self._texts(split), self.bytes[split]
-        every = [
-            Span(i, start, min(block, len(text.tokens) - start))
-            for i, text in enumerate(texts)
-            for start in range(1, len(text.tokens), block)
-        ]
-        full, tokens = [span for span in every if span.size == block], sum(span.size for span in every)
-        scored = sum(int(text.ends[-1] - text.ends[0]) for text in texts)  # bytes
-        count = max(1, limit * tokens // (block * scored))
+        bounds, limit = self._bounds(split), self.bytes[split]
+        tokens, full = np.diff(bounds) - 1, (np.diff(bounds) - 1) // block
+        scored, blocks = int(corpora.texts(split, self.corpus).lengths.sum()), int(full.sum())  # bytes; of full size
         if limit == 0 or limit >= scored:
-            return every
-        return [full[i * len(full) // count] for i in range(count)] if count < len(full) else full
+            return [
+                Span(start, min(block, end - start))
+                for begin, end in pairwise(bounds.tolist())
+                for start in range(begin + 1, end, block)
+            ]
+        count = min(blocks, max(1, limit * int(tokens.sum()) // (block * scored)))
+        picked = np.arange(count) * blocks // max(1, count)
+        texts = np.searchsorted(np.cumsum(full), picked, side="right")
+        before = np.concatenate(([0], np.cumsum(full)))[texts]
+        return [Span(start, block) for start in (bounds[texts] + 1 + (picked - before) * block).tolist()]
 
     def mark(self, exam: Exam, answers: Answers) -> Iterable[Measurement]:
         """Bits, bytes and words per token; over the longest test windows also by position, in bins that double.
@@ -197,7 +201,7 @@ class LanguageModelling(Task):
 
     def floors(self) -> dict[str, list[Measurement]]:
         """A uniform choice of tokens, and models that count the training texts' bytes, on exactly what the test scores."""
-        train, validation = encoded("train", self.corpus), encoded("validation", self.corpus)
+        train, validation = corpora.texts("train", self.corpus), corpora.texts("validation", self.corpus)
         bigram = Bigram(train, validation)
         models = {
             "floor: uniform": Uniform(self.vocab),
@@ -205,14 +209,13 @@ class LanguageModelling(Task):
             f"floor: bigram, add-{bigram.k:g}": ByBytes(bigram),
             "reference: trigram, Witten-Bell": ByBytes(Trigram(train)),
         }
-        texts = self._texts("test")
-        return {name: self._sat(model, texts) for name, model in models.items()}
+        return {name: self._sat(model) for name, model in models.items()}
 
-    def _sat(self, model: Floor, texts: tuple[Text, ...]) -> list[Measurement]:
+    def _sat(self, model: Floor) -> list[Measurement]:
         """What a floor scores on the test."""
         marks: list[Measurement] = []
         for exam, spans in self._exams("test"):
-            rows = torch.from_numpy(np.stack([model(texts[i], start, size) for i, start, size in spans]))
+            rows = torch.from_numpy(np.stack([model(*self._around("test", span)) for span in spans]))
             marks += self.mark(exam, Answers(rows, torch.zeros(rows.shape, dtype=torch.bool)))
         return self.finish(average(marks))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +10,8 @@ import numpy as np
 from tasks.tokenizer import Text
 
 BYTE_VALUES = 256
+BLOCK_BYTES = 2**22  # counted at a time
+MOST_BYTES = 2**30  # what a table of three bytes learns, it has learned by then
 ADD_K = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
@@ -94,11 +96,7 @@ class Trigram:
         self.size = size = len(seen) + 1
         self.symbol = np.full(BYTE_VALUES, size - 1, np.int64)
         self.symbol[seen] = np.arange(size - 1)
-        codes = [self.symbol[text] for text in train]
-        self.counts = [
-            sum(np.bincount(_joined(code, order, size), minlength=size**order) for code in codes).reshape(-1, size)
-            for order in (1, 2, 3)
-        ]
+        self.counts = [_runs(train, self.symbol, order, size).reshape(-1, size) for order in (1, 2, 3)]
         self.totals = [count.sum(1) for count in self.counts]
         self.kinds = [(count > 0).sum(1) for count in self.counts]
 
@@ -117,14 +115,12 @@ class Trigram:
 
 def single_counts(texts: Sequence[np.ndarray]) -> np.ndarray:
     """How often each byte occurs, [256]."""
-    return sum(np.bincount(text, minlength=BYTE_VALUES) for text in texts)
+    return _runs(texts, np.arange(BYTE_VALUES), 1, BYTE_VALUES)
 
 
 def pair_counts(texts: Sequence[np.ndarray]) -> np.ndarray:
     """How often each byte follows each other, [256 first, 256 second]; no pair spans two texts."""
-    size = BYTE_VALUES
-    flat = sum(np.bincount(_joined(text.astype(np.int64), 2, size), minlength=size**2) for text in texts)
-    return flat.reshape(size, size)
+    return _runs(texts, np.arange(BYTE_VALUES), 2, BYTE_VALUES).reshape(BYTE_VALUES, BYTE_VALUES)
 
 
 def add_k(counts: np.ndarray, k: float) -> np.ndarray:
@@ -132,9 +128,29 @@ def add_k(counts: np.ndarray, k: float) -> np.ndarray:
     return (counts + k) / (counts.sum(1, keepdims=True) + k * counts.shape[1])
 
 
-def _joined(codes: np.ndarray, order: int, size: int) -> np.ndarray:
-    """Each run of `order` codes as one number in base `size`."""
-    joined = np.zeros(max(0, len(codes) - order + 1), np.int64)
-    for i in range(order):
-        joined = joined * size + codes[i : len(codes) - order + 1 + i]
-    return joined
+def _runs(texts: Sequence[np.ndarray], symbol: np.ndarray, order: int, size: int) -> np.ndarray:
+    """How often each run of `order` symbols occurs within a text, [size ** order]; the first MOST_BYTES are counted."""
+    counts = np.zeros(size**order, np.int64)
+    for block in _blocks(texts):
+        codes = symbol[np.concatenate(block)].astype(np.int64)
+        joined = np.zeros(max(0, len(codes) - order + 1), np.int64)
+        for i in range(order):
+            joined = joined * size + codes[i : len(codes) - order + 1 + i]
+        ends = np.cumsum([len(text) for text in block])
+        across = (ends[:-1, None] - np.arange(1, order)).ravel()  # runs that begin in one text and end in another
+        counts += np.bincount(np.delete(joined, across[(across >= 0) & (across < len(joined))]), minlength=size**order)
+    return counts
+
+
+def _blocks(texts: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """The texts, many short ones at a time, until they have MOST_BYTES."""
+    block, size, seen = [], 0, 0
+    for text in texts:
+        block, size, seen = [*block, text], size + len(text), seen + len(text)
+        if size >= BLOCK_BYTES or seen >= MOST_BYTES:
+            yield block
+            block, size = [], 0
+        if seen >= MOST_BYTES:
+            return
+    if block:
+        yield block

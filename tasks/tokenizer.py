@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from tasks import byte_pair, cache
-from tasks.corpus import EMBEDDED, Document, data_hash, documents, version
+from tasks.corpus import EMBEDDED, data_hash, documents, texts, version
+from tasks.long_work import watched
+from tasks.parted import Parted, Writer
 from tasks.text_places import word_ends
 
 DEFAULT = "bytes"
+TOKENS = "tokens"  # the file of a split's tokens, in a folder of the cache
+BATCH = 1000  # documents
 
 
 class Tokenizer(Protocol):
@@ -35,6 +39,9 @@ class Tokenizer(Protocol):
 
     def decode(self, tokens: list[int] | tuple[int, ...] | np.ndarray) -> str:
         """The text of tokens; what is no valid text is shown as U+FFFD."""
+
+    def encode_many(self, texts: list[str]) -> list[np.ndarray]:
+        """The tokens of several texts, each as `encode` gives them."""
 
     def byte_counts(self, text: str, tokens: np.ndarray) -> np.ndarray:
         """How many bytes of the text each of its tokens stands for, integers [time]; they sum to all of them."""
@@ -52,6 +59,10 @@ class ByteTokenizer:
         """The bytes of a text, uint8 [time]."""
         return np.frombuffer(text.encode("utf-8"), np.uint8)
 
+    def encode_many(self, texts: list[str]) -> list[np.ndarray]:
+        """The bytes of several texts."""
+        return [self.encode(text) for text in texts]
+
     def decode(self, tokens: list[int] | tuple[int, ...] | np.ndarray) -> str:
         """The text of bytes; what is no valid UTF-8 is shown as U+FFFD."""
         return bytes(int(token) for token in tokens).decode("utf-8", errors="replace")
@@ -65,7 +76,7 @@ BYTES = ByteTokenizer()
 
 
 class Text(NamedTuple):
-    """A document, or several in one, in tokens."""
+    """A document, or several in one, in tokens, each behind one that stands for none of it."""
 
     tokens: np.ndarray  # [time]
     ends: np.ndarray  # [time], the byte before which each token ends
@@ -111,57 +122,58 @@ def combined_hash(data: str, tokenizer: Tokenizer) -> str:
     return hashlib.sha256((data + tokenizer.fingerprint).encode()).hexdigest() if tokenizer.fingerprint else data
 
 
-def encoded(split: str, corpus: str = EMBEDDED, tokenizer: Tokenizer = BYTES) -> tuple[np.ndarray, ...]:
-    """The tokens of every document of a split, kept in memory, and but for bytes in the cache too; read-only."""
+def beginning(tokenizer: Tokenizer) -> int:
+    """The token behind which every document lies: the one that parts texts, or one more, where the tokenizer has none."""
+    return tokenizer.vocab if tokenizer.separator is None else tokenizer.separator
+
+
+def encoded(split: str, corpus: str = EMBEDDED, tokenizer: Tokenizer = BYTES) -> Parted:
+    """The tokens of every document of a split, each behind the token of `beginning`.
+
+    Bytes are the corpus's own; other tokens are made once, kept in the cache and mapped into memory.
+    """
     return _encoded(split, corpus, tokenizer, version(corpus))
 
 
-def texts(split: str, corpus: str = EMBEDDED, tokenizer: Tokenizer = BYTES) -> tuple[Text, ...]:
-    """Every document of a split in tokens with their bytes and words, kept in memory.
+@lru_cache(maxsize=8)
+def _encoded(split: str, corpus: str, tokenizer: Tokenizer, _: tuple) -> Parted:
+    if tokenizer is BYTES:
+        return texts(split, corpus)
+    dtype = np.min_scalar_type(max(tokenizer.vocab - 1, beginning(tokenizer)))
+    name = hashlib.sha256(f"{data_hash(corpus)} {split} {tokenizer.fingerprint}".encode()).hexdigest()
+    folder = cache.kept(f"tokens/{name[:32]}", lambda path: _write(path, split, corpus, tokenizer, dtype))
+    return Parted.mapped(folder / TOKENS, dtype)
 
+
+def _write(folder: Path, split: str, corpus: str, tokenizer: Tokenizer, dtype: np.dtype) -> None:
+    """The tokens of a split, many documents at a time, as `encode_many` may go over several cores."""
+    folder.mkdir()
+    found = watched(
+        documents(split, corpus), lambda document: len(document.text), f"{tokenizer.name}: {corpus}, {split}"
+    )
+    with Writer(folder / TOKENS, beginning(tokenizer), dtype) as out:
+        while batch := [document.text for document in islice(found, BATCH)]:
+            out.extend(tokenizer.encode_many(batch))
+
+
+def text(split: str, corpus: str, tokenizer: Tokenizer, first: int, last: int) -> Text:
+    """The documents from number `first` to `last` of a split in one, each behind the token of `beginning`.
+
+    That token stands for no byte and no word. The latest few are kept in memory.
     Raises ValueError for a tokenizer that drops a part of a text: its bits per byte would leave that out.
     """
-    return _texts(split, corpus, tokenizer, version(corpus))
+    return _text(split, corpus, tokenizer, first, last, version(corpus))
 
 
-@lru_cache(maxsize=8)
-def _encoded(split: str, corpus: str, tokenizer: Tokenizer, _: tuple) -> tuple[np.ndarray, ...]:
-    found = documents(split, corpus)
-    if tokenizer is BYTES:
-        return tuple(BYTES.encode(document.text) for document in found)
-    name = hashlib.sha256(f"{data_hash(corpus)} {split} {tokenizer.fingerprint}".encode()).hexdigest()
-    with np.load(cache.kept(f"tokens/{name[:32]}.npz", lambda path: _save(path, found, tokenizer))) as kept:
-        flat, ends = kept["tokens"], kept["ends"]
-    flat.flags.writeable = False
-    return tuple(np.split(flat, ends[:-1]))
-
-
-def _save(path: Path, found: list[Document], tokenizer: Tokenizer) -> None:
-    parts = [tokenizer.encode(document.text) for document in found]
-    np.savez(path, tokens=np.concatenate(parts), ends=np.cumsum([len(part) for part in parts]))
-
-
-@lru_cache(maxsize=4)
-def _texts(split: str, corpus: str, tokenizer: Tokenizer, _: tuple) -> tuple[Text, ...]:
-    made = []
-    for document, tokens in zip(documents(split, corpus), encoded(split, corpus, tokenizer), strict=True):
-        ends = np.cumsum(tokenizer.byte_counts(document.text, tokens))
-        made.append(Text(tokens, ends, word_ends(document.text, ends), BYTES.encode(document.text)))
-    return tuple(made)
-
-
-def with_separators(parts: Sequence[np.ndarray], separator: int) -> np.ndarray:
-    """The parts in one, each after a separator."""
-    before = np.array([separator], np.promote_types(parts[0].dtype, np.min_scalar_type(separator)))
-    return np.concatenate([piece for part in parts for piece in (before, part)])
-
-
-def joined(found: Sequence[Text], separator: int) -> Text:
-    """Several texts in one, each after a separator, which stands for no byte and no word."""
-    before = np.cumsum([0, *(len(text.content) for text in found)])
-    return Text(
-        with_separators([text.tokens for text in found], separator),
-        np.concatenate([np.concatenate([[b], text.ends + b]) for b, text in zip(before, found, strict=False)]),
-        with_separators([text.words for text in found], 0),
-        np.concatenate([text.content for text in found]),
-    )
+@lru_cache(maxsize=16)
+def _text(split: str, corpus: str, tokenizer: Tokenizer, first: int, last: int, _: tuple) -> Text:
+    tokens, parts = encoded(split, corpus, tokenizer), []
+    before = 0
+    for number in range(first, last + 1):
+        document = documents(split, corpus)[number]
+        ends = np.cumsum(tokenizer.byte_counts(document.text, tokens[number]))
+        words, content = word_ends(document.text, ends), BYTES.encode(document.text)
+        parts.append((np.append(before, ends + before), np.append(0, words), content))
+        before += len(content)
+    span = slice(tokens.starts[first], tokens.starts[last + 1])
+    return Text(tokens.flat[span], *map(np.concatenate, zip(*parts, strict=True)))

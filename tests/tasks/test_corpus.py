@@ -201,18 +201,18 @@ def test_a_corpus_of_the_hub_is_streamed_to_its_bytes_and_kept(name, tmp_path, m
         folder.mkdir()
         for split in hub.splits:
             (folder / f"{split}.jsonl").write_bytes(_jsonl(RECORDS[name]))
-        monkeypatch.setitem(corpus_named.HUB, name, hub._replace(repository=str(folder), configuration=None))
+        monkeypatch.setitem(corpus_named.HUB, name, hub._replace(repository=str(folder), configuration=lambda _: None))
     except ImportError:
-        monkeypatch.setattr(corpus_named, "_records", lambda _, split: iter(RECORDS[name]))
+        monkeypatch.setattr(corpus_named, "_records", lambda *_: iter(RECORDS[name]))
     small = f"{name}:4kB"
-    found = {split: documents(split, small) for split in corpus.SPLITS}
+    found = {split: list(documents(split, small)) for split in corpus.SPLITS}
     assert all(found.values()) and label(small) == small
     taken = sum(len(d.text) for split in corpus.SPLITS for d in found[split])
     whole = sum(len(record["text"]) for record in RECORDS[name])
     assert taken < 1.5 * 4000 if name != "wikitext-103" else taken == pytest.approx(3 * whole, rel=1)
     monkeypatch.setattr(corpus_named, "_records", None)  # the second time it is read from the cache
-    corpus._splits.cache_clear()
-    assert {split: documents(split, small) for split in corpus.SPLITS} == found
+    corpus._kept.cache_clear()
+    assert {split: list(documents(split, small)) for split in corpus.SPLITS} == found
 
 
 def test_a_hub_out_of_reach_is_told_in_one_sentence(tmp_path, monkeypatch):

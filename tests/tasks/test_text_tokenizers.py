@@ -18,7 +18,7 @@ from tasks.floors import sit
 from tasks.language_modelling import LanguageModelling
 from tasks.needle_variants import VARIANTS
 from tasks.task import IGNORE, Answers, Exam
-from tasks.tokenizer import BYTES, encoded, reversible, texts
+from tasks.tokenizer import BYTES, beginning, encoded, reversible, text
 from tasks.tokenizer import create as tokenizer_of
 
 tokenizers = pytest.importorskip("tokenizers", reason="tokenizers other than bytes are an extra")
@@ -78,12 +78,14 @@ def _name(kind: str, metaspace: str) -> str:
 @pytest.mark.parametrize("kind", ["bytes", "bpe:300", "json"])
 def test_every_text_comes_back_and_every_byte_belongs_to_one_token(kind, corpus, metaspace):
     tokenizer = tokenizer_of(_name(kind, metaspace), corpus)
-    for document, text in zip(documents("test", corpus), texts("test", corpus, tokenizer), strict=True):
-        assert tokenizer.decode(text.tokens) == document.text
-        counts = np.diff(text.ends, prepend=0)
-        assert counts.sum() == len(document.text.encode()) == text.ends[-1] and counts.min() >= 0
-        assert text.words.sum() == len(re.split(r"\s+", document.text))
-        assert int(text.tokens.max()) < tokenizer.vocab
+    for number, document in enumerate(documents("test", corpus)):
+        found = text("test", corpus, tokenizer, number, number)
+        assert found.tokens[0] == beginning(tokenizer) and not found.ends[0] and not found.words[0]
+        assert tokenizer.decode(found.tokens[1:]) == document.text == found.content.tobytes().decode()
+        counts = np.diff(found.ends)
+        assert counts.sum() == len(document.text.encode()) == found.ends[-1] and counts.min() >= 0
+        assert found.words.sum() == len(re.split(r"\s+", document.text))
+        assert int(found.tokens[1:].max()) < tokenizer.vocab
 
 
 @pytest.mark.parametrize("cross", [False, True])
@@ -117,7 +119,7 @@ def test_bits_per_byte_and_perplexities_of_1000_bytes_by_hand(kind, cross, corpu
 @pytest.mark.parametrize("kind", ["bytes", "bpe:300", "json"])
 def test_a_uniform_model_scores_the_logarithm_of_the_vocabulary(kind, corpus, metaspace):
     task = LanguageModelling(corpus, 16, (16, 64), tokenizer=_name(kind, metaspace))
-    tokens = sum(len(text.tokens) for text in texts("test", corpus, task.tokenizer))
+    tokens = int(encoded("test", corpus, task.tokenizer).lengths.sum())
     marks = {(m.metric, m.where.get("length")): m for m in task.floors()["floor: uniform"]}
     expected = math.log2(task.vocab)
     if kind != "bytes":

@@ -92,7 +92,7 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
     rows_path = RESULTS / plan.comparison / "rows.jsonl"
     here = record.read(rows_path)
     cells = _cells(plan, here)
-    check_cells(cells)
+    check_cells(cells, elsewhere=arguments.dry_run or arguments.launcher == "ray")
     keeping = None if arguments.no_checkpoints else Keeping(checkpoints.default_folder(), plan.snapshot_minutes)
     if arguments.dry_run:
         past = timings(RESULTS) + record.read(rows_path.parent / "reference" / "rows.jsonl") + here

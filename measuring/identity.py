@@ -73,7 +73,8 @@ def _identify_contest(cell: Cell) -> record.Identity:
 
 
 def _device_class(cell: Cell) -> str:
-    return cell.device if cell.device == "cpu" else torch.cuda.get_device_name()
+    """The device by its name; where there is none, as where a run on another machine is planned, by its kind."""
+    return torch.cuda.get_device_name() if cell.device != "cpu" and torch.cuda.is_available() else cell.device
 
 
 @cache

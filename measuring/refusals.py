@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 
 import torch
 
@@ -15,17 +16,20 @@ from tasks import data_parallel
 from tasks.throughput import Throughput
 
 
-def check_cells(cells: Sequence[Cell]) -> None:
+def check_cells(cells: Sequence[Cell], elsewhere: bool = False) -> None:
     """Refuse a misspelt setting, an impossible size, an absent provider or device before anything is measured.
 
-    Questions that a task must leave out, as no story fits, are told in a warning.
+    `elsewhere` says that another machine measures them: what this one lacks is no reason to refuse. Questions that a
+    task must leave out, as no story fits, are told in a warning.
     """
     seen = set()
     for cell in cells:
-        kernels.check_provider(cell.provider or "auto")
-        if cell.device == "cuda" and not torch.cuda.is_available():
+        with suppress(kernels.ProviderAbsent) if elsewhere else nullcontext():
+            kernels.check_provider(cell.provider or "auto")
+        absent = cell.device == "cuda" and not torch.cuda.is_available()
+        if absent and not elsewhere:
             raise ValueError("Device cuda was asked for, but torch sees no CUDA device here; use --device cpu.")
-        if "parallel" in cell.budget:
+        if "parallel" in cell.budget and not absent:
             data_parallel.check(cell.budget["parallel"], cell.budget["processes"], cell.device)
         if cell.kind == "contest":
             _check_contest(cell)

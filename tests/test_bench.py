@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from tiny_plan import tiny_plan
 
 import bench
 from measuring.identity import identify
@@ -83,6 +85,16 @@ def test_dry_run_prints_the_cells_and_measures_nothing(results, capsys, monkeypa
     printed = capsys.readouterr().out
     assert "5 cells, 5 to be measured" in printed and "deltanet on needle, seed 1" in printed
     assert "FLOPs of training" in printed.replace("\n", " ")
+    assert not (results / "tiny" / "rows.jsonl").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that is absent")
+def test_a_run_on_another_machines_device_is_planned_here_and_not_measured(results, capsys):
+    (results / "tiny" / "plan.toml").write_text(tiny_plan(rates="learning_rates = [1e-3, 2e-3]\ndevice = 'cuda'"))
+    assert bench.main(["run", "tiny", "--dry-run"]) == 0
+    assert "9 cells, 9 to be measured" in capsys.readouterr().out
+    assert bench.main(["run", "tiny"]) == 2
+    assert "torch sees no CUDA device here; use --device cpu" in capsys.readouterr().err
     assert not (results / "tiny" / "rows.jsonl").exists()
 
 

@@ -78,7 +78,7 @@ def is_named(corpus: str) -> bool:
 
 
 def prepared(corpus: str) -> Path:
-    """The file of a named corpus, made if it is not in the cache: JSON lines, each with its split.
+    """The file of a named corpus, made if it is not in the cache: JSON lines, with the split where the hub has splits.
 
     Raises ValueError, in a sentence that says what to do, where the package or the network is missing.
     """

@@ -95,15 +95,15 @@ class LanguageModelling(Task):
 
     @cached_property
     def _places(self) -> np.ndarray:
-        """How many places a training window has in the texts up to each."""
-        return np.cumsum(np.maximum(np.diff(self._bounds("train")) - self.length, 0))
+        """How many places a training window has in the texts before each, and in all, [texts + 1]."""
+        return np.concatenate(([0], np.cumsum(np.maximum(np.diff(self._bounds("train")) - self.length, 0))))
 
     def training(self, seed: int, step: int, progress: float, tokens: int) -> Batch:
         """Windows drawn uniformly over all places of the training texts; `progress` changes nothing."""
-        flat, bounds, ends = self._tokens("train").flat, self._bounds("train"), self._places
-        places = generator(self.name, "train", seed, step).integers(ends[-1], size=max(1, tokens // self.length))
-        books = np.searchsorted(ends, places, side="right")
-        starts = bounds[books] + places - np.concatenate(([0], ends))[books]
+        flat, bounds, before = self._tokens("train").flat, self._bounds("train"), self._places
+        places = generator(self.name, "train", seed, step).integers(before[-1], size=max(1, tokens // self.length))
+        books = np.searchsorted(before, places, side="right") - 1
+        starts = bounds[books] + places - before[books]
         return self._batch([flat[start : start + self.length + 1] for start in starts], {"length": self.length})
 
     def _batch(self, windows: list[np.ndarray], where: dict) -> Batch:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import io
 import os
 import platform
 import re
 import subprocess
+import tokenize
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
@@ -73,13 +75,60 @@ def dirty(root: Path = ROOT) -> bool:
 
 
 def code_hash(files: Iterable[tuple[str, Path]]) -> str:
-    """A hash over (relative name, content) of files; neither their order nor where they lie matters."""
+    """A hash over (relative name, what it does) of files; neither their order nor where they lie matters.
+
+    Comments, docstrings and empty lines of Python are left out: a number that was measured stays valid when they change.
+    """
     digest = hashlib.sha256()
     for name, path in sorted({(str(name), Path(path)) for name, path in files}):
         content = Path(path).read_bytes()
+        if name.endswith(".py"):
+            content = _effective(content)
         digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()[:16]
+
+
+@lru_cache(maxsize=512)
+def _effective(content: bytes) -> bytes:
+    """Python source without comments, docstrings and empty lines outside strings; as it is where it does not parse.
+
+    Lines are cut rather than a tree printed again, whose form differs between versions of Python.
+    """
+    try:
+        text = content.decode()
+        documented = _documented(text)
+        tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    except (SyntaxError, UnicodeDecodeError, tokenize.TokenError):
+        return content
+    lines = dict(enumerate(text.split("\n"), start=1))
+    in_strings: set[int] = set()
+    for token in tokens:
+        (first, column), (last, _) = token.start, token.end
+        if token.type == tokenize.COMMENT:
+            lines[first] = lines[first][:column]
+        elif last > first:
+            in_strings |= set(range(first, last + 1))
+    kept = [
+        line if row in in_strings else line.rstrip()
+        for row, line in lines.items()
+        if row not in documented and (row in in_strings or line.strip())
+    ]
+    return "\n".join(kept).encode()
+
+
+def _documented(text: str) -> set[int]:
+    """The rows of Python's docstrings that share no row with code."""
+    rows, lines = set(), text.split("\n")
+    for node in ast.walk(ast.parse(text)):
+        documentable = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if not documentable or ast.get_docstring(node, clean=False) is None:
+            continue
+        docstring, after = node.body[0], node.body[1:2]
+        begins_its_row = not lines[docstring.lineno - 1].encode()[: docstring.col_offset].strip()
+        if begins_its_row and not (after and after[0].lineno == docstring.end_lineno):
+            rows |= set(range(docstring.lineno, docstring.end_lineno + 1))
+    return rows
 
 
 def named(root: Path, files: Iterable[Path]) -> list[tuple[str, Path]]:

@@ -63,6 +63,45 @@ def test_code_hash_follows_content_and_name_but_not_place_or_order(tmp_path):
     assert provenance.named(tmp_path / "one", [tmp_path / "two/a.py"])[0][0] == "a.py"
 
 
+SOURCE = '''"""What it is."""
+
+import math  # of the standard library
+
+
+class Thing:
+    """A thing,
+    in two lines."""
+
+    # why it is so
+    def text(self):
+        "One line."
+        return """# no comment
+
+        a row"""
+'''
+
+
+def test_code_hash_stays_when_only_comments_docstrings_and_empty_lines_change(tmp_path):
+    def hashed(source: str, name: str = "a.py") -> str:
+        write(tmp_path, {name: source})
+        return provenance.code_hash([(name, tmp_path / name)])
+
+    first = hashed(SOURCE)
+    for old, new in (
+        ('"""What it is."""', '"""What else\n\nit is."""'), ("  # of the standard library", ""), ("    # why it is so\n", ""),
+        ('"""A thing,\n    in two lines."""', '"""A thing."""'), ('"One line."', '"Another."'), ("\n\n\nclass", "\nclass"),
+    ):  # fmt: skip
+        assert old in SOURCE and hashed(SOURCE.replace(old, new)) == first, old
+    for old, new in (
+        ("# no comment", "# a comment"), ("comment\n\n", "comment\n"), ("import math", "import cmath"), ("    def", "  def"),
+        ('        "One line."\n        return', "        return 1 or"), ("class Thing", "class Other"),
+    ):  # fmt: skip
+        assert old in SOURCE and hashed(SOURCE.replace(old, new)) != first, old
+    assert hashed('def f(): "a"\n') != hashed('def f(): "b"\n'), "a docstring beside code is taken as code"
+    assert hashed("x = (  # broken") != hashed("x = (  # still broken"), "what does not parse is taken as it is"
+    assert hashed("# a\n", "a.toml") != hashed("# b\n", "a.toml")
+
+
 def test_without_git_the_commit_is_unknown_and_the_tree_counts_as_dirty(tmp_path):
     assert provenance.commit(tmp_path) == "" and provenance.dirty(tmp_path) is True
 

@@ -46,6 +46,7 @@ from measuring.zero_shot import zero_shot_table
 from models import kernels, registry, user_file
 from results import (
     command_line,
+    committed,
     contest_table,
     overrides,
     record,
@@ -123,7 +124,8 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
         f"in {time.monotonic() - begun:.0f} s; rows in {_shown(rows_path)}"
     )
     whole = _cells(plans.load(RESULTS / plan.comparison), record.read(rows_path))
-    _report(plan, RESULTS / plan.comparison, {identify(cell).key for cell in [*whole, *cells]}, console)
+    keys = {identify(cell).key for cell in [*whole, *cells]}
+    _report(plan, RESULTS / plan.comparison, keys, console, arguments.with_committed)
     return 1 if summary.failed else 0
 
 
@@ -151,7 +153,10 @@ def command_report(arguments: argparse.Namespace, console: Console) -> int:
     plan = plans.load(folder)
     if arguments.adopt:
         return command_submit(arguments, console)
-    _report(plan, folder / "reference" if arguments.reference else folder, None, console)
+    if arguments.reference and arguments.with_committed:
+        raise ValueError("--reference shows the committed rows alone; leave out --with-committed.")
+    folder = folder / "reference" if arguments.reference else folder
+    _report(plan, folder, None, console, arguments.with_committed)
     return 0
 
 
@@ -197,7 +202,7 @@ def command_verify(arguments: argparse.Namespace, console: Console) -> int:
     return 1 if differences else 0
 
 
-def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console) -> None:
+def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console, with_committed: bool = False) -> None:
     """Draw the report of the rows in `folder`; with `keys`, of those cells only, so that stale rows stay out.
 
     A run of a part passes the keys of the whole plan too: a new model stands beside the ones measured before it.
@@ -209,6 +214,9 @@ def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console) -
         rows = [row for row in rows if row["cell"] in keys]
     is_reference = folder.name == "reference"
     reference = [] if is_reference else record.read(folder / "reference" / "rows.jsonl")
+    if with_committed:
+        rows, own = committed.beside(rows, reference), len(rows)
+        console.print(f"{len(rows) - own} committed rows stand beside {own} of this machine")
     out = folder if is_reference else folder / "report"
     shown = {"claims": plan.claims, "tables": plan.printed, "forms": plan.figures}
     page = report.report(rows, out, title=plan.title, question=plan.question, reference=reference, **shown)

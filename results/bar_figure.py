@@ -29,7 +29,7 @@ def by_model(exam: Exam, metric: str, models: list[Model], palette: style.Palett
             fontsize=8, color=palette.ink(model), fontweight="bold", zorder=4,
         )  # fmt: skip
     _floor_lines(panel, floors, top=-0.75, bottom=max(places, default=0.0) + 0.5)
-    panel.set_yticks(places, [model.label for model, _ in found])
+    panel.set_yticks(places, [model.title for model, _ in found])
     panel.tick_params(axis="y", length=0, labelcolor=style.INK)
     largest = max([point.value for _, point in found] + [value for _, value in floors])
     panel.set(xlim=(0, 1.06 * largest), xlabel=f"{metrics.axis(metric)}, lower is better")

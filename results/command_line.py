@@ -71,6 +71,7 @@ def _add_run(commands: Commands, providers: Sequence[str]) -> None:
     run.add_argument("--cache", metavar="DIR", help="where trained models and prepared corpora are kept, not .cache")
     run.add_argument("--retry-failed", action="store_true", help="measure failed cells again")
     run.add_argument("--dry-run", action="store_true", help="print the cells and their cost, measure nothing")
+    _add_with_committed(run)
     run.add_argument("--quiet", action="store_true", help="print failures and the end only")
 
 
@@ -79,6 +80,7 @@ def _add_pages(commands: Commands) -> None:
     shown = commands.add_parser("report", help="redraw tables and figures from the stored rows")
     shown.add_argument("comparison", help="a folder of results/ that holds rows.jsonl")
     shown.add_argument("--reference", action="store_true", help="redraw the committed reference instead")
+    _add_with_committed(shown)
     shown.add_argument("--adopt", action="store_true", help="the same as submit")
     submitted = commands.add_parser("submit", help="make this machine's rows the reference: rows, plan, predictions")
     submitted.add_argument("comparison", help="a folder of results/ whose plan is measured here as a whole")
@@ -87,6 +89,14 @@ def _add_pages(commands: Commands) -> None:
     verified.add_argument("--reference", action="store_true", help="the committed rows, with their hashes and tables")
     for command in (shown, submitted, verified):
         _add_scale(command)
+
+
+def _add_with_committed(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--with-committed",
+        action="store_true",
+        help="models that were not measured here are shown from the committed rows, marked",
+    )
 
 
 def _add_scale(command: argparse.ArgumentParser) -> None:

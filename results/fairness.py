@@ -86,7 +86,7 @@ def _shared(exam: Exam, reference_model: str) -> str:
 def _line(exam: Exam, model: Model, reference_model: str, searched: bool) -> list[str]:
     gap, rows, tried = table.parameter_gap(exam, model, reference_model), exam.rows[model.label], trials(exam, model)
     cells = [
-        model.label,
+        model.title,
         f"{model.parameters:,}" if model.parameters else "",
         "" if gap is None else f"{gap:+.1f} %",
         *match.cells(exam.setup["size"], *_figure(exam, model)),

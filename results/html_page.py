@@ -101,7 +101,7 @@ def _line(exam: Exam, model: Model, one: Table, beside: Exam | None, look: Look)
     parameters = "" if model.is_floor else table.parameters(exam, model, look.reference_model)
     state = "" if model.is_floor else metrics.byte_size(model.state_bytes)
     cells = [
-        f'<th scope="row">{escape(model.label)}</th>',
+        f'<th scope="row">{escape(model.title)}</th>',
         *(_cell(exam, model, column, beside) for column in one.columns),
         f'<td class="number" data-value="{model.parameters or ""}">{escape(parameters)}</td>',
         f'<td class="number" data-value="{model.state_bytes or ""}">{escape(state)}</td>',

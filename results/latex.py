@@ -35,7 +35,7 @@ def tabular(exam: Exam, one: Table, reference_model: str = "transformer", below:
             family = model.family
             title = table.FLOORS if model.is_floor else metrics.words(family)
             lines.append(rf"\multicolumn{{{len(head)}}}{{l}}{{\emph{{{escape(title)}}}}} \\")
-        facts = [model.label, "" if model.is_floor else table.parameters(exam, model, reference_model)]
+        facts = [model.title, "" if model.is_floor else table.parameters(exam, model, reference_model)]
         cells = [_cell(exam, model, column, rank) for column, rank in zip(one.columns, ranks, strict=True)]
         lines.append(_line([*map(escape, facts), *cells]))
     caption = escape(f"{exam.title}: {one.title}. {_legend(exam, one)}{below}")

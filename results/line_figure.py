@@ -99,7 +99,7 @@ def legend(
             headings.add(len(handles))
             handles.append(Line2D([], [], linestyle="none", label=metrics.words(family)))
         look = palette.line(model) | ({} if lines else {"linestyle": "none"})
-        handles.append(Line2D([], [], label=model.label, **look))
+        handles.append(Line2D([], [], label=model.title, **look))
     for label, look in ((floor, FLOOR_LINE), (cheat, CHEAT_LINE)):
         handles += [Line2D([], [], **{**look, "label": label})] if label else []
     placed = drawn.legend(handles=handles, loc="outside right upper", handlelength=2.6, labelspacing=0.35)

@@ -10,6 +10,7 @@ from typing import Any
 
 from results import metrics
 from results.identity import canonical
+from results.labels import COMMITTED
 from results.view import Exam, Model
 
 WIDEST = 8  # columns of numbers that a reader still takes in at once
@@ -69,7 +70,7 @@ def markdown(exam: Exam, table: Table, reference_model: str = "transformer", bes
             family = model.family
             title = FLOORS if model.is_floor else metrics.words(family)
             lines.append(_line([f"**{title}**", *blank]))
-        facts = [model.label, parameters(exam, model, reference_model), metrics.byte_size(model.state_bytes)]
+        facts = [model.title, parameters(exam, model, reference_model), metrics.byte_size(model.state_bytes)]
         if model.is_floor or model.label not in exam.rows:
             facts = [f"*{model.label}*" if model.is_floor else model.label, "", ""]
         facts += [providers(exam, model)] if several else []
@@ -105,6 +106,8 @@ def conditions(exam: Exam, reference_model: str = "transformer", beside: Exam | 
     gaps = [gap for model in exam.learners if (gap := parameter_gap(exam, model, reference_model)) is not None]
     if gaps:
         parts += [f"parameters against {reference_model}: {min(gaps):+.1f} % to {max(gaps):+.1f} %"]
+    if taken := [model.label for model in exam.learners if model.committed]:
+        parts += [f"{COMMITTED} not measured here but committed: {', '.join(taken)}"]
     if beside is not None:
         parts += [f"in brackets: the committed reference, {_origin(_learner_rows(beside))}"]
     return "; ".join(parts) + "."
@@ -243,7 +246,7 @@ def cell(exam: Exam, model: Model, column: Column, beside: Exam | None = None) -
         text += {"yes": " ✓", "maybe": " (✓)"}.get(exam.learned(model.label, column.metric, column.where), "")
         lost, seeds = exam.lost_seeds(model.label)
         text += f", {lost} of {seeds} seeds failed" if lost else ""
-    other = beside.point(model.label, column.metric, column.where) if beside else None
+    other = beside.point(model.label, column.metric, column.where) if beside and not model.committed else None
     return text + (f" [{metrics.number(column.metric, other.value)}]" if other else "")
 
 
@@ -275,7 +278,7 @@ def _record(
         "parameters_to_reference_percent": None if gap is None else f"{gap:.2f}", "state_bytes": model.state_bytes,
         "value": point and point.value, "low": point and point.low, "high": point and point.high,
         "count": point.count if point else 0, "seeds": point.seeds if point else 0,
-        "status": "ok" if point else reason.split(":")[0], "reason": reason,
+        "status": ("committed" if model.committed else "ok") if point else reason.split(":")[0], "reason": reason,
         "best_floor": floor and floor[0], "best_floor_value": floor and floor[1],
         "learned": "" if model.is_floor else exam.learned(model.label, metric, where),
         "committed_reference": other and other.value, "protocol": _all(rows, "protocol"),

@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from results import intervals, labels, metrics, record
+from results.committed import MARK
 from results.identity import FLOOR_FAMILY, canonical
 from results.labels import SETUP
 from results.search import CHOSEN, TRIAL
@@ -28,6 +29,12 @@ class Model:
     order: int
     parameters: int | None = None
     state_bytes: int | None = None
+    committed: bool = False  # measured elsewhere: taken from the committed rows
+
+    @property
+    def title(self) -> str:
+        """The label as tables and legends show it."""
+        return f"{self.label} {labels.COMMITTED}" if self.committed else self.label
 
     @property
     def is_floor(self) -> bool:
@@ -275,7 +282,8 @@ def _model(label: str, rows: list[Row]) -> Model:
         name: max((row[name] for row in rows if row[name] is not None), default=None)
         for name in ("parameters", "state_bytes")
     }
-    return Model(label, newest["model"], newest["family"], newest["family_order"], **largest)
+    committed = any(row.get(MARK) for row in rows)
+    return Model(label, newest["model"], newest["family"], newest["family_order"], **largest, committed=committed)
 
 
 def _named(found: list[Exam]) -> list[Exam]:

@@ -44,7 +44,7 @@ def deviations(exam: Exam, reference_model: str = "transformer") -> list[str]:
         lost, seeds = exam.lost_seeds(model.label)
         if lost:
             found.append(f"failures: {lost} of {seeds} seeds of {model.label} gave no number")
-        found += [f"learning rate: {one}" for one in _rate_deviations(exam, model)]
+    found += [f"learning rate: {one}" for one in _rate_deviations(exam)]
     found += _match_deviations(exam)
     facts = {
         "tokens": lambda model: _tokens(exam, model),
@@ -108,24 +108,28 @@ def _rate(row: Row) -> str:
     return f"{row['lr']:g} ({loss})"
 
 
-def _rate_deviations(exam: Exam, model: Model) -> list[str]:
-    tried = trials(exam, model)
-    if not tried:
-        return []
-    rates, used = [row["lr"] for row in tried], {row["lr"] for row in exam.rows[model.label]}
-    found = [f"{row['lr']:g} of {model.label} failed in its trial ({row['reason']})" for row in tried if row["reason"]]
-    found += [
-        f"{model.label} was trained at {rate:g}, the {'lowest' if rate == rates[0] else 'highest'} of its grid; a better "
-        "one may lie beyond"
-        for rate in sorted(used & {rates[0], rates[-1]})
-    ]
-    losses = sorted(row["value"] for row in tried if row["value"] is not None)
-    if len(losses) > 1 and losses[-1] < (1 + ALIKE) * losses[0]:
-        found.append(
-            f"the trials of {model.label} ended alike ({losses[0]:.3f} to {losses[-1]:.3f}), so its rate is chosen by next "
-            "to nothing"
-        )
-    return found
+def _rate_deviations(exam: Exam) -> list[str]:
+    """Trials that failed, rates at an edge of their grid, and grids whose losses hardly differ."""
+    failed: list[str] = []
+    named: dict[str, list[str]] = {
+        "at the lowest of their grid, so that a better one may lie beyond": [],
+        "at the highest of their grid, so that a better one may lie beyond": [],
+        "chosen by next to nothing, as the losses of the trials hardly differ": [],
+    }
+    lowest, highest, alike = named.values()
+    for model in exam.learners:
+        if not (tried := trials(exam, model)):
+            continue
+        failed += [
+            f"{row['lr']:g} of {model.label} failed in its trial ({row['reason']})" for row in tried if row["reason"]
+        ]
+        rates, used = [row["lr"] for row in tried], {row["lr"] for row in exam.rows[model.label]}
+        lowest += [f"{model.label} ({rates[0]:g})"] if rates[0] in used else []
+        highest += [f"{model.label} ({rates[-1]:g})"] if rates[-1] in used and len(rates) > 1 else []
+        losses = sorted(row["value"] for row in tried if row["value"] is not None)
+        if len(losses) > 1 and losses[-1] < (1 + ALIKE) * losses[0]:
+            alike += [f"{model.label} ({losses[0]:.3f} to {losses[-1]:.3f})"]
+    return failed + [f"{what}: {', '.join(models)}" for what, models in named.items() if models]
 
 
 def _figure(exam: Exam, model: Model) -> tuple[float | None, float | None]:

@@ -10,6 +10,8 @@ from results.statistics import Difference
 from results.table import Column
 from results.view import ASKED, Exam
 
+MOST_NAMED = 4  # models that do not differ from one another are counted, not named, beyond so many
+
 
 def markdown(exams: Sequence[Exam]) -> str:
     """For each exam's headline number: whom each model is better than, worse than, not shown to differ from."""
@@ -87,5 +89,6 @@ def _said(pairs: Sequence[Difference], way: int) -> str:
             if name in (pair.first, pair.second):
                 mine = 1 if name == pair.first else -1
                 sides[mine * way * pair.shown].append(pair.second if mine > 0 else pair.first)
-        lines.append("| " + " | ".join([name, *(", ".join(sides[side]) for side in (1, -1, 0))]) + " |")
+        level = ", ".join(sides[0]) if len(sides[0]) <= MOST_NAMED else f"{len(sides[0])} models"
+        lines.append("| " + " | ".join([name, *(", ".join(sides[side]) for side in (1, -1)), level]) + " |")
     return note + "\n\n" + "\n".join(lines)

@@ -130,11 +130,11 @@ def test_trials_are_no_exam_and_stand_on_the_fairness_card(tmp_path):
 def test_the_card_names_each_deviation(tmp_path):
     needle, babilong = measured(tmp_path)
     said = "\n".join(fairness.deviations(needle))
-    assert "retnet was trained at 0.001, the lowest of its grid" in said
-    assert "transformer was trained at" not in said
+    assert "learning rate: at the lowest of their grid, so that a better one may lie beyond: retnet (0.001)\n" in said
+    assert "highest" not in said
     assert "0.004 of transformer failed in its trial (diverged)" in said
     assert "tokens: 800 for retnet; 808 for transformer" in said
-    assert "parameters" not in said and "ended alike" not in said
+    assert "parameters" not in said and "hardly differ" not in said
     assert "learning rate" not in "\n".join(fairness.deviations(babilong))
     assert fairness.deviations(needle, "mamba")[0] == (
         "parameters: mamba has no row here to be compared with; the models lie within 0.0 % of one another"
@@ -175,9 +175,9 @@ def test_settings_of_the_exam_alone_take_the_rate_of_the_model_without_them(tmp_
 def test_trials_that_end_alike_are_named(tmp_path):
     plateau = {(model, rate): 1.83 + rate for model, rate in LOSSES}
     needle, _ = measured(tmp_path, plateau | {("retnet", 4e-3): 1.9})
-    said = [one for one in fairness.deviations(needle) if "ended alike" in one]
+    said = [one for one in fairness.deviations(needle) if "hardly differ" in one]
     assert said == [
-        "learning rate: the trials of transformer ended alike (1.831 to 1.834), so its rate is chosen by next to nothing"
+        "learning rate: chosen by next to nothing, as the losses of the trials hardly differ: transformer (1.831 to 1.834)"
     ]
 
 

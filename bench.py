@@ -27,12 +27,11 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 import baselines
 import tasks
-from measuring import checkpoints, costs
+from measuring import checked, checkpoints, costs
 from measuring.asked import asked_table
 from measuring.building import sized
 from measuring.cells import measure, prepare
@@ -227,51 +226,17 @@ def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console, w
 
 def command_check(arguments: argparse.Namespace, console: Console) -> int:
     """Hold a registered model, the models of a file, or all of them to the contract; print one line a property."""
-    from models.check import check
-
     if arguments.parity:
-        return _parity(arguments, console)
+        return 1 if checked.parity(arguments.model, arguments.rows, arguments.markdown, console) else 0
     if arguments.model is None:
         raise ValueError("Say what to check: a registered name, a path/to/file.py, or all; or give --parity.")
     names = registry.names() if arguments.model == "all" else [arguments.model]
     if arguments.model.endswith(".py"):
         names = user_file.load_file(arguments.model)
-    settings, failed = overrides.settings(arguments.set), 0
+    settings = overrides.settings(arguments.set)
     if set(settings) - set(names):
         raise ValueError(f"--set names {', '.join(sorted(set(settings) - set(names)))}, which is not checked here.")
-    for name in names:
-        registry.entry(name)
-        console.print(f"[bold]{name}[/bold]")
-        for item in check(name, thorough=arguments.thorough, **settings.get(name, {})):
-            failed += not item.passed
-            mark = "[green]holds[/green]" if item.passed else "[red]FAILS[/red]"
-            figure = f"{item.figure:.3g}" if isinstance(item.figure, float) else item.figure
-            console.print(f"  {mark}  {item.name}: {figure}  {escape(item.detail)}", highlight=False, soft_wrap=True)
-    console.print(f"{len(names)} model(s) checked, {failed} propert{'y' if failed == 1 else 'ies'} failed")
-    return 1 if failed else 0
-
-
-def _parity(arguments: argparse.Namespace, console: Console) -> int:
-    """Print the ledger of a model, or of all: how far its numbers are from independent code."""
-    from baselines.oracles import ledger, ledger_rows
-
-    whole = arguments.model in (None, "all")
-    stored = ledger_rows.read(Path(arguments.rows)) if arguments.rows else []
-    rows = ledger_rows.filled(ledger.ledger(None if whole else [arguments.model]), stored)
-    if arguments.rows:
-        ledger_rows.keep(Path(arguments.rows), rows, whole)
-    failed = sum(row.failed for row in rows)
-    if arguments.markdown:
-        print(ledger.markdown(rows), end="")
-        return 1 if failed else 0
-    table = Table("model", "oracle", "compared", "forward", "backward", title="Largest relative error")
-    for row in rows:
-        table.add_row(*map(escape, ledger.figures(row)))
-    console.print(table)
-    for reason in dict.fromkeys(row.reason for row in rows if row.oracle and row.reason):
-        console.print(reason, style="yellow", markup=False)
-    console.print(f"{sum(row.forward is not None for row in rows)} comparison(s) made, {failed} failed")
-    return 1 if failed else 0
+    return 1 if checked.contract(names, settings, arguments.thorough, console) else 0
 
 
 def command_show(arguments: argparse.Namespace, console: Console) -> int:

@@ -30,6 +30,7 @@ from tasks.words import Words
 
 END = "\n"  # closes every answer
 DRAWN = 256  # values drawn to see how many tokens one takes
+WORD = 6  # letters of a word and its blank
 PROBE = 512  # bytes of haystack on which tokens are counted to guess how many bytes fit
 SHARES = {"train": range(0, 205), "validation": range(205, 230), "test": range(230, 256)}
 
@@ -220,7 +221,9 @@ class Compact(Template):
         start, filler = self._filler(stream, split, variant, keys)
         if self.tokenizer is BYTES:
             filler(room)  # of a haystack of needles, these are drawn before the depths
-        depths = [stream.random() if depth is None else depth, *(stream.random() for _ in pairs[1:])]
+        step = len(self.line(variant, *pairs[0])) if shape.haystack == "needles" else WORD
+        first = self._anywhere(stream, room, step) if depth is None else depth
+        depths = [first, *(stream.random() for _ in pairs[1:])]
         needles, asked = self.placed(pairs, depths, shape)
         values = tuple(needle.value for needle in asked)
         said = ended(self.tokenizer, self.spoken(values))
@@ -235,6 +238,14 @@ class Compact(Template):
         if prompt is None or len(said) - 1 > self.answer_room[variant]:  # more tokens than the longest of those drawn
             return self.draw(stream, split, variant, length, depth)
         return Sample(prompt, said, keys, values, start)
+
+    @staticmethod
+    def _anywhere(stream: Random, room: int, step: int) -> float:
+        """A depth for training: each gap in `room` tokens as often as what follows it is long, the end as if a `step` did.
+
+        Nothing follows the end, so that no depth below 1 reaches it; but exams ask there too.
+        """
+        return min(1.0, stream.random() * (1 + step / max(step, room)))
 
     def _written(self, variant: str, needles: list[Needle], filler: bytes) -> bytes:
         """The haystack with its needles."""

@@ -59,12 +59,26 @@ def test_the_same_seed_gives_the_same_bytes(compact, ruler):
     assert not torch.equal(compact.training(1, 2, 1.0, 64).tokens, compact.training(2, 2, 1.0, 64).tokens)
     assert (
         digest([compact.training(0, 0, 1.0, 999), *(e.batch for e in compact.exams("test"))])
-        == "b799d0633017cb4feb5595e6f73e740c6a747f23ed917239edeb8f298942801d"
+        == "724181b733fda044bee61a594e923ef5c7ef80b7407ce8d01379f6520097445b"
     )
     assert (
         digest([ruler.training(0, 0, 1.0, 999), *(e.batch for e in ruler.exams("validation"))])
         == "affcf278da1fbddfb01d168433781a0f5d5325152875a47a98f3e1bccbd596a7"
     )
+
+
+@pytest.mark.parametrize("variant", ["s-niah-1", "s-niah-2", "mk-niah-2"])
+def test_training_shows_the_ends_that_exams_ask_at(variant):
+    task = Needle((variant,), length=128, test_lengths=(128,), samples=1)
+    texts = [text for step in range(40) for text in rows(task.training(0, step, 1.0, 4096))]
+    first = last = 0
+    for text in texts:
+        *lines, query = text.removesuffix("\n").split("\n")
+        place = next(i for i, line in enumerate(lines) if line.startswith(query.split("=")[0] + "="))
+        first += not "".join(lines[:place])
+        last += not "".join(lines[place + 1 :])
+    assert 0.02 < last / len(texts) < 0.4
+    assert first or variant == "mk-niah-2"  # whose first line is the rest of one that was cut
 
 
 def test_a_cell_does_not_depend_on_the_cells_beside_it():

@@ -3,9 +3,12 @@
 Per segment S of the text, with M the memory before it:
 
     retrieve   h = M*(S W_Q)                                   one row per token, from weights that stay as they are
-    attend     y = Attn([P | h | S])                           token i sees P, and of h and S the rows up to its own
+    attend     y = S + Attn([P | h | S])                       token i sees P, and of h and S the rows up to its own
     update     M_i = M_{i-1}(y_i)                              the memory learns what attention made of the segment
     gate       o_i = RMSNorm_a(y_i) * sigma(RMSNorm_b(M_i*(y_i)))     each token reads the memory of its own prefix
+
+The residual connection around attention is one of those that the paper's equations leave out (section 4.4): without it the memory
+is told of a token only what attention makes of it. `inner_residual=False` is the equation to the letter.
 
 With `memory_tokens=n` a segment has n rows of h: consecutive queries are pooled (their mean, of unit length again), and a row is
 visible only from its last query's token on. Read literally the paper leaks twice: a token sees rows of h that later tokens asked
@@ -62,6 +65,7 @@ class TitansMAC(nn.Module):
         persistent: int = 4,
         memory_tokens: int | None = None,
         literal: bool = False,
+        inner_residual: bool = True,
         memory_depth: int = 2,
         expansion: int = 1,
         chunk: int = 16,
@@ -93,7 +97,7 @@ class TitansMAC(nn.Module):
             raise ValueError(f"Rotary positions need an even width per head: make {inner} a multiple of {2 * heads}.")
         rule = Rule(chunk, activation, residual, decayed, exclusive)
         self.heads, self.period, self.segment = heads, segment, segment
-        self.pool, self.literal = segment // memory_tokens, literal
+        self.pool, self.literal, self.inner_residual = segment // memory_tokens, literal, inner_residual
         self.persistent = persistent_tokens(persistent, width)
         self.memory = Memory(
             width,
@@ -135,6 +139,7 @@ class TitansMAC(nn.Module):
             pooled, waiting = self._pool(asked[:, piece], waiting)
             recalled = self._lift(self.memory.retrieve(weights, pooled))
             y, rows = self._attend([part[:, piece] for part in own], recalled, prefix, rows, count)
+            y = x[:, piece] + y if self.inner_residual else y
             read, memory = self._update(y, memory)
             ys.append(y)
             reads.append(read)

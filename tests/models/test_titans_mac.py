@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from titans_layers import HEADS, mixer, relative, text, turned
@@ -12,9 +13,10 @@ from models.layers import split_heads
 
 
 @torch.no_grad()
-def test_mac_is_the_paper_in_its_order():
+@pytest.mark.parametrize("inner_residual", [True, False])
+def test_mac_is_the_paper_in_its_order(inner_residual):
     """Two segments again, step by step, with attention over [P | h | S] as drawn: P, then all rows of h, then the segment."""
-    layer = mixer("mac linear", segment=8, chunk=8).double()
+    layer = mixer("mac linear", segment=8, chunk=8, inner_residual=inner_residual).double()
     x = text(16).double()
     expected, _ = layer(x)
     asked, _ = layer.memory.queries(x, None)
@@ -36,7 +38,7 @@ def test_mac_is_the_paper_in_its_order():
         seen = (local[:, None] >= places) | (torch.arange(len(places)) < count)
         scores = torch.einsum("bihd,bjhd->bhij", q, keys) / q.shape[-1] ** 0.5
         y = torch.einsum("bhij,bjhd->bihd", scores.masked_fill(~seen, float("-inf")).softmax(-1), values)
-        y = layer.attention_out(y.flatten(2))
+        y = layer.attention_out(y.flatten(2)) + (x[:, piece] if inner_residual else 0)
         read, state = layer.memory(y, state)
         m = layer.recall_out(layer.recall_norm(read))
         gated = layer.gating.kept(y) * torch.sigmoid(layer.gating.gate(m))

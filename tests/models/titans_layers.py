@@ -33,6 +33,7 @@ CASES = {
     "mac pooled": (TitansMAC, {"chunk": 4, "segment": 12, "persistent": 3, "memory_tokens": 4}),
     "mac bare": (TitansMAC, {"chunk": 8, "segment": 16, "persistent": 0, "momentum": False, "convolution": False}),
     "mac linear": (TitansMAC, {**LINEAR, "segment": 12}),
+    "mac to the letter": (TitansMAC, {**LINEAR, "segment": 12, "inner_residual": False}),
 }
 
 

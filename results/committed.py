@@ -10,6 +10,7 @@ from results.identity import FLOOR_FAMILY, canonical
 from results.search import TRIAL
 
 Row = dict[str, Any]
+SIGN = "°"  # behind the label of a model whose rows are committed ones
 MARK = "committed"  # a row's key, in memory only: it was not measured here
 SETUP = tuple(name for name in labels.SETUP if name != "budget")  # a trial's budget is a part of its training's
 

@@ -9,7 +9,6 @@ from results.identity import FLOOR_FAMILY, canonical
 from results.search import CHOSEN
 
 Row = dict[str, Any]
-COMMITTED = "°"  # behind the label of a model whose rows are committed ones
 SETUP = ("size", "budget", "dtype", "provider_requested", "device", "threads")
 
 

@@ -23,9 +23,9 @@ def markdown(exams: Sequence[Exam]) -> str:
     lines.append("|---|---|" + "---:|" * len(columns))
     for model in models:
         here = [next((m for m in exam.learners if m.label == model.label), model) for exam, _ in columns]
-        named = next((one for one in here if one.committed), model)
+        shown = next((one for one in here if one.committed), model)
         cells = [table.cell(exam, one, c) for one, (exam, c) in zip(here, columns, strict=True)]
-        lines.append("| " + " | ".join([metrics.words(model.family), named.title, *cells]) + " |")
+        lines.append("| " + " | ".join([metrics.words(model.family), shown.title, *cells]) + " |")
     floors = [exam.best_floor(c.metric, c.where) for exam, c in columns]
     if any(floors):
         named = [f and f"{metrics.number(c.metric, f[1])} ({f[0]})" for f, (_, c) in zip(floors, columns, strict=True)]

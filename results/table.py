@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from results import metrics
+from results.committed import SIGN
 from results.identity import canonical
-from results.labels import COMMITTED
 from results.view import Exam, Model
 
 WIDEST = 8  # columns of numbers that a reader still takes in at once
@@ -107,7 +107,7 @@ def conditions(exam: Exam, reference_model: str = "transformer", beside: Exam | 
     if gaps:
         parts += [f"parameters against {reference_model}: {min(gaps):+.1f} % to {max(gaps):+.1f} %"]
     if taken := [model.label for model in exam.learners if model.committed]:
-        parts += [f"{COMMITTED} not measured here but committed: {', '.join(taken)}"]
+        parts += [f"{SIGN} not measured here but committed: {', '.join(taken)}"]
     if beside is not None:
         parts += [f"in brackets: the committed reference, {_origin(_learner_rows(beside))}"]
     return "; ".join(parts) + "."

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from results import intervals, labels, metrics, record
-from results.committed import MARK
+from results.committed import MARK, SIGN
 from results.identity import FLOOR_FAMILY, canonical
 from results.labels import SETUP
 from results.search import CHOSEN, TRIAL
@@ -34,7 +34,7 @@ class Model:
     @property
     def title(self) -> str:
         """The label as tables and legends show it."""
-        return f"{self.label} {labels.COMMITTED}" if self.committed else self.label
+        return f"{self.label} {SIGN}" if self.committed else self.label
 
     @property
     def is_floor(self) -> bool:

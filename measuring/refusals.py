@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 
 import torch
+from torch import nn
 
 import tasks
 from measuring.building import build, opponents
@@ -20,9 +22,9 @@ def check_cells(cells: Sequence[Cell], elsewhere: bool = False) -> None:
     """Refuse a misspelt setting, an impossible size, an absent provider or device before anything is measured.
 
     `elsewhere` says that another machine measures them: what this one lacks is no reason to refuse. Questions that a
-    task must leave out, as no story fits, are told in a warning.
+    task must leave out, as no story fits, are told in a warning, and so are two names for one and the same model.
     """
-    seen = set()
+    seen, names = set(), {}
     for cell in cells:
         with suppress(kernels.ProviderAbsent) if elsewhere else nullcontext():
             kernels.check_provider(cell.provider or "auto")
@@ -46,7 +48,20 @@ def check_cells(cells: Sequence[Cell], elsewhere: bool = False) -> None:
                 warnings.warn(f"{cell.task} leaves out what does not fit: {reason}", stacklevel=2)
         if cell.model:
             with torch.device("meta"):
-                build(cell, 256)
+                made = _make(build(cell, 256))
+            name = cell.variant or cell.model
+            other = names.setdefault(made, name)
+            if other != name:
+                warnings.warn(f"{other} and {name} are the same model twice; change a setting of one.", stacklevel=2)
+
+
+def _make(model: nn.Module) -> str:
+    """All that tells a model from another: its modules, what they hold besides tensors, and the shapes of their parameters."""
+    told = [f"{name}: {tuple(parameter.shape)}" for name, parameter in model.named_parameters()]
+    for name, module in model.named_modules():
+        held = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+        told.append(f"{name}: {type(module).__qualname__} {held}")
+    return re.sub(r" at 0x[0-9a-f]+", "", "\n".join(told))
 
 
 def _check_contest(cell: Cell) -> None:

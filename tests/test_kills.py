@@ -103,10 +103,11 @@ def test_ten_kills_at_random_moments_change_no_number(tmp_path):
     whole = calm.finish()
     idle = calm.finish()  # what starting and reporting take
     moments, hit, inside = random.Random(6), 0, 0
-    while hit < 10 and time.monotonic() - begun < 1200:
+    # ten, and on a busy machine as many more as it takes to hit a training that had left a snapshot
+    while (hit < 10 or not inside) and time.monotonic() - begun < 1200:
         hit += killed.kill_after(moments.uniform(0.1, idle + (whole - idle) / 4))
         inside += killed.snapshots() > 0
-    assert hit == 10 and inside > 0
+    assert hit >= 10 and inside > 0
     killed.finish()
     assert killed.numbers() == calm.numbers() and killed.table() == calm.table()
     assert len({row["cell"] for row in record.read(killed.rows)}) == 7

@@ -22,7 +22,7 @@ def check_cells(cells: Sequence[Cell], elsewhere: bool = False) -> None:
     """Refuse a misspelt setting, an impossible size, an absent provider or device before anything is measured.
 
     `elsewhere` says that another machine measures them: what this one lacks is no reason to refuse. Questions that a
-    task must leave out, as no story fits, are told in a warning, and so are two names for one and the same model.
+    task must leave out, as no story fits, are told in a warning, and so are two names for models built alike.
     """
     seen, names = set(), {}
     for cell in cells:
@@ -48,15 +48,17 @@ def check_cells(cells: Sequence[Cell], elsewhere: bool = False) -> None:
                 warnings.warn(f"{cell.task} leaves out what does not fit: {reason}", stacklevel=2)
         if cell.model:
             with torch.device("meta"):
-                made = _make(build(cell, 256))
+                structure = _structure(build(cell, 256))
             name = cell.variant or cell.model
-            other = names.setdefault(made, name)
+            other = names.setdefault(structure, name)
             if other != name:
-                warnings.warn(f"{other} and {name} are the same model twice; change a setting of one.", stacklevel=2)
+                warnings.warn(
+                    f"{other} and {name} are built alike; change a setting of one, or leave one out.", stacklevel=2
+                )
 
 
-def _make(model: nn.Module) -> str:
-    """All that tells a model from another: its modules, what they hold besides tensors, and the shapes of their parameters."""
+def _structure(model: nn.Module) -> str:
+    """What tells models apart but their first weights: modules, what they hold besides tensors, shapes of parameters."""
     told = [f"{name}: {tuple(parameter.shape)}" for name, parameter in model.named_parameters()]
     for name, module in model.named_modules():
         held = {key: value for key, value in vars(module).items() if not key.startswith("_")}

@@ -40,5 +40,5 @@ def test_two_names_for_one_model_are_told():
         check_cells([plain, wide, near, far, dataclasses.replace(plain, seed=1)])
     # the layer's own default: twice the model's width
     again = dataclasses.replace(plain, variant="again", settings={"inner": 128})
-    with pytest.warns(UserWarning, match="retnet and again are the same model"):
+    with pytest.warns(UserWarning, match="retnet and again are built alike"):
         check_cells([plain, wide, again])

@@ -13,13 +13,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 WINGS = ("models", "tasks", "results")
-ROOMS = (*WINGS, "baselines", "measuring", "bench")
+ROOMS = ("schema", *WINGS, "baselines", "measuring", "bench")
 ALLOWED = {
-    "models": {"models"},
-    "tasks": {"tasks"},
-    "results": {"results"},
-    "baselines": {"baselines", "models"},
-    "measuring": {"measuring", "baselines", *WINGS},
+    "schema": {"schema"},
+    "models": {"schema", "models"},
+    "tasks": {"schema", "tasks"},
+    "results": {"schema", "results"},
+    "baselines": {"schema", "baselines", "models"},
+    "measuring": {"schema", "measuring", "baselines", *WINGS},
 }
 
 

@@ -1,0 +1,35 @@
+"""Words for messages: a value cut to a readable length, and the known name that a misspelt one probably means."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+LONGEST = 80  # characters of a value that a message repeats
+
+
+def shortened(value: Any, longest: int = LONGEST) -> str:
+    """`value` as Python writes it, on one line, cut in the middle where it is longer than `longest` characters.
+
+    >>> shortened("a" * 100, 20)
+    "'aaaaaaaa...aaaaaaa'"
+    """
+    try:
+        text = " ".join(repr(value).split())
+    except (ValueError, RecursionError):  # a whole number of more digits than Python prints; nested beyond its stack
+        text = f"a {type(value).__name__} too large to print"
+    if len(text) <= longest:
+        return text
+    head = (longest - 2) // 2
+    return f"{text[:head]}...{text[-(longest - 3 - head) :]}"
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """ " (did you mean mamba2?)" for the known name that is nearest to `word`, "" where none is near.
+
+    >>> suggestion("mamab2", ["mamba2", "retnet"])
+    ' (did you mean mamba2?)'
+    """
+    close = difflib.get_close_matches(word[:200], list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -1,0 +1,103 @@
+"""Data from outside: right values pass, each wrong one is one sentence that names its place."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typing_extensions import TypedDict
+
+import schema
+
+
+class Row(TypedDict):
+    __pydantic_config__ = {"extra": "forbid"}
+    seed: int
+    rate: float
+    kind: Literal["one", "two"]
+    where: dict[str, float | str | None]
+
+
+SOUND = {"seed": 1, "rate": 2, "kind": "one", "where": {"length": 64, "split": "test", "depth": None}}
+
+
+def test_sound_values_pass_and_a_whole_number_is_a_number():
+    assert schema.conform(SOUND, Row, "rows") == SOUND
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"seed": None}, "rows, line 3: seed must be a whole number, not None."),
+        ({"seed": True}, "rows, line 3: seed must be a whole number, not True."),
+        ({"seed": 1.5}, "rows, line 3: seed must be a whole number, not 1.5."),
+        ({"rate": "fast"}, "rows, line 3: rate must be a number, not 'fast'."),
+        ({"kind": "three"}, "rows, line 3: kind must be one of 'one' or 'two', not 'three'."),
+        ({"where": []}, "rows, line 3: where must be a table, not []."),
+        ({"where": {"depth": [1]}}, "rows, line 3: where.depth must be a number, not [1]."),
+        ({"colour": 1}, "rows, line 3: unknown key 'colour'; take it out."),
+    ],
+)
+def test_wrong_values_are_one_sentence(change, sentence):
+    with pytest.raises(schema.DataError) as caught:
+        schema.conform(SOUND | change, Row, "rows, line 3")
+    assert str(caught.value) == sentence
+
+
+def test_a_missing_key_is_named():
+    with pytest.raises(schema.DataError, match=r"^rows: seed is missing; add it\.$"):
+        schema.conform({name: value for name, value in SOUND.items() if name != "seed"}, Row, "rows")
+
+
+@pytest.mark.parametrize("text", ['{"a": NaN}', "[Infinity]", "[", "[" * 200_000, "1" * 5000, b"\xff{}", ""])
+def test_what_is_no_json_is_one_short_sentence(text):
+    with pytest.raises(schema.DataError) as caught:
+        schema.parse_json(text, source="facts.json")
+    assert str(caught.value).startswith("facts.json") and "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("text", ["a = [", "a = " + "[" * 200_000, "a = 1\na = 2", "\x00"])
+def test_what_is_no_toml_is_one_short_sentence(text):
+    with pytest.raises(schema.DataError) as caught:
+        schema.parse_toml(text, source="plan.toml")
+    assert str(caught.value).startswith("plan.toml") and "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+def test_byte_order_marks_are_no_part_of_the_text(tmp_path):
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[1]")
+    (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbfa = 1")
+    assert schema.read_json(tmp_path / "a.json") == [1] and schema.read_toml(tmp_path / "a.toml") == {"a": 1}
+
+
+def test_the_callers_error_is_raised():
+    class MyError(ValueError):
+        pass
+
+    with pytest.raises(MyError):
+        schema.conform(1, str, "x", error=MyError)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=8,
+    )
+)
+def test_any_value_passes_or_is_one_sentence(value):
+    try:
+        schema.conform(value, Row, "rows")
+    except schema.DataError as error:
+        assert "\n" not in str(error) and len(str(error)) < 400
+
+
+def test_long_values_are_cut_in_the_middle():
+    assert schema.shortened("a" * 100, 20) == "'aaaaaaaa...aaaaaaa'"
+    assert len(schema.shortened(10**5000)) <= 80
+
+
+def test_the_nearest_known_name_is_suggested():
+    assert schema.suggestion("mamab2", ["mamba2", "retnet"]) == " (did you mean mamba2?)"
+    assert schema.suggestion("xyz", ["mamba2", "retnet"]) == ""

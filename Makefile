@@ -1,7 +1,10 @@
 # Nothing else is needed first: each target makes .venv when it is missing or older than its pins.
+# make PYTHON=python3.12   another Python;   make GPU=1   PyTorch's CUDA build, also where no NVIDIA driver is found
 PYTHON ?= python3
+GPU ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
+ENVIRONMENT := $(PYTHON) .ci/environment.py $(if $(filter-out 0,$(GPU)),--gpu)
 
 .PHONY: bench test test-kernels lint report clean
 
@@ -22,18 +25,12 @@ lint: $(VENV)/installed
 report: $(VENV)/installed
 	$(RUN) bench.py report quick
 
-# The pinned torch goes in first and alone: a looser request would bring a CUDA build of several gigabytes.
-$(VENV)/installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; call make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+$(VENV)/installed: pyproject.toml constraints.txt .ci/environment.py
+	$(ENVIRONMENT) $(VENV) --extras test
 	touch $@
 
-$(VENV)-kernels/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)-kernels
-	$(VENV)-kernels/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(VENV)-kernels/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,interpreter]"
+$(VENV)-kernels/installed: pyproject.toml constraints.txt .ci/environment.py
+	$(ENVIRONMENT) $(VENV)-kernels --extras test,interpreter
 	touch $@
 
 clean:

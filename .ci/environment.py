@@ -1,0 +1,102 @@
+"""Makes a virtual environment for the Makefile: `python3 environment.py .venv --extras test [--gpu]`.
+
+The standard library alone, since nothing is installed yet. torch goes in first and alone, since the build that is wanted
+depends on the machine: PyTorch's CPU build where no NVIDIA driver is found, else the default of the package index, which
+brings CUDA. `uv` installs where it is there, pip otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import threading
+import urllib.request
+from pathlib import Path
+
+OLDEST = (3, 11)
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+SECONDS = 5.0  # that the index may take to answer
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def has_nvidia_driver() -> bool:
+    """Whether this machine can run CUDA code: its kernel module is loaded, or its tool is there (WSL has only that)."""
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+
+
+def answers(url: str, seconds: float = SECONDS) -> bool:
+    """Whether `url` answers within so many seconds, the look-up of its name, which no timeout of a socket covers, included."""
+    found: list[bool] = []
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(url, timeout=seconds) as reply:
+                found.append(reply.status < 400)
+        except (OSError, ValueError):
+            found.append(False)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(seconds)
+    return bool(found) and found[0]
+
+
+def torch_index(gpu: bool) -> str | None:
+    """The index that torch is looked up in beside the default one; None for the default alone. Says what it decides."""
+    if gpu or platform.system() != "Linux":  # elsewhere the default build is the CPU's
+        return None
+    if has_nvidia_driver():
+        print("An NVIDIA driver is there: taking PyTorch's CUDA build.")
+        return None
+    if answers(f"{CPU_INDEX}/torch/"):
+        return CPU_INDEX
+    print(
+        f"No NVIDIA driver is there, but PyTorch's CPU index did not answer within {SECONDS:.0f} s: "
+        "going on with the default build, which may bring CUDA's gigabytes."
+    )
+    return None
+
+
+def installer(python: Path) -> list[str]:
+    """The command that installs packages into the environment of `python`."""
+    if uv := shutil.which("uv"):
+        return [uv, "pip", "install", "--quiet", "--python", str(python), "--index-strategy", "unsafe-best-match"]
+    return [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+
+
+def make(folder: Path, extras: str, gpu: bool) -> None:
+    """The environment `folder` with pinned torch, then the project from its checkout with `extras`."""
+    if uv := shutil.which("uv"):
+        subprocess.run([uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, str(folder)], check=True)
+    else:
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+    install = [*installer(python), "-c", str(ROOT / "constraints.txt")]
+    index = torch_index(gpu)
+    subprocess.run([*install, *(["--extra-index-url", index] if index else []), "torch"], check=True)
+    subprocess.run([*install, "-e", f"{ROOT}[{extras}]"], check=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--extras", default="test", help="of pyproject.toml, comma-separated")
+    parser.add_argument("--gpu", action="store_true", help="take PyTorch's CUDA build, whatever the machine")
+    arguments = parser.parse_args()
+    if sys.version_info < OLDEST:
+        print("Python 3.11 or newer is needed; call make PYTHON=python3.11.", file=sys.stderr)
+        return 2
+    try:
+        make(arguments.folder, arguments.extras, arguments.gpu)
+    except subprocess.CalledProcessError as error:
+        print(f"environment: this command failed: {' '.join(map(str, error.cmd))}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """The build backend of `pip install`: setuptools for `-e`, one clear sentence for anything that would copy the code away.
 
-Comparisons, published tables and the report's page lie beside the code, as data of the checkout; an installed copy would lack them.
+Comparisons, published tables and the page of a report lie beside the code; an installed copy would lack them.
 """
 
 from setuptools.build_meta import *  # noqa: F403  the hooks of PEP 517 and 660

@@ -50,13 +50,14 @@ def torch_index(gpu: bool) -> str | None:
     if gpu or platform.system() != "Linux":  # elsewhere the default build is the CPU's
         return None
     if has_nvidia_driver():
-        print("An NVIDIA driver is there: taking PyTorch's CUDA build.")
+        print("An NVIDIA driver is there: taking PyTorch's CUDA build.", flush=True)
         return None
     if answers(f"{CPU_INDEX}/torch/"):
         return CPU_INDEX
     print(
         f"No NVIDIA driver is there, but PyTorch's CPU index did not answer within {SECONDS:.0f} s: "
-        "going on with the default build, which may bring CUDA's gigabytes."
+        "going on with the default build, which may bring CUDA's gigabytes.",
+        flush=True,
     )
     return None
 

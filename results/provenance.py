@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PROVIDERS = ("triton", "fla-core", "mamba-ssm", "causal-conv1d")  # packages named in a row where they are installed
 
 
 @lru_cache(maxsize=1)
@@ -27,7 +28,7 @@ def _versions() -> tuple[tuple[str, str], ...]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             found[package] = ""
-    for package in ("triton", "fla-core", "mamba-ssm", "causal-conv1d"):
+    for package in PROVIDERS:
         with suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     found["platform"] = f"{platform.system()} {platform.machine()}"

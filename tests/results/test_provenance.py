@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from results import provenance
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,5 +127,18 @@ def test_versions_name_packages_without_importing_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
-    assert found["loaded"] is False and set(found) == {"python", "torch", "numpy", "platform", "machine", "loaded"}
+    named = {"python", "torch", "numpy", "platform", "machine", "loaded"}
+    assert found["loaded"] is False and named <= set(found) <= named | set(provenance.PROVIDERS)
     assert found["python"].startswith("3.") and "core" in found["machine"]
+
+
+@pytest.mark.parametrize("installed", [(), ("triton",), provenance.PROVIDERS])
+def test_versions_name_the_providers_that_are_installed_and_no_other(installed, monkeypatch):
+    def version(package: str) -> str:
+        if package in ("torch", "numpy", *installed):
+            return "1.2"
+        raise provenance.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(provenance.metadata, "version", version)
+    found = provenance._versions.__wrapped__()
+    assert set(dict(found)) - {"python", "torch", "numpy", "platform", "machine"} == set(installed)

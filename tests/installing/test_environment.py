@@ -1,0 +1,114 @@
+"""The environment that `make` makes: which build of torch it takes, with what, and what it says where it cannot have it."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """The script as a module, on a Linux machine without a driver and without uv, installing nothing."""
+    spec = importlib.util.spec_from_file_location("environment", ROOT / ".ci" / "environment.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(module, "has_nvidia_driver", lambda: False)
+    monkeypatch.setattr(module.shutil, "which", lambda name: None)
+    return module
+
+
+@pytest.fixture
+def commands(environment, monkeypatch) -> list[list[str]]:
+    """The commands that the script runs, which are noted instead."""
+    noted: list[list[str]] = []
+    monkeypatch.setattr(environment.subprocess, "run", lambda command, check: noted.append([*map(str, command)]))
+    return noted
+
+
+@pytest.fixture
+def server():
+    """The address of a small index on this machine."""
+
+    class Index(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    index = HTTPServer(("127.0.0.1", 0), Index)
+    threading.Thread(target=index.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{index.server_port}"
+    index.shutdown()
+    index.server_close()
+
+
+def test_without_a_driver_the_cpu_index_is_taken_where_it_answers(environment, commands, server, monkeypatch):
+    monkeypatch.setattr(environment, "CPU_INDEX", server)
+    environment.make(Path("env"), "test", gpu=False)
+    torch = next(command for command in commands if command[-1] == "torch")
+    assert torch[torch.index("--extra-index-url") + 1] == server
+    assert [command[-1] for command in commands] == ["env", "torch", f"{ROOT}[test]"]  # torch first and alone
+
+
+def test_an_index_that_does_not_answer_is_one_sentence_within_seconds(environment, commands, capsys, monkeypatch):
+    with socket.socket() as silent:  # takes the connection and says nothing
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setattr(environment, "CPU_INDEX", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(environment, "SECONDS", 0.3)
+        monkeypatch.setattr(environment.answers, "__defaults__", (0.3,))
+        begun = time.monotonic()
+        environment.make(Path("env"), "test", gpu=False)
+    assert time.monotonic() - begun < 5
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and "did not answer" in said and "default build" in said
+    assert not any("--extra-index-url" in command for command in commands)
+
+
+@pytest.mark.parametrize("case", ["gpu asked for", "driver", "another system"])
+def test_the_default_build_is_taken_without_asking_the_cpu_index(case, environment, commands, monkeypatch):
+    monkeypatch.setattr(environment, "answers", lambda url: pytest.fail("the CPU index was asked"))
+    monkeypatch.setattr(environment, "has_nvidia_driver", lambda: case == "driver")
+    monkeypatch.setattr(environment.platform, "system", lambda: "Darwin" if case == "another system" else "Linux")
+    environment.make(Path("env"), "test", gpu=case == "gpu asked for")
+    assert not any("--extra-index-url" in command for command in commands)
+
+
+def test_uv_installs_where_it_is_there(environment, commands, server, monkeypatch):
+    monkeypatch.setattr(environment, "CPU_INDEX", server)
+    monkeypatch.setattr(environment.shutil, "which", lambda name: "/usr/bin/uv" if name == "uv" else None)
+    environment.make(Path("env"), "test", gpu=False)
+    assert all(command[0] == "/usr/bin/uv" for command in commands) and commands[0][1] == "venv"
+
+
+def test_a_failed_install_is_a_sentence_and_exit_2(environment, capsys, monkeypatch):
+    def fail(command, check):
+        raise subprocess.CalledProcessError(1, command)
+
+    monkeypatch.setattr(environment.subprocess, "run", fail)
+    monkeypatch.setattr(environment.sys, "argv", ["environment.py", "env", "--gpu"])
+    assert environment.main() == 2
+    assert capsys.readouterr().err.startswith("environment: this command failed:")
+
+
+def test_a_plain_install_is_refused_in_one_sentence():
+    code = "import sys; sys.path.insert(0, '.ci'); import build_backend; build_backend.build_wheel('x')"
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, types; m = types.ModuleType('setuptools.build_meta'); m.__all__ = []; "
+         "sys.modules['setuptools'] = types.ModuleType('setuptools'); sys.modules['setuptools.build_meta'] = m; " + code],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stderr.strip().count("\n") == 0 and "pip install -e ." in done.stderr

@@ -62,24 +62,25 @@ def torch_index(gpu: bool) -> str | None:
     return None
 
 
-def installer(python: Path) -> list[str]:
-    """The command that installs packages into the environment of `python`."""
+def install(python: Path, *packages: str) -> None:
+    """Install packages, held to the pins, into the environment of `python`: by uv where it is there and can, else by pip."""
+    given = ["-c", str(ROOT / "constraints.txt"), *packages]
     if uv := shutil.which("uv"):
-        return [uv, "pip", "install", "--quiet", "--python", str(python), "--index-strategy", "unsafe-best-match"]
-    return [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        # The pinned torch lies in two indexes: of both the best version is wanted, as pip takes it.
+        command = [uv, "pip", "install", "--quiet", "--python", str(python), "--index-strategy", "unsafe-best-match"]
+        if subprocess.run([*command, *given]).returncode == 0:
+            return
+        print("uv could not install this (it says why above): going on with pip.", flush=True)
+    subprocess.run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *given], check=True)
 
 
 def make(folder: Path, extras: str, gpu: bool) -> None:
     """The environment `folder` with pinned torch, then the project from its checkout with `extras`."""
-    if uv := shutil.which("uv"):
-        subprocess.run([uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, str(folder)], check=True)
-    else:
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
-    install = [*installer(python), "-c", str(ROOT / "constraints.txt")]
     index = torch_index(gpu)
-    subprocess.run([*install, *(["--extra-index-url", index] if index else []), "torch"], check=True)
-    subprocess.run([*install, "-e", f"{ROOT}[{extras}]"], check=True)
+    install(python, *(["--extra-index-url", index] if index else []), "torch")
+    install(python, "-e", f"{ROOT}[{extras}]")
 
 
 def main() -> int:

@@ -32,7 +32,12 @@ def environment(monkeypatch):
 def commands(environment, monkeypatch) -> list[list[str]]:
     """The commands that the script runs, which are noted instead."""
     noted: list[list[str]] = []
-    monkeypatch.setattr(environment.subprocess, "run", lambda command, check: noted.append([*map(str, command)]))
+
+    def run(command, check=False):
+        noted.append([*map(str, command)])
+        return subprocess.CompletedProcess(command, 1 if "broken-uv" in str(command[0]) else 0)
+
+    monkeypatch.setattr(environment.subprocess, "run", run)
     return noted
 
 
@@ -91,11 +96,18 @@ def test_uv_installs_where_it_is_there(environment, commands, server, monkeypatc
     monkeypatch.setattr(environment, "CPU_INDEX", server)
     monkeypatch.setattr(environment.shutil, "which", lambda name: "/usr/bin/uv" if name == "uv" else None)
     environment.make(Path("env"), "test", gpu=False)
-    assert all(command[0] == "/usr/bin/uv" for command in commands) and commands[0][1] == "venv"
+    assert [command[0] for command in commands[1:]] == ["/usr/bin/uv", "/usr/bin/uv"]
+
+
+def test_pip_goes_on_in_one_sentence_where_uv_cannot(environment, commands, capsys, monkeypatch):
+    monkeypatch.setattr(environment.shutil, "which", lambda name: "/usr/bin/broken-uv" if name == "uv" else None)
+    environment.make(Path("env"), "test", gpu=True)
+    assert [command[1:3] for command in commands if "broken" not in command[0]][1:] == [["-m", "pip"]] * 2
+    assert capsys.readouterr().out.count("going on with pip") == 2
 
 
 def test_a_failed_install_is_a_sentence_and_exit_2(environment, capsys, monkeypatch):
-    def fail(command, check):
+    def fail(command, check=False):
         raise subprocess.CalledProcessError(1, command)
 
     monkeypatch.setattr(environment.subprocess, "run", fail)

@@ -53,7 +53,7 @@ class ByteTokenizer:
     name = "byte"
     vocab = 256
     fingerprint = ""
-    separator = 0  # no text holds the byte 0
+    separator = 0  # a text may hold the byte 0 too: documents are told by where they begin
 
     def encode(self, text: str) -> np.ndarray:
         """The bytes of a text, uint8 [time]."""

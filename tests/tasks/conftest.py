@@ -11,7 +11,7 @@ from babi_stories import ARCHIVE, archive
 
 from tasks.babi import TASKS
 from tasks.babi_files import Story, parse
-from tasks.needle import Needle
+from tasks.needle import COMPACT_DEPTHS, Needle
 
 
 @pytest.fixture(scope="module")
@@ -38,4 +38,5 @@ def compact() -> Needle:
 
 @pytest.fixture(scope="module")
 def ruler() -> Needle:
-    return Needle(template="ruler", length=1024, test_lengths=(1024, 2048), samples=2)
+    """Of five depths, as the compact one has them."""
+    return Needle(template="ruler", length=1024, test_lengths=(1024, 2048), samples=2, depths=COMPACT_DEPTHS)

@@ -191,7 +191,9 @@ RECORDS = {
 
 def _records_of(name: str, split: str) -> list[dict]:
     """The records of one split; a text is in one split only."""
-    return [record | {"text": record["text"].replace("r", "xyz"[corpus.SPLITS.index(split)])} for record in RECORDS[name]]
+    return [
+        record | {"text": record["text"].replace("r", "xyz"[corpus.SPLITS.index(split)])} for record in RECORDS[name]
+    ]
 
 
 @pytest.mark.parametrize("name", RECORDS)

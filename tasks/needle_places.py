@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from itertools import pairwise
 
 LONGEST_WORD = 64  # bytes; what is longer between two blanks is no word of a script that parts words
 LONGEST_OTHER = 16  # characters of such a word that is not plain ASCII
 FEWEST_BLANKS = 20  # a text with fewer than one blank in so many characters parts no words
 SENTENCES = 40  # as many as RULER has depths; a text without blanks and with fewer is parted between characters
+LONGEST_SENTENCE = 1500  # characters; of what is longer and a quarter of the text, the marks are missing
+SHORT = 400  # characters that may well be one sentence
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 OTHER_END = re.compile(r"(?<=[。！？．｡।॥۔؟།။៕])\s*")
 
@@ -33,15 +36,22 @@ def word_gap(filler: bytes, depth: float) -> int:
 def sentence_starts(text: str, splitter: str) -> list[int]:
     """Where the sentences of a text begin that `splitter` (`own` or `punkt`) sees, the first at 0.
 
-    In a script without blanks its own full stops part sentences; where these are few, every character is one.
+    In a script without blanks its own full stops part sentences. Where marks are missing, so that one sentence is most of
+    the text, words take their place, and characters where there are no words either.
     """
     if text.count(" ") * FEWEST_BLANKS < len(text):
-        starts = [0, *(match.end() for match in OTHER_END.finditer(text) if match.end() < len(text))]
-        return starts if len(starts) >= SENTENCES else list(range(len(text)))
+        ends = (match.end() for match in OTHER_END.finditer(text))
+        starts = [0, *(end for end in ends if end < len(text))]
+        return starts if len(starts) >= SENTENCES else list(range(max(1, len(text))))
     if splitter == "punkt":
-        starts = [begin for begin, _ in _punkt().span_tokenize(text)]
-        return [0, *starts[1:]] if starts else [0]
-    return [0, *(match.end() for match in SENTENCE_END.finditer(text))]
+        starts = [0, *(begin for begin, _ in _punkt().span_tokenize(text) if begin)]
+    else:
+        starts = [0, *(match.end() for match in SENTENCE_END.finditer(text) if match.end() < len(text))]
+    longest = max(end - begin for begin, end in pairwise([*starts, len(text)]))
+    if longest <= max(LONGEST_SENTENCE, len(text) // 4) and (len(starts) > 1 or len(text) <= SHORT):
+        return starts
+    words = [0, *(match.end() for match in re.finditer(" ", text) if match.end() < len(text))]
+    return words if len(words) >= SENTENCES else list(range(max(1, len(text))))
 
 
 def splitter() -> str:

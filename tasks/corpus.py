@@ -5,7 +5,9 @@ Persuasion is the test, Northanger Abbey the validation, the other five books ar
 
 - a path: a text file (documents parted by lines `<|endoftext|>`, or at WikiText's titles), a .jsonl file with a `text`
   (and perhaps an `id` and a `split`) in each line, either one compressed (.gz, .bz2, .xz, .zst), a folder of such files,
-  or an archive of them (.tar.xz, .zip, ...); with `#cut` behind the path every document is itself cut in three;
+  or an archive of them (.tar.xz, .zip, ...); with `#cut` behind the path every document is itself cut in three.
+  Documents that tell no split are split as the names of their files say (train, validation, test, eval, ...), else by the
+  hash of their ids. Hidden files and backups are no documents, and a text that stands twice is read once;
 - a name: `sotu`, `fineweb-edu`, `wikitext-103` or `pg19` (`tasks/corpus_named.py`).
 """
 

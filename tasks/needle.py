@@ -246,8 +246,10 @@ class Needle(Task):
         return [math.prod(kind.chances(value)) for value in values], tokens
 
     def data_hash(self) -> str:
-        """Of the corpus, the word lists, and a tokenizer other than bytes."""
+        """Of the corpus, the word lists, what parts sentences if it is not ours, and a tokenizer other than bytes."""
         both = corpora.data_hash(self.corpus) + word_lists(self.words).hash()
+        if isinstance(self.template, Ruler) and self.template.splitter != "own":
+            both += self.template.splitter
         return combined_hash(hashlib.sha256(both.encode()).hexdigest(), self.tokenizer)
 
 

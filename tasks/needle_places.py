@@ -23,6 +23,8 @@ def word_gap(filler: bytes, depth: float) -> int:
         return place
     begin = filler.rfind(b" ", 0, place) + 1
     end = filler.find(b" ", place) % (len(filler) + 1)  # the end of the text where no blank follows
+    if end - begin <= LONGEST_OTHER and end - begin < len(filler):
+        return begin
     word = filler[begin:end]
     longest = LONGEST_WORD if word.isascii() else LONGEST_OTHER
     alone = len(word) == len(filler) and not word.isascii()

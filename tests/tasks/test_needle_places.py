@@ -121,12 +121,16 @@ def test_a_row_of_rulers_names_its_keys_and_sentences_and_no_depth(monkeypatch):
 
 
 def test_punkt_and_rulers_lists_are_used_where_they_are(monkeypatch):
+    monkeypatch.setattr(needle_places, "_punkt", lambda: None)
+
     class Punkt:
         def span_tokenize(self, text):
             return [(0, 9), (10, len(text))] if len(text) > 10 else [(0, len(text))]
 
+    hashes = [Needle(("s-niah-2",), "ruler", 1024, words="own").data_hash()]
     monkeypatch.setattr(needle_places, "_punkt", lambda: Punkt())
-    assert needle_places.splitter() == "punkt"
+    hashes.append(Needle(("s-niah-2",), "ruler", 1024, words="own").data_hash())
+    assert needle_places.splitter() == "punkt" and hashes[0] != hashes[1]  # what another splitter wrote is another exam
     assert sentence_starts("Mr. Knox said that he would not. So it was.", "punkt") == [0, 10]
     task = Needle(("s-niah-2",), "ruler", 1024, (1024,), (0.5,), samples=2, words="own")
     for exam in task.exams("test"):

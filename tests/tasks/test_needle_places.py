@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks import needle_places
+from tasks import needle, needle_places
 from tasks.needle import COMPACT_DEPTHS, Needle
 from tasks.needle_places import sentence_starts, word_gap
 from tasks.needle_readers import place_of
@@ -121,8 +121,6 @@ def test_a_row_of_rulers_names_its_keys_and_sentences_and_no_depth(monkeypatch):
 
 
 def test_punkt_and_rulers_lists_are_used_where_they_are(monkeypatch):
-    monkeypatch.setattr(needle_places, "_punkt", lambda: None)
-
     class Punkt:
         def span_tokenize(self, text):
             return [(0, 9), (10, len(text))] if len(text) > 10 else [(0, len(text))]
@@ -138,7 +136,7 @@ def test_punkt_and_rulers_lists_are_used_where_they_are(monkeypatch):
         assert task.evidence(exam, 0)
     lists = types.SimpleNamespace(RandomWord=lambda: types.SimpleNamespace(filter=lambda **_: ["aa", "bb"]))
     monkeypatch.setitem(sys.modules, "wonderwords", lists)
-    lists.__spec__ = types.SimpleNamespace()
+    monkeypatch.setattr(needle, "word_lists_installed", lambda: True)
     from tasks.words import words
 
     words.cache_clear()

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+import schema
 from tasks import cache
 from tasks.corpus import data_hash, documents
 from tasks.text_places import byte_places
@@ -36,9 +37,14 @@ def library() -> ModuleType:
 
 
 class JsonTokenizer:
-    """A tokenizer of the `tokenizers` library. Nothing is added, cut or padded: special tokens only where a text says so."""
+    """A tokenizer of the `tokenizers` library. Nothing is added, cut or padded: special tokens only where a text says so.
+
+    Nor is the blank that some put before every text (Llama 2, Mistral): pieces of a text that are encoded, or decoded,
+    apart are then the tokens, or the text, of the whole.
+    """
 
     def __init__(self, name: str, content: str) -> None:
+        content = without_prefix(content)
         self.name, self.fingerprint = name, hashlib.sha256(content.encode()).hexdigest()
         try:
             self.inner = library().Tokenizer.from_str(content)
@@ -95,6 +101,34 @@ class JsonTokenizer:
             known = number not in added and all(letter in letters for letter in text)
             spelled[number] = bytes(letters[letter] for letter in text) if known else text.encode()
         return spelled
+
+
+def without_prefix(content: str) -> str:
+    """A tokenizer's JSON without what puts a blank before every text, and takes one away behind it; as it is if nothing does.
+
+    Llama's `Prepend` and `Strip`, `Metaspace` and `ByteLevel` with a prefix.
+    """
+    parts = schema.parse_json(content, dict[str, Any], "The tokenizer")
+    told = {name: _plain(parts.get(name)) for name in ("normalizer", "pre_tokenizer", "decoder")}
+    return content if all(told[name] == parts.get(name) for name in told) else json.dumps(parts | told)
+
+
+def _plain(part: Any) -> Any:
+    """One of the three parts without a prefix; None where nothing else is in it."""
+    if not isinstance(part, dict):
+        return part
+    kind = part.get("type")
+    for steps in ("normalizers", "pretokenizers", "decoders"):
+        if kind == "Sequence" and isinstance(part.get(steps), list):
+            return part | {steps: [step for each in part[steps] if (step := _plain(each)) is not None]}
+    if kind == "Prepend" or (kind == "Strip" and part.get("content") == " " and part.get("stop") == 0):
+        return None
+    if kind == "Metaspace" and (part.get("prepend_scheme", "always") != "never" or part.get("add_prefix_space")):
+        return part | {"prepend_scheme": "never"} | ({"add_prefix_space": False} if "add_prefix_space" in part else {})
+    if kind == "ByteLevel" and part.get("add_prefix_space"):
+        # A decoder says so too, but takes nothing away.
+        return part | {"add_prefix_space": False}
+    return part
 
 
 @lru_cache(maxsize=1)
@@ -178,10 +212,11 @@ def _gpt2_files() -> tuple[Path, ...]:
 def read(path: Path, _: int) -> JsonTokenizer:
     """The tokenizer of a JSON file; ValueError for anything else."""
     try:
-        content = path.read_text(encoding="utf-8")
-        if "model" not in json.loads(content):
+        content = schema.read_text(path)
+        if "model" not in schema.parse_json(content, dict[str, Any], "it"):
             raise ValueError("it has no model")
         name = path.parent.name if path.name == "tokenizer.json" else path.stem
         return JsonTokenizer(name or path.stem, content)
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"'{path}' is no JSON file of the tokenizers library ({error}): give another.") from error
+    except (OSError, ValueError, AttributeError) as error:
+        said = " ".join(str(error).split())[:300].rstrip(".")
+        raise ValueError(f"'{path}' is no JSON file of the tokenizers library ({said}): give another.") from error

@@ -5,7 +5,9 @@ Persuasion is the test, Northanger Abbey the validation, the other five books ar
 
 - a path: a text file (documents parted by lines `<|endoftext|>`, or at WikiText's titles), a .jsonl file with a `text`
   (and perhaps an `id` and a `split`) in each line, either one compressed (.gz, .bz2, .xz, .zst), a folder of such files,
-  or an archive of them (.tar.xz, .zip, ...); with `#cut` behind the path every document is itself cut in three;
+  or an archive of them (.tar.xz, .zip, ...); with `#cut` behind the path every document is itself cut in three.
+  Documents that tell no split are split as the names of their files say (train, validation, test, eval, ...), else by the
+  hash of their ids. Hidden files and backups are no documents, and a text that stands twice is read once;
 - a name: `sotu`, `fineweb-edu`, `wikitext-103` or `pg19` (`tasks/corpus_named.py`).
 """
 
@@ -15,6 +17,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import schema
 from tasks import corpus_files, corpus_named, corpus_store
 from tasks.corpus_splits import SPLITS, Document, assign, cut
 from tasks.parted import Parted
@@ -26,6 +29,7 @@ PACK = Path(__file__).parent / "data" / "austen-melville.jsonl.xz"
 PACK_SHA256 = "96370e27b62df6cbc5dca7d29ea922fc9a9e37bdac601c425b5ec19db7a918af"
 PACK_SPLITS = {"austen_persuasion": "test", "austen_northanger_abbey": "validation"}
 CUT_MARK = "#cut"
+LONGEST_PATH = 300  # characters of a path that a message repeats
 
 
 def documents(split: str, corpus: str = EMBEDDED) -> Sequence[Document]:
@@ -63,13 +67,30 @@ def _path(corpus: str) -> Path:
     if corpus_named.is_named(corpus):
         return corpus_named.prepared(corpus)
     path = PACK if corpus == EMBEDDED else Path(corpus.removesuffix(CUT_MARK))
-    if not path.is_file() and not path.is_dir():
+    if not _is_text(path):
         names = ", ".join(corpus_named.NAMES)
         advice = f"name a file, a folder or '{EMBEDDED}', or one of {names}"
+        is_what = "is neither a file nor a folder" if _is_there(path) else "is not there"
         raise ValueError(
-            f"The corpus '{path}' is not there: {advice if path != PACK else 'restore it from the repository'}."
+            f"The corpus {schema.shortened(str(path), LONGEST_PATH)} {is_what}: "
+            f"{advice if path != PACK else 'restore it from the repository'}."
         )
     return path
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a path is a file or a folder: reading a pipe or a device may never end."""
+    try:
+        return path.is_file() or path.is_dir()
+    except (OSError, ValueError):  # too long, or with a byte 0 in it
+        return False
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError, RuntimeError):
+        return False
 
 
 def _of_split(split: str, corpus: str) -> corpus_store.Documents:

@@ -21,6 +21,7 @@ BYTE = np.dtype(np.uint8)
 SEPARATOR = 0  # that of the byte tokenizer, whose tokens the texts are as they lie
 KINDS = ("ids", "texts")  # of files, beside SHA256
 SHA256 = "sha256"
+READER = 2  # raised where the same files are read, or split, otherwise than before: what was prepared then is not used
 
 Assigned = Iterable[tuple[str, Document]]
 
@@ -59,7 +60,7 @@ def kept(corpus: str, version: tuple, read: Callable[[], Assigned]) -> Kept:
 
     What the cache holds of the corpus's earlier versions is removed.
     """
-    place = Path("corpora") / _short(str(Path(corpus).resolve())) / _short(repr(version))
+    place = Path("corpora") / _short(str(Path(corpus).resolve())) / _short(repr((READER, version)))
     folder = cache.kept(str(place), lambda path: _write(path, watched(read(), _size, f"reading {corpus}")))
     for other in folder.parent.iterdir():
         if other.is_dir() and other != folder and not other.name.startswith(cache.UNFINISHED):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -104,14 +104,26 @@ class LanguageModelling(Task):
         places = generator(self.name, "train", seed, step).integers(before[-1], size=max(1, tokens // self.length))
         books = np.searchsorted(before, places, side="right") - 1
         starts = bounds[books] + places - before[books]
-        return self._batch([flat[start : start + self.length + 1] for start in starts], {"length": self.length})
+        windows = [flat[start : start + self.length + 1] for start in starts]
+        return self._batch("train", windows, starts + 1, {"length": self.length})
 
-    def _batch(self, windows: list[np.ndarray], where: dict) -> Batch:
+    def _batch(self, split: str, windows: list[np.ndarray], firsts: Sequence[int], where: dict) -> Batch:
+        """Windows of a split whose first targets lie at the places `firsts` of all its texts in one."""
         rows = torch.from_numpy(np.stack(windows).astype(np.int64))
         targets = rows[:, 1:].contiguous()
         if self.cross_documents:
-            targets = targets.masked_fill(targets == self.beginning, IGNORE)
+            targets = targets.masked_fill(torch.from_numpy(self._parting(split, firsts, targets.shape[1])), IGNORE)
         return Batch(rows[:, :-1].contiguous(), targets, where)
+
+    def _parting(self, split: str, firsts: Sequence[int], size: int) -> np.ndarray:
+        """Whether each of `size` tokens from each place on parts two texts, bool [firsts, size].
+
+        Told by where documents begin: a text may hold the same token, as a byte 0 or a written <|endoftext|>.
+        """
+        starts = self._tokens(split).starts[:-1]
+        places = np.asarray(firsts)[:, None] + np.arange(size)
+        following = np.minimum(np.searchsorted(starts, places), len(starts) - 1)
+        return starts[following] == places
 
     def exams(self, split: str) -> Iterator[Exam]:
         """Consecutive windows that overlap by one token; rows of one exam are equally long."""
@@ -134,7 +146,9 @@ class LanguageModelling(Task):
     def _exam(self, split: str, spans: list[Span], length: int) -> Exam:
         found = [self._around(split, span) for span in spans]
         batch = self._batch(
+            split,
             [text.tokens[start - 1 : start + size] for text, start, size in found],
+            [span.start for span in spans],
             {"length": length, "unit": self.tokenizer.name},
         )
         bytes = np.stack([np.diff(text.ends[start - 1 : start + size]) for text, start, size in found])

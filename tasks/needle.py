@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -14,14 +14,18 @@ import torch
 
 from tasks import corpus as corpora
 from tasks.evaluate import average
+from tasks.needle_readers import asked_keys, copies, reads_the_last_tenth, says_what_was_never_trained
 from tasks.needle_ruler import Ruler
 from tasks.needle_text import END, Compact, Sample, Template
 from tasks.needle_variants import SINGLE, VARIANTS
 from tasks.randomness import stream
 from tasks.task import IGNORE, Answers, Batch, Exam, Measurement, Task
-from tasks.tokenizer import DEFAULT, combined_hash, create, ended, reversible
+from tasks.tokenizer import DEFAULT, combined_hash, create, reversible, separable
+from tasks.words import installed as word_lists_installed
 from tasks.words import words as word_lists
 
+COMPACT_DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+LONGEST, MOST_SAMPLES, MOST_DIGITS = 2**30, 10**6, 64  # beyond these a setting is a slip of the pen
 EXAM_TOKENS = 65536  # at most about as many tokens in one exam
 CURRICULUM = 0.9  # share of the budget after which training has reached its full length
 STEP = 8  # training lengths are multiples of it, so that few shapes occur
@@ -34,10 +38,12 @@ class Needle(Task):
     `template="ruler"` is RULER's own wording, which alone stands beside printed numbers; `compact` is ours, for small
     models from 64 bytes up (mv-niah from 74, mq-niah from 92; with `key_letters=4` and `digits=1` these too), and its metrics
     are named `compact_...`. Lengths are in tokens of `tokenizer` (bytes, bpe:SIZE, gpt2 or the path of a JSON); `test_lengths`
-    defaults to 1, 2, 4 and 8 times the training `length`. `samples` are asked for each variant, length and depth. `digits`
+    defaults to 1, 2, 4 and 8 times the training `length`. `samples` are asked for each variant, length and depth; with RULER's
+    own depths (its default: one of 40 for each question in prose, any place among lines) for each variant and length. The
+    compact five are 0, 0.25, 0.5, 0.75 and 1, of which 1 is the very end, where a reader of the last words answers. `digits`
     (4) and `uuid_groups` (2 pairs of hexadecimal digits) are the size of compact values and `key_letters` (5) of keys; RULER's
-    are fixed. `words` names the
-    lists of keys: "own", or "wonderwords" (as RULER) where that package is installed. `values` overrides what every
+    are fixed. `words` names the lists of keys: "own" (compact), or "wonderwords" (as RULER, whose template takes these where
+    that package is installed). `values` overrides what every
     variant hides: words, numbers or uuids (the Titans paper's S-NIAH-W has two readings, uuids and words). Of several
     needles that are asked, one lies at `depth` and the others anywhere; `string_match` is the share of them that is
     named, and exact match asks for all.
@@ -53,29 +59,42 @@ class Needle(Task):
         template: Literal["compact", "ruler"] = "compact",
         length: int = 128,
         test_lengths: tuple[int, ...] = (),
-        depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0),
+        depths: tuple[float, ...] = (),
         samples: int = 20,
         digits: int | None = None,
         uuid_groups: int | None = None,
         key_letters: int | None = None,
         corpus: str = corpora.EMBEDDED,
-        words: Literal["own", "wonderwords"] = "own",
+        words: Literal["", "own", "wonderwords"] = "",
         values: Literal["words", "numbers", "uuids"] | None = None,
         tokenizer: str = DEFAULT,
     ) -> None:
         unknown = [variant for variant in variants if variant not in VARIANTS]
         if unknown or not variants:
             raise ValueError(f"The needle has no variant {unknown}: choose some of {', '.join(VARIANTS)}.")
-        if not depths or not all(0 <= depth <= 1 for depth in depths) or samples < 1:
-            raise ValueError("The needle's depths must lie between 0 (first) and 1 (last), and samples be at least 1.")
+        if not all(0 <= depth <= 1 for depth in depths) or not 1 <= samples <= MOST_SAMPLES:
+            raise ValueError(
+                "The needle's depths must lie between 0 (first) and 1 (last), and samples be at least 1 and at most "
+                f"{MOST_SAMPLES:,}."
+            )
+        for setting, asked in (("variants", variants), ("test_lengths", test_lengths), ("depths", depths)):
+            if len(set(asked)) < len(asked):
+                raise ValueError(
+                    f"The needle's {setting} name something twice, which would count twice: {list(asked)}."
+                )
         self.variants, self.length, self.samples = tuple(variants), length, samples
         self.test_lengths = tuple(test_lengths) or (length, 2 * length, 4 * length, 8 * length)
-        self.depths = tuple(float(depth) for depth in depths)
-        self.words, self.corpus, self.values = words, corpus, values
+        if max(self.test_lengths) > LONGEST or length > LONGEST:
+            raise ValueError(f"The needle's lengths must be at most {LONGEST:,} tokens.")
+        self.depths = tuple(float(depth) for depth in depths) or (COMPACT_DEPTHS if template == "compact" else (None,))
+        self.words = words or ("wonderwords" if template == "ruler" and word_lists_installed() else "own")
+        self.corpus, self.values = corpus, values
         corpora.documents("train", corpus)  # an unreadable corpus is told here, not in the middle of a run
         self.tokenizer = reversible(create(tokenizer, corpus), " kiwi=4821, and plum:\nis 3f-a9.", "the needle")
         self.vocab = self.tokenizer.vocab
         self.template = self._template(template, digits, uuid_groups, key_letters)
+        before = "kiwi=" if template == "compact" else "in the provided text is"
+        separable(self.tokenizer, before, self.template.spoken(("4821",)), "the needle")
         minimum = {variant: self.template.minimum(variant) for variant in variants}
         for asked in (length, *self.test_lengths):
             for variant, least in minimum.items():
@@ -85,12 +104,18 @@ class Needle(Task):
                     )
         self.shortest = max(minimum.values())
 
+    @property
+    def exam_version(self) -> int:
+        """2: RULER's own depths, sentences and keys; and pairs of few values that training no longer leaves to the test."""
+        parted = all(self.template.parted(variant) for variant in self.variants)
+        return 1 if isinstance(self.template, Compact) and parted else 2
+
     def _template(self, name: str, digits: int | None, uuid_groups: int | None, key_letters: int | None) -> Template:
         lists = word_lists(self.words)
         if name == "compact":
             digits, uuid_groups = 4 if digits is None else digits, 2 if uuid_groups is None else uuid_groups
-            if min(digits, uuid_groups) < 1:
-                raise ValueError("The needle's digits and uuid_groups must be at least 1.")
+            if not 1 <= min(digits, uuid_groups) <= max(digits, uuid_groups) <= MOST_DIGITS:
+                raise ValueError(f"The needle's digits and uuid_groups must be at least 1 and at most {MOST_DIGITS}.")
             letters = Compact.KEY_LETTERS if key_letters is None else key_letters
             return Compact(self.corpus, lists, digits, uuid_groups, self.values, self.tokenizer, letters)
         if name != "ruler":
@@ -120,7 +145,7 @@ class Needle(Task):
                 for depth in self.depths:
                     yield from self._cell(split, variant, length, depth)
 
-    def _cell(self, split: str, variant: str, length: int, depth: float) -> Iterator[Exam]:
+    def _cell(self, split: str, variant: str, length: int, depth: float | None) -> Iterator[Exam]:
         draws = stream(self.name, split, variant, length, depth)
         haystack = self.template.haystack_label(variant)
         where = {
@@ -130,6 +155,11 @@ class Needle(Task):
             "haystack": haystack,
             "unit": self.tokenizer.name,
         }
+        if depth is None:  # RULER's own, which no label tells
+            del where["depth"]
+        if isinstance(self.template, Ruler):
+            where |= {"keys": self.words}
+            where |= {"sentences": self.template.splitter} if VARIANTS[variant].haystack == "books" else {}
         rows, generation = max(1, EXAM_TOKENS // length), self.template.generation(variant)
         samples = (self.template.draw(draws, split, variant, length, depth) for _ in range(self.samples))
         for together in _equal_shapes(samples) if rows > 1 else ([sample] for sample in samples):
@@ -163,26 +193,31 @@ class Needle(Task):
     def evidence(self, exam: Exam, row: int) -> tuple[str, ...]:
         """The needles of a row's prompt that hold its answer."""
         prompt = self.tokenizer.decode(exam.batch.tokens[row, : exam.prompt].tolist())
-        context, query = prompt.rsplit("\n", 1)
+        context = prompt.rsplit("\n", 1)[0]
         values = self.template.references(self.tokenizer.decode(self.truth(exam, row)))
-        keys = set(re.findall(r"[\w'-]+", query))
+        keys = asked_keys(prompt)
         lines = {self.template.line(exam.batch.where["variant"], key, value) for key in keys for value in values}
         return tuple(sorted({line.strip() for line in lines if line.rstrip() in context}, key=context.index))
 
     def floors(self) -> dict[str, list[Measurement]]:
-        """Guessing a value of the right form, computed, and copying without reading the key, run on the test's prompts.
+        """Guessing a value of the right form, computed, and who does not look for the key, run on the test's prompts.
 
-        Where several values are asked for, copying them all is one more cheat.
+        These copy, read the last tenth of the text alone, or know what was never trained with the key. Where several values
+        are asked for, copying them all is one more cheat.
         """
         uniform = f"floor: uniform {'words' if self.values == 'words' else 'digits'}"
         found: dict[str, list[Measurement]] = {}
         for exam in self.exams("test"):  # one is held at a time
             found.setdefault(uniform, []).extend(self._guess(exam))
-            ways = {"cheat: copy the only number": 1}
+            ways: dict[str, Callable[[Template, Exam], Answers]] = {
+                "cheat: copy the only number": partial(copies, most=1),
+                "cheat: read the last tenth of the text": reads_the_last_tenth,
+                "cheat: a value never trained with this key": says_what_was_never_trained,
+            }
             if VARIANTS[exam.batch.where["variant"]].asked > 1:
-                ways["cheat: copy every number"] = None
-            for name, most in ways.items():
-                found.setdefault(name, []).extend(self.mark(exam, _copy(self.template, most, exam)))
+                ways["cheat: copy every number"] = partial(copies, most=None)
+            for name, way in ways.items():
+                found.setdefault(name, []).extend(self.mark(exam, way(self.template, exam=exam)))
         return {name: average(measurements) for name, measurements in found.items()}
 
     def _guess(self, exam: Exam) -> Iterator[Measurement]:
@@ -211,8 +246,10 @@ class Needle(Task):
         return [math.prod(kind.chances(value)) for value in values], tokens
 
     def data_hash(self) -> str:
-        """Of the corpus, the word lists, and a tokenizer other than bytes."""
+        """Of the corpus, the word lists, what parts sentences if it is not ours, and a tokenizer other than bytes."""
         both = corpora.data_hash(self.corpus) + word_lists(self.words).hash()
+        if isinstance(self.template, Ruler) and self.template.splitter != "own":
+            both += self.template.splitter
         return combined_hash(hashlib.sha256(both.encode()).hexdigest(), self.tokenizer)
 
 
@@ -222,28 +259,6 @@ def _equal_shapes(samples: Iterable[Sample]) -> Iterable[list[Sample]]:
     for sample in samples:
         by_shape.setdefault((len(sample.prompt), len(sample.answer)), []).append(sample)
     return by_shape.values()
-
-
-def _found_values(template: Template, exam: Exam) -> re.Pattern[str]:
-    """What stands where values stand."""
-    return re.compile(f"(?<={template.sign}){template.values[exam.batch.where['variant']].pattern}")
-
-
-def _copy(template: Template, most: int | None, exam: Exam) -> Answers:
-    """The answers of somebody who copies what stands where values stand, the last `most`, without reading the key."""
-    prompts, targets = exam.batch.tokens[:, : exam.prompt].numpy(), exam.batch.targets
-    pattern = _found_values(template, exam)
-    hit, texts = torch.zeros(targets.shape, dtype=torch.bool), []
-    for row, prompt in enumerate(prompts):
-        found = pattern.findall(template.tokenizer.decode(prompt))
-        found = found[-most:] if most else found
-        answer = template.spoken(tuple(found)) if found else ""
-        said = torch.from_numpy(ended(template.tokenizer, answer).astype(np.int64))
-        aligned = said[: targets.shape[1] - exam.prompt + 1]
-        places = slice(exam.prompt - 1, exam.prompt - 1 + len(aligned))
-        hit[row, places] = targets[row, places] == aligned
-        texts.append(tuple(said[:-1][: exam.generate].tolist()))
-    return Answers(torch.zeros(targets.shape), hit, None, tuple(texts))
 
 
 def _batch(samples: list[Sample], where: dict[str, Any]) -> Batch:

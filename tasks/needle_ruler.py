@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from random import Random
 
-import numpy as np
-
 from tasks.fitting import largest
 from tasks.haystack import NOISE
+from tasks.needle_places import sentence_starts, splitter
 from tasks.needle_text import SHARES, Needle, Sample, Template
 from tasks.needle_values import Number, Uuid, Word
 from tasks.needle_variants import VARIANTS
-from tasks.tokenizer import BYTES, Tokenizer, ended
+from tasks.tokenizer import BYTES, Tokenizer, apart, ended
 from tasks.words import Words
 
 
@@ -44,11 +42,11 @@ class Ruler(Template):
         "The special magic {kind}s for {key} mentioned in the provided text are"
     )
     PROBE = 32  # words or lines on which tokens are counted to guess how many fit
-    SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
     def __init__(self, corpus: str, words: Words, values: str | None = None, tokenizer: Tokenizer = BYTES) -> None:
         kinds = {"words": Word(tuple(words)), "numbers": Number(7), "uuids": Uuid()}
         super().__init__(corpus, kinds, values, tokenizer)
+        self.splitter = splitter()
 
     def minimum(self, variant: str) -> int:
         """Tokens of the longest sample with one line or one word of haystack, and of the generation."""
@@ -60,11 +58,12 @@ class Ruler(Template):
             context = NOISE if shape.haystack == "noise" else self.line(variant, key, value)
         needles = [Needle(key, value, 0.0)] * (shape.keys * shape.values)
         text = self._prompt(variant, needles, (key,) * shape.queries, context)
-        return len(self.tokenizer.encode(text)) + self.GENERATION
+        return len(self.tokenizer.encode(text)) + self.generation(variant)
 
     def generation(self, variant: str) -> int:
-        """RULER's 128 tokens."""
-        return self.GENERATION
+        """RULER's 128 tokens, or as many more as the longest right answer has."""
+        longest = self.spoken((self.longest(self.values[variant]),) * VARIANTS[variant].asked)
+        return max(self.GENERATION, len(ended(self.tokenizer, longest)))
 
     def spoken(self, values: tuple[str, ...]) -> str:
         return " " + _listed(values)
@@ -72,8 +71,11 @@ class Ruler(Template):
     def line(self, variant: str, key: str, value: str) -> str:
         return self.NEEDLE.format(kind=self.values[variant].kind, key=key, value=value)
 
-    def draw(self, stream: Random, split: str, variant: str, length: int, depth: float | None = None) -> Sample:
-        """A sample of at most `length` tokens, generation included, with the largest haystack."""
+    def _drawn(self, stream: Random, split: str, variant: str, length: int, depth: float | None) -> Sample | None:
+        """A sample of at most `length` tokens, generation included, with the largest haystack.
+
+        Without a depth it lies as RULER's do: in prose at one of 40, among lines at any.
+        """
         shape, pairs = VARIANTS[variant], self.pairs(stream, split, variant)
         keys = tuple(dict.fromkeys(key for key, _ in pairs[: shape.asked]))
         books = shape.haystack == "books"
@@ -84,7 +86,7 @@ class Ruler(Template):
         needles, asked = self.placed(pairs, [depth, *others], shape)
         distractors: list[str] = []
 
-        def written(count: int) -> np.ndarray:
+        def written(count: int, splitter: str = "own") -> str:
             if books:
                 context = self.haystack(split, variant).words(first, count)
             elif shape.haystack == "noise":
@@ -93,40 +95,56 @@ class Ruler(Template):
                 while len(distractors) < count:
                     distractors.append(self.distractor(stream, variant, keys))
                 context = "\n".join(distractors[:count])
-            return self.tokenizer.encode(self._prompt(variant, needles, keys, context))
+            return self._prompt(variant, needles, keys, context, splitter)
 
-        near = None if self.tokenizer is BYTES else self._guess(written, length)
-        prompt = written(largest(lambda count: len(written(count)) + self.GENERATION <= length, near=near))
-        if len(prompt) + self.GENERATION > length:  # longer in tokens than those that told the minimum
-            return self.draw(stream, split, variant, length, depth)
+        def tokens(count: int) -> int:
+            return len(self.tokenizer.encode(written(count)))
+
+        room = length - self.generation(variant)
+        near = None if self.tokenizer is BYTES else self._guess(tokens, room)
+        count = largest(lambda count: tokens(count) <= room, near=near)
         values = tuple(needle.value for needle in asked)
-        return Sample(prompt, ended(self.tokenizer, self.spoken(values)), keys, values, first)
+        for fewer in range(min(count, len(pairs) + 1)):  # where sentences end changes the length by some blanks
+            both = apart(self.tokenizer, written(count - fewer, self.splitter), self.spoken(values))
+            if both is None or len(both[0]) <= room:
+                return both and Sample(*both, keys, values, first)
+        return None  # longer in tokens than those that told the minimum
 
-    def _guess(self, written: Callable[[int], np.ndarray], length: int) -> int:
+    def _guess(self, tokens: Callable[[int], int], room: int) -> int:
         """About how many words or lines fit, as encoding a long text many times would take long."""
-        short, long = len(written(1)), len(written(1 + self.PROBE))
-        return max(1, int((length - self.GENERATION - short) * self.PROBE / max(1, long - short)))
+        short, long = tokens(1), tokens(1 + self.PROBE)
+        return max(1, int((room - short) * self.PROBE / max(1, long - short)))
 
-    def _prompt(self, variant: str, needles: list[Needle], keys: tuple[str, ...], context: str) -> str:
-        """RULER's insertion: among lines a line, never the last; in prose before a sentence, stray blanks included."""
-        shape, parts = VARIANTS[variant], []
-        pieces = self.SENTENCE_END.split(context) if shape.haystack == "books" else context.split("\n")
-        done = 0
-        for key, value, depth in needles:
-            line, place = self.line(variant, key, value), int(depth * len(pieces))
-            if shape.haystack == "books":
-                parts += [" ".join(pieces[done:place]), line]
-            else:
-                place = min(place, len(pieces) - 1)
-                parts += [*pieces[done:place], line]
-            done = place
-        template = self.ONE if shape.asked == 1 else self.SOME
+    def _prompt(
+        self, variant: str, needles: list[Needle], keys: tuple[str, ...], context: str, splitter: str = "own"
+    ) -> str:
+        """The whole question."""
+        shape = VARIANTS[variant]
         text = (
-            " ".join([*parts, " ".join(pieces[done:])])
+            self._in_prose(variant, needles, context, splitter)
             if shape.haystack == "books"
-            else "\n".join([*parts, *pieces[done:]])
+            else self._among_lines(variant, needles, context.split("\n"))
         )
+        template = self.ONE if shape.asked == 1 else self.SOME
         return template.format(kind=self.values[variant].kind, context=text, key=_listed(keys))
+
+    def _in_prose(self, variant: str, needles: list[Needle], context: str, splitter: str) -> str:
+        """RULER's insertion before a sentence, stray blanks included."""
+        starts, parts, done = [*sentence_starts(context, splitter), len(context)], [], 0
+        for key, value, depth in needles:
+            place = starts[int(depth * (len(starts) - 1))]
+            parts += [context[done:place].removesuffix(" "), self.line(variant, key, value)]
+            done = place
+        return " ".join([*parts, context[done:]])
+
+    def _among_lines(self, variant: str, needles: list[Needle], lines: list[str]) -> str:
+        """RULER's insertion of a line, never the last."""
+        parts, done = [], 0
+        for key, value, depth in needles:
+            place = min(int(depth * len(lines)), len(lines) - 1)
+            parts += [*lines[done:place], self.line(variant, key, value)]
+            done = place
+        return "\n".join([*parts, *lines[done:]])
 
 
 def _listed(items: tuple[str, ...]) -> str:

@@ -22,13 +22,16 @@ import numpy as np
 from tasks import corpus as corpora
 from tasks.fitting import largest
 from tasks.haystack import NOISE, Haystack, books
+from tasks.needle_places import word_gap
 from tasks.needle_values import Number, ShortUuid, Value, Word
 from tasks.needle_variants import VARIANTS, Variant
 from tasks.randomness import stream as random_stream
-from tasks.tokenizer import BYTES, Tokenizer, ended
+from tasks.tokenizer import BYTES, Tokenizer, apart, ended
 from tasks.words import Words
 
 END = "\n"  # closes every answer
+ATTEMPTS = 100  # at a sample
+FEWEST_VALUES = 1000  # of fewer, those that no training pairs with a key would tell what the test asks
 DRAWN = 256  # values drawn to see how many tokens one takes
 WORD = 6  # letters of a word and its blank
 PROBE = 512  # bytes of haystack on which tokens are counted to guess how many bytes fit
@@ -87,9 +90,22 @@ class Template(ABC):
         """The token at which a generated answer ends; None where all that may be generated is read."""
         return int(ended(self.tokenizer, "")[-1])
 
-    @abstractmethod
     def draw(self, stream: Random, split: str, variant: str, length: int, depth: float | None = None) -> Sample:
-        """A sample of at most `length` tokens; the first needle that is asked lies at `depth` (None: anywhere)."""
+        """A sample of at most `length` tokens; the first needle that is asked lies at `depth` (None: anywhere).
+
+        Raises ValueError where none of many fits, or none of their answers is tokens of its own.
+        """
+        for _ in range(ATTEMPTS):
+            if (sample := self._drawn(stream, split, variant, length, depth)) is not None:
+                return sample
+        raise ValueError(
+            f"No needle {variant} of {length} tokens of '{self.tokenizer.name}' could be written in {ATTEMPTS} attempts: "
+            "choose a longer length or another tokenizer."
+        )
+
+    @abstractmethod
+    def _drawn(self, stream: Random, split: str, variant: str, length: int, depth: float | None) -> Sample | None:
+        """One attempt at it; None where it does not fit, or a token joins the question with its answer."""
 
     @abstractmethod
     def spoken(self, values: tuple[str, ...]) -> str:
@@ -104,7 +120,11 @@ class Template(ABC):
         return re.split(self.separators, answer.strip())
 
     def pairs(self, stream: Random, split: str, variant: str) -> list[tuple[str, str]]:
-        """Different keys, each with different values that belong to the split; those that are asked come first."""
+        """Different keys, each with different values that belong to the split; those that are asked come first.
+
+        Of few values any may belong to any key in every split: who remembers the pairs that were trained knows nothing of
+        those that are asked.
+        """
         shape, found = VARIANTS[variant], {}
         while len(found) < shape.keys:
             key = self.kinds[shape.key].draw(stream)
@@ -112,9 +132,13 @@ class Template(ABC):
             while len(values) < shape.values:
                 value = self.values[variant].draw(stream)
                 values += [value] if value not in values else []
-            if key not in found and split_of(key, " ".join(values)) == split:
+            if key not in found and (not self.parted(variant) or split_of(key, " ".join(values)) == split):
                 found[key] = values
         return [(key, value) for key, values in found.items() for value in values]
+
+    def parted(self, variant: str) -> bool:
+        """Whether training, validation and test have pairs of their own."""
+        return self.values[variant].count >= FEWEST_VALUES
 
     def placed(self, pairs: list[tuple[str, str]], depths: list[float], shape: Variant) -> tuple[list[Needle], list]:
         """All needles in the order of the text, and those that are asked in the order of the answer."""
@@ -208,7 +232,7 @@ class Compact(Template):
     def _query(keys: tuple[str, ...]) -> str:
         return f"\n{','.join(keys)}="
 
-    def draw(self, stream: Random, split: str, variant: str, length: int, depth: float | None = None) -> Sample:
+    def _drawn(self, stream: Random, split: str, variant: str, length: int, depth: float | None) -> Sample | None:
         """A sample whose prompt and values together have exactly `length` bytes, or as many tokens as fit `length`.
 
         In tokens the longest answer is counted whatever the sample's is: the place where a question ends must not tell how
@@ -232,12 +256,12 @@ class Compact(Template):
             return self._written(variant, needles, filler(room)) + self._query(keys).encode()
 
         if self.tokenizer is BYTES:
-            prompt = np.frombuffer(written(room), np.uint8)
-        else:
-            prompt = self._fitted(written, length - self.answer_room[variant])
-        if prompt is None or len(said) - 1 > self.answer_room[variant]:  # more tokens than the longest of those drawn
-            return self.draw(stream, split, variant, length, depth)
-        return Sample(prompt, said, keys, values, start)
+            return Sample(np.frombuffer(written(room), np.uint8), said, keys, values, start)
+        text = self._fitted(written, length - self.answer_room[variant])
+        if text is None or len(said) - 1 > self.answer_room[variant]:  # more tokens than the longest of those drawn
+            return None
+        both = apart(self.tokenizer, text, self.spoken(values))
+        return both and Sample(*both, keys, values, start)
 
     @staticmethod
     def _anywhere(stream: Random, room: int, step: int) -> float:
@@ -256,26 +280,29 @@ class Compact(Template):
             done = place
         return b"".join([*parts, filler[done:]])
 
-    def _fitted(self, written: Callable[[int], bytes], most: int) -> np.ndarray | None:
+    def _fitted(self, written: Callable[[int], bytes], most: int) -> str | None:
         """The prompt with the longest haystack that has at most `most` tokens; None where none has."""
 
+        def text(room: int) -> str:
+            return written(room).decode("utf-8", errors="ignore")  # passages cut characters
+
         def tokens(room: int) -> np.ndarray:
-            return self.tokenizer.encode(written(room).decode("utf-8", errors="ignore"))  # passages cut characters
+            return self.tokenizer.encode(text(room))
 
         bare, more = len(tokens(0)), len(tokens(PROBE))
         if bare > most:
             return None
         near = int((most - bare) * PROBE / max(1, more - bare))
-        return tokens(largest(lambda room: len(tokens(room)) <= most, least=0, near=near))
+        return text(largest(lambda room: len(tokens(room)) <= most, least=0, near=near))
 
     @staticmethod
     def _gap(filler: bytes, depth: float, shape: Variant) -> int:
         """The last place before `depth` where a needle cuts no word, or no other needle."""
         place = int(len(filler) * depth)
+        if shape.haystack != "needles":
+            return word_gap(filler, depth)
         if place == len(filler):
             return place
-        if shape.haystack != "needles":
-            return filler.rfind(b" ", 0, place) + 1
         return max(filler.rfind(b"\n", 0, place + 1), filler.find(b"\n"))
 
     def _filler(

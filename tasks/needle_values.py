@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from random import Random
 from typing import Protocol
 from uuid import UUID
@@ -16,6 +17,7 @@ class Value(Protocol):
     kind: str  # the word that RULER's sentences use
     pattern: str  # a regular expression that finds the values of this kind in a text
     longest: int  # characters of the longest value
+    count: int  # how many values there are
 
     def draw(self, stream: Random) -> str:
         """A fresh value."""
@@ -35,6 +37,11 @@ class Number:
     def longest(self) -> int:
         """All are equally long."""
         return self.digits
+
+    @property
+    def count(self) -> int:
+        """Nine tenths of all that many digits."""
+        return 9 * 10 ** (self.digits - 1)
 
     @property
     def pattern(self) -> str:
@@ -63,6 +70,11 @@ class ShortUuid:
         return 3 * self.groups - 1
 
     @property
+    def count(self) -> int:
+        """256 for each pair."""
+        return 256**self.groups
+
+    @property
     def pattern(self) -> str:
         """Exactly that many pairs."""
         return rf"(?<![\w-])[0-9a-f]{{2}}(?:-[0-9a-f]{{2}}){{{self.groups - 1}}}(?![\w-])"
@@ -82,6 +94,7 @@ class Uuid:
 
     kind = "uuid"
     longest = 36
+    count = 2**122
     pattern = r"\b[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\b"
 
     def draw(self, stream: Random) -> str:
@@ -105,6 +118,11 @@ class Word:
     def longest(self) -> int:
         """Of the longest word of each list."""
         return len("-".join(max(words, key=len) for words in self.lists))
+
+    @property
+    def count(self) -> int:
+        """Every word of a list with every one of the others."""
+        return prod(map(len, self.lists))
 
     @property
     def pattern(self) -> str:

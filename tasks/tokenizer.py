@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+import schema
 from tasks import byte_pair, cache
 from tasks.corpus import EMBEDDED, data_hash, documents, texts, version
 from tasks.long_work import watched
@@ -53,7 +54,7 @@ class ByteTokenizer:
     name = "byte"
     vocab = 256
     fingerprint = ""
-    separator = 0  # no text holds the byte 0
+    separator = 0  # a text may hold the byte 0 too: documents are told by where they begin
 
     def encode(self, text: str) -> np.ndarray:
         """The bytes of a text, uint8 [time]."""
@@ -90,14 +91,17 @@ def create(name: str = DEFAULT, corpus: str = EMBEDDED) -> Tokenizer:
         return BYTES
     if name == "gpt2":
         return byte_pair.gpt2()
-    if match := re.fullmatch(r"bpe:(\d+)", name):
+    if match := re.fullmatch(r"bpe:(\d{1,9})", name):
         return byte_pair.trained(int(match[1]), corpus, version(corpus))
     path = Path(name)
-    if path.is_dir():
-        path /= "tokenizer.json"
-    if not path.is_file():
+    try:
+        path = path / "tokenizer.json" if path.is_dir() else path
+        known = path.is_file()
+    except (OSError, ValueError):  # too long for a path, or with a byte 0 in it
+        known = False
+    if not known:
         raise ValueError(
-            f"There is no tokenizer '{name}': ask for {DEFAULT}, bpe:SIZE, gpt2 or the path of a JSON file."
+            f"There is no tokenizer {schema.shortened(name)}: ask for {DEFAULT}, bpe:SIZE, gpt2 or the path of a JSON file."
         )
     return byte_pair.read(path, path.stat().st_mtime_ns)
 
@@ -108,6 +112,28 @@ def reversible(tokenizer: Tokenizer, sample: str, user: str) -> Tokenizer:
         raise ValueError(
             f"The tokenizer '{tokenizer.name}' does not give a text back as it was, which {user} needs: "
             "choose one at byte level, such as gpt2 or bpe:4096."
+        )
+    return tokenizer
+
+
+def apart(tokenizer: Tokenizer, prompt: str, answer: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """The tokens of a question, and of its answer with the line break that closes it, as they are in the whole text.
+
+    None where they are none of it: where a token joins the end of the one with the beginning of the other, or the answer
+    with its line break. Encoded apart, such pieces would be tokens that no text has.
+    """
+    before, said = tokenizer.encode(prompt), ended(tokenizer, answer)
+    if tokenizer is BYTES or np.array_equal(np.append(before, said), tokenizer.encode(prompt + answer + "\n")):
+        return before, said
+    return None
+
+
+def separable(tokenizer: Tokenizer, prompt: str, answer: str, user: str) -> Tokenizer:
+    """The tokenizer, if it takes this question and its answer apart; ValueError naming the `user` that cannot do without."""
+    if apart(tokenizer, prompt, answer) is None:
+        raise ValueError(
+            f"The tokenizer '{tokenizer.name}' joins the end of a question with its answer in one token, or an answer with "
+            f"its line break, which {user} cannot mark: choose another, such as gpt2 or bpe:4096."
         )
     return tokenizer
 

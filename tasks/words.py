@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,3 +35,8 @@ def words(source: str = "own") -> Words:
         raise ValueError("The word lists of wonderwords are not installed: pip install wonderwords.") from error
     lists = (RandomWord().filter(include_categories=[kind]) for kind in ("adjective", "noun"))
     return Words(*(tuple(sorted(set(each))) for each in lists))
+
+
+def installed() -> bool:
+    """Whether RULER's lists are here."""
+    return find_spec("wonderwords") is not None

@@ -43,10 +43,10 @@ class ZeroShotNeedle(AfterText, Task):
         variants: tuple[str, ...] = SINGLE,
         template: Literal["compact", "ruler"] = "ruler",
         test_lengths: tuple[int, ...] = (),
-        depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0),
+        depths: tuple[float, ...] = (),
         samples: int = 20,
         haystack: str = "",
-        words: Literal["own", "wonderwords"] = "own",
+        words: Literal["", "own", "wonderwords"] = "",
         values: Literal["words", "numbers", "uuids"] | None = None,
     ) -> None:
         self.text = running_text(corpus, length, tokenizer, cross_documents, validation_bytes)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from babi_stories import ARCHIVE, archive
 
+from tasks import needle, needle_places
 from tasks.babi import TASKS
 from tasks.babi_files import Story, parse
-from tasks.needle import Needle
+from tasks.needle import COMPACT_DEPTHS, Needle
 
 
 @pytest.fixture(scope="module")
@@ -38,4 +39,14 @@ def compact() -> Needle:
 
 @pytest.fixture(scope="module")
 def ruler() -> Needle:
-    return Needle(template="ruler", length=1024, test_lengths=(1024, 2048), samples=2)
+    """Of five depths, as the compact one has them."""
+    return Needle(
+        template="ruler", length=1024, test_lengths=(1024, 2048), samples=2, depths=COMPACT_DEPTHS, words="own"
+    )
+
+
+@pytest.fixture(autouse=True)
+def own_lists_and_sentences(monkeypatch):
+    """RULER's lists and nltk's sentences, where they are installed, change no test that does not ask for them."""
+    monkeypatch.setattr(needle, "word_lists_installed", lambda: False)
+    monkeypatch.setattr(needle_places, "_punkt", lambda: None)

@@ -23,7 +23,7 @@ UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 @pytest.fixture(scope="module")
 def tasks() -> dict[str, Needle]:
-    ruler = Needle(tuple(VARIANTS), "ruler", 2048, (2048,), (0.0, 0.4, 1.0), samples=5)
+    ruler = Needle(tuple(VARIANTS), "ruler", 2048, (2048,), (0.0, 0.4, 1.0), samples=5, words="own")
     return {"compact": Needle(tuple(VARIANTS), "compact", 256, (256, 515), (0.0, 0.4, 1.0), 5), "ruler": ruler}
 
 

@@ -33,9 +33,8 @@ def test_a_needle_is_marked_and_its_answer_stands_below():
             assert len(marked) == count
             assert all(piece.rstrip(".").split("=")[-1].split(" ")[-1] in answer for piece in marked)
             text = _plain(group)
-            assert (
-                "characters ...]" in text and len(text) < 4096 and "depth" in text and f"template  {template}" in text
-            )
+            assert "characters ...]" in text and len(text) < 4096 and "depth" in text
+            assert f"template {template}" in " ".join(text.split())
             assert len(_plain(render(task, settings, number=number, whole=True))) > 3900
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
+from tasks.floors import Reader
 from tasks.mad.protocol import MadTask
 from tasks.randomness import stream
 from tasks.symbols import Row, Where, refuse
-from tasks.task import IGNORE, Measurement
+from tasks.task import IGNORE
 
 
 class Memorisation(MadTask):
@@ -50,6 +51,6 @@ class Memorisation(MadTask):
         """The key alone: the fact stands nowhere."""
         return [place - 1]
 
-    def floors(self) -> dict[str, list[Measurement]]:
+    def readers(self) -> dict[str, Reader]:
         """Guessing any value; the best that a text itself allows."""
         return {"floor: uniform values": self.guess(lambda where: 1 / len(self.facts))}

@@ -166,7 +166,7 @@ def test_forgetting_overwrites_as_many_facts_as_it_says():
 
 def test_forgetting_tells_stale_answers_from_others():
     task = tasks.create("forgetting", facts=(4,), overwrites=(2,), distances=(0,), samples=30)
-    marks = task.floors()["cheat: first value of the key"]  # a memory that adds and never overwrites
+    marks = task.floors()["reference: first value of the key"]  # a memory that adds and never overwrites
     assert _value(marks, "accuracy", asked="overwritten") == 0 and _value(marks, "stale_error") == 1
     assert _value(marks, "accuracy", asked="untouched") == 1
 

@@ -28,7 +28,7 @@ SMALL = {
     "mad-memorisation": {"length": 16, "samples": 40},
 }
 PINNED = {
-    "mqar": "7f6aa06d9f364577",
+    "mqar": "b783f76c7005553a",
     "selective-copying": "68db89ef88cd19f2",
     "state-tracking": "e603868019f64980",
     "forgetting": "9668285b838dc6a5",

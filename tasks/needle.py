@@ -172,15 +172,16 @@ class Needle(Task):
     def floors(self) -> dict[str, list[Measurement]]:
         """Guessing a value of the right form, computed, and copying without reading the key, run on the test's prompts.
 
-        Where several values are asked for, copying them all is one more cheat.
+        To copy the only number, or all where all are asked, is what is asked: a reference. Among several keys it is a cheat.
         """
         uniform = f"floor: uniform {'words' if self.values == 'words' else 'digits'}"
         found: dict[str, list[Measurement]] = {}
         for exam in self.exams("test"):  # one is held at a time
             found.setdefault(uniform, []).extend(self._guess(exam))
-            ways = {"cheat: copy the only number": 1}
-            if VARIANTS[exam.batch.where["variant"]].asked > 1:
-                ways["cheat: copy every number"] = None
+            variant = exam.batch.where["variant"]
+            ways = {"reference: copy the only number" if variant in SINGLE else "cheat: copy the last number": 1}
+            if VARIANTS[variant].asked > 1:
+                ways["reference: copy every number"] = None
             for name, most in ways.items():
                 found.setdefault(name, []).extend(self.mark(exam, _copy(self.template, most, exam)))
         return {name: average(measurements) for name, measurements in found.items()}

@@ -22,10 +22,10 @@ def test_the_oracle_scores_everything_and_the_floors_stand_beside_it(template, c
     )
     assert {m.metric for m in perfect} == {("" if template == "ruler" else "compact_") + m for m in metrics}
     floors = task.floors()
-    assert list(floors) == ["floor: uniform digits", "cheat: copy the only number"]
+    assert list(floors) == ["floor: uniform digits", "reference: copy the only number"]
     for marks in floors.values():
         assert [(m.metric, m.where, m.count) for m in marks] == [(m.metric, m.where, m.count) for m in perfect]
-    assert all(m.value == 1.0 for m in floors["cheat: copy the only number"])
+    assert all(m.value == 1.0 for m in floors["reference: copy the only number"])
 
 
 def test_the_guessing_floor_is_what_a_guesser_scores():

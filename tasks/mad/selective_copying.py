@@ -69,6 +69,6 @@ class MadSelectiveCopying(MadTask):
         }
 
     def _at_the_usual_place(self, tokens: Sequence[int], place: int) -> int:
-        """Before each symbol stand as many blanks on average, so that the i-th (from 1) of all before the sign ends share i."""
+        """Before each symbol stand as many blanks on average, so that the i-th (from 1) stands at i shares on average, less 1."""
         sign = len(tokens) - self.copied - 1
-        return nearest_to(tokens[:sign], (place - sign + 1) * sign / self.copied - 1, 0, self.blank)
+        return nearest_to(tokens[:sign], (place - sign) * sign / self.copied - 1, 0, self.blank)

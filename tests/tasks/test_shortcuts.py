@@ -29,7 +29,7 @@ SOLVES = {
     "mad-fuzzy-recall": ("+1 from the first 2", "+1 from the last 2"),  # two of a key's three symbols
     "selective-copying": COUNT,
     "mad-selective-copying": COUNT,
-    "mad-compression": COUNT,
+    "mad-compression": (*COUNT, "at the usual place"),  # which of its text is the place itself
     "mad-memorisation": ("a bag of", "the last four", "the commonest in training behind"),  # facts learned in training
 }
 SIGMA = 4.0  # some 700 comparisons are made

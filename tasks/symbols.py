@@ -85,15 +85,26 @@ class SymbolTask(Task):
         return _batch(rows, where)
 
     def exams(self, split: str) -> Iterator[Exam]:
-        """`samples` texts for each cell."""
+        """`samples` different texts for each cell; fewer where so short a text has no more, so that none counts twice."""
         if split not in ("validation", "test"):
             raise ValueError(f"There is no exam '{split}': ask for validation or test.")
         for where in self.cells(split):
             draws = stream(self.name, split, sorted(where.items()), self.vocab)
-            rows = [self.row(split, draws, where) for _ in range(self.samples)]
+            rows = self._different(split, draws, where)
             at_once = max(1, min(EXAM_TOKENS, EXAM_LOGITS // self.vocab) // len(rows[0].tokens))
             for i in range(0, len(rows), at_once):
                 yield self.exam(_batch(rows[i : i + at_once], where))
+
+    def _different(self, split: str, draws: Random, where: Where) -> list[Row]:
+        """Up to `samples` texts of a split, none twice; the search ends where TRIES in a row were there before."""
+        rows: dict[tuple[int, ...], Row] = {}
+        for _ in range(self.samples):
+            drawn = (self.row(split, draws, where) for _ in range(TRIES))
+            row = next((row for row in drawn if tuple(row.tokens) not in rows), None)
+            if row is None:
+                break
+            rows[tuple(row.tokens)] = row
+        return list(rows.values())
 
     def exam(self, batch: Batch) -> Exam:
         """How a batch is examined: teacher-forced."""

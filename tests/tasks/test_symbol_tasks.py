@@ -187,6 +187,13 @@ def test_no_text_is_asked_twice(task):
         assert len(texts) == len(set(texts))
 
 
+def test_an_exam_is_shorter_where_there_are_no_more_texts():
+    task = tasks.create("state-tracking", length=8, test_lengths=(8,))  # 256 words, a quarter of them of the test
+    texts = [tuple(row) for exam in task.exams("test") for row in exam.batch.tokens.tolist()]
+    assert 40 < len(texts) == len(set(texts)) < 90
+    assert {m.count for m in task.floors()["floor: last symbol"] if m.metric == "final_accuracy"} == {len(texts)}
+
+
 CHANCES = {  # of guessing one asked symbol, from the settings above
     "mqar": 1 / 16,
     "selective-copying": 1 / 6,

@@ -39,7 +39,7 @@ def by_model(exam: Exam, metric: str, models: list[Model], palette: style.Palett
 
 
 def by_state(exam: Exam, metric: str, models: list[Model], palette: style.Palette, title: str) -> Figure:
-    """Accuracy, averaged over the whole exam, against the bytes of the state, with the 95 % interval."""
+    """Accuracy, averaged over the whole exam, against the bytes of the state, with the 95 % interval and what guessers score."""
     drawn = style.figure(6.0 + line_figure.LEGEND_WIDTH, 4.2)
     panel = drawn.subplots()
     panel.set_title(title)
@@ -51,14 +51,15 @@ def by_state(exam: Exam, metric: str, models: list[Model], palette: style.Palett
         shown.append(model)
         _interval(panel, model.state_bytes, point, palette.colour(model))
         panel.scatter(model.state_bytes, 100 * point.value, s=70, zorder=3, **palette.point(model))
-    floor = exam.best_floor(metric, {})
-    if floor:
-        panel.axhline(100 * floor[1], **line_figure.FLOOR_LINE)
+    lines = {kind: best for kind in line_figure.LINES if (best := exam.best([kind], metric, {}))}
+    for kind, (_, value) in lines.items():
+        panel.axhline(100 * value, **line_figure.LINES[kind])
     panel.set(xscale="log", xlabel="largest state of one sequence (bytes)", ylabel=metrics.axis(metric))
     panel.set_xscale("log", base=2)
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: metrics.byte_size(value).replace(".0 ", " ")))
     panel.margins(x=0.1, y=0.1)
-    line_figure.legend(drawn, shown, palette, floor=f"best floor: {floor[0]}" if floor else "", lines=False)
+    names = {kind: f"best {kind}: {label.split(': ')[-1]}" for kind, (label, _) in lines.items()}
+    line_figure.legend(drawn, shown, palette, readers=names, lines=False)
     return drawn
 
 

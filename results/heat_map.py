@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from results import metrics, style
+from results import metrics, readers, style
 from results.identity import canonical
 from results.view import Exam, Model
 
@@ -27,14 +27,15 @@ def panels(exam: Exam, metric: str) -> list[dict[str, Any]]:
 def depth_by_length(
     exam: Exam, metric: str, where: dict[str, Any], models: list[Model], palette: style.Palette, title: str
 ) -> Figure:
-    """One small map for each model, the best floor first: depth downwards, length to the right, shares in percent."""
+    """One small map for each model, the best floor and shortcut first: depth downwards, length to the right, in percent."""
     inside = [w for w in exam.wheres(metric) if where.items() <= w.items() and {"depth", "length"} <= set(w)]
     depths, lengths = (sorted({w[key] for w in inside}) for key in ("depth", "length"))
     tiles = [({**where, "depth": depth, "length": length}) for depth in depths for length in lengths]
     maps: list[tuple[str, str, list[float | None]]] = []
-    floors = [exam.best_floor(metric, tile) for tile in tiles]
-    if any(floors):
-        maps.append(("best floor", style.FLOOR, [floor and floor[1] for floor in floors]))
+    for kind in (readers.FLOOR, readers.SHORTCUT):
+        best = [exam.best([kind], metric, tile) for tile in tiles]
+        if any(best):
+            maps.append((f"best {kind}", style.FLOOR, [found and found[1] for found in best]))
     for model in models:
         points = [exam.point(model.label, metric, tile) for tile in tiles]
         maps.append((model.label, palette.colour(model), [point and point.value for point in points]))

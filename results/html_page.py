@@ -38,6 +38,7 @@ def page(exams: Sequence[Exam], beside: Sequence[Exam | None], drawings: Sequenc
     body = [f"<h1>{escape(look.title)}</h1>", f"<p>{escape(look.question)}</p>", _contents(exams, look)]
     if glance := summary.markdown(exams):
         body += ['<h2 id="at-a-glance">At a glance</h2>', _scrolling("At a glance", markdown(glance))]
+        body += [f'<p class="conditions">{escape(summary.NOTE)}</p>']
     figures = {drawing.name: number for number, drawing in enumerate(drawings)}
     for exam, other in zip(exams, beside, strict=True):
         body += [f'<section aria-labelledby="{exam.slug}"><h2 id="{exam.slug}">{escape(exam.title)}</h2>']

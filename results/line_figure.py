@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -12,6 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from results import metrics, style
 from results.identity import canonical
+from results.readers import FLOOR, REFERENCE, SHORTCUT
 from results.view import Exam, Model
 
 SPEEDS = ("training_tokens_per_second", "prefill_tokens_per_second", "decoding_milliseconds_per_token")
@@ -19,7 +20,7 @@ PANEL_WIDTH, PANEL_HEIGHT, LEGEND_WIDTH, IN_A_ROW = 3.2, 2.8, 2.0, 3
 
 
 def by_length(exam: Exam, metric: str, models: list[Model], palette: style.Palette, title: str) -> Figure:
-    """Accuracy against length, one panel for each variant or question; dashed: the best floor at each length."""
+    """Accuracy against length, a panel for each variant or question; dashed: the best floor at each length, dotted: shortcut."""
     keys = [key for key in exam.varying(metric) if key not in ("length", "depth")]
     wheres = exam.wheres(metric)
     lengths = sorted({where["length"] for where in wheres if "length" in where})
@@ -29,20 +30,20 @@ def by_length(exam: Exam, metric: str, models: list[Model], palette: style.Palet
         points = [{**where, "length": length} for length in lengths]
         for model in models:
             _line(panel, [exam.point(model.label, metric, p) for p in points], 100.0, palette.line(model))
-        for best, look in ((exam.best_floor, FLOOR_LINE), (exam.best_cheat, CHEAT_LINE)):
-            known = [(i, found[1]) for i, p in enumerate(points) if (found := best(metric, p))]
+        for kind, look in LINES.items():
+            known = [(i, found[1]) for i, p in enumerate(points) if (found := exam.best([kind], metric, p))]
             panel.plot([i for i, _ in known], [100 * value for _, value in known], **look)
         panel.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths])
         panel.set(title=", ".join(map(str, where.values())), xlabel="length", ylim=(-3, 103))
         panel.margins(x=0.08)
     for panel in axes[::IN_A_ROW]:
         panel.set_ylabel(metrics.axis(metric))
-    legend(drawn, models, palette, floor=_name(exam, True), cheat=_name(exam, False))
+    legend(drawn, models, palette, readers=_names(exam))
     return drawn
 
 
 def by_position(exam: Exam, metric: str, models: list[Model], palette: style.Palette, title: str) -> Figure:
-    """Loss or accuracy by position in the text, each span at its middle; dashed: the best floor."""
+    """Loss or accuracy by position in the text, each span at its middle; dashed: the best floor, dotted: shortcut."""
     scale = 100.0 if metrics.is_accuracy(metric) else 1.0
     wheres = sorted(exam.wheres(metric), key=lambda where: (where["from"], where["to"]))
     middles = [(where["from"] + where["to"]) / 2 for where in wheres]
@@ -51,13 +52,14 @@ def by_position(exam: Exam, metric: str, models: list[Model], palette: style.Pal
     panel.set_title(title)
     for model in models:
         _line(panel, [exam.point(model.label, metric, where) for where in wheres], scale, palette.line(model), middles)
-    for best, look in ((exam.best_floor, FLOOR_LINE), (exam.best_cheat, CHEAT_LINE)):
-        known = [(x, found[1]) for x, where in zip(middles, wheres, strict=True) if (found := best(metric, where))]
+    for kind, look in LINES.items():
+        best = [(x, exam.best([kind], metric, where)) for x, where in zip(middles, wheres, strict=True)]
+        known = [(x, found[1]) for x, found in best if found]
         panel.plot([x for x, _ in known], [scale * value for _, value in known], **look)
     panel.set(xlabel="position in the text", ylabel=metrics.axis(metric), xscale="log")
     ticks = sorted({where["from"] for where in wheres if where["from"]} | {wheres[-1]["to"]})
     plain_ticks(panel, ticks)
-    legend(drawn, models, palette, floor=_name(exam, True), cheat=_name(exam, False))
+    legend(drawn, models, palette, readers=_names(exam))
     return drawn
 
 
@@ -85,11 +87,10 @@ def legend(
     models: Sequence[Model],
     palette: style.Palette,
     *,
-    floor: str = "",
-    cheat: str = "",
+    readers: Mapping[str, str] | None = None,
     lines: bool = True,
 ) -> None:
-    """The models' names by family, beside the panels."""
+    """The models' names by family, beside the panels, and below them the names of `readers` by kind."""
     handles: list[Any] = []
     headings: set[int] = set()
     family = None
@@ -100,25 +101,24 @@ def legend(
             handles.append(Line2D([], [], linestyle="none", label=metrics.words(family)))
         look = palette.line(model) | ({} if lines else {"linestyle": "none"})
         handles.append(Line2D([], [], label=model.title, **look))
-    for label, look in ((floor, FLOOR_LINE), (cheat, CHEAT_LINE)):
-        handles += [Line2D([], [], **{**look, "label": label})] if label else []
+    for kind, label in (readers or {}).items():
+        handles.append(Line2D([], [], **{**LINES[kind], "label": label}))
     placed = drawn.legend(handles=handles, loc="outside right upper", handlelength=2.6, labelspacing=0.35)
     for index in headings:
         placed.get_texts()[index].set(weight="bold", color="#555555", fontsize=7.5)
 
 
 FLOOR_LINE: dict[str, Any] = {"color": style.FLOOR, "linestyle": (0, (4, 2)), "linewidth": 1.3, "zorder": 1.5}
-CHEAT_LINE: dict[str, Any] = {"color": style.FLOOR, "linestyle": (0, (1, 2)), "linewidth": 1.3, "zorder": 1.5}
+LINES: dict[str, dict[str, Any]] = {
+    FLOOR: FLOOR_LINE,
+    SHORTCUT: {**FLOOR_LINE, "linestyle": (0, (1, 2))},
+    REFERENCE: {**FLOOR_LINE, "linestyle": (0, (6, 2, 1, 2)), "linewidth": 0.9},
+}
 
 
-def _name(exam: Exam, guesses: bool) -> str:
-    """What the legend calls the best floor, or the best of the cheats and references; nothing where there is none."""
-    kept = [model for model in exam.floors if model.is_guess == guesses]
-    if not kept:
-        return ""
-    if guesses:
-        return "best floor"
-    return "best cheat" if all(model.label.startswith("cheat: ") for model in kept) else "best reference"
+def _names(exam: Exam) -> dict[str, str]:
+    """What the legend calls the lines that there are."""
+    return {kind: f"best {kind}" for kind in LINES if any(model.reader == kind for model in exam.floors)}
 
 
 def _grid(count: int, title: str) -> tuple[Figure, list[Axes]]:

@@ -30,10 +30,7 @@ Row = dict[str, Any]
 LANGUAGES = {".md": "Markdown", ".csv": "CSV", ".tex": "LaTeX"}
 MATCHING = ("size", "budget", "dtype", "provider_requested", "device")
 
-AT_A_GLANCE = (
-    "<sub>✓ better than the best floor by the 95 % interval, (✓) better, but one seed gives no interval; no mark: not "
-    "better than it, or nothing to compare with. Conditions stand under the full tables below.</sub>"
-)
+AT_A_GLANCE = f"<sub>{summary.NOTE} Conditions stand under the full tables below.</sub>"
 
 
 def report(

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results import figure, metrics, table
+from results import figure, metrics, readers, table
 from results.table import Column
 from results.view import Exam
+
+NOTE = (
+    "✓ better than the best floor and the best shortcut by the 95 % interval, (✓) better, but one seed gives no interval; no "
+    "mark: not better than both, or nothing to compare with. Floors guess; shortcuts read without understanding what is asked."
+)
 
 
 def markdown(exams: Sequence[Exam]) -> str:
@@ -26,10 +31,13 @@ def markdown(exams: Sequence[Exam]) -> str:
         shown = next((one for one in here if one.committed), model)
         cells = [table.cell(exam, one, c) for one, (exam, c) in zip(here, columns, strict=True)]
         lines.append("| " + " | ".join([metrics.words(model.family), shown.title, *cells]) + " |")
-    floors = [exam.best_floor(c.metric, c.where) for exam, c in columns]
-    if any(floors):
-        named = [f and f"{metrics.number(c.metric, f[1])} ({f[0]})" for f, (_, c) in zip(floors, columns, strict=True)]
-        lines.append("| *floors* | *the best of each* | " + " | ".join(text or "none" for text in named) + " |")
+    for kind in (readers.FLOOR, readers.SHORTCUT):
+        best = [exam.best([kind], c.metric, c.where) for exam, c in columns]
+        if any(best):
+            named = [
+                f and f"{metrics.number(c.metric, f[1])} ({f[0]})" for f, (_, c) in zip(best, columns, strict=True)
+            ]
+            lines.append(f"| *{kind}s* | *the best of each* | " + " | ".join(text or "none" for text in named) + " |")
     return "\n".join(lines)
 
 

@@ -18,10 +18,10 @@ AVERAGED = ("depth",)  # settings that tables average over; figures show them
 CSV_COLUMNS = (
     "task", "metric", "where", "model", "family", "family_order", "parameters",
     "parameters_to_reference_percent", "state_bytes", "value", "low", "high", "count", "seeds", "status", "reason",
-    "best_floor", "best_floor_value", "learned", "committed_reference", "protocol", "provider", "device", "threads",
-    "dtype", "lr",
+    "best_floor", "best_floor_value", "best_shortcut", "best_shortcut_value", "learned", "committed_reference", "protocol",
+    "provider", "device", "threads", "dtype", "lr",
 )  # fmt: skip
-FLOORS = "floors guess, cheats read without understanding, references count"
+FLOORS = "floors guess, cheats take shortcuts, references are only shown"
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,10 @@ def notes(exam: Exam, table: Table) -> str:
         shares = [metrics.is_accuracy(metric) for metric in used]
         parts += [f"mean (95 % interval) over {seeds} seeds"] if any(shares) else []
         parts += [f"mean ± half of the 95 % interval over {seeds} seeds"] if not all(shares) else []
-    if exam.floors and any(exam.best_floor(column.metric, column.where) for column in table.columns):
+    if any(exam.bar(column.metric, column.where) for column in table.columns):
         parts.append(
-            "✓ better than the best floor by its 95 % interval, (✓) better, but one seed gives no interval; "
-            "no mark: not better than it"
+            f"✓ better than {exam.counted()} by its 95 % interval, (✓) better, but one seed gives no interval; "
+            "no mark: not better"
         )
     return "; ".join(dict.fromkeys(parts)) + ("." if parts else "")
 
@@ -268,6 +268,7 @@ def _record(
     exam: Exam, model: Model, metric: str, where: dict[str, Any], reference_model: str, beside: Exam | None
 ) -> dict[str, Any]:
     point, floor = exam.point(model.label, metric, where), exam.best_floor(metric, where)
+    shortcut = exam.best_shortcut(metric, where)
     other = beside.point(model.label, metric, where) if beside else None
     rows = exam.rows.get(model.label, [])
     gap = parameter_gap(exam, model, reference_model)
@@ -280,6 +281,7 @@ def _record(
         "count": point.count if point else 0, "seeds": point.seeds if point else 0,
         "status": ("committed" if model.committed else "ok") if point else reason.split(":")[0], "reason": reason,
         "best_floor": floor and floor[0], "best_floor_value": floor and floor[1],
+        "best_shortcut": shortcut and shortcut[0], "best_shortcut_value": shortcut and shortcut[1],
         "learned": "" if model.is_floor else exam.learned(model.label, metric, where),
         "committed_reference": other and other.value, "protocol": _all(rows, "protocol"),
         "provider": providers(exam, model), "device": exam.setup["device"], "threads": exam.setup["threads"],

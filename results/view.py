@@ -8,14 +8,13 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any
 
-from results import intervals, labels, metrics, record
+from results import intervals, labels, metrics, readers, record
 from results.committed import MARK, SIGN
 from results.identity import FLOOR_FAMILY, canonical
 from results.labels import SETUP
 from results.search import CHOSEN, TRIAL
 
 Row = dict[str, Any]
-NOT_GUESSES = ("cheat: ", "reference: ")  # how tasks mark floors that are no guesses
 ASKED = ("question", "variant")  # keys of `where` that say what is asked
 
 
@@ -41,9 +40,9 @@ class Model:
         return self.family == FLOOR_FAMILY
 
     @property
-    def is_guess(self) -> bool:
-        """A floor that a model must beat. Cheats read the context and references learn; both are shown, not counted."""
-        return self.is_floor and not self.label.startswith(NOT_GUESSES)
+    def reader(self) -> str | None:
+        """Of floors, which of `readers.KINDS`: a model must beat all but the references, which are only shown."""
+        return readers.kind(self.label) if self.is_floor else None
 
     @property
     def rank(self) -> tuple[int, str, str]:
@@ -75,6 +74,7 @@ class Exam:
     main: bool = True  # of several set-ups the one that figures show
     trials: dict[str, list[Row]] = field(default_factory=dict)  # of learning rates, by label
     everyone: list[Model] = field(default_factory=list)  # all models of the report, also those without a row here
+    _kept: dict[str, dict[str, dict[str, dict[str, Any]]]] = field(default_factory=dict, repr=False)  # by metric
 
     @property
     def is_timing(self) -> bool:
@@ -124,29 +124,59 @@ class Exam:
         """Each seed's value of what matches `where`, pooled by count."""
         return by_seed([row for row in self.measured(label, metric) if where.items() <= row["where"].items()])
 
-    def best_floor(self, metric: str, where: Mapping[str, Any]) -> tuple[str, float] | None:
-        """The floor that no model should fall behind, as (name, value)."""
-        return self._best([model for model in self.floors if model.is_guess], metric, where)
+    def best(self, kinds: Sequence[str], metric: str, where: Mapping[str, Any]) -> tuple[str, float] | None:
+        """The best of these `readers.KINDS`, as (name, value).
 
-    def best_cheat(self, metric: str, where: Mapping[str, Any]) -> tuple[str, float] | None:
-        """The best of the cheats and references, as (name, value)."""
-        return self._best([model for model in self.floors if not model.is_guess], metric, where)
-
-    def _best(self, models: Sequence[Model], metric: str, where: Mapping[str, Any]) -> tuple[str, float] | None:
+        Only those count that were asked all that any was: who answers one question of five has no mean over five.
+        """
         way = metrics.direction(metric)
-        points = [(model.label, self.point(model.label, metric, where)) for model in models]
-        known = [(label, point.value) for label, point in points if point is not None]
+        asked = {
+            label: {one for one, settings in wheres.items() if where.items() <= settings.items()}
+            for label, wheres in self._asked(metric).items()
+        }
+        every = set().union(*asked.values())
+        whole = [m.label for m in self.floors if m.reader in kinds and asked[m.label] == every]
+        known = [(label, point.value) for label in whole if (point := self.point(label, metric, where)) is not None]
         return max(known, key=lambda pair: (way * pair[1], pair[0])) if known and way else None
 
+    def _asked(self, metric: str) -> dict[str, dict[str, dict[str, Any]]]:
+        """What each floor was asked, by label: the settings by their written form."""
+        if metric not in self._kept:
+            rows = {model.label: self.measured(model.label, metric) for model in self.floors}
+            self._kept[metric] = {
+                label: {canonical(row["where"]): row["where"] for row in mine} for label, mine in rows.items()
+            }
+        return self._kept[metric]
+
+    def best_floor(self, metric: str, where: Mapping[str, Any]) -> tuple[str, float] | None:
+        """The best of those that guess, as (name, value)."""
+        return self.best([readers.FLOOR], metric, where)
+
+    def best_shortcut(self, metric: str, where: Mapping[str, Any]) -> tuple[str, float] | None:
+        """The best of those that read without understanding, as (name, value)."""
+        return self.best([readers.SHORTCUT], metric, where)
+
+    def best_reference(self, metric: str, where: Mapping[str, Any]) -> tuple[str, float] | None:
+        """The best of those that do what is asked, as (name, value)."""
+        return self.best([readers.REFERENCE], metric, where)
+
+    def bar(self, metric: str, where: Mapping[str, Any]) -> tuple[str, float] | None:
+        """The best of floors and shortcuts, as (name, value): who is not better has learned nothing that a fool has not."""
+        return self.best([readers.FLOOR, readers.SHORTCUT], metric, where)
+
+    def counted(self) -> str:
+        """What the mark in tables is held against, in words."""
+        return readers.counted({model.reader for model in self.floors})
+
     def learned(self, label: str, metric: str, where: Mapping[str, Any]) -> str:
-        """ "yes" if better than the best floor by the interval, "no", or "maybe": better, but without an interval."""
-        point, floor, way = self.point(label, metric, where), self.best_floor(metric, where), metrics.direction(metric)
-        if point is None or floor is None:
+        """ "yes" if better than the bar by the interval, "no", or "maybe": better, but without an interval."""
+        point, bar, way = self.point(label, metric, where), self.bar(metric, where), metrics.direction(metric)
+        if point is None or bar is None:
             return ""
         bound = point.low if way > 0 else point.high
         if bound is None:
-            return "maybe" if way * (point.value - floor[1]) > 0 else "no"
-        return "yes" if way * (bound - floor[1]) > 0 else "no"
+            return "maybe" if way * (point.value - bar[1]) > 0 else "no"
+        return "yes" if way * (bound - bar[1]) > 0 else "no"
 
     def reason(self, label: str, where: Mapping[str, Any]) -> str:
         """Why there is no number: the failed rows' reasons, or that the model or this part was not run."""
@@ -239,7 +269,7 @@ def everyone(exams: Iterable[Exam]) -> list[Model]:
 def _exam(group: list[Row], floors: list[Row], shown: dict[str, str]) -> Exam:
     by_label: dict[str, list[Row]] = {}
     for row in [*group, *floors]:
-        label = shown.get(labels.variant_key(row), row["model"].removeprefix("floor: "))
+        label = shown.get(labels.variant_key(row), readers.label(row["model"]))
         by_label.setdefault(label or "floors", []).append(row)
     models = [_model(label, rows) for label, rows in by_label.items()]
     first = (group or floors)[0]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from random import Random
 
 import torch
 
-from tasks.floors import sit
-from tasks.symbols import Row, SymbolTask, Where, last_of, refuse
+from tasks.floors import Reader
+from tasks.symbols import Row, SymbolTask, Where, commonest_of, last_of, refuse
 from tasks.task import IGNORE, Answers, Batch, Exam, Measurement
 
 BLANK, ASK = 0, 1
@@ -21,7 +23,7 @@ class Forgetting(SymbolTask):
     A text is `facts` pairs of a key and its value in random order, `overwrites` of which come again later with another
     value; then `distance` blanks; then the question, a key. Overwritten and untouched keys are asked apart (`asked`),
     and `stale_error` is the share of overwritten keys that are answered with the value that no longer holds. Training
-    asks all keys of a text, one after another, and draws distances up to the longest; with several `facts` or
+    asks all keys of a text, one after another, and draws distances up to the longest in steps of 8; with several `facts` or
     `overwrites` every pair of them is a cell. Of `vocab` symbols a blank and a question mark are taken; the others are
     keys and values, half each.
     """
@@ -57,7 +59,8 @@ class Forgetting(SymbolTask):
         )
 
     def lesson(self, draws: Random, progress: float) -> Where:
-        distance = draws.choice([d for d in range(0, max(self.distances) + 1, 8)])
+        longest = max(self.distances)
+        distance = draws.choice([*range(0, longest, 8), longest])
         facts, overwrites = draws.choice(self.facts), draws.choice(self.overwrites)
         return {"facts": facts, "overwrites": overwrites, "distance": distance, "asked": "all"}
 
@@ -113,16 +116,22 @@ class Forgetting(SymbolTask):
         last = max(i for i in range(facts) if tokens[i] == tokens[place])
         return [last, last + 1]
 
-    def floors(self) -> dict[str, list[Measurement]]:
-        """Guessing any value; saying the last value of the text, or the first or the last that stands by the key."""
-        facts = {
+    def readers(self) -> dict[str, Reader]:
+        """Guessing any value; the last and the commonest one; the last of a key that came twice, or once; the key's first one.
+
+        The last of these looks the key up and forgets nothing: a reference for whoever adds facts and never replaces them.
+        """
+        rules: dict[str, Callable[[list[int]], int | None]] = {
             "floor: uniform values": lambda row: None,
             "floor: last value": lambda row: last_of(row, len(row) - 1, self.values, self.vocab),
-            "cheat: first value of the key": lambda row: _history(row)[0],
+            "cheat: commonest value": lambda row: commonest_of(row, len(row) - 1, self.values, self.vocab),
+            "cheat: last value of a repeated key": lambda row: _last_value(row, times=2),
+            "cheat: last value of a key that came once": lambda row: _last_value(row, times=1),
+            "reference: first value of the key": lambda row: _history(row)[0],
         }
-        return {name: sit(self, lambda exam, says=says: self._said(exam, says)) for name, says in facts.items()}
+        return {name: partial(self._said, says=says) for name, says in rules.items()}
 
-    def _said(self, exam: Exam, says) -> Answers:
+    def _said(self, exam: Exam, says: Callable[[list[int]], int | None]) -> Answers:
         """Answers by a rule; None is a guess, cut into equal shares: row i says value i, and hits are chances."""
         rows, count = exam.batch.tokens.tolist(), self.vocab - self.values
         said = [says(row) for row in rows]
@@ -131,6 +140,15 @@ class Forgetting(SymbolTask):
         truth = exam.batch.targets[:, -1].tolist()
         hit[:, -1] = torch.tensor([1 / count if v is None else float(v == t) for v, t in zip(said, truth, strict=True)])
         return Answers(torch.zeros(hit.shape), hit, torch.tensor(guessed) - self.values)
+
+
+def _last_value(row: list[int], times: int) -> int:
+    """The last value whose key came so many times in the facts, whichever key is asked; the last of all where none did."""
+    facts = row.index(ASK)
+    keys, values = row[:facts:2], row[1:facts:2]
+    came = Counter(keys)
+    fitting = [value for key, value in zip(keys, values, strict=False) if key != BLANK and came[key] == times]
+    return fitting[-1] if fitting else row[1]
 
 
 def _history(row: list[int]) -> list[int]:

@@ -202,20 +202,22 @@ class Needle(Task):
     def floors(self) -> dict[str, list[Measurement]]:
         """Guessing a value of the right form, computed, and who does not look for the key, run on the test's prompts.
 
-        These copy, read the last tenth of the text alone, or know what was never trained with the key. Where several values
-        are asked for, copying them all is one more cheat.
+        To copy the only number, or all where all are asked, is what is asked: a reference. Among several keys it is a cheat,
+        as it is to read the last tenth of the text alone, or to know what was never trained with the key.
         """
         uniform = f"floor: uniform {'words' if self.values == 'words' else 'digits'}"
         found: dict[str, list[Measurement]] = {}
         for exam in self.exams("test"):  # one is held at a time
             found.setdefault(uniform, []).extend(self._guess(exam))
+            variant = exam.batch.where["variant"]
+            one = "reference: copy the only number" if variant in SINGLE else "cheat: copy the last number"
             ways: dict[str, Callable[[Template, Exam], Answers]] = {
-                "cheat: copy the only number": partial(copies, most=1),
+                one: partial(copies, most=1),
                 "cheat: read the last tenth of the text": reads_the_last_tenth,
                 "cheat: a value never trained with this key": says_what_was_never_trained,
             }
-            if VARIANTS[exam.batch.where["variant"]].asked > 1:
-                ways["cheat: copy every number"] = partial(copies, most=None)
+            if VARIANTS[variant].asked > 1:
+                ways["reference: copy every number"] = partial(copies, most=None)
             for name, way in ways.items():
                 found.setdefault(name, []).extend(self.mark(exam, way(self.template, exam=exam)))
         return {name: average(measurements) for name, measurements in found.items()}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from random import Random
 
-from tasks.symbols import Row, SymbolTask, Where, last_of, length_of_lesson, refuse
-from tasks.task import IGNORE, Measurement
+from tasks.floors import Reader
+from tasks.symbols import Row, SymbolTask, Where, commonest_of, last_of, length_of_lesson, nearest_to, refuse
+from tasks.task import IGNORE
 
 NOISE = 0
 
@@ -63,9 +64,17 @@ class SelectiveCopying(SymbolTask):
         data = [i for i, token in enumerate(tokens) if NOISE < token < self.marker]
         return [data[list(tokens[: place + 1]).count(self.marker) - 1]]
 
-    def floors(self) -> dict[str, list[Measurement]]:
-        """Guessing any symbol, and saying the last one at every marker."""
+    def readers(self) -> dict[str, Reader]:
+        """Guessing any symbol; the last one; the commonest one; the one nearest to where the asked one lies on average."""
         return {
             "floor: uniform symbols": self.guess(lambda where: 1 / (self.marker - 1)),
             "floor: last symbol": self.cheat(lambda tokens, place: last_of(tokens, place, 1, self.marker)),
+            "cheat: commonest symbol": self.cheat(lambda tokens, place: commonest_of(tokens, place, 1, self.marker)),
+            "cheat: symbol at the usual place": self.cheat(self._at_the_usual_place),
         }
+
+    def _at_the_usual_place(self, tokens: Sequence[int], place: int) -> int:
+        """Of `copied` places drawn among `context`, the i-th (from 1) is i (context + 1) / (copied + 1) on average, less 1."""
+        context = len(tokens) - self.copied
+        usual = (place - context + 1) * (context + 1) / (self.copied + 1) - 1
+        return nearest_to(tokens, usual, 1, self.marker)

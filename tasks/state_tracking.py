@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from tasks.floors import sit
+from tasks.floors import Reader
 from tasks.position_bins import doubling
 from tasks.symbols import Row, SymbolTask, Where, length_of_lesson, refuse
 from tasks.task import Answers, Exam, Measurement
@@ -107,10 +107,10 @@ class StateTracking(SymbolTask):
         """Everything so far."""
         return list(range(place + 1))
 
-    def floors(self) -> dict[str, list[Measurement]]:
+    def readers(self) -> dict[str, Reader]:
         """The commonest product at each place, known from the rule alone; and the last one or two symbols taken for all."""
         return {
-            "floor: commonest product": sit(self, self._commonest),
+            "floor: commonest product": self._commonest,
             "floor: last symbol": self.cheat(lambda tokens, place: tokens[place]),
             "floor: last two symbols": self.cheat(self._last_two),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from tasks.floors import sit
+from tasks.floors import Reader, sit_each
 from tasks.randomness import stream
 from tasks.task import IGNORE, Answers, Batch, Exam, Measurement, Task
 
@@ -64,8 +65,12 @@ class SymbolTask(Task):
         """The places of the text that the answer asked at `place` follows from."""
 
     @abstractmethod
+    def readers(self) -> dict[str, Reader]:
+        """Guessers, takers of shortcuts and references (`tasks/task.py`), by the names of their rows."""
+
     def floors(self) -> dict[str, list[Measurement]]:
-        """What a guesser, and who does not understand the text, scores on the test split."""
+        """What each of `readers` scores on the test split."""
+        return sit_each(self, self.readers())
 
     def training(self, seed: int, step: int, progress: float, tokens: int) -> Batch:
         """A batch of one lesson; rows that belong to an exam are never drawn."""
@@ -80,15 +85,26 @@ class SymbolTask(Task):
         return _batch(rows, where)
 
     def exams(self, split: str) -> Iterator[Exam]:
-        """`samples` texts for each cell."""
+        """`samples` different texts for each cell; fewer where so short a text has no more, so that none counts twice."""
         if split not in ("validation", "test"):
             raise ValueError(f"There is no exam '{split}': ask for validation or test.")
         for where in self.cells(split):
             draws = stream(self.name, split, sorted(where.items()), self.vocab)
-            rows = [self.row(split, draws, where) for _ in range(self.samples)]
+            rows = self._different(split, draws, where)
             at_once = max(1, min(EXAM_TOKENS, EXAM_LOGITS // self.vocab) // len(rows[0].tokens))
             for i in range(0, len(rows), at_once):
                 yield self.exam(_batch(rows[i : i + at_once], where))
+
+    def _different(self, split: str, draws: Random, where: Where) -> list[Row]:
+        """Up to `samples` texts of a split, none twice; the search ends where TRIES in a row were there before."""
+        rows: dict[tuple[int, ...], Row] = {}
+        for _ in range(self.samples):
+            drawn = (self.row(split, draws, where) for _ in range(TRIES))
+            row = next((row for row in drawn if tuple(row.tokens) not in rows), None)
+            if row is None:
+                break
+            rows[tuple(row.tokens)] = row
+        return list(rows.values())
 
     def exam(self, batch: Batch) -> Exam:
         """How a batch is examined: teacher-forced."""
@@ -122,17 +138,17 @@ class SymbolTask(Task):
         tokens = exam.batch.tokens[row].tolist()
         return tuple(self.spell(tokens[a:b]) for a, b in runs(self.sources(tokens, last_asked(exam, row))))
 
-    def guess(self, chance: Callable[[Where], float]) -> list[Measurement]:
-        """The expected marks of somebody right with a chance at each asked place, independently."""
+    def guess(self, chance: Callable[[Where], float]) -> Reader:
+        """Somebody right with a chance at each asked place, independently; their marks are expected ones."""
 
         def answer(exam: Exam) -> Answers:
             shape = exam.batch.targets.shape
             return Answers(torch.zeros(shape), torch.full(shape, chance(exam.batch.where), dtype=torch.double))
 
-        return sit(self, answer)
+        return answer
 
-    def cheat(self, says: Callable[[list[int], int], int]) -> list[Measurement]:
-        """The marks of somebody who says `says(text, place)` at each asked place, from the text up to there."""
+    def cheat(self, says: Callable[[list[int], int], int]) -> Reader:
+        """Somebody who says `says(text, place)` at each asked place, from the text up to there."""
 
         def answer(exam: Exam) -> Answers:
             rows = zip(exam.batch.tokens.tolist(), exam.batch.targets.tolist(), strict=True)
@@ -142,7 +158,7 @@ class SymbolTask(Task):
             ]
             return Answers(torch.zeros(exam.batch.targets.shape), torch.tensor(hits))
 
-        return sit(self, answer)
+        return answer
 
 
 def split_of(tokens: Sequence[int]) -> str:
@@ -161,6 +177,25 @@ def length_of_lesson(draws: Random, progress: float, shortest: int, longest: int
 def last_of(tokens: Sequence[int], place: int, first: int, end: int) -> int:
     """The last symbol of `first`, ..., `end` - 1 up to a place of a text; `first` where there is none."""
     return next((tokens[i] for i in range(place, -1, -1) if first <= tokens[i] < end), first)
+
+
+def commonest_of(tokens: Sequence[int], place: int, first: int, end: int) -> int:
+    """The most frequent symbol of `first`, ..., `end` - 1 up to a place, of equals the earliest; `first` where there is none."""
+    counts = Counter(token for token in tokens[: place + 1] if first <= token < end)
+    return max(counts, key=counts.__getitem__, default=first)
+
+
+def nearest_to(tokens: Sequence[int], wanted: float, first: int, end: int) -> int:
+    """The symbol of `first`, ..., `end` - 1 that stands nearest to a wanted place of a text; `first` where there is none."""
+    nearest = min(len(tokens) - 1, max(0, round(wanted)))
+    away = (
+        -1 if wanted < nearest else 1
+    )  # of two at equal distances from the nearest place, the nearer to what is wanted
+    for distance in range(len(tokens)):
+        for place in (nearest + away * distance, nearest - away * distance):
+            if 0 <= place < len(tokens) and first <= tokens[place] < end:
+                return tokens[place]
+    return first
 
 
 def last_asked(exam: Exam, row: int) -> int:

@@ -3,6 +3,17 @@
 A task draws training batches, sets an exam, and marks the answers. It never sees a model: `tasks/train.py` and
 `tasks/evaluate.py` stand between the two. Everything a task draws comes from generators seeded by its arguments, so equal
 settings give equal bytes on any platform.
+
+Who sits the test without being a model is of one of three classes, told by the beginning of its name:
+
+- `floor: ` says what it says whatever is asked: a guess by chance, the commonest answer, the last symbol.
+- `cheat: ` takes a shortcut. It may read the whole text, compare, count and be fitted to the training split, but it does
+  without what the task asks for: the key, the order, the state, who did what when. Who needs no more has understood nothing.
+- `reference: ` does what is asked, if in a narrow way: looks the key up but never forgets, copies the one number there is,
+  counts n-grams of real text. It is shown beside the models and holds nobody back.
+
+A model has learned something where it is better than the best of all floors *and* cheats. A reader that is right because it does
+what is asked is therefore no cheat, however simple its rule.
 """
 
 from __future__ import annotations
@@ -98,7 +109,7 @@ class Task(ABC):
 
     @abstractmethod
     def floors(self) -> dict[str, list[Measurement]]:
-        """What cheats score on the test split, by the cheat's name: same metrics and `where` as `mark` gives."""
+        """What floors, cheats and references (above) score on the test split, by name: metrics and `where` as `mark` gives."""
 
     def oracle(self, exam: Exam) -> Answers:
         """The answers of somebody who knows: every target certain, every choice and text right. Marked, it scores 100 %."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
+from tasks.floors import Reader
 from tasks.mad.protocol import MadTask
-from tasks.symbols import Row, Where, last_of, refuse
-from tasks.task import IGNORE, Measurement
+from tasks.symbols import Row, Where, commonest_of, last_of, refuse
+from tasks.task import IGNORE
 
 
 class Compression(MadTask):
@@ -44,9 +45,10 @@ class Compression(MadTask):
         """The symbol at the same place of the text."""
         return [place - list(tokens).index(self.sign) - 1]
 
-    def floors(self) -> dict[str, list[Measurement]]:
-        """Guessing any symbol, and always saying the last one."""
+    def readers(self) -> dict[str, Reader]:
+        """Guessing any symbol, saying the last one, and saying the commonest one."""
         return {
             "floor: uniform symbols": self.guess(lambda where: 1 / self.sign),
             "floor: last symbol": self.cheat(lambda tokens, place: last_of(tokens, place, 0, self.sign)),
+            "cheat: commonest symbol": self.cheat(lambda tokens, place: commonest_of(tokens, place, 0, self.sign)),
         }

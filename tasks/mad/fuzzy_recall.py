@@ -7,10 +7,10 @@ from random import Random
 
 import torch
 
-from tasks.floors import sit
+from tasks.floors import Reader
 from tasks.mad.protocol import MadTask
-from tasks.symbols import Row, Where, last_asked, last_of, refuse
-from tasks.task import IGNORE, Answers, Exam, Measurement
+from tasks.symbols import Row, Where, commonest_of, last_asked, last_of, refuse
+from tasks.task import IGNORE, Answers, Exam
 
 Motif = tuple[int, ...]
 
@@ -105,19 +105,37 @@ class FuzzyRecall(MadTask):
         places = self.sources(tokens, last_asked(exam, row))
         return (self.spell(tokens[i] for i in places),)
 
-    def floors(self) -> dict[str, list[Measurement]]:
-        """Guessing a symbol that the value has not had yet, and saying the last one of the text."""
+    def readers(self) -> dict[str, Reader]:
+        """Guessing a symbol that the value has not had yet; the last and the commonest one; what last followed this symbol."""
         return {
-            "floor: uniform values": sit(self, self._unsaid),
+            "floor: uniform values": self._unsaid,
             "floor: last value": self.cheat(lambda tokens, place: last_of(tokens, place, self.values, self.filler)),
+            "cheat: commonest value so far": self.cheat(self._commonest_unsaid),
+            "cheat: what followed the last symbol": self.cheat(self._what_followed),
         }
+
+    def _said(self, tokens: Sequence[int], place: int) -> list[int]:
+        """The symbols that the value at `place` has had up to there."""
+        begin = place + 1
+        while begin and self.values <= tokens[begin - 1] < self.filler:
+            begin -= 1
+        return list(tokens[begin : place + 1])
+
+    def _commonest_unsaid(self, tokens: Sequence[int], place: int) -> int:
+        """The commonest symbol of values so far that this one has not had yet: none comes twice in one value."""
+        said = self._said(tokens, place)
+        others = [token for token in tokens[: place + 1] if token not in said]
+        return commonest_of(others, place, self.values, self.filler)
+
+    def _what_followed(self, tokens: Sequence[int], place: int) -> int:
+        """The value's symbol that last came behind an equal symbol: of a key its last symbol alone is looked at."""
+        before = (i + 1 for i in range(place - 1, -1, -1) if tokens[i] == tokens[place])
+        return next((tokens[i] for i in before if self.values <= tokens[i] < self.filler), self.values)
 
     def _unsaid(self, exam: Exam) -> Answers:
         """Chances of right guesses: no symbol comes twice in one value."""
         hit = torch.zeros(exam.batch.targets.shape, dtype=torch.double)
         for row, place in (exam.batch.targets != IGNORE).nonzero().tolist():
-            begin = place
-            while self.values <= exam.batch.tokens[row, begin] < self.filler:
-                begin -= 1
-            hit[row, place] = 1 / (self.filler - self.values - (place - begin))
+            said = len(self._said(exam.batch.tokens[row].tolist(), place))
+            hit[row, place] = 1 / (self.filler - self.values - said)
         return Answers(torch.zeros(hit.shape), hit)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
+from tasks.floors import Reader
 from tasks.mad.protocol import MadTask
-from tasks.symbols import Row, Where, last_of, refuse
-from tasks.task import IGNORE, Measurement
+from tasks.symbols import Row, Where, commonest_of, last_of, refuse
+from tasks.task import IGNORE
 
 
 class InContextRecall(MadTask):
@@ -68,11 +69,14 @@ class InContextRecall(MadTask):
         first = list(tokens).index(tokens[place])
         return [first, first + 1]
 
-    def floors(self) -> dict[str, list[Measurement]]:
+    def readers(self) -> dict[str, Reader]:
         """Guessing any value, saying the last one, and saying the commonest one so far: nothing that knows the key."""
         return {
             "floor: uniform values": self.guess(lambda where: 1 / (self.first_noise - self.values)),
             "floor: last value": self.cheat(
                 lambda tokens, place: last_of(tokens, place, self.values, self.first_noise)
+            ),
+            "cheat: commonest value so far": self.cheat(
+                lambda tokens, place: commonest_of(tokens, place, self.values, self.first_noise)
             ),
         }

@@ -10,7 +10,8 @@ from tasks.symbols import Where, refuse
 class NoisyRecall(InContextRecall):
     """MAD noisy recall: in-context recall among noise, by the share of noise beside the other axes.
 
-    A share `noise` of the pairs are two of `noise_symbols` symbols, which `vocab` includes. Published axes: noise 0.2 to
+    Each pair is with chance `noise` two of `noise_symbols` symbols, which `vocab` includes, but for the last pair, which
+    asks, and one before it, which can be asked. Published axes: noise 0.2 to
     0.8, vocab 32 to 144, length 128 to 1024, examples 12800 down to 800.
     """
 

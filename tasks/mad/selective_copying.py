@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
+from tasks.floors import Reader
 from tasks.mad.protocol import MadTask
-from tasks.symbols import Row, Where, last_of, refuse
-from tasks.task import IGNORE, Measurement
+from tasks.symbols import Row, Where, commonest_of, last_of, nearest_to, refuse
+from tasks.task import IGNORE
 
 
 class MadSelectiveCopying(MadTask):
@@ -58,9 +59,16 @@ class MadSelectiveCopying(MadTask):
         data = [i for i, token in enumerate(tokens) if token < self.blank]
         return [data[place - list(tokens).index(self.sign) - 1]]
 
-    def floors(self) -> dict[str, list[Measurement]]:
-        """Guessing any symbol, and always saying the last one."""
+    def readers(self) -> dict[str, Reader]:
+        """Guessing any symbol; the last one; the commonest one; the one nearest to where the asked one lies on average."""
         return {
             "floor: uniform symbols": self.guess(lambda where: 1 / self.blank),
             "floor: last symbol": self.cheat(lambda tokens, place: last_of(tokens, place, 0, self.blank)),
+            "cheat: commonest symbol": self.cheat(lambda tokens, place: commonest_of(tokens, place, 0, self.blank)),
+            "cheat: symbol at the usual place": self.cheat(self._at_the_usual_place),
         }
+
+    def _at_the_usual_place(self, tokens: Sequence[int], place: int) -> int:
+        """Before each symbol stand as many blanks on average, so that the i-th (from 1) stands at i shares on average, less 1."""
+        sign = len(tokens) - self.copied - 1
+        return nearest_to(tokens[:sign], (place - sign) * sign / self.copied - 1, 0, self.blank)

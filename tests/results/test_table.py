@@ -45,7 +45,7 @@ def test_models_stand_by_family_in_historical_order_and_floors_below():
     heads = [line.split("**")[1] for line in text.splitlines() if "**" in line]
     assert heads == [
         "attention", "first generation", "second generation", "third generation", "segment recurrent", "titans",
-        "floors guess, cheats read without understanding, references count",
+        "floors guess, cheats take shortcuts, references are only shown",
     ]  # fmt: skip
     names = [line.split("|")[1].strip() for line in text.splitlines()[2:] if "**" not in line]
     assert names[:14] == sorted(synthetic.FAMILIES, key=lambda m: (synthetic.FAMILIES[m][1], m))

@@ -24,13 +24,13 @@ def test_the_oracle_scores_everything_and_the_floors_stand_beside_it(template, c
     floors = task.floors()
     assert list(floors) == [
         "floor: uniform digits",
-        "cheat: copy the only number",
+        "reference: copy the only number",
         "cheat: read the last tenth of the text",
         "cheat: a value never trained with this key",
     ]
     for marks in floors.values():
         assert [(m.metric, m.where, m.count) for m in marks] == [(m.metric, m.where, m.count) for m in perfect]
-    assert all(m.value == 1.0 for m in floors["cheat: copy the only number"])
+    assert all(m.value == 1.0 for m in floors["reference: copy the only number"])
 
 
 def test_the_guessing_floor_is_what_a_guesser_scores():

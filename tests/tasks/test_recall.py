@@ -56,6 +56,17 @@ def test_mqar_gaps_follow_the_power_law():
             assert abs(seen[slot] / 4000 - share) < 4 * (share * (1 - share) / 4000) ** 0.5
 
 
+@pytest.mark.parametrize("power", [0.01, 1.0])
+def test_the_order_of_mqars_questions_tells_nothing_of_the_order_of_its_pairs(power):
+    task = tasks.create("mqar", pairs=(8,), length=64, power=power, test_lengths=(64,), samples=400)
+    for batch in (next(task.exams("test")).batch, task.training(0, 0, 1.0, 64 * 400)):
+        right = []
+        for tokens, targets in zip(batch.tokens.tolist(), batch.targets.tolist(), strict=True):
+            asked = [target for target in targets if target != IGNORE]
+            right += [value == answer for value, answer in zip(tokens[1:16:2], asked, strict=True)]
+        assert abs(sum(right) / len(right) - 1 / 8) < 4 * (7 / 64 / len(right)) ** 0.5
+
+
 def test_mqar_capacity_is_an_axis():
     task = tasks.create("mqar", pairs=(2, 4), test_pairs=(2, 16), length=64, samples=20)
     marks = task.floors()["floor: any value of the text"]
@@ -166,7 +177,7 @@ def test_forgetting_overwrites_as_many_facts_as_it_says():
 
 def test_forgetting_tells_stale_answers_from_others():
     task = tasks.create("forgetting", facts=(4,), overwrites=(2,), distances=(0,), samples=30)
-    marks = task.floors()["cheat: first value of the key"]  # a memory that adds and never overwrites
+    marks = task.floors()["reference: first value of the key"]  # a memory that adds and never overwrites
     assert _value(marks, "accuracy", asked="overwritten") == 0 and _value(marks, "stale_error") == 1
     assert _value(marks, "accuracy", asked="untouched") == 1
 
@@ -183,6 +194,11 @@ def test_forgetting_trains_on_all_keys_of_a_text():
     task = tasks.create("forgetting", facts=(5,), overwrites=(1,))
     batch = task.training(0, 0, 1.0, 2000)
     assert ((batch.targets != IGNORE).sum(1) == 5).all() and batch.where["asked"] == "all"
+
+
+def test_forgetting_trains_on_its_longest_distance():
+    task = tasks.create("forgetting", facts=(4,), overwrites=(1,), distances=(0, 20))
+    assert {task.training(0, step, 1.0, 64).where["distance"] for step in range(60)} == {0, 8, 16, 20}
 
 
 # MAD

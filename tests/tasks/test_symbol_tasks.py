@@ -28,7 +28,7 @@ SMALL = {
     "mad-memorisation": {"length": 16, "samples": 40},
 }
 PINNED = {
-    "mqar": "7f6aa06d9f364577",
+    "mqar": "b783f76c7005553a",
     "selective-copying": "68db89ef88cd19f2",
     "state-tracking": "e603868019f64980",
     "forgetting": "9668285b838dc6a5",
@@ -149,6 +149,49 @@ def test_symbols_are_of_the_vocabulary_and_differ_in_writing(task):
     for batch in (task.training(0, 0, 1.0, 600), *(exam.batch for exam in task.exams("test"))):
         assert 0 <= batch.tokens.min() and batch.tokens.max() < task.vocab
         assert batch.targets.max() < task.vocab
+
+
+def _seen(task, tokens: list[int], targets: list[int]) -> dict[str, object]:
+    """What a text holds of the settings that its batch was drawn under."""
+    words, asked = task.spell(tokens).split(), [target for target in targets if target != IGNORE]
+    keys = [word for word, follows in zip(words, words[1:], strict=False) if word[0] == "k" and follows[0] == "v"]
+    found = {"length": len(tokens), "pairs": len(asked), "copied": len(asked), "vocab": task.vocab}
+    if task.name == "mad-compression":
+        found["length"] = words.index("?") + 1
+    if task.name == "forgetting":
+        facts = words[: words.index("?")]
+        found |= {"facts": len(set(keys)), "overwrites": len(keys) - len(set(keys)), "distance": facts.count(".")}
+        kind = "overwritten" if keys.count(words[-1]) > 1 else "untouched"
+        found["asked"] = kind if len(asked) == 1 else "all"
+    if task.name == "mad-fuzzy-recall":
+        found["key_motif"] = max(len(key) for *_, key in task._pairs(tokens))
+    return found
+
+
+def test_a_text_has_what_its_settings_say(task):
+    """Every label that a row will carry, held against each text of the test and of training."""
+    same = {"group": getattr(task, "group", None), "noise": getattr(task, "noise", None), "keys": "of any length"}
+    batches = [task.training(0, step, step / 6, 600) for step in range(6)] + [e.batch for e in task.exams("test")]
+    for batch in batches:
+        for tokens, targets in zip(batch.tokens.tolist(), batch.targets.tolist(), strict=True):
+            found = {**same, **_seen(task, tokens, targets)}
+            told = {
+                key: value for key, value in batch.where.items() if not (key == "key_motif" and "keys" in batch.where)
+            }
+            assert told == {key: found[key] for key in told}
+
+
+def test_no_text_is_asked_twice(task):
+    for split in ("validation", "test"):
+        texts = [(*exam.batch.where.items(), *row) for exam in task.exams(split) for row in exam.batch.tokens.tolist()]
+        assert len(texts) == len(set(texts))
+
+
+def test_an_exam_is_shorter_where_there_are_no_more_texts():
+    task = tasks.create("state-tracking", length=8, test_lengths=(8,))  # 256 words, a quarter of them of the test
+    texts = [tuple(row) for exam in task.exams("test") for row in exam.batch.tokens.tolist()]
+    assert 40 < len(texts) == len(set(texts)) < 90
+    assert {m.count for m in task.floors()["floor: last symbol"] if m.metric == "final_accuracy"} == {len(texts)}
 
 
 CHANCES = {  # of guessing one asked symbol, from the settings above

@@ -187,7 +187,7 @@ def test_needles_of_any_tokenizer_fit_and_are_solved(template, corpus):
         assert length - 60 < exam.prompt + room <= length
         assert task.evidence(exam, 0)
     assert all(m.value == 1.0 for m in sit(task, task.oracle))
-    copied = [m for m in task.floors()["cheat: copy the only number"] if m.where["variant"] == "s-niah-1"]
+    copied = [m for m in task.floors()["reference: copy the only number"] if m.where["variant"] == "s-niah-1"]
     assert copied and all(m.value == 1.0 for m in copied)
     assert task.training(0, 1, 1.0, 2 * length).tokens.max() < task.vocab == 1000
     assert task.data_hash() != create("needle").data_hash()

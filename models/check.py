@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from models import check_causality, check_family, check_state, check_training, registry
+from models import check_causality, check_decay, check_family, check_state, check_training, registry
 from models.check_subject import Finding, Subject
 from models.language_model import Size, check_settings
 
@@ -48,6 +48,7 @@ PROPERTIES: dict[str, Callable[[Subject], Finding]] = {
     "initial statistics": check_training.initial_statistics,
     "loss at initialisation": check_training.start,
     "gradient to every parameter": check_training.gradients,
+    "weight decay": check_decay.weight_decay,
     "bfloat16": check_training.half,
     "one batch by heart": check_training.overfit,
 }

@@ -51,15 +51,18 @@ class Size:
 
 
 class Block(nn.Module):
-    """One layer of the shell: a token mixer and, unless it mixes channels itself, a SwiGLU of `inner` units."""
+    """One layer of the shell: a token mixer and, unless it mixes channels itself, a SwiGLU of `inner` units.
+
+    A mixer that says `norms_itself` is given the residual stream as it is, without a norm before it.
+    """
 
     def __init__(self, width: int, mixer: nn.Module, inner: int):
         super().__init__()
-        self.mixer_norm, self.mixer = RMSNorm(width), mixer
+        self.mixer_norm, self.mixer = None if getattr(mixer, "norms_itself", False) else RMSNorm(width), mixer
         self.feed_norm, self.feed = (RMSNorm(width), SwiGLU(width, inner)) if inner else (None, None)
 
     def forward(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        y, state = self.mixer(self.mixer_norm(x), state)
+        y, state = self.mixer(x if self.mixer_norm is None else self.mixer_norm(x), state)
         x = x + y
         if self.feed is not None:
             x = x + self.feed(self.feed_norm(x))

@@ -17,6 +17,8 @@ class RMSNorm(nn.Module):
     With `weight=False` it has no gain, as RetNet's per-head norm.
     """
 
+    no_weight_decay = ("weight",)
+
     def __init__(self, width: int, weight: bool = True, eps: float = 1e-6):
         super().__init__()
         self.eps = eps
@@ -45,18 +47,28 @@ class ShortConvolution(nn.Module):
     """Causal depthwise convolution over time, kernel 4 by default: `y_t = sum_j w_j x_{t-j} (+ bias)`, per channel.
 
     Shapes: x [b, t, d] -> y [b, t, d]. The state is the last `kernel - 1` inputs, [b, kernel - 1, d]; None stands for zeros.
+    Weight and bias are drawn as `nn.Conv1d` draws them, uniform within kernel^-1/2.
     """
+
+    no_weight_decay, with_weight_decay = ("bias",), ("weight",)
 
     def __init__(self, width: int, kernel: int = 4, bias: bool = False, provider: str = "auto"):
         """`provider` computes it if it has a form of the short convolution; if it has none, `auto` does."""
         super().__init__()
         self.kernel, self.provider = kernel, provider
         self.weight = nn.Parameter(torch.empty(width, 1, kernel))
-        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
-        nn.init.uniform_(self.weight, -(kernel**-0.5), kernel**-0.5)
+        self.bias = nn.Parameter(torch.empty(width)) if bias else None
+        for part in (self.weight, self.bias):
+            if part is not None:
+                nn.init.uniform_(part, -(kernel**-0.5), kernel**-0.5)
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return choose_or_auto("short convolution", self.provider)(x, self.weight, self.bias, state)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """x in float32 if it is narrower, else as it is: gates need more digits than bfloat16 has, and float64 keeps its own."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from schema.weight_decay import groups
 from tasks.precision import precision
 from tasks.task import IGNORE, Batch, Task
 
@@ -19,6 +20,7 @@ WARM_UP = 0.1  # share of the steps over which the learning rate rises
 LAST_RATE = 0.1  # share of the peak that the cosine ends at
 CLIP = 1.0
 WEIGHT_DECAY = 0.1
+DECAYED = "where a parameter's class declares it (not on norms, biases, constants of gates)"  # in words, for the rows
 BETAS = (0.9, 0.95)
 
 
@@ -48,14 +50,18 @@ class Snapshots(Protocol):
 def recipe() -> dict[str, str]:
     """How every model is trained, in words, for the rows."""
     return {
-        "optimiser": f"AdamW, betas {BETAS[0]} and {BETAS[1]}, weight decay {WEIGHT_DECAY} on matrices, clip {CLIP}",
+        "optimiser": f"AdamW, betas {BETAS[0]} and {BETAS[1]}, weight decay {WEIGHT_DECAY} {DECAYED}, clip {CLIP}",
         "schedule": f"{WARM_UP:.0%} linear warm-up, cosine to {LAST_RATE:.0%} of the peak",
     }
 
 
+def _warm_steps(steps: int) -> int:
+    return max(1, round(WARM_UP * steps))
+
+
 def schedule(step: int, steps: int) -> float:
     """Share of the peak learning rate at `step`: linear warm-up, then a cosine down to LAST_RATE."""
-    warm = max(1, round(WARM_UP * steps))
+    warm = _warm_steps(steps)
     if step < warm:
         return (step + 1) / warm
     done = (step - warm) / max(1, steps - warm)
@@ -63,11 +69,18 @@ def schedule(step: int, steps: int) -> float:
 
 
 def optimiser(model: nn.Module, lr: float) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only: norms, biases, gates' constants and single vectors are left alone."""
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    vectors = [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=BETAS)
+    """AdamW; which parameters decay, the classes that own them declare (`schema/weight_decay.py`)."""
+    return torch.optim.AdamW(groups(model, WEIGHT_DECAY), lr=lr, betas=BETAS)
+
+
+def tell_warm_up(model: nn.Module, share: float) -> None:
+    """Tell each module that asks for it (by a method `warm_up`) the share of the warm-up that is done, from 0 to 1.
+
+    For what an architecture itself raises at the beginning of a training, as TTT-MLP its inner rate.
+    """
+    for module in model.modules():
+        if callable(getattr(module, "warm_up", None)):
+            module.warm_up(share)
 
 
 def mean_loss(model: nn.Module, device: str, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -109,6 +122,7 @@ def train(
         batch = task.training(seed, step, step / steps, batch_tokens)
         for group in adam.param_groups:
             group["lr"] = lr * schedule(step, steps)
+        tell_warm_up(model, min(1.0, step / _warm_steps(steps)))
         with precision(dtype, device):
             loss, mean = loss_of(batch)
             adam.zero_grad(set_to_none=True)
@@ -128,4 +142,5 @@ def train(
         if snapshots is not None and step + 1 < steps:
             snapshots.keep(model, adam, Training(losses, tokens, now - begun))
             begun += time.perf_counter() - now  # what keeping takes is no training
+    tell_warm_up(model, 1.0)  # a training shorter than its warm-up leaves the model as the longest does
     return Training(losses, tokens, time.perf_counter() - begun)

@@ -4,7 +4,11 @@ Vaswani et al. 2017 (arXiv 1706.03762) in the form of Llama (Touvron et al. 2023
 
     y = W_o softmax( R(q) R(k)^T / sqrt(d) ) v        R turns a pair of channels by its place in the text
 
-Deviation: none. `window` in `transformer-window` limits the view to that many tokens.
+`window` in `transformer-window` limits the view to that many tokens.
+
+Deviations: the embedding is tied to the output (Llama's is not); weights are drawn normal with width^-1/2 for q, k, v, half of
+that for the output, 0.02 for embedding and SwiGLU, the latter's output divided by sqrt(2 depth) (Llama's paper says nothing,
+transformers' code draws all with 0.02).
 
 Beyond its training length attention meets angles that it has never seen. `rotary_scaling` is the usual remedy, without further
 training: the model trains as ever, and in evaluation turns its pairs more slowly by a fixed factor s = `rotary_factor`, the

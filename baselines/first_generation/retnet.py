@@ -6,7 +6,8 @@ Sun et al. 2023, arXiv 2307.08621, eqs. 5 to 8, with the authors' code (torchsca
     out = W_o ( silu(W_g x) * norm_h(y) ),   q and k rotated, k scaled by d_k^-1/2
 
 The norm of each head is a root-mean-square norm without gain; values are twice as wide as the model. Rotation is pure (no xPos
-scaling) on a grid of angles that includes both ends. Deviation: the channel mixing is the shell's SwiGLU, as for every mixer.
+scaling) on a grid of angles that includes both ends. Weights are drawn as torchscale draws them: xavier, gain 2^-5/2, and 1/2
+for the output. Deviation: the channel mixing is the shell's SwiGLU, as for every mixer.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class RetNet(nn.Module):
         for layer in (self.queries, self.keys, self.values, self.gate):
             nn.init.xavier_uniform_(layer.weight, gain=2**-2.5)
         nn.init.xavier_uniform_(self.out.weight, gain=2**-1)
-        self.register_buffer("log_decay", torch.log1p(-(2.0 ** (-5 - torch.arange(heads)))), persistent=False)
+        decay = torch.log1p(-(2.0 ** (-5 - torch.arange(heads, dtype=torch.float64))))
+        self.register_buffer("log_decay", decay, persistent=False)
         half = width // heads // 2
         self.register_buffer("frequency", 10000.0 ** -torch.linspace(0, 1, half, dtype=torch.float64), persistent=False)
 
@@ -53,7 +55,7 @@ class RetNet(nn.Module):
         q, k, v = (split_heads(layer(x), self.heads) for layer in (self.queries, self.keys, self.values))
         q = rotary(q, start, self.frequency)
         k = rotary(k, start, self.frequency) * k.shape[-1] ** -0.5
-        decay = self.log_decay.expand(x.shape[0], x.shape[1], -1)
+        decay = self.log_decay.to(torch.promote_types(x.dtype, torch.float32)).expand(x.shape[0], x.shape[1], -1)
         y, matrix = choose("scan", self.provider)(q, k, v, log_forget=decay, state=matrix)
         y = F.silu(self.gate(x)) * self.norm(y).flatten(2)
         return self.out(y), (matrix, start + x.shape[1])

@@ -34,7 +34,6 @@ def _layer(file: str, name: str) -> nn.Module:
 
 
 def _gla() -> Errors:
-    """Theirs has no bias on the output gate, so ours is zero."""
     theirs, ours = _layer("gla", "GatedLinearAttention"), GLA(WIDTH, HEADS)
 
     def mine(x: Tensor, **weights: Tensor) -> Tensor:
@@ -44,7 +43,6 @@ def _gla() -> Errors:
             "forget.1.weight": weights["gk_proj.1.weight"],
             "forget.1.bias": weights["gk_proj.1.bias"],
             "gate.weight": weights["g_proj.weight"],
-            "gate.bias": torch.zeros(WIDTH),
             "norm.weight": weights["g_norm_swish_gate.weight"],
             "out.weight": weights["o_proj.weight"],
         }

@@ -115,7 +115,7 @@ def mamba2() -> Errors:
 
 
 def gated_deltanet() -> Errors:
-    """The Gated DeltaNet layer against Qwen3-Next's, whose projections are grouped by head."""
+    """The Gated DeltaNet layer against Qwen3-Next's, whose projections are grouped by head and whose rate has no bias."""
     module, ours = modelling("qwen3_next"), GatedDeltaNet(WIDTH, HEADS)
     keys = ours.widths[0] // HEADS
     config = configuration(
@@ -136,7 +136,9 @@ def gated_deltanet() -> Errors:
         return {
             "qkv.weight": torch.cat([q, k, v]),
             "convolution.weight": given["conv1d.weight"],
-            "gates.weight": torch.cat([step, rate]),
+            "step.weight": step,
+            "rate.weight": rate,
+            "rate.bias": torch.zeros(HEADS),
             "A_log": given["A_log"],
             "step_bias": given["dt_bias"],
             "gate.weight": z,

@@ -1,12 +1,19 @@
 """GLA: linear attention that forgets per key channel, at a rate computed from the input.
 
-Yang et al. 2023, arXiv 2312.06635, Section 4.4, with the authors' layer's defaults and initialisation:
+Yang et al. 2023, arXiv 2312.06635, Section 4.4. Two layers are published by the authors; this is the one that they keep up,
+`GatedLinearAttention` of flash-linear-attention (0.6.0), whole, with its defaults:
 
     S <- diag(a) S + k v^T,   y = S^T q,   a = sigmoid(W_2 W_1 x + bias)^(1/16)
-    out = W_o ( norm_h(y) * silu(W_r x + bias) )
+    out = W_o ( norm_h(y) * silu(W_r x) )
 
-q and k have half the width of v, q is scaled by d_k^-1/2, the gate's product has rank 16; no convolution, no feature map.
-Deviation: the norm of each head is a root-mean-square norm, as in the authors' code; the paper writes LayerNorm.
+q and k have half the width of v, q is scaled by d_k^-1/2, the gate's product has rank 16; no convolution, no feature map. The
+norm of each head is a root-mean-square norm whose gain all heads share. Weights are drawn as `nn.Linear` draws them: the
+layer's own initialisation (xavier, gain 2^-5/2) went in March 2025.
+
+The other, berlino/gated_linear_attention as of the paper, has a bias on the output gate, LayerNorm without gain, k scaled by
+the head width of the values, and xavier for q, k and the gate; it is not this one.
+
+Deviation: the library's whole model draws all weights anew, normal with 0.02; here the layer stays as it is made.
 """
 
 from __future__ import annotations
@@ -16,7 +23,7 @@ from torch.nn import functional as F
 
 from models.flops import Flops, scan_flops
 from models.kernels import choose
-from models.layers import RMSNorm, split_heads
+from models.layers import RMSNorm, at_least_float32, split_heads
 from models.registry import register
 
 
@@ -54,18 +61,13 @@ class GLA(nn.Module):
         self.widths = [inner // 2, inner // 2, inner]
         self.qkv = nn.Linear(width, 2 * inner, bias=False)
         self.forget = nn.Sequential(nn.Linear(width, rank, bias=False), nn.Linear(rank, inner // 2))
-        self.gate = nn.Linear(width, inner)
+        self.gate = nn.Linear(width, inner, bias=False)
         self.norm = RMSNorm(inner // heads, eps=1e-5)
         self.out = nn.Linear(inner, width, bias=False)
-        layers = (self.forget[0], self.forget[1], self.gate, self.out)
-        for weight in (*self.qkv.weight.split(self.widths), *(layer.weight for layer in layers)):
-            nn.init.xavier_uniform_(weight, gain=2**-2.5)
-        for layer in (self.forget[1], self.gate):
-            nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, state: tuple[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor]]:
         q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).split(self.widths, dim=-1))
-        log_forget = F.logsigmoid(split_heads(self.forget(x), self.heads).float()) / self.temperature
+        log_forget = F.logsigmoid(at_least_float32(split_heads(self.forget(x), self.heads))) / self.temperature
         y, matrix = choose("scan", self.provider)(
             q * q.shape[-1] ** -0.5, k, v, log_forget=log_forget, state=None if state is None else state[0]
         )

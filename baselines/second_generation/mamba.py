@@ -6,8 +6,9 @@ Gu and Dao 2023, arXiv 2312.00752, Algorithm 2 and Section 3.4, with the initial
     B, C, Delta from the token; Delta = softplus(W_2 W_1 x + bias), A = -exp(A_log)
 
 around it: gate and input projections (expansion 2), a causal convolution of 4, SiLU, and the product with silu(z). It mixes
-channels itself, so the shell adds no SwiGLU and depth is solved instead. Deviation: the authors' scaling of the output
-projection by 1 / sqrt(number of layers) is left out, since a mixer does not know its depth.
+channels itself, so the shell adds no SwiGLU and depth is solved instead. A_log and D do not decay, as in the authors' code.
+Deviation: the authors' scaling of the output projection by 1 / sqrt(number of layers) is left out, since a mixer does not
+know its depth.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Mamba(nn.Module):
     fixed_state = True
     mixes_channels = True
     state_setting = "states"
+    no_weight_decay = ("A_log", "D")
 
     def __init__(
         self,

@@ -6,8 +6,10 @@ Dao and Gu 2024, arXiv 2405.21060, Sections 6 and 7, with the initialisation of 
     a_t = exp(-exp(A_log) Delta_t),   Delta = softplus(. + bias);   out = W_o norm( y * silu(z) )
 
 One projection gives z, x, B, C and Delta; x, B and C pass a causal convolution of 4 and SiLU; B and C are shared by all
-heads. It mixes channels itself, so the shell adds no SwiGLU and depth is solved instead. Deviation: head width is
-`inner / heads` of the common size (the authors fix 64), so that the inner width can be matched finely.
+heads. It mixes channels itself, so the shell adds no SwiGLU and depth is solved instead. A_log, D and the bias of Delta do
+not decay, as in the authors' code. Deviations: head width is `inner / heads` of the common size (the authors fix 64), so that
+the inner width can be matched finely; the authors' scaling of the output projection by 1 / sqrt(number of layers) is left
+out, since a mixer does not know its depth.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from torch.nn import functional as F
 
 from models.flops import Flops, scan_flops
 from models.kernels import choose
-from models.layers import RMSNorm, ShortConvolution, split_heads, step_bias
+from models.layers import RMSNorm, ShortConvolution, at_least_float32, split_heads, step_bias
 from models.registry import register
 
 
@@ -34,6 +36,7 @@ class Mamba2(nn.Module):
     fixed_state = True
     mixes_channels = True
     state_setting = "states"
+    no_weight_decay = ("A_log", "D", "step_bias")
 
     def __init__(
         self,
@@ -61,7 +64,7 @@ class Mamba2(nn.Module):
         z, x, step = self.project(x).split([self.inner, self.inner + 2 * self.states, self.heads], dim=-1)
         x, tail = self.convolution(x, tail)
         x, B, C = F.silu(x).split([self.inner, self.states, self.states], dim=-1)
-        delta = F.softplus(step.float() + self.step_bias)
+        delta = F.softplus(at_least_float32(step) + self.step_bias)
         x = split_heads(x, self.heads)
         y, matrix = choose("scan", self.provider)(
             C[:, :, None], B[:, :, None], x, log_forget=-self.A_log.exp() * delta, rate=delta, state=matrix

@@ -8,6 +8,8 @@ The same memory stands at both ends of a segment, under a plain causal mask: the
 themselves, tokens see them and earlier tokens, the write rows behind see everything. M' are the write rows after the last
 norm. Gradients pass through all segments. Positions start anew in each segment.
 
+The memory tokens decay with everything else, as in the authors' code, which gives all parameters one weight decay.
+
 Deviation: the Transformer is this benchmark's reference (rotary, RMSNorm, SwiGLU), not GPT-2 or Transformer-XL; segment
 and memory default to 64 and 8 instead of 512 and 16 (BABILong), for models trained on hundreds of tokens.
 """
@@ -62,6 +64,7 @@ class RMT(LanguageModel):
     """
 
     fixed_state = True
+    with_weight_decay = ("memory",)
 
     def __init__(self, size: Size, feed: int, segment: int = 64, memory: int = 8, detach_every: int | None = None):
         if segment < 1 or memory < 1 or (detach_every is not None and detach_every < 1):

@@ -1,12 +1,15 @@
 """Gated DeltaNet: the delta rule on a state that first forgets.
 
-Yang, Kautz, Hatamizadeh 2024, arXiv 2412.06464, eq. 10 and Section 3.3, with the published layer's defaults:
+Yang, Kautz, Hatamizadeh 2024, arXiv 2412.06464, eq. 10 and Section 3.3, as the authors' code (NVlabs/GatedDeltaNet) has it:
 
     S <- a S,   S <- S + b k (v - S k)^T,   y = S q
-    a = exp(-exp(A_log) softplus(W_a x + bias)), b = sigmoid(W_b x); out = W_o ( norm_h(y) * silu(W_g x) )
+    a = exp(-exp(A_log) softplus(W_a x + bias)), b = sigmoid(W_b x + bias); out = W_o ( norm_h(y) * silu(W_g x) )
 
-q, k = l2(silu(conv(W x))) of 3/4 width, v = silu(conv(W_v x)) of 3/2 width, q scaled by d_k^-1/2. Norm, then gate.
-Deviation: none known.
+q, k = l2(silu(conv(W x))) of 3/4 width, v = silu(conv(W_v x)) of 3/2 width, q scaled by d_k^-1/2. Norm, then gate. Weights are
+drawn as `nn.Linear` draws them, the bias of b is 0 at first. A_log and its bias are marked there as not decaying.
+flash-linear-attention's layer (0.6.0) draws alike since March 2025 and has no bias in b, nor has Qwen3-Next's.
+
+Deviation: exp(A_log) is drawn from 0.001 to 16, theirs from 0, whose logarithm is not finite.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from torch.nn import functional as F
 
 from models.flops import Flops, scan_flops
 from models.kernels import choose
-from models.layers import RMSNorm, ShortConvolution, l2_norm, split_heads, step_bias
+from models.layers import RMSNorm, ShortConvolution, at_least_float32, l2_norm, split_heads, step_bias
 from models.registry import register
 
 
@@ -31,6 +34,7 @@ class GatedDeltaNet(nn.Module):
 
     period = 64  # the chunk of the chunked form
     fixed_state = True
+    no_weight_decay = ("A_log", "step_bias")
 
     def __init__(self, width: int, heads: int, inner: int | None = None, kernel: int = 4, provider: str = "auto"):
         """`inner` is the width of queries and keys over all heads, 3/4 of the model's by default; values have twice that."""
@@ -39,26 +43,20 @@ class GatedDeltaNet(nn.Module):
         self.heads, self.provider, self.widths = heads, provider, [inner, inner, 2 * inner]
         self.qkv = nn.Linear(width, 4 * inner, bias=False)
         self.convolution = ShortConvolution(4 * inner, kernel, provider=provider)
-        self.gates = nn.Linear(width, 2 * heads, bias=False)
+        self.step, self.rate = nn.Linear(width, heads, bias=False), nn.Linear(width, heads)
         self.A_log = nn.Parameter(torch.empty(heads).uniform_(1e-3, 16).log())
         self.step_bias = nn.Parameter(step_bias(heads))
         self.gate = nn.Linear(width, 2 * inner, bias=False)
         self.norm = RMSNorm(2 * inner // heads, eps=1e-5)
         self.out = nn.Linear(2 * inner, width, bias=False)
-        for part in (
-            *self.qkv.weight.split(self.widths),
-            *self.gates.weight.chunk(2),
-            self.gate.weight,
-            self.out.weight,
-        ):
-            nn.init.xavier_uniform_(part, gain=2**-2.5)
+        nn.init.zeros_(self.rate.bias)
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         tail, matrix = (None, None) if state is None else state
         qkv, tail = self.convolution(self.qkv(x), tail)
         q, k, v = (split_heads(part, self.heads) for part in F.silu(qkv).split(self.widths, dim=-1))
         q, k = l2_norm(q) * q.shape[-1] ** -0.5, l2_norm(k)
-        step, rate = self.gates(x).float().chunk(2, dim=-1)
+        step, rate = at_least_float32(self.step(x)), at_least_float32(self.rate(x))
         log_forget = -self.A_log.exp() * F.softplus(step + self.step_bias)
         y, matrix = choose("scan", self.provider)(
             q, k, v, log_forget=log_forget, rate=rate.sigmoid(), compare=True, state=matrix

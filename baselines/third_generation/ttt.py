@@ -1,6 +1,9 @@
 """TTT-Linear and TTT-MLP: the state is a small network that is trained on the text while it is read.
 
-Sun et al. 2024, arXiv 2407.04620, Sections 2.3 to 2.7, in the form of the published JAX code's layer for the Mamba backbone:
+Sun et al. 2024, arXiv 2407.04620, Sections 2.3 to 2.7, in the form of the published JAX code's layer for the Mamba backbone,
+with the settings of its published configurations:
+
+    u = x + conv(RMSNorm(x)),   block = u + TTT(RMSNorm(u))       before the layer itself
 
     f(x) = x + LN(z(x)),   z affine (linear), or affine - GELU - affine with a hidden layer four times as wide (MLP)
     g_j = grad 1/2 || f(k_j; W) - v_j ||^2 at the weights W that begin a mini-batch of 16 tokens
@@ -9,12 +12,18 @@ Sun et al. 2024, arXiv 2407.04620, Sections 2.3 to 2.7, in the form of the publi
 
 q and k are two short convolutions, without activation, of one projection, then turned by their place in the mini-batch. W
 at the beginning of a text, LN's scale and bias and p are learned. `convolution=0` is the layer of the Transformer backbone:
-three projections, no convolution, no gate.
+three projections, no convolution, no gate. The convolution before the layer (`pre_conv`, on in every published configuration of
+both) reads the residual stream as it is, so the layer brings both norms and the shell adds none; `pre_convolution=0` leaves it
+out. TTT-MLP's base rate rises from 0.01 to 0.1 over the warm-up of the training, as in the published scripts. Weights are normal
+with 0.02, convolutions' truncated normal of variance 1 / kernel (flax's default), biases 0.
 
-Deviation: none known.
+Deviation: the authors decay every parameter. Here norms, biases and p are left alone, as in every model of this benchmark;
+W at the beginning of a text decays, as theirs does.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -22,19 +31,28 @@ from torch import Tensor, nn
 
 from models.flops import Flops, test_time_training_flops
 from models.kernels import choose
-from models.layers import ShortConvolution, split_heads
+from models.layers import RMSNorm, ShortConvolution, split_heads
 from models.registry import register
 from models.test_time_training import EPSILON, State, Weights
 
+# Standard deviation of a unit normal cut at two, for which flax's draws make up.
+CUT_SPREAD = math.sqrt(1 - 4 * math.exp(-2) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2)))
+
+Tails = tuple[
+    Tensor | tuple, Tensor | tuple
+]  # last inputs of the convolution before the layer and of those for q and k
+
 
 class TTT(nn.Module):
-    """The layer around the law. State: the convolutions' last inputs, W and sum r g of every head, and the place.
+    """The layer around the law. State: the convolutions' last inputs; W and sum r g of every head, and the place.
 
     `inner` is the width of q, k and v over all heads, the model's by default; `expansions` are the widths of the inner
-    network's hidden layers over the head width.
+    network's hidden layers over the head width. In a training the base rate begins at `first_rate`, if there is one.
     """
 
     fixed_state = True
+    no_weight_decay = ("place_factor", "biases", "scale", "shift")
+    with_weight_decay = ("weights",)
 
     def __init__(
         self,
@@ -44,18 +62,30 @@ class TTT(nn.Module):
         mini_batch: int,
         base_rate: float,
         convolution: int,
+        pre_convolution: int,
         provider: str,
         expansions: tuple[int, ...] = (),
+        first_rate: float | None = None,
     ):
         super().__init__()
         inner = width // heads * heads if inner is None else inner
         channels = inner // heads
         if channels < 2 or channels % 2 or inner % heads:
             raise ValueError(f"TTT needs an even head width, not {inner}/{heads}; change width, inner or heads.")
-        if mini_batch < 1 or convolution < 0 or base_rate <= 0:
-            raise ValueError("TTT needs mini_batch >= 1, base_rate > 0 and convolution >= 0 (0 for none).")
+        if mini_batch < 1 or min(convolution, pre_convolution) < 0 or base_rate <= 0:
+            raise ValueError(
+                "TTT needs mini_batch >= 1, base_rate > 0, convolution and pre_convolution >= 0 (0 for none)."
+            )
+        if first_rate is not None and first_rate <= 0:
+            raise ValueError(f"TTT needs first_rate > 0, or None for no warm-up of the inner rate, not {first_rate}.")
         self.heads, self.provider, self.period = heads, provider, mini_batch
         self.base_rate, self.channels = base_rate, channels
+        self.first_share, self.rate_share = 1.0 if first_rate is None else first_rate / base_rate, 1.0
+        self.norms_itself = bool(pre_convolution)
+        self.pre_norm, self.input_norm = (RMSNorm(width) if pre_convolution else None for _ in range(2))
+        self.pre_convolution = (
+            ShortConvolution(width, pre_convolution, bias=True, provider=provider) if pre_convolution else None
+        )
         shared = bool(convolution)
         self.project = nn.Linear(width, (2 if shared else 3) * inner, bias=False)
         self.convolution_q, self.convolution_k = (
@@ -79,12 +109,19 @@ class TTT(nn.Module):
             if layer is not None:
                 nn.init.normal_(layer.weight, std=0.02)
         nn.init.zeros_(self.rate.bias)
-        for convolution in (self.convolution_q, self.convolution_k):
+        for convolution in (self.pre_convolution, self.convolution_q, self.convolution_k):
             if convolution is not None:
-                nn.init.normal_(convolution.weight, std=convolution.kernel**-0.5)
+                std = convolution.kernel**-0.5 / CUT_SPREAD
+                nn.init.trunc_normal_(convolution.weight, std=std, a=-2 * std, b=2 * std)
+                nn.init.zeros_(convolution.bias)
 
-    def forward(self, x: Tensor, state: tuple[Tensor, State] | None = None) -> tuple[Tensor, tuple[Tensor, State]]:
-        tail, law = (None, None) if state is None else state
+    def warm_up(self, share: float) -> None:
+        """Bring the base rate from its first value as near to its last as `share`, 0 to 1, of a training's warm-up is done."""
+        self.rate_share = self.first_share + share * (1 - self.first_share)
+
+    def forward(self, x: Tensor, state: tuple[Tails, State] | None = None) -> tuple[Tensor, tuple[Tails, State]]:
+        (pre_tail, tail), law = ((None, None), None) if state is None else state
+        x, added, pre_tail = self._enter(x, pre_tail)
         q, k, v, tail = self._queries_keys_values(x, tail)
         kind = torch.float64 if x.dtype == torch.float64 else torch.float32
         q, k, v = (split_heads(part, self.heads).to(kind) for part in (q, k, v))
@@ -93,7 +130,7 @@ class TTT(nn.Module):
             turned(q, turn),
             turned(k, turn),
             v,
-            rate=self.base_rate / self.channels * self.rate(x).to(kind).sigmoid(),
+            rate=self.rate_share * self.base_rate / self.channels * self.rate(x).to(kind).sigmoid(),
             factor=self.factor().to(kind),
             weights=self.first_weights(kind),
             norm=(self.scale.to(kind), self.shift.to(kind)),
@@ -102,7 +139,15 @@ class TTT(nn.Module):
         y = self.norm(y.flatten(2).to(x.dtype))
         if self.gate is not None:
             y = y * F.gelu(self.gate(x), approximate="tanh")
-        return self.out(y), (tail, law)
+        y = self.out(y)
+        return y if added is None else added + y, ((pre_tail, tail), law)
+
+    def _enter(self, x: Tensor, tail: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | tuple]:
+        """What the layer reads, what the convolution before it adds to the residual stream, and its last inputs."""
+        if self.pre_convolution is None:
+            return x, None, ()
+        added, tail = self.pre_convolution(self.pre_norm(x), tail)
+        return self.input_norm(x + added), added, tail
 
     def _queries_keys_values(self, x: Tensor, tail) -> tuple[Tensor, Tensor, Tensor, Tensor | tuple]:
         if self.gate is None:
@@ -114,7 +159,7 @@ class TTT(nn.Module):
 
     def factor(self) -> Tensor:
         """p [c]: how far the token at each place of a mini-batch follows the sum of gradients, 1/i at first."""
-        place = torch.arange(1, self.period + 1, device=self.place_factor.device)
+        place = torch.arange(1, self.period + 1).to(self.place_factor)  # in its dtype: thirds are no float32 in float64
         return (1 / place + self.place_factor).clamp(min=0)
 
     def flops(self, time: int) -> Flops:
@@ -158,9 +203,10 @@ class TTTLinear(TTT):
         mini_batch: int = 16,
         base_rate: float = 1.0,
         convolution: int = 4,
+        pre_convolution: int = 4,
         provider: str = "auto",
     ):
-        super().__init__(width, heads, inner, mini_batch, base_rate, convolution, provider)
+        super().__init__(width, heads, inner, mini_batch, base_rate, convolution, pre_convolution, provider)
 
 
 @register(
@@ -179,7 +225,12 @@ class TTTMLP(TTT):
         mini_batch: int = 16,
         base_rate: float = 0.1,
         convolution: int = 4,
+        pre_convolution: int = 4,
         expansion: int = 4,
+        first_rate: float | None = 0.01,
         provider: str = "auto",
     ):
-        super().__init__(width, heads, inner, mini_batch, base_rate, convolution, provider, (expansion,))
+        widths = (expansion,)
+        super().__init__(
+            width, heads, inner, mini_batch, base_rate, convolution, pre_convolution, provider, widths, first_rate
+        )

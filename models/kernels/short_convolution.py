@@ -14,16 +14,22 @@ from models.kernels.backward import by_hand
 def chunked(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """`models.short_convolution.recurrence` over the whole text at once; same shapes."""
+    """`models.short_convolution.recurrence` over the whole text at once; same shapes. y is in autocast's dtype, if that is on."""
     if state is None:
         state = x.new_zeros(x.shape[0], weight.shape[-1] - 1, x.shape[2])
     seen = torch.cat([state.to(x.dtype), x], dim=1)
-    weight = weight.to(x.dtype)
-    if x.device.type == "cpu" and torch.is_grad_enabled():
-        y = _Convolution.apply(seen, weight, None if bias is None else bias.to(x.dtype))
-    else:
-        y = _convolved(seen, weight, bias)
+    kind = _kind(x)
+    own = seen.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
+    y = (_Convolution.apply if x.device.type == "cpu" and torch.is_grad_enabled() else _convolved)(*own)
     return y, seen[:, x.shape[1] :].clone()
+
+
+def _kind(x: Tensor) -> torch.dtype:
+    """What torch's own convolution would compute in; autocast leaves float64 alone."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return x.dtype
 
 
 def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

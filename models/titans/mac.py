@@ -55,6 +55,7 @@ class TitansMAC(nn.Module):
     """Attention within segments over persistent tokens, what the memory recalls, and the segment."""
 
     fixed_state = True
+    with_weight_decay = ("persistent",)  # the paper is silent; RMT's code decays its memory tokens
 
     def __init__(
         self,

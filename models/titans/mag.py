@@ -28,6 +28,7 @@ class TitansMAG(nn.Module):
     """Sliding-window attention gated by the neural memory."""
 
     fixed_state = True
+    with_weight_decay = ("persistent",)  # the paper is silent; RMT's code decays its memory tokens
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ class TitansMAL(nn.Module):
     """The long-term memory layer, then sliding-window attention over what it gives."""
 
     fixed_state = True
+    with_weight_decay = ("persistent",)  # the paper is silent; RMT's code decays its memory tokens
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from models.flops import Flops, linear_memory_flops, memory_flops
 from models.kernels import choose
 from models.kernels.memory_checkpoints import stored_every
-from models.layers import RMSNorm, ShortConvolution, l2_norm, split_heads
+from models.layers import RMSNorm, ShortConvolution, at_least_float32, l2_norm, split_heads
 from models.neural_memory import Rule, Weights, begin, network
 
 MOMENTUM_BOUND = 0.97
@@ -56,6 +56,8 @@ class Memory(nn.Module):
 
     State: the convolutions' last inputs and the law's own state. Raises ValueError for an impossible depth or expansion.
     """
+
+    with_weight_decay = ("initial",)  # the paper is silent; TTT's code, the nearest that is published, decays its W_0
 
     def __init__(
         self,
@@ -126,10 +128,7 @@ class Memory(nn.Module):
         q, query_past = self.queries(x, query_past)
         key_value, key_value_past = self.key_value_conv(self.key_value(x), key_value_past)
         k, v = (split_heads(part, self.heads) for part in F.silu(key_value).chunk(2, dim=-1))
-        logits = self.gates(x)
-        logits = logits.to(
-            torch.promote_types(logits.dtype, torch.float32)
-        )  # bfloat16 has no numbers between 0.996 and 1
+        logits = at_least_float32(self.gates(x))  # bfloat16 has no numbers between 0.996 and 1
         parts = logits.split([self.heads * size for size in self.gate_sizes], dim=-1)
         momentum, rate, forget = (
             part if size == 1 else part.unflatten(-1, (self.heads, size))
@@ -170,6 +169,8 @@ class Memory(nn.Module):
 
 class HeadNorm(RMSNorm):
     """RMSNorm of each head with one gain over all channels: [b, t, h, d] -> [b, t, h * d]."""
+
+    no_weight_decay = ("gain",)
 
     def __init__(self, heads: int, width: int):
         super().__init__(width // heads, weight=False)

@@ -194,6 +194,18 @@ def test_short_convolution_keeps_its_dtype_under_autocast():
     assert (y.dtype, state.dtype) == (torch.bfloat16, torch.bfloat16)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_short_convolution_of_float32_has_gradients_under_autocast(bias):
+    torch.manual_seed(0)
+    layer, x = ShortConvolution(4, bias=bias), torch.randn(1, 6, 4, requires_grad=True)
+    exact = torch.autograd.grad(layer(x)[0].square().sum(), [x, *layer.parameters()])
+    with torch.autocast("cpu", torch.bfloat16):
+        y, state = layer(x)
+    assert (y.dtype, state.dtype) == (torch.bfloat16, torch.float32)
+    rough = torch.autograd.grad(y.float().square().sum(), [x, *layer.parameters()])
+    assert all((a - b).norm() < 0.02 * b.norm() for a, b in zip(rough, exact, strict=True))
+
+
 def test_rms_norm_by_hand():
     norm = RMSNorm(2, eps=0.0)
     with torch.no_grad():

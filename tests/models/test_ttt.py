@@ -7,12 +7,13 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 import baselines  # noqa: F401  fills the registry
 from baselines.third_generation.ttt import TTTMLP, TTTLinear, rotation, turned
 from models.kernels import test_time_training as dual
 from models.kernels import watch
-from models.language_model import Size, build, state_bytes
+from models.language_model import Block, Size, build, state_bytes
 from models.test_time_training import network, recurrence
 
 HEADS, WIDTH, MINI_BATCH = 3, 4, 8
@@ -134,9 +135,9 @@ def mixer(cls, **settings):
 
 
 @pytest.mark.parametrize("cls", [TTTLinear, TTTMLP])
-@pytest.mark.parametrize("convolution", [0, 4])
-def test_layer_in_pieces_is_the_layer_and_its_law(cls, convolution):
-    layer = mixer(cls, convolution=convolution)
+@pytest.mark.parametrize("convolution, pre_convolution", [(0, 0), (0, 4), (4, 0), (4, 4)])
+def test_layer_in_pieces_is_the_layer_and_its_law(cls, convolution, pre_convolution):
+    layer = mixer(cls, convolution=convolution, pre_convolution=pre_convolution)
     x = torch.randn(2, 41, 16, dtype=torch.float64)
     whole, _ = layer(x)
     for size in (1, 15, 16, 17, 37):
@@ -173,14 +174,15 @@ def test_state_stays_untouched(cls):
     layer = mixer(cls)
     x = torch.randn(2, 30, 16, dtype=torch.float64)
     _, state = layer(x[:, :21])
-    copies = [leaf.clone() for leaf in (state[0], *state[1][0], *state[1][1])]
+    held = [leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor)]
+    copies = [leaf.clone() for leaf in held]
     once, twice = layer(x[:, 21:], state)[0], layer(x[:, 21:], state)[0]
     assert torch.equal(once, twice)
-    assert all(torch.equal(a, b) for a, b in zip(copies, (state[0], *state[1][0], *state[1][1]), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(copies, held, strict=True))
 
 
 def test_negative_place_factor_is_clipped_so_that_nothing_is_learned():
-    layer = mixer(TTTLinear, convolution=0)
+    layer = mixer(TTTLinear, convolution=0, pre_convolution=0)
     with torch.no_grad():
         layer.place_factor.fill_(-5.0)
     x = torch.randn(1, 35, 16, dtype=torch.float64)
@@ -205,8 +207,44 @@ def test_every_parameter_learns(name):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"inner": 18}, {"inner": 2}, {"mini_batch": 0}, {"convolution": -1}, {"base_rate": 0.0}], ids=str
+    "settings",
+    [
+        *({"inner": 18}, {"inner": 2}, {"mini_batch": 0}, {"base_rate": 0.0}),
+        *({"convolution": -1}, {"pre_convolution": -1}),
+    ],
+    ids=str,
 )
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(ValueError, match="TTT needs"):
         TTTLinear(16, 2, **settings)
+
+
+def test_block_with_the_convolution_before_is_the_published_one():
+    """u = x + conv(norm(x)); u + TTT(norm(u)), the second norm being that which the shell adds without the convolution."""
+    layer, bare = mixer(TTTLinear), mixer(TTTLinear, pre_convolution=0)
+    bare.load_state_dict({name: value for name, value in layer.state_dict().items() if name in bare.state_dict()})
+    x = 5 * torch.randn(2, 41, 16, dtype=torch.float64)
+    block, plain = Block(16, layer, 8).double(), Block(16, bare, 8).double()
+    assert block.mixer_norm is None
+    with torch.no_grad():
+        plain.mixer_norm.weight.copy_(layer.input_norm.weight)
+        plain.load_state_dict({n: v for n, v in block.state_dict().items() if n.startswith("feed")}, strict=False)
+        u = x + layer.pre_convolution(layer.pre_norm(x))[0]
+        assert relative(block(x, None)[0], plain(u, None)[0]) < 1e-14
+
+
+def test_inner_rate_of_the_mlp_rises_over_the_warm_up_and_that_of_the_linear_kind_does_not():
+    x = torch.randn(1, 20, 16, dtype=torch.float64)
+    for cls, first in ((TTTMLP, 0.1), (TTTLinear, 1.0)):
+        layer, scaled = mixer(cls), mixer(cls)
+        for share in (0.0, 0.25, 1.0):
+            layer.warm_up(share)
+            scaled.base_rate = layer.base_rate * (first + share * (1 - first))
+            assert relative(layer(x)[0], scaled(x)[0]) < 1e-14
+    assert torch.equal(layer(x)[0], mixer(TTTLinear)(x)[0])
+
+
+def test_first_inner_rate_must_be_positive():
+    with pytest.raises(ValueError, match="TTT needs first_rate > 0"):
+        TTTMLP(16, 2, first_rate=0.0)
+    assert TTTMLP(16, 2, first_rate=None).first_share == 1.0

@@ -34,7 +34,7 @@ import tasks
 from measuring import checked, checkpoints, costs
 from measuring.asked import asked_table
 from measuring.building import sized
-from measuring.cells import measure, prepare
+from measuring.cells import measure, prepare, with_own_files
 from measuring.identity import identify
 from measuring.learning import Keeping
 from measuring.listed import models_markdown, models_table, tasks_table
@@ -114,7 +114,6 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
                 timeout=plan.timeout,
                 retry_failed=arguments.retry_failed,
                 initializer=prepare,
-                initargs=(plan.model_files,),
                 on_event=display.tell,
                 cluster=cluster,
             )
@@ -140,7 +139,7 @@ def _cluster(arguments: argparse.Namespace) -> AbstractContextManager[RayCluster
 def _cells(plan: Plan, rows: Sequence[dict[str, Any]]) -> list[Cell]:
     """The plan's cells, those whose learning rate is searched for at the rate that the trials among `rows` chose."""
     of_exams = {name: getattr(registry.entry(name).cls, "exam_settings", ()) for name in registry.names()}
-    cells = plans.cells(plan, registry.names(), of_exams)
+    cells = with_own_files(plans.cells(plan, registry.names(), of_exams))
     if plan.search is None:
         return cells
     return search.chosen(plan.search, cells, rows, lambda cell: identify(cell).key, of_exams)

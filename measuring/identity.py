@@ -113,8 +113,13 @@ def training_key(cell: Cell, task: Task) -> str:
 
 def training_code(cell: Cell, task: Task) -> str:
     """Hash of the code that a cell's trained weights depend on: the model's, the task's and the training loop's."""
-    shared = {SHARED} if "parallel" in cell.budget else set()
-    return _training_code(frozenset({Path(inspect.getfile(type(task))), registry.entry(cell.model).file} | shared))
+    return code_of_training(cell.model, type(task), "parallel" in cell.budget)
+
+
+def code_of_training(model: str, task: type[Task], is_parallel: bool) -> str:
+    """The same by the model's name and the task's class."""
+    shared = {SHARED} if is_parallel else set()
+    return _training_code(frozenset({Path(inspect.getfile(task)), registry.entry(model).file} | shared))
 
 
 @cache

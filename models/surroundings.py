@@ -33,8 +33,10 @@ import numpy as np
 import torch
 
 OURS = ("models", "baselines", "tasks", "results", "measuring", "schema")
-WATCHED = (*OURS, "torch.nn", "torch.optim", "torch.autograd", "torch.backends", "torch.linalg", "torch.random", "numpy")
-WATCHED_ALONE = ("bench", "torch", "torch.functional", "torch._tensor", "torch._C", "torch._C._nn", "torch.utils.checkpoint")
+WATCHED = (*OURS, "torch.nn", "torch.optim", "torch.autograd", "torch.backends", "torch.linalg", "torch.random")
+WATCHED += ("numpy",)
+WATCHED_ALONE = ("bench", "torch", "torch.functional", "torch._tensor", "torch._C", "torch._C._nn")
+WATCHED_ALONE += ("torch.utils.checkpoint",)
 WATCHED_ALONE += ("builtins", "math", "random", "time", "os", "json")
 ABSENT = object()
 FUNCTIONS = (FunctionType, BuiltinFunctionType, type, property, staticmethod, classmethod)
@@ -239,10 +241,10 @@ def _replaced(held: Any, before: dict[str, Any]) -> list[str]:
             changed.append(name)
     hidden = vars(builtins) if isinstance(held, ModuleType) else {}
     for name in [name for name in list(space) if name not in before]:
-        if name.startswith("__") and isinstance(held, ModuleType):
+        if isinstance(held, ModuleType) and name.startswith("__") or not isinstance(space[name], FUNCTIONS):
             continue
-        behind = hidden if isinstance(held, ModuleType) else _inherited(held)
-        if name in behind and isinstance(behind[name], FUNCTIONS) and isinstance(space[name], FUNCTIONS):
+        behind = (hidden if isinstance(held, ModuleType) else _inherited(held)).get(name)
+        if isinstance(behind, FUNCTIONS) and not _by_torch_itself(name, space[name]):
             delattr(held, name)
             changed.append(name)
     return changed
@@ -250,8 +252,7 @@ def _replaced(held: Any, before: dict[str, Any]) -> list[str]:
 
 def _by_torch_itself(name: str, now: Any) -> bool:
     """Whether torch wrapped a function of its own, as its compiler does when it is imported."""
-    code = getattr(now, "__code__", None)
-    return code is not None and now.__name__ == name and code.co_filename.startswith(TORCH)
+    return isinstance(now, FunctionType) and now.__name__ == name and now.__code__.co_filename.startswith(TORCH)
 
 
 def _given(held: Any, name: str, value: Any) -> bool:

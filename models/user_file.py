@@ -82,33 +82,31 @@ def _module(file: Path) -> ModuleType:
 
 def _run(module: ModuleType, file: Path) -> None:
     sys.modules[module.__name__] = module  # the registry asks it where a class was written
-    with told(file, "fails to import"):
+    with _interrupts() as came:
         try:
-            with _no_exit():
+            with no_exit():
                 module.__spec__.loader.exec_module(module)
-        except BaseException:
+        except BaseException as error:  # a user's file may raise anything, sys.exit too
             del sys.modules[module.__name__]
-            raise
-
-
-@contextmanager
-def told(file: Path, what: str, passed: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
-    """Whatever a user's code raises, sys.exit too, as one BadFile: "mine.py fails to import, line 3: ValueError: ..."
-
-    Ctrl-C passes, and so do the exceptions of the types `passed`.
-    """
-    with _interrupts() as stopped:
-        try:
-            yield
-        except passed:
-            raise
-        except BaseException as error:
-            if stopped:
+            if came:
                 raise KeyboardInterrupt from None
-            places = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-            place = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else (places[-1] if places else None)
+            place = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else _line(error, file)
             line = f", line {place}" if place else ""
-            raise BadFile(f"{file.name} {what}{line}: {fault(error)}") from error
+            raise BadFile(f"{file.name} fails to import{line}: {fault(error)}") from error
+
+
+def _line(error: BaseException, file: Path) -> int | None:
+    """The last line of a file that an exception came through."""
+    places = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    return places[-1] if places else None
+
+
+def blamed(error: BaseException) -> str | None:
+    """One line for an exception that came out of a user's file: "mine.py, line 3: ValueError: ..."; None for any other."""
+    if isinstance(error, BadFile):
+        return None
+    lines = {file.name: _line(error, file) for file in _brought.values()}
+    return next((f"{name}, line {line}: {fault(error)}" for name, line in lines.items() if line), None)
 
 
 @contextmanager
@@ -133,8 +131,8 @@ def _interrupts() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _no_exit() -> Iterator[None]:
-    """os._exit, which no `except` sees, raises while a file is imported; in a process that the file forks it ends that."""
+def no_exit() -> Iterator[None]:
+    """os._exit, which no `except` sees, raises SystemExit inside; in a process that is forked there it ends that."""
     real, here = os._exit, os.getpid()
 
     def refused(code: int) -> Any:

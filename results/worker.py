@@ -83,7 +83,9 @@ def measured(cell: Cell, identity: Identity, measure: Measure) -> tuple[list[dic
         for row in rows:
             record.check(row)
         return rows, result.predictions if isinstance(result, Measured) else ()
-    except BaseException as error:  # whatever a model does wrong, sys.exit too, is a result of the comparison, not its end
+    except (
+        BaseException
+    ) as error:  # whatever a model does wrong, sys.exit too, is a result of the comparison, not its end
         return record.failure(cell, identity, reason(error)), ()
 
 

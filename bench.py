@@ -61,6 +61,7 @@ from results.plan import Cell, Plan
 from results.plan_files import LAPTOP, scales
 from results.progress import Display
 from results.ray_cluster import RayCluster
+from schema import checkout
 from tasks import cache, sample
 
 ROOT = Path(__file__).resolve().parent
@@ -324,6 +325,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "show": command_show,
         "zero-shot": command_zero_shot,
     }
+    if lacks := checkout.absent(ROOT):
+        print(f"bench.py: {lacks}", file=sys.stderr)
+        return 2
     parsed = command_line.parsed(command_line.parser(__doc__, actions, kernels.PROVIDERS), arguments)
     console = Console()
     if getattr(parsed, "cache", None):

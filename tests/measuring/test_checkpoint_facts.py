@@ -239,4 +239,4 @@ def test_another_tokenizer_beside_the_weights_is_told(tmp_path):
     path.write_text(path.read_text().replace('"b"', '"c"'))
     assert "is not the tokenizer that the model was trained with" in refusal(tmp_path)
     path.write_text("{}")
-    assert "model is missing; add it" in refusal(tmp_path)
+    assert "no JSON file of the tokenizers library" in refusal(tmp_path)

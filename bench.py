@@ -34,7 +34,7 @@ import tasks
 from measuring import checked, checkpoints, costs
 from measuring.asked import asked_table
 from measuring.building import sized
-from measuring.cells import measure, prepare
+from measuring.cells import cost, measure, prepare, with_own_files
 from measuring.identity import identify
 from measuring.learning import Keeping
 from measuring.listed import models_markdown, models_table, tasks_table
@@ -42,7 +42,7 @@ from measuring.profiled import VOCABULARY, profile_table
 from measuring.rederived import rederive
 from measuring.refusals import check_cells
 from measuring.zero_shot import zero_shot_table
-from models import kernels, registry, user_file
+from models import kernels, registry, surroundings, user_file
 from results import (
     command_line,
     committed,
@@ -61,6 +61,7 @@ from results.plan import Cell, Plan
 from results.plan_files import LAPTOP, scales
 from results.progress import Display
 from results.ray_cluster import RayCluster
+from schema import checkout
 from tasks import cache, sample
 
 ROOT = Path(__file__).resolve().parent
@@ -92,11 +93,12 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
     rows_path = RESULTS / plan.comparison / "rows.jsonl"
     here = record.read(rows_path)
     cells = _cells(plan, here)
-    check_cells(cells, elsewhere=arguments.dry_run or arguments.launcher == "ray")
+    with surroundings.kept():  # a user's constructor may change what the workers inherit
+        check_cells(cells, elsewhere=arguments.dry_run or arguments.launcher == "ray")
     keeping = None if arguments.no_checkpoints else Keeping(checkpoints.default_folder(), plan.snapshot_minutes)
     if arguments.dry_run:
         past = timings(RESULTS) + record.read(rows_path.parent / "reference" / "rows.jsonl") + here
-        known = partial(costs.of_cell, keeping=keeping)
+        known = partial(cost, keeping=keeping)
         table, line = forecast(plan, cells, lambda cell: identify(cell).key, here, past, known)
         console.print(table, line)
         return 0
@@ -114,7 +116,6 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
                 timeout=plan.timeout,
                 retry_failed=arguments.retry_failed,
                 initializer=prepare,
-                initargs=(plan.model_files,),
                 on_event=display.tell,
                 cluster=cluster,
             )
@@ -140,7 +141,7 @@ def _cluster(arguments: argparse.Namespace) -> AbstractContextManager[RayCluster
 def _cells(plan: Plan, rows: Sequence[dict[str, Any]]) -> list[Cell]:
     """The plan's cells, those whose learning rate is searched for at the rate that the trials among `rows` chose."""
     of_exams = {name: getattr(registry.entry(name).cls, "exam_settings", ()) for name in registry.names()}
-    cells = plans.cells(plan, registry.names(), of_exams)
+    cells = with_own_files(plans.cells(plan, registry.names(), of_exams))
     if plan.search is None:
         return cells
     return search.chosen(plan.search, cells, rows, lambda cell: identify(cell).key, of_exams)
@@ -249,7 +250,7 @@ def command_show(arguments: argparse.Namespace, console: Console) -> int:
 
 def command_ask(arguments: argparse.Namespace, console: Console) -> int:
     """Print what a trained model, kept here or of Hugging Face, scores on the test of a task."""
-    asked = arguments.gguf, arguments.provider, arguments.device
+    asked = arguments.gguf, arguments.provider, arguments.device, _model_files(arguments)
     console.print(asked_table(arguments.model, arguments.task, _settings_of(arguments, "asked"), *asked))
     return 0
 
@@ -281,9 +282,19 @@ def command_profile(arguments: argparse.Namespace, console: Console) -> int:
 
 def command_zero_shot(arguments: argparse.Namespace, console: Console) -> int:
     """Ask a kept model the tasks of lm-evaluation-harness, those of the Titans paper's first table unless others are named."""
-    asked = arguments.provider, arguments.device, arguments.limit, arguments.include
+    asked = arguments.provider, arguments.device, arguments.limit, arguments.include, _model_files(arguments)
     console.print(zero_shot_table(arguments.checkpoint, overrides.names(arguments.tasks or ""), *asked))
     return 0
+
+
+def _model_files(arguments: argparse.Namespace) -> list[str]:
+    """The user's files that a kept model may come from."""
+    if arguments.models is None:
+        return []
+    files = overrides.names(arguments.models)
+    if not files or not all(file.endswith(".py") for file in files):
+        raise ValueError("--models names no Python file here; give the path/to/file.py that registers the kept model.")
+    return files
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
@@ -314,19 +325,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "show": command_show,
         "zero-shot": command_zero_shot,
     }
+    if lacks := checkout.absent(ROOT):
+        print(f"bench.py: {lacks}", file=sys.stderr)
+        return 2
     parsed = command_line.parsed(command_line.parser(__doc__, actions, kernels.PROVIDERS), arguments)
     console = Console()
     if getattr(parsed, "cache", None):
         os.environ[cache.VARIABLE] = str(Path(parsed.cache).expanduser().resolve())  # for the workers too
     try:
-        return parsed.action(parsed, console)
+        with user_file.no_exit():
+            return parsed.action(parsed, console)
     except KeyboardInterrupt:
         print("Stopped; what was measured is kept, run the same command to go on.", file=sys.stderr)
         return 130
     except (ValueError, KeyError, RuntimeError, OSError, ImportError) as error:
         if os.environ.get("TITANOMACHY_TRACE"):
             raise
-        print(f"bench.py: {error}", file=sys.stderr)
+        print(f"bench.py: {user_file.blamed(error) or error}", file=sys.stderr)
+        return 2
+    except BaseException as error:  # whatever else a user's own file raises, sys.exit(0) too
+        if (said := user_file.blamed(error)) is None or os.environ.get("TITANOMACHY_TRACE"):
+            raise
+        print(f"bench.py: {said}", file=sys.stderr)
         return 2
 
 

@@ -9,6 +9,7 @@ import importlib
 import pkgutil
 
 import models.titans
+from schema import fault
 
 failures: dict[str, str] = {}
 
@@ -19,8 +20,10 @@ def _discover(path: list[str], package: str) -> None:
             continue  # other people's packages: imported by who compares with them
         try:
             importlib.import_module(module.name)
-        except Exception as error:  # a broken file must not stop the others
-            failures[module.name] = f"{type(error).__name__}: {error}"
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a broken file must not stop the others, sys.exit(0) in it neither
+            failures[module.name] = fault(error)
 
 
 _discover(__path__, "baselines")

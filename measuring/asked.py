@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from rich.table import Table
 from torch import nn
 
 import tasks
-from measuring import checkpoints
+from measuring import checkpoints, positions
 from models import check_streaming
 from tasks.evaluate import PIECE, evaluate
 from tasks.task import Task
@@ -27,12 +28,19 @@ class Answerer(NamedTuple):
 
 
 def asked_table(
-    name: str, task_name: str, settings: dict[str, Any], gguf: str | None, provider: str, device: str
+    name: str,
+    task_name: str,
+    settings: dict[str, Any],
+    gguf: str | None,
+    provider: str,
+    device: str,
+    model_files: Sequence[str] = (),
 ) -> Table:
     """The marks of a task's test under `settings`, which read text by the model's own tokenizer unless they name another.
 
-    `name` is a checkpoint's folder, or the folder or hub name of a Hugging Face model (`gguf`: the file in it). Raises
-    ValueError for what is neither, for a task of other tokens, and for lengths that the model cannot be fed.
+    `name` is a checkpoint's folder, or the folder or hub name of a Hugging Face model (`gguf`: the file in it);
+    `model_files` are the user's own that register a kept model. Raises ValueError for what is neither, for a task of other
+    tokens, and for lengths that the model cannot be fed, before anything is computed.
     """
     place = Path(name)
     if not place.exists() and (place.is_absolute() or len(place.parts) > 2):  # hub names have one or two parts
@@ -40,9 +48,10 @@ def asked_table(
             f"There is no {name}: give a checkpoint's folder, or a Hugging Face model's folder or hub name."
         )
     with TemporaryDirectory() as folder:
-        kept = (place / checkpoints.FACTS).is_file()
-        answerer = _kept(name, provider, device) if kept else _pretrained(name, gguf, device, Path(folder))
+        kept = (place / checkpoints.FACTS).exists()
+        answerer = _kept(name, provider, device, model_files) if kept else _pretrained(name, gguf, device, Path(folder))
         task = _task(task_name, settings, answerer)
+    positions.check(answerer.model, answerer.label, task)
     longest = max(getattr(task, "test_lengths", ()), default=0)
     if longest > PIECE:
         check_streaming.admit(answerer.model, longest)
@@ -52,8 +61,8 @@ def asked_table(
     return table
 
 
-def _kept(name: str, provider: str, device: str) -> Answerer:
-    model, tokenizer, facts = checkpoints.load(name, provider, device)
+def _kept(name: str, provider: str, device: str, model_files: Sequence[str]) -> Answerer:
+    model, tokenizer, facts = checkpoints.load(name, provider, device, model_files)
     setting = "" if tokenizer is None else "bytes" if tokenizer is BYTES else str(Path(name) / checkpoints.TOKENIZER)
     return Answerer(model, f"{facts['model']}, trained on {facts['task']}", setting)
 

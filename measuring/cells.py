@@ -2,34 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from measuring import costs
 from measuring.contested import contested
 from measuring.learning import Keeping
 from measuring.timed import timed
 from measuring.trained import floors, trained, tried
-from models import kernels, user_file
+from models import kernels, surroundings, user_file
 from results import record
 from results.cell import Cell
+from results.forecast import Cost
 
 Progress = Callable[[dict[str, Any]], None]
 
 
-def prepare(model_files: Sequence[str]) -> None:
-    """Register the user's own files, in the hall and again in every worker process."""
-    for file in model_files:
-        user_file.load_file(file)
+def prepare() -> None:
+    """Naming it makes a worker import this module, and so every baseline, before its first cell."""
+
+
+def with_own_files(cells: Iterable[Cell]) -> list[Cell]:
+    """Cells that name the user's files of their own models alone: those of the house name none, and import none."""
+    own = [user_file.files_of([cell.model, *(entrant["model"] for entrant in cell.entrants)]) for cell in cells]
+    return [replace(cell, model_files=tuple(files)) for cell, files in zip(cells, own, strict=True)]
 
 
 def measure(cell: Cell, progress: Progress, keeping: Keeping | None = None) -> record.Measured | list[dict[str, Any]]:
     """Measure one cell: train and examine a model, time it or several in turn, or let a task's cheats sit the exam.
 
-    With `keeping`, trained models are kept and those that are there already are not trained again.
+    With `keeping`, trained models are kept and those that are there already are not trained again. What the cell leaves
+    changed in torch or in this process is put back, and told in a warning: the next cell finds what this one found.
     """
     torch.set_num_threads(cell.threads)
+    user_file.load_files(cell.model_files, own_process=True)
+    with surroundings.kept() as changed:
+        found = _measured(cell, progress, keeping)
+    if changed:
+        warnings.warn(f"{cell.describe()} changed {', '.join(changed)}; it is put back.", stacklevel=2)
+    return found
+
+
+def _measured(cell: Cell, progress: Progress, keeping: Keeping | None) -> record.Measured | list[dict[str, Any]]:
     if cell.kind == "contest":
         return contested(cell, progress)
     learns = {"trial": tried, "training": trained}
@@ -40,3 +59,9 @@ def measure(cell: Cell, progress: Progress, keeping: Keeping | None = None) -> r
             measured = {"floors": floors, "timing": timed}[cell.kind](cell, progress)
     ran |= measured.pop("ran", set())  # a kept model was trained in another process
     return record.Measured(**measured, provider="+".join(sorted(ran)))
+
+
+def cost(cell: Cell, keeping: Keeping | None) -> Cost:
+    """What a cell will cost; what a user's code changes while it is asked is put back."""
+    with surroundings.kept() if cell.model_files else nullcontext():
+        return costs.of_cell(cell, keeping)

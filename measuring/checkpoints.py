@@ -7,28 +7,32 @@ logits, state = trained.model(tokens)
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+import schema
+import tasks
+from measuring import checkpoint_facts
 from measuring.building import terms, with_provider
+from measuring.checkpoint_facts import SCHEMA, CheckpointError, Facts, TokenizerFacts
+from measuring.identity import code_of_training
 from models import language_model, registry, user_file
 from tasks import cache, tensor_file
 from tasks.byte_pair import JsonTokenizer
 from tasks.tokenizer import BYTES, Tokenizer
 from tasks.train import Training
 
-SCHEMA = 1
+__all__ = ("Checkpoint", "CheckpointError", "default_folder", "fill", "load", "read_facts", "read_training", "save")
+
 WEIGHTS, LOSSES, TOKENIZER, FACTS = "weights.safetensors", "losses.safetensors", "tokenizer.json", "checkpoint.json"
 SNAPSHOT = "snapshot.safetensors"  # of a training that goes on
-
-
-class CheckpointError(ValueError):
-    """A folder that holds no whole checkpoint; the message says what is wrong with it."""
 
 
 class Checkpoint(NamedTuple):
@@ -36,7 +40,7 @@ class Checkpoint(NamedTuple):
 
     model: nn.Module
     tokenizer: Tokenizer | None
-    facts: dict[str, Any]
+    facts: Facts
 
 
 def default_folder() -> Path:
@@ -44,59 +48,107 @@ def default_folder() -> Path:
     return cache.folder() / "checkpoints"
 
 
-def load(folder: str | Path, provider: str = "auto", device: str = "cpu") -> Checkpoint:
+def load(
+    folder: str | Path, provider: str = "auto", device: str = "cpu", model_files: Sequence[str | Path] = ()
+) -> Checkpoint:
     """The trained model of a checkpoint's folder, ready to be asked, on `device`.
 
-    `provider` is what computes, unless the model was trained under a setting that says so. Raises CheckpointError for a folder
-    without a whole checkpoint; what `models.language_model.build` raises for a model that is not registered here.
+    `provider` is what computes, unless the model was trained under a setting that says so. `model_files` are the user's own
+    files, imported before; none that the folder names is. Warns of a model that other code trained than is here. Raises
+    CheckpointError for a folder without a whole checkpoint, and for a model that is registered nowhere here; what
+    `models.language_model.build` raises for settings that the model does not have.
     """
+    folder = Path(folder)
     facts = _sound(read_facts, folder)
     if facts is None:
         raise CheckpointError(f"There is no checkpoint in {folder}; give a folder that holds a {FACTS}.")
-    for file in facts["model_files"]:
-        if facts["model"] not in registry.names():
-            user_file.load_file(file)
+    user_file.load_files(model_files)
+    if facts["model"] not in registry.names():
+        raise CheckpointError(_unregistered(folder, facts))
+    _warn_of_other_code(folder, facts)
+    shapes = _sound(_shapes, folder)
+    _sound(checkpoint_facts.check_size, facts, shapes, folder)
+    _sound(_fits, _unbuilt(folder, facts, provider), shapes, folder)
+    model = _build(facts, provider)
+    _sound(fill, model, folder)
+    return Checkpoint(model.to(device).eval(), _sound(_tokenizer, folder, facts["tokenizer"]), facts)
+
+
+def _unregistered(folder: Path, facts: Facts) -> str:
+    files = ", ".join(map(schema.shortened, facts.get("model_files", []))) or "another version of this project"
+    return (
+        f"{folder} holds the model {schema.shortened(facts['model'])}, which is not registered here; when it was trained "
+        f"it was registered in {files}. A folder of data runs no code: name that file by --models FILE.py."
+    )
+
+
+def _warn_of_other_code(folder: Path, facts: Facts) -> None:
+    """A kept model under other code than trained it gives marks that belong to neither."""
+    if "code_hash" not in facts:
+        return
+    task = tasks.classes().get(facts["task"])
+    if task is None:
+        raise CheckpointError(f"{folder} was trained on {schema.shortened(facts['task'])}, which is no task here.")
+    now = code_of_training(facts["model"], task, "parallel" in facts.get("budget", {}))
+    if now != facts["code_hash"]:
+        then = f" (commit {facts['commit'][:8]})" if facts.get("commit") else ""
+        warnings.warn(
+            f"{folder} was trained by other code than is here: {facts['model']}, {facts['task']} or what they use has "
+            f"changed since{then}, so what it answers now is not what was trained; train it anew by its comparison.",
+            stacklevel=3,
+        )
+
+
+def _build(facts: Facts, provider: str) -> nn.Module:
     size, match = terms(facts["size"], facts["vocab"])
     settings = with_provider(facts["model"], facts["settings"], provider)
-    model = language_model.seeded(facts["model"], size, facts["seed"], match=match, **settings)
-    _sound(fill, model, folder)
-    return Checkpoint(model.to(device).eval(), _tokenizer(Path(folder), facts["tokenizer"]), facts)
+    return language_model.seeded(facts["model"], size, facts["seed"], match=match, **settings)
+
+
+def _unbuilt(folder: Path, facts: Facts, provider: str) -> nn.Module:
+    """The model without memory for its weights, so that an absurd size costs none."""
+    try:
+        with torch.device("meta"):
+            return _build(facts, provider)
+    except (RuntimeError, OverflowError, MemoryError, TypeError) as error:
+        raise CheckpointError(f"{folder} holds no model that can be built: {schema.fault(error)}.") from None
+
+
+def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    return _read(tensor_file.shapes, folder / WEIGHTS)
 
 
 def _sound(read: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return read(*arguments)
     except CheckpointError as error:
-        raise CheckpointError(f"{error}; run its comparison again, which trains it anew.") from None
+        raise CheckpointError(f"{str(error).rstrip('.')}; run its comparison again, which trains it anew.") from None
 
 
-def read_facts(folder: str | Path) -> dict[str, Any] | None:
+def read_facts(folder: str | Path) -> Facts | None:
     """What a checkpoint says of itself; None where there is none. Raises CheckpointError."""
-    path = Path(folder) / FACTS
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({type(error).__name__})") from None
-    if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
-        raise CheckpointError(f"{path} is no checkpoint of this version (schema {SCHEMA})")
-    return facts
+    return checkpoint_facts.read(Path(folder) / FACTS)
 
 
 def fill(model: nn.Module, folder: str | Path) -> None:
     """Give a model the weights of a checkpoint. Raises CheckpointError for those of another shape, and damaged ones."""
-    weights, _ = _read(Path(folder) / WEIGHTS)
-    own = model.state_dict()
-    if {name: tensor.shape for name, tensor in weights.items()} != {name: t.shape for name, t in own.items()}:
-        raise CheckpointError(f"{Path(folder) / WEIGHTS} holds the weights of another model")
+    weights, _ = _read(tensor_file.read, Path(folder) / WEIGHTS)
+    _fits(model, {name: tuple(tensor.shape) for name, tensor in weights.items()}, Path(folder))
     model.load_state_dict(weights)
+
+
+def _fits(model: nn.Module, shapes: dict[str, tuple[int, ...]], folder: Path) -> None:
+    if shapes != {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}:
+        raise CheckpointError(f"{folder / WEIGHTS} holds the weights of another model")
 
 
 def read_training(folder: str | Path) -> Training:
     """How the model of a checkpoint was trained. Raises CheckpointError."""
-    tensors, facts = _read(Path(folder) / LOSSES)
-    return Training(tensors["losses"].tolist(), facts["tokens"], facts["seconds"])
+    return _read(_training, Path(folder) / LOSSES)
+
+
+def _training(path: Path) -> Training:
+    return Training(*tensor_file.losses(path, *tensor_file.read(path)))
 
 
 def save(
@@ -113,25 +165,36 @@ def save(
     if tokenizer is not None:
         about = {name: getattr(tokenizer, name) for name in ("name", "vocab", "separator", "fingerprint")}
     if isinstance(tokenizer, JsonTokenizer):
-        _write(folder / TOKENIZER, tokenizer.inner.to_str())
+        content = tokenizer.inner.to_str()
+        about["file"] = hashlib.sha256(content.encode()).hexdigest()
+        _write(folder / TOKENIZER, content)
     _write(folder / FACTS, json.dumps({"schema": SCHEMA, **facts, "tokenizer": about}, indent=1, allow_nan=False))
 
 
-def _tokenizer(folder: Path, about: dict[str, Any] | None) -> Tokenizer | None:
+def _tokenizer(folder: Path, about: TokenizerFacts | None) -> Tokenizer | None:
     if about is None or about["name"] == BYTES.name:
         return BYTES if about else None
     path = folder / TOKENIZER
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path}, the model's tokenizer, is no file")
     try:
-        return JsonTokenizer(about["name"], path.read_text(encoding="utf-8"))
+        content = schema.read_text(path, error=CheckpointError)
+        tokenizer = JsonTokenizer(about["name"], content)
     except OSError as error:
-        raise CheckpointError(f"{path}, the model's tokenizer, cannot be read: {error.strerror}.") from None
+        raise CheckpointError(f"{path}, the model's tokenizer, cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise CheckpointError(str(error).rstrip(".")) from None
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    if tokenizer.vocab != about["vocab"] or about.get("file", digest) != digest:
+        raise CheckpointError(f"{path} is not the tokenizer that the model was trained with")
+    return tokenizer
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def _read(read: Callable[[Path], Any], path: Path) -> Any:
     try:
-        return tensor_file.read(path)
+        return read(path)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from None
+        raise CheckpointError(f"{path} cannot be read ({error.strerror or 'no such file'})") from None
     except tensor_file.Damaged as error:
         raise CheckpointError(f"{error}") from None
 

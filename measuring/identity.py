@@ -12,7 +12,7 @@ import torch
 
 import tasks
 from measuring.building import opponents
-from models import registry
+from models import registry, user_file
 from results import provenance, record
 from results.cell import Cell
 from results.identity import canonical
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CODE_OF_WEIGHTS = ("models/*.py", "models/kernels/*.py", "tasks/train.py", "tasks/precision.py")
 CODE_OF_EXAMS = ("tasks/evaluate.py", "tasks/memory.py")
 SHARED = ROOT / "tasks" / "data_parallel.py"  # of cells that several processes train
-NOT_IN_RESULTS = ("check*.py", "user_file.py")  # what judges or loads models, but measures nothing
+NOT_IN_RESULTS = ("check*.py", "user_file.py", "surroundings.py")  # what judges or loads models, but measures nothing
 OPPONENTS_FAMILY = "other_people's_code"
 MEASURED_BY = {
     "floors": ("cells", "trained"),
@@ -35,6 +35,7 @@ MEASURED_BY = {
 
 def identify(cell: Cell) -> record.Identity:
     """What a cell is before it is measured: its key, its model's family, and the hashes of its code and data."""
+    user_file.load_files(cell.model_files)
     if cell.kind == "contest":
         return _identify_contest(cell)
     if cell.kind == "timing":
@@ -112,8 +113,13 @@ def training_key(cell: Cell, task: Task) -> str:
 
 def training_code(cell: Cell, task: Task) -> str:
     """Hash of the code that a cell's trained weights depend on: the model's, the task's and the training loop's."""
-    shared = {SHARED} if "parallel" in cell.budget else set()
-    return _training_code(frozenset({Path(inspect.getfile(type(task))), registry.entry(cell.model).file} | shared))
+    return code_of_training(cell.model, type(task), "parallel" in cell.budget)
+
+
+def code_of_training(model: str, task: type[Task], is_parallel: bool) -> str:
+    """The same by the model's name and the task's class."""
+    shared = {SHARED} if is_parallel else set()
+    return _training_code(frozenset({Path(inspect.getfile(task)), registry.entry(model).file} | shared))
 
 
 @cache

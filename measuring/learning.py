@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock
 from torch import nn
 
+import schema
 from measuring import checkpoints
 from measuring.building import build
 from measuring.checkpoints import CheckpointError
@@ -89,13 +90,26 @@ def _known(cell: Cell, task: Task, folder: Path) -> Learnt | None:
         facts = checkpoints.read_facts(folder)
         if facts is None:
             return None
+        _check_code(facts, cell, task, folder)
         training, model = checkpoints.read_training(folder), build(cell, task.vocab)
         checkpoints.fill(model, folder)
     except CheckpointError as error:
-        warnings.warn(f"{error}: the model is trained anew.", stacklevel=2)
+        warnings.warn(f"{str(error).rstrip('.')}: the model is trained anew.", stacklevel=2)
         return None
     age = datetime.fromisoformat(record.now()) - datetime.fromisoformat(facts["when"])
     return Learnt(model.to(cell.device), training, set(facts["providers"]), age.total_seconds())
+
+
+def _check_code(facts: checkpoints.Facts, cell: Cell, task: Task, folder: Path) -> None:
+    """What is kept here must have been made by the code and the torch that would make it now. Raises CheckpointError."""
+    for name in ("when", "providers", "versions", "code_hash"):
+        if name not in facts:
+            raise CheckpointError(f"{folder / checkpoints.FACTS} does not say {name}")
+    then, now = facts["versions"].get("torch", ""), provenance.versions()["torch"]
+    if facts["code_hash"] != training_code(cell, task):
+        raise CheckpointError(f"{folder} was trained by other code")
+    if then != now:
+        raise CheckpointError(f"{folder} was trained under torch {schema.shortened(then)[1:-1]}, here is {now}")
 
 
 def _keep(cell: Cell, task: Task, folder: Path, learnt: Learnt) -> None:

@@ -34,8 +34,7 @@ def teach(cell: Cell, model: nn.Module, task: tasks.Task, progress: Progress, **
 def follow(crew: data_parallel.Crew, cell: Cell) -> None:
     """What each process but the first does: build the same model and train along."""
     torch.set_num_threads(cell.threads)
-    for file in cell.model_files:
-        user_file.load_file(file)
+    user_file.load_files(cell.model_files, own_process=True)
     task = tasks.create(cell.task, **cell.task_settings)
     data_parallel.train_together(crew, build(cell, task.vocab), task, **_run(cell))
 

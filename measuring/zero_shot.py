@@ -10,9 +10,17 @@ from measuring import checkpoints
 
 
 def zero_shot_table(
-    folder: str, names: Sequence[str], provider: str, device: str, limit: int | None, include: str | None
+    folder: str,
+    names: Sequence[str],
+    provider: str,
+    device: str,
+    limit: int | None,
+    include: str | None,
+    model_files: Sequence[str] = (),
 ) -> Table:
     """What the harness's tasks `names` give for the model of a checkpoint; none named: those of Titans' first table.
+
+    `model_files` are the user's own that register the model.
 
     Raises ValueError where lm-eval is not installed, for an unknown task, and for a model whose tokens are no text.
     """
@@ -20,7 +28,7 @@ def zero_shot_table(
         from baselines.oracles import lm_evaluation_harness as harness
     except ModuleNotFoundError as error:
         raise ValueError(f"lm-evaluation-harness is not installed ({error}): pip install -e '.[lm-eval]'.") from None
-    kept = checkpoints.load(folder, provider, device)
+    kept = checkpoints.load(folder, provider, device, model_files)
     if kept.tokenizer is None:
         raise ValueError(f"{kept.facts['model']} was trained on {kept.facts['task']}, whose tokens are no text.")
     found = harness.ask(kept.model, kept.tokenizer, names or harness.TITANS_TASKS, device, limit, include)

@@ -88,6 +88,17 @@ def _family(module: str) -> str:
     return "yours"
 
 
+def snapshot() -> dict[str, Entry]:
+    """What is registered now, for `restore`."""
+    return dict(_entries)
+
+
+def restore(entries: dict[str, Entry]) -> None:
+    """Register exactly these again: a file that failed half-way leaves nothing behind."""
+    _entries.clear()
+    _entries.update(entries)
+
+
 def names() -> list[str]:
     """All registered names, by family in historical order, then by name."""
     return sorted(_entries, key=lambda name: (_entries[name].family_order, name))

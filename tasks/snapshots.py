@@ -10,6 +10,7 @@ import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,25 +36,34 @@ class Snapshots:
         self.last = time.monotonic()
         try:
             tensors, facts = tensor_file.read(self.path)
+            so_far = Training(*tensor_file.losses(self.path, tensors, facts))
+            state = _state(tensors, optimiser, self.path)
+            self._check(model, tensors, facts)
         except FileNotFoundError:
             return None
         except (tensor_file.Damaged, OSError) as error:
-            warnings.warn(f"{error}: the training begins anew.", stacklevel=2)
+            warnings.warn(f"{str(error).rstrip('.')}: the training begins anew.", stacklevel=2)
             return None
-        weights = _below(MODEL, tensors)
-        own = model.state_dict()
-        if {name: tensor.shape for name, tensor in weights.items()} != {name: t.shape for name, t in own.items()}:
-            warnings.warn(f"{self.path} is a snapshot of another model: the training begins anew.", stacklevel=2)
-            return None
-        model.load_state_dict(weights)
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _below(OPTIMISER, tensors).items():
-            number, _, kind = name.partition("/")
-            state.setdefault(int(number), {})[kind] = tensor
+        model.load_state_dict(_below(MODEL, tensors))
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
         for device, generator in _below(RANDOM, tensors).items():
             torch.set_rng_state(generator) if device == "cpu" else torch.cuda.set_rng_state(generator)
-        return Training(tensors[LOSSES].tolist(), facts["tokens"], facts["seconds"])
+        return so_far
+
+    def _check(self, model: nn.Module, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """All of a snapshot is held against the training before any of it is taken. Raises Damaged."""
+        own = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        if {name: tensor.shape for name, tensor in _below(MODEL, tensors).items()} != own:
+            raise tensor_file.Damaged(f"{self.path} is a snapshot of another model")
+        if facts.get("torch") != torch.__version__:
+            raise tensor_file.Damaged(f"{self.path} was taken under another version of torch")
+        current = {"cpu": torch.get_rng_state()} | (
+            {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
+        )
+        for device, generator in _below(RANDOM, tensors).items():
+            fits = device in current and generator.dtype == torch.uint8 and generator.shape == current[device].shape
+            if not fits:
+                raise tensor_file.Damaged(f"{self.path} holds no state of torch's generators")
 
     def keep(self, model: nn.Module, optimiser: torch.optim.Optimizer, so_far: Training) -> None:
         """Take a snapshot if it is time for one."""
@@ -65,8 +75,9 @@ class Snapshots:
         tensors |= {RANDOM + "cpu": torch.get_rng_state(), LOSSES: torch.tensor(so_far.losses, dtype=torch.float64)}
         if any(parameter.is_cuda for parameter in model.parameters()):
             tensors[RANDOM + "cuda"] = torch.cuda.get_rng_state()
+        facts = {"tokens": so_far.tokens, "seconds": so_far.seconds, "torch": torch.__version__}
         try:
-            tensor_file.write(self.path, tensors, {"tokens": so_far.tokens, "seconds": so_far.seconds})
+            tensor_file.write(self.path, tensors, facts)
         except OSError as error:
             if not self.told:
                 warnings.warn(f"No snapshot of the training could be kept: {error}. It goes on.", stacklevel=2)
@@ -81,3 +92,16 @@ class Snapshots:
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _state(tensors: dict[str, Tensor], optimiser: torch.optim.Optimizer, path: Path) -> dict[int, dict[str, Tensor]]:
+    """The optimiser's averages by the number of their parameter. Raises Damaged for those of other parameters."""
+    shapes = [parameter.shape for group in optimiser.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _below(OPTIMISER, tensors).items():
+        number, _, kind = name.partition("/")
+        known = number.isascii() and number.isdigit() and len(number) < 10 and int(number) < len(shapes)
+        if not known or tensor.shape not in (shapes[int(number)], torch.Size(())):
+            raise tensor_file.Damaged(f"{path} holds the averages of another model's optimiser")
+        state.setdefault(int(number), {})[kind] = tensor
+    return state

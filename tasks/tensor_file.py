@@ -4,15 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, FiniteFloat
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from typing_extensions import TypedDict
+
+import schema
+
+
+class About(TypedDict):
+    """What stands in the file's own metadata: texts, the facts as JSON."""
+
+    facts: str
+    digest: str
+
+
+class Told(TypedDict):
+    """The facts of a training in a file."""
+
+    tokens: Annotated[int, Field(ge=0)]
+    seconds: Annotated[FiniteFloat, Field(ge=0)]
 
 
 class Damaged(ValueError):
@@ -39,16 +59,46 @@ def write(path: Path, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> N
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors, on the CPU, and the facts. Raises FileNotFoundError; Damaged for content that was not written so."""
-    try:
-        with safe_open(path, "pt") as file:
-            facts = json.loads(file.metadata()["facts"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-            written = file.metadata()["digest"]
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"{path} is damaged ({type(error).__name__})") from error
-    if digest(tensors) != written:
+    with _opened(path) as file:
+        about = schema.conform(file.metadata(), About, "its facts")
+        facts = schema.parse_json(about["facts"], dict[str, Any], "facts")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        same = digest(tensors) == about["digest"]
+    if not same:
         raise Damaged(f"{path} is damaged (other content than was written)")
     return tensors, facts
+
+
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors, which are not read. Raises FileNotFoundError, Damaged."""
+    with _opened(path) as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+
+
+def losses(path: Path, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> tuple[list[float], int, float]:
+    """What a file says of a training: the losses of its steps, the tokens and the seconds that it took. Raises Damaged."""
+    found = tensors.get("losses")
+    told = schema.conform(facts, Told, str(path), error=Damaged)
+    if found is None or found.dim() != 1 or not found.is_floating_point():
+        raise Damaged(f"{path} is damaged (no losses)")
+    return found.tolist(), told["tokens"], told["seconds"]
+
+
+def numbers(found: Mapping[str, tuple[int, ...]]) -> int:
+    """How many numbers tensors of these shapes hold."""
+    return sum(map(math.prod, found.values()))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file of the library; whatever in it is not as the library or we write it is Damaged."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise Damaged(f"{path} is no file")
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
+        raise Damaged(f"{path} is damaged ({type(error).__name__})") from error
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

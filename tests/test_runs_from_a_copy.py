@@ -26,7 +26,7 @@ def project(tmp_path) -> Path:
     """A copy of the project's code with the comparison `tiny`."""
     copy = tmp_path / "project"
     copy.mkdir()
-    for name in ("models", "baselines", "tasks", "results", "measuring"):
+    for name in ("schema", "models", "baselines", "tasks", "results", "measuring"):
         shutil.copytree(
             ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "rows.jsonl", "reference")
         )

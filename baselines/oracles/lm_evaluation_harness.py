@@ -9,7 +9,7 @@ carried: no window cuts it. Importing this module needs lm-eval: pip install -e 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import lm_eval
@@ -84,6 +84,7 @@ class HarnessModel(TemplateLM):
         self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any
     ) -> list[tuple[float, bool]]:
         """Log-probability of each continuation after its context, and whether greedy decoding would write it."""
+        self._fit(len(context) + len(continuation) for _, context, continuation in requests)
         answers: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
         read: tuple[list[int], Tensor, Any] | None = None
         order = sorted(range(len(requests)), key=lambda number: requests[number][1])
@@ -99,6 +100,7 @@ class HarnessModel(TemplateLM):
     @torch.no_grad()
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log-probability of whole texts, each after the token between documents."""
+        self._fit(1 + len(self.tok_encode(request.args[0])) for request in requests)
         answers = []
         for request in tqdm(requests, desc="texts", disable=disable_tqdm):
             tokens = self.tok_encode(request.args[0])
@@ -108,14 +110,22 @@ class HarnessModel(TemplateLM):
     @torch.no_grad()
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Greedy continuations, each ended before the first of its stops."""
+        self._fit(len(self.tok_encode(request.args[0])) + _longest(request.args[1]) - 1 for request in requests)
         answers = []
         for request in tqdm(requests, desc="generations", disable=disable_tqdm):
             context, options = request.args
             stops = options.get("until") or []
             stops = [stops] if isinstance(stops, str) else stops
-            longest = int(options.get("max_gen_toks", 256))
+            longest = _longest(options)
             answers.append(self._generate(self.tok_encode(context) or [self.eot_token_id], stops, longest))
         return answers
+
+    def _fit(self, needed: Iterable[int]) -> None:
+        """Refuse, before any is answered, requests of more tokens than a model has positions. Raises ValueError."""
+        known = getattr(self.model, "positions", None)
+        most = max(needed, default=0) + len(getattr(self.model, "begin", ())) if known is not None else 0
+        if known is not None and most > known:
+            raise ValueError(f"The model knows {known:,} positions, and these tasks need {most:,} of them.")
 
     def _generate(self, context: list[int], stops: Sequence[str], longest: int) -> str:
         last, state = self._last(context)
@@ -156,3 +166,8 @@ class HarnessModel(TemplateLM):
         whole = torch.tensor([tokens], device=self.where)
         for start in range(0, len(tokens), PIECE):
             yield whole[:, start : start + PIECE]
+
+
+def _longest(options: Mapping[str, Any]) -> int:
+    """The most tokens that a request lets a model write."""
+    return int(options.get("max_gen_toks", 256))

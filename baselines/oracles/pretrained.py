@@ -13,6 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from schema import fault
+
+# Where configurations of transformers say how many positions a model knows. Those of ALiBi name none that binds.
+POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
 State = tuple[tuple[Tensor, Tensor], ...]
 
 
@@ -32,6 +36,15 @@ class Pretrained(nn.Module):
         self.register_buffer("begin", torch.tensor(begin, dtype=torch.long), persistent=False)
 
     @property
+    def positions(self) -> int | None:
+        """The positions that the model's own configuration says it knows, None where it names none."""
+        config = self.model.config.get_text_config()
+        if getattr(config, "alibi", False) or (getattr(config, "attn_config", None) or {}).get("alibi", False):
+            return None
+        found = (getattr(config, name, None) for name in POSITIONS)
+        return next((number for number in found if isinstance(number, int) and number > 0), None)
+
+    @property
     def embedding(self) -> nn.Embedding:
         """The token embedding."""
         return self.model.get_input_embeddings()
@@ -42,6 +55,11 @@ class Pretrained(nn.Module):
         before = len(self.begin) if state is None else 0
         if before:
             tokens = torch.cat([self.begin.expand(len(tokens), -1), tokens], 1)
+        known, needed = self.positions, tokens.shape[1] + (state[0][0].shape[-2] if state else 0)
+        if known is not None and needed > known:
+            raise ValueError(
+                f"{type(self.model).__name__} knows {known:,} positions, not {needed:,}: ask shorter lengths."
+            )
         cache = DynamicCache()
         for layer, (keys, values) in enumerate(state or ()):
             cache.update(keys, values, layer)
@@ -67,13 +85,26 @@ def load(path: str, gguf: str | None = None, dtype: str = "float32") -> Pretrain
         from transformers import AutoModelForCausalLM
     except ImportError:
         raise ImportError("Hugging Face models need transformers: pip install -e '.[parity]'.") from None
-    options: dict[str, Any] = {} if gguf is None else {"gguf_file": gguf}
+    _regular(path)
+    options = _options(gguf)
     try:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), **options)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"No causal language model could be loaded from '{path}': {reason}") from None
+    except Exception as error:  # a folder may hold anything, and transformers raises many kinds
+        raise ValueError(f"No causal language model could be loaded from '{path}': {fault(error, 200)}") from None
     return Pretrained(model.eval(), _begin(path, options))
+
+
+def _options(gguf: str | None) -> dict[str, Any]:
+    """What every call of transformers is given: code that lies beside a model's data is never run."""
+    return {"trust_remote_code": False} | ({} if gguf is None else {"gguf_file": gguf})
+
+
+def _regular(path: str) -> None:
+    """Refuse a folder with pipes or devices, at which a reader would wait for ever."""
+    folder = Path(path)
+    for file in folder.iterdir() if folder.is_dir() else ():
+        if not file.is_file() and not file.is_dir():
+            raise ValueError(f"'{file}' is no file, so no model can be loaded from its folder.")
 
 
 def _begin(path: str, options: dict[str, Any]) -> list[int]:
@@ -82,19 +113,23 @@ def _begin(path: str, options: dict[str, Any]) -> list[int]:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
-    except (OSError, ValueError, KeyError):
+    except Exception:  # none, or one that `tokenizer_file` refuses where it is needed
         return []
     text, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
     return next((whole[:n] for n in range(len(whole)) if whole[n : n + len(text)] == text), [])
 
 
 def tokenizer_file(path: str, folder: Path, gguf: str | None = None) -> Path:
-    """The model's tokenizer as a JSON file of the `tokenizers` library, written into `folder`."""
+    """The model's tokenizer as a JSON file of the `tokenizers` library, written into `folder`. Raises ValueError."""
     from transformers import AutoTokenizer
 
-    options: dict[str, Any] = {} if gguf is None else {"gguf_file": gguf}
-    fast = AutoTokenizer.from_pretrained(path, **options)
+    try:
+        fast = AutoTokenizer.from_pretrained(path, **_options(gguf)).backend_tokenizer
+    except Exception as error:  # as above
+        raise ValueError(
+            f"No tokenizer of the tokenizers library could be loaded from '{path}': {fault(error, 200)}"
+        ) from None
     file = Path(folder) / "tokenizer.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    fast.backend_tokenizer.save(str(file))
+    fast.save(str(file))
     return file

@@ -192,7 +192,11 @@ def test_a_model_of_a_file_is_loaded_with_its_file(keeping, tmp_path):
     learnt(cell, keeping)
     folder = keeping.folder / key(cell)
     registry._entries.pop("kept-hgrn2")
-    assert load(folder).facts["model"] == "kept-hgrn2"
+    with pytest.raises(
+        CheckpointError, match=r"registered in '.*kept_mine.py'. A folder of data runs no code: .* --models"
+    ):
+        load(folder)
+    assert load(folder, model_files=[mine]).facts["model"] == "kept-hgrn2"
     registry._entries.pop("kept-hgrn2")
 
 

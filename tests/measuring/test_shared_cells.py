@@ -32,7 +32,7 @@ def numbers(path, key: str) -> dict[tuple, float]:
 
 
 def run(cells, path, **options):
-    return schedule.run(cells, measure, identify, path, initializer=prepare, initargs=((),), **options)
+    return schedule.run(cells, measure, identify, path, initializer=prepare, **options)
 
 
 def test_a_cell_of_two_processes_gives_the_rows_of_one(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -10,10 +11,10 @@ import pytest
 import torch
 
 import baselines  # noqa: F401  fills the registry
-from models import registry
+from models import registry, user_file
 from models.check import check
 from models.language_model import Size, build
-from models.user_file import BadFile, load_file
+from models.user_file import BadFile, blamed, files_of, load_file, load_files
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "add_a_baseline.md"
 MINE = """
@@ -38,6 +39,7 @@ class Mine(nn.Module):
 def clean(monkeypatch):
     """Every test begins without user files and leaves none behind."""
     monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    monkeypatch.setattr(user_file, "_brought", {})
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:
@@ -129,6 +131,95 @@ def test_second_file_of_the_same_name_is_refused(write):
     load_file(write(MINE.format(name="mine", scale=1.0)))
     with pytest.raises(BadFile, match="Another file called mine.py is loaded already .*rename one"):
         load_file(write(MINE.format(name="other", scale=1.0), "elsewhere/mine.py"))
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("import sys\nsys.exit(0)", "mine.py fails to import, line 2: SystemExit: 0"),
+        ("import os\nos._exit(0)", "mine.py fails to import, line 2: SystemExit: os._exit(0)"),
+        ("raise KeyboardInterrupt", "mine.py fails to import, line 1: KeyboardInterrupt"),
+        ("class Rude(BaseException):\n    pass\nraise Rude('no')", "mine.py fails to import, line 3: Rude: no"),
+        (
+            "class Mute(Exception):\n    def __str__(self): 1 / 0\nraise Mute",
+            "mine.py fails to import, line 3: Mute",
+        ),
+    ],
+)
+def test_a_file_that_ends_the_process_fails_to_import(write, source, told):
+    with pytest.raises(BadFile) as caught:
+        load_file(write(source))
+    assert str(caught.value) == told and os._exit.__module__ == "posix"
+
+
+def test_a_long_message_is_one_cut_line(write):
+    with pytest.raises(BadFile) as caught:
+        load_file(write("raise ValueError('line one\\nline two\\n' + 'x' * 5000 + '\\x1b[31m')"))
+    told = str(caught.value)
+    assert told.startswith("mine.py fails to import, line 1: ValueError: line one line two xxx")
+    assert len(told) < 400 and told.isprintable()
+
+
+def test_a_file_that_fails_after_it_registered_leaves_nothing(write):
+    with pytest.raises(BadFile):
+        load_file(write(MINE.format(name="mine", scale=1.0) + "\n1 / 0"))
+    assert "mine" not in registry.names()
+
+
+IMPOLITE = """
+import os, sys, torch
+import torch.nn.functional as F
+torch.set_default_dtype(torch.float64)
+F.cross_entropy = lambda *a, **k: 0.0
+os.environ["MINE"] = "1"
+sys.path.insert(0, "/mine")
+torch.manual_seed(3)
+"""
+
+
+def test_what_a_file_changes_outside_itself_is_put_back_and_told(write):
+    real, drawn = torch.nn.functional.cross_entropy, torch.get_rng_state()
+    with pytest.warns(UserWarning) as caught:
+        assert load_file(write(IMPOLITE + MINE.format(name="mine", scale=1.0))) == ["mine"]
+    told = "mine.py changes the default dtype, torch.nn.functional.cross_entropy, which is put back"
+    assert [str(warning.message).partition(":")[0] for warning in caught] == [told]
+    assert torch.get_default_dtype() == torch.float32 and torch.nn.functional.cross_entropy is real
+    assert "MINE" not in os.environ and "/mine" not in sys.path and torch.equal(torch.get_rng_state(), drawn)
+
+
+def test_in_a_process_of_its_own_a_file_keeps_its_search_path_but_not_its_torch(write, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.warns(UserWarning, match="which is put back"):
+        load_file(
+            write(IMPOLITE.replace('os.environ["MINE"] = "1"', "") + MINE.format(name="mine", scale=1.0)),
+            own_process=True,
+        )
+    assert "/mine" in sys.path and torch.get_default_dtype() == torch.float32
+
+
+def test_models_are_known_by_the_file_that_brought_them(write):
+    path = write(MINE.format(name="mine", scale=1.0))
+    load_file(path)
+    assert files_of(["retnet", "mine", "mine"]) == [str(path)]
+    path.write_text("raise ValueError('run again')")
+    load_files([path])  # is loaded already
+    registry._entries.pop("mine")
+    with pytest.raises(BadFile, match="run again"):
+        load_files([path])
+
+
+def test_an_exception_out_of_a_user_s_code_is_told_with_its_line(write):
+    load_file(
+        write(
+            MINE.format(name="mine", scale=1.0).replace(
+                "self.scale, self.out =", "assert scale < 1\n        self.scale, self.out ="
+            )
+        )
+    )
+    with pytest.raises(AssertionError) as caught:
+        build("mine", Size(16, 8, 1, 2))
+    assert re.fullmatch(r"mine\.py, line \d+: AssertionError", blamed(caught.value))
+    assert blamed(ValueError("of the house")) is None
 
 
 def test_worked_example_of_the_page_passes_the_check(write, monkeypatch):

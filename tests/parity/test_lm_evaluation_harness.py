@@ -155,3 +155,25 @@ def test_a_kept_model_is_asked_by_its_folder(model, tmp_path, capsys, monkeypatc
     checkpoints.save(tmp_path / "kept", model, None, Training([1.0], 1, 1.0), facts)
     assert bench.main([*asked, "own_rolling"]) == 2
     assert "whose tokens are no text" in capsys.readouterr().err
+
+
+class Short(torch.nn.Module):
+    """Knows 8 positions, and none when it is asked."""
+
+    positions = 8
+
+    def forward(self, tokens, state=None):
+        raise AssertionError("something was computed")
+
+
+def test_requests_beyond_the_positions_of_a_model_are_refused_before_any_is_answered():
+    from lm_eval.api.instance import Instance
+
+    short = bridge.HarnessModel(Short(), BYTES)
+    told = "knows 8 positions, and these tasks need"
+    with pytest.raises(ValueError, match=told):
+        short._loglikelihood_tokens([(None, [1], [2]), (None, [1] * 5, [2] * 4)])
+    with pytest.raises(ValueError, match=told):
+        short.loglikelihood_rolling([Instance("loglikelihood_rolling", {}, ("12345678",), 0)])
+    with pytest.raises(ValueError, match=told):
+        short.generate_until([Instance("generate_until", {}, ("12345", {"max_gen_toks": 5}), 0)])

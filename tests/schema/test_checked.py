@@ -101,3 +101,27 @@ def test_long_values_are_cut_in_the_middle():
 def test_the_nearest_known_name_is_suggested():
     assert schema.suggestion("mamab2", ["mamba2", "retnet"]) == " (did you mean mamba2?)"
     assert schema.suggestion("xyz", ["mamba2", "retnet"]) == ""
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("line one\nline two"), "ValueError: line one line two"),
+        (SystemExit(0), "SystemExit: 0"),
+        (AssertionError(), "AssertionError"),
+        (Mute(), "Mute"),
+        (ValueError("\x1b[31mred"), "ValueError: ?[31mred"),
+    ],
+)
+def test_an_exception_of_other_people_s_code_is_one_line(error, said):
+    assert schema.fault(error) == said
+
+
+def test_a_long_exception_is_cut_in_the_middle():
+    told = schema.message(ValueError("a" * 5000 + "z"), 100)
+    assert len(told) == 100 and told.startswith("aaa") and told.endswith("az") and "..." in told

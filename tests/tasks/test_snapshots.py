@@ -11,7 +11,7 @@ from torch import nn
 from tasks import tensor_file
 from tasks.snapshots import Snapshots
 from tasks.task import Batch
-from tasks.train import train
+from tasks.train import Training, train
 
 STEPS = 12
 RUN = {"steps": STEPS, "batch_tokens": 24, "lr": 1e-2, "seed": 3}
@@ -172,3 +172,41 @@ def test_tensors_that_share_memory_and_small_ones_come_back(tmp_path):
     tensor_file.write(tmp_path / "x.safetensors", tensors, {})
     found, _ = tensor_file.read(tmp_path / "x.safetensors")
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
+def rewritten(path, change) -> None:
+    """The snapshot with other tensors or facts, whole and with the right digest."""
+    tensors, facts = tensor_file.read(path)
+    change(tensors, facts)
+    tensor_file.write(path, tensors, facts)
+
+
+FOREIGN = {
+    "no losses": lambda tensors, facts: tensors.pop("losses"),
+    "no tokens": lambda tensors, facts: facts.pop("tokens"),
+    "seconds of text": lambda tensors, facts: facts.update(seconds="long"),
+    "another torch": lambda tensors, facts: facts.update(torch="1.0"),
+    "no number": lambda tensors, facts: tensors.update({"optimiser/x/exp_avg": torch.ones(2)}),
+    "a number too many": lambda tensors, facts: tensors.update({"optimiser/99/exp_avg": torch.ones(2)}),
+    "averages of another shape": lambda tensors, facts: tensors.update({"optimiser/0/exp_avg": torch.ones(2, 77)}),
+    "another generator": lambda tensors, facts: tensors.update({"random/cpu": torch.ones(3)}),
+    "another device": lambda tensors, facts: tensors.update({"random/tpu": torch.ones(3)}),
+}
+
+
+@pytest.mark.parametrize("change", FOREIGN)
+def test_a_snapshot_of_another_make_is_told_and_changes_nothing(change, tmp_path):
+    model = Forgetful()
+    optimiser = torch.optim.AdamW(model.parameters())
+    model.out(model.embedding.weight).sum().backward()
+    optimiser.step()
+    snapshots = Snapshots(tmp_path / "snapshot", 0)
+    snapshots.keep(model, optimiser, Training([1.0], 3, 1.0))
+    rewritten(tmp_path / "snapshot", FOREIGN[change])
+    fresh = Forgetful()
+    before = {name: tensor.clone() for name, tensor in fresh.state_dict().items()}
+    other, drawn = torch.optim.AdamW(fresh.parameters()), torch.get_rng_state()
+    with pytest.warns(UserWarning, match="the training begins anew"):
+        assert snapshots.restore(fresh, other) is None
+    assert all(torch.equal(tensor, before[name]) for name, tensor in fresh.state_dict().items())
+    assert not other.state and torch.equal(torch.get_rng_state(), drawn)

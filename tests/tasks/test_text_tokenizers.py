@@ -10,6 +10,8 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tasks import byte_pair, create
 from tasks.babilong_scoring import DISAGREEMENT
@@ -252,3 +254,35 @@ def test_gpt2_without_package_and_network_is_refused_in_one_sentence(tmp_path, m
         ValueError, match="GPT-2's tokenizer could not be read from the Hugging Face hub: go online once"
     ):
         tokenizer_of("gpt2")
+
+
+@pytest.mark.parametrize(
+    ("vocab", "told"),
+    [
+        ({}, "has no tokens"),
+        ({"a": 0, "b": 2**32 - 1}, "has a token number 4,294,967,295"),
+        ({"a": 10**12}, "is no JSON"),
+    ],
+)
+def test_a_tokenizer_with_an_absurd_table_is_refused(vocab, told):
+    table = json.loads(tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a")).to_str())
+    table["model"]["vocab"] = vocab
+    with pytest.raises(ValueError, match=told):
+        byte_pair.JsonTokenizer("mine", json.dumps(table))
+
+
+KEYS = st.sampled_from(["model", "type", "vocab", "merges", "added_tokens", "normalizer", "decoder", "pre_tokenizer"])
+TABLES = st.recursive(
+    st.none() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=40) | TABLES.map(json.dumps))
+def test_whatever_a_tokenizer_s_file_holds_it_is_refused_in_one_sentence(content):
+    try:
+        byte_pair.JsonTokenizer("mine", content)
+    except ValueError as error:
+        assert "\n" not in str(error) and len(str(error)) < 500

@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import baselines
@@ -53,6 +54,7 @@ from results import (
     schedule,
     search,
     submission,
+    terminal,
     verification,
 )
 from results import plan as plans
@@ -79,11 +81,19 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
     console.print(tasks_table())
     table = Table("comparison", "scales", "question", title="Comparisons")
     for name in plans.comparisons(RESULTS):
-        table.add_row(name, ", ".join([LAPTOP, *scales(RESULTS / name)]), plans.load(RESULTS / name).question)
+        table.add_row(name, ", ".join([LAPTOP, *scales(RESULTS / name)]), _question(name))
     console.print(table)
     for module, error in baselines.failures.items():
         console.print(f"not importable: {module}: {error}", style="red", markup=False)
     return 0
+
+
+def _question(name: str) -> str:
+    """What a comparison asks; of a broken plan, what is wrong with it, which stops no other."""
+    try:
+        return plans.load(RESULTS / name).question
+    except (ValueError, OSError) as error:
+        return f"[red]not readable: {escape(terminal.told(error))}[/red]"
 
 
 def command_run(arguments: argparse.Namespace, console: Console) -> int:
@@ -148,8 +158,7 @@ def _cells(plan: Plan, rows: Sequence[dict[str, Any]]) -> list[Cell]:
 
 def command_report(arguments: argparse.Namespace, console: Console) -> int:
     """Redraw a comparison's tables and figures from its stored rows."""
-    folder = RESULTS / arguments.comparison
-    plan = plans.load(folder)
+    folder, plan = _loaded(arguments)
     if arguments.adopt:
         return command_submit(arguments, console)
     if arguments.reference and arguments.with_committed:
@@ -161,8 +170,7 @@ def command_report(arguments: argparse.Namespace, console: Console) -> int:
 
 def command_submit(arguments: argparse.Namespace, console: Console) -> int:
     """Make this machine's rows of the plan's cells the reference, with plan, raw predictions and hashes; draw it."""
-    folder = RESULTS / arguments.comparison
-    plan = plans.load(folder)
+    folder, plan = _loaded(arguments)
     measured = record.read(folder / "rows.jsonl")
     keys = {identify(cell).key for cell in _cells(plan, measured)}
     rows = [row for row in measured if row["cell"] in keys]
@@ -180,8 +188,7 @@ def command_submit(arguments: argparse.Namespace, console: Console) -> int:
 
 def command_verify(arguments: argparse.Namespace, console: Console) -> int:
     """Hold a comparison's rows against what their predictions give when marked again; 1 where one differs."""
-    folder = RESULTS / arguments.comparison
-    plans.load(folder)  # or say that there is no such comparison
+    folder, _ = _loaded(arguments)
     folder = folder / "reference" if arguments.reference else folder
     rows = record.attempts(record.read(folder / "rows.jsonl"))
     if not rows:
@@ -286,9 +293,16 @@ def command_zero_shot(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _loaded(arguments: argparse.Namespace) -> tuple[Path, Plan]:
+    """The folder of the comparison that is named, and its plan."""
+    folder = plans.folder_of(RESULTS, arguments.comparison)
+    every = None if baselines.failures else registry.names()  # a file that fails to import refuses no claim
+    return folder, plans.load(folder, every)
+
+
 def _plan(arguments: argparse.Namespace) -> Plan:
     """The comparison's plan with the command line's changes."""
-    plan = plans.load(RESULTS / arguments.comparison)
+    _, plan = _loaded(arguments)
     names = overrides.names(arguments.models or "")
     files = [name for name in names if name.endswith(".py")]
     own = [name for file in files for name in user_file.load_file(file)]
@@ -301,7 +315,10 @@ def _shown(path: Path) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; bad input is one sentence and exit code 2, Ctrl-C is 130."""
+    """Run one command. 0: done; 1: done, but a cell failed or a row differs; 2: refused in one sentence; 130: Ctrl-C.
+
+    A fault of the program is 2 as well, and its one line says where it lies and how to get the traceback.
+    """
     actions = {
         "list": command_list,
         "run": command_run,
@@ -314,19 +331,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "show": command_show,
         "zero-shot": command_zero_shot,
     }
-    parsed = command_line.parsed(command_line.parser(__doc__, actions, kernels.PROVIDERS), arguments)
-    console = Console()
-    if getattr(parsed, "cache", None):
-        os.environ[cache.VARIABLE] = str(Path(parsed.cache).expanduser().resolve())  # for the workers too
+    console = terminal.console()
     try:
+        parsed = command_line.parsed(command_line.parser(__doc__, actions, kernels.PROVIDERS), arguments)
+        if getattr(parsed, "cache", None):
+            os.environ[cache.VARIABLE] = str(Path(parsed.cache).expanduser().resolve())  # for the workers too
         return parsed.action(parsed, console)
     except KeyboardInterrupt:
         print("Stopped; what was measured is kept, run the same command to go on.", file=sys.stderr)
         return 130
-    except (ValueError, KeyError, RuntimeError, OSError, ImportError) as error:
-        if os.environ.get("TITANOMACHY_TRACE"):
+    except Exception as error:
+        if os.environ.get(terminal.TRACE):
             raise
-        print(f"bench.py: {error}", file=sys.stderr)
+        print(f"bench.py: {terminal.told(error)}", file=sys.stderr)
         return 2
 
 

@@ -19,7 +19,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from measuring import checked, checkpoints, costs
 from measuring.asked import asked_table
 from measuring.building import sized
 from measuring.cells import measure, prepare
-from measuring.identity import identify
+from measuring.identity import identify, key_among
 from measuring.learning import Keeping
 from measuring.listed import models_markdown, models_table, tasks_table
 from measuring.profiled import VOCABULARY, profile_table
@@ -58,7 +58,7 @@ from results import (
     verification,
 )
 from results import plan as plans
-from results.forecast import forecast, timings
+from results.forecast import forecast, matched, timings
 from results.plan import Cell, Plan
 from results.plan_files import LAPTOP, scales
 from results.progress import Display
@@ -101,15 +101,16 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
     plan = _plan(arguments)
     rows_path = RESULTS / plan.comparison / "rows.jsonl"
     here = record.read(rows_path)
-    cells = _cells(plan, here)
-    check_cells(cells, elsewhere=arguments.dry_run or arguments.launcher == "ray")
+    if arguments.dry_run:  # which reads and downloads no data
+        cells = _cells(plan, here, partial(key_among, rows=here))
+    else:
+        cells = _cells(plan, here)
+    elsewhere = arguments.dry_run or arguments.launcher == "ray"
+    check_cells(cells, elsewhere=elsewhere, unread=arguments.dry_run)
     keeping = None if arguments.no_checkpoints else Keeping(checkpoints.default_folder(), plan.snapshot_minutes)
     if arguments.dry_run:
         past = timings(RESULTS) + record.read(rows_path.parent / "reference" / "rows.jsonl") + here
-        known = partial(costs.of_cell, keeping=keeping)
-        table, line = forecast(plan, cells, lambda cell: identify(cell).key, here, past, known)
-        console.print(table, line)
-        return 0
+        return _dry_run(plan, cells, here, past, keeping, console)
     begun = time.monotonic()
     with _cluster(arguments) as cluster, Display(len(cells), quiet=arguments.quiet) as display:
         summary = schedule.Summary()
@@ -147,13 +148,28 @@ def _cluster(arguments: argparse.Namespace) -> AbstractContextManager[RayCluster
     return nullcontext()
 
 
-def _cells(plan: Plan, rows: Sequence[dict[str, Any]]) -> list[Cell]:
+def _dry_run(plan: Plan, cells: list[Cell], here: list, past: list, keeping: Keeping | None, console: Console) -> int:
+    """Print what a run would do and cost."""
+    done, known = record.statuses(here), partial(costs.of_cell, keeping=keeping, past=past)
+    table, line = forecast(plan, cells, lambda cell: done.get(key_among(cell, here)), past, known)
+    console.print(table)
+    if (standings := matched(plan, cells, known)) is not None:
+        console.print(standings)
+    console.print(line, highlight=False, markup=False)
+    return 0
+
+
+def _key(cell: Cell) -> str:
+    return identify(cell).key
+
+
+def _cells(plan: Plan, rows: Sequence[dict[str, Any]], key: Callable[[Cell], str] = _key) -> list[Cell]:
     """The plan's cells, those whose learning rate is searched for at the rate that the trials among `rows` chose."""
     of_exams = {name: getattr(registry.entry(name).cls, "exam_settings", ()) for name in registry.names()}
     cells = plans.cells(plan, registry.names(), of_exams)
     if plan.search is None:
         return cells
-    return search.chosen(plan.search, cells, rows, lambda cell: identify(cell).key, of_exams)
+    return search.chosen(plan.search, cells, rows, key, of_exams)
 
 
 def command_report(arguments: argparse.Namespace, console: Console) -> int:

@@ -44,10 +44,15 @@ def classes() -> dict[str, type[Task]]:
 
 def create(name: str, **settings: Any) -> Task:
     """The task `name` under these settings; ValueError in one sentence for an unknown name, setting or type."""
+    return checked(name, class_of(name), settings)
+
+
+def class_of(name: str) -> type[Task]:
+    """The class of the task `name`; ValueError, which says the name that is near, for an unknown one."""
     if name not in classes():
         word = f"{shortened(name)}{suggestion(name, names())}"
         raise ValueError(f"There is no task {word}; the tasks are: {', '.join(names())}.")
-    return checked(name, classes()[name], settings)
+    return classes()[name]
 
 
 def describe(name: str) -> str:

@@ -32,7 +32,7 @@ from rich.table import Table
 
 import baselines
 import tasks
-from measuring import checked, checkpoints, costs
+from measuring import capacity, checked, checkpoints, costs
 from measuring.asked import asked_table
 from measuring.building import sized
 from measuring.cells import measure, prepare
@@ -292,8 +292,7 @@ def command_profile(arguments: argparse.Namespace, console: Console) -> int:
     every = overrides.settings(arguments.set)
     if others := set(every) - {arguments.model}:
         raise ValueError(f"--set names {', '.join(sorted(others))}, but {arguments.model} is profiled.")
-    if arguments.threads < 1:
-        raise ValueError(f"--threads must be at least 1, not {arguments.threads}.")
+    capacity.check_threads(arguments.threads)
     torch.set_num_threads(arguments.threads)
     fields = {"vocab": VOCABULARY, "width": 256, "depth": 1, "heads": 4}
     size = sized(fields, overrides.size(arguments.size) if arguments.size else {})

@@ -15,14 +15,15 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import tasks
-from measuring import checkpoints, rates
+from measuring import capacity, checkpoints, rates
 from measuring.building import settings_of, sized, terms, with_provider
 from measuring.identity import training_key_of
 from measuring.learning import Keeping
 from models import accounting, registry
+from models.counting import training_flops
 from models.kernels import unwatched
-from models.language_model import Match, Size, assemble, build, solve
-from models.matching import PARAMETERS
+from models.language_model import Match, Size, assemble, check_settings, solve
+from models.matching import PARAMETERS, Shape
 from results import search
 from results.cell import Cell
 from results.forecast import Cost, Standing
@@ -32,7 +33,7 @@ from schema import read_json
 from tasks.outline import outline
 
 NUMBERS = 4  # a weight, its gradient, and the optimiser's two averages
-PROBED = 256  # width of the model that is run to see what is kept for a backward pass, where the asked one is wider
+PROBED = 128  # width of the model that is run to see what is kept for a backward pass, where the asked one is wider
 BYTES = 4  # each is kept in float32
 TIMED_VOCABULARY = 256  # of the model in a timing
 SHORTEST = 128  # tokens of the text that shows what a forward pass keeps
@@ -75,7 +76,9 @@ def _is_trained(cell: Cell, keeping: Keeping | None) -> bool:
     """Whether the cell's model is kept, trained on data of any hash that a kept model of its task had."""
     if keeping is None or cell.lr == search.UNKNOWN:
         return False
-    known = {(facts["vocab"], facts["data_hash"]) for facts in _kept_facts(keeping.folder) if facts["task"] == cell.task}
+    known = {
+        (facts["vocab"], facts["data_hash"]) for facts in _kept_facts(keeping.folder) if facts["task"] == cell.task
+    }
     keys = (training_key_of(cell, tasks.class_of(cell.task), *one) for one in known)
     return any((keeping.folder / key / checkpoints.FACTS).exists() for key in keys)
 
@@ -113,10 +116,16 @@ def _stands(name: str, size: Size, match: Match, settings: str) -> Standing:
 @cache
 def _model(name: str, size: Size, match: Match, settings: str, length: int) -> tuple[int, float | None]:
     """All learned numbers of a model, its embedding too, and the operations of training it on one token."""
-    chosen = json.loads(settings) | {"match": match}
+    own, entry = json.loads(settings), registry.entry(name)
+    check_settings(entry, own)
     with torch.device("meta"):
-        numbers = sum(parameter.numel() for parameter in build(name, size, **chosen).parameters())
-    return numbers, accounting.training_flops_per_token(name, size, length, **chosen)
+        model = assemble(entry, size, _shape(name, size, settings, match), own)
+        return sum(parameter.numel() for parameter in model.parameters()), training_flops(model, length)
+
+
+def _shape(name: str, size: Size, settings: str, match: Match) -> Shape:
+    """The solved shape, which no vocabulary changes: at one vocabulary for all, as a search for it takes a while."""
+    return solve(registry.entry(name), replace(size, vocab=TIMED_VOCABULARY), json.loads(settings), match)
 
 
 @cache
@@ -129,7 +138,7 @@ def _kept_per_token(name: str, size: Size, settings: str, match: Match = PARAMET
     own, entry = json.loads(settings), registry.entry(name)
     if "provider" in own:
         own["provider"] = "auto"  # the one asked for may need another device, and keeps about as much
-    shape = solve(entry, size, own, match)
+    shape = _shape(name, size, settings, match)
     heads = max(1, size.heads * PROBED // size.width) if size.width > PROBED else size.heads
     share = heads / size.heads
     small = replace(size, width=size.width // size.heads * heads, heads=heads)
@@ -165,6 +174,7 @@ def _kept(model: nn.Module) -> float:
 def table(changed: dict[str, int], length: int) -> Table:
     """Parameters, state and operations of every model at one size and context."""
     size = sized({"vocab": 256, "width": 256, "depth": 4, "heads": 4}, changed)
+    capacity.check_size({"width": size.width, "depth": size.depth}, tokens=length)
     title = f"Costs at {size}, {length:,} tokens; forward and training in FLOPs per token"
     made = Table("model", "parameters", "state", "forward", "training", title=title)
     for name in registry.names():

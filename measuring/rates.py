@@ -31,7 +31,9 @@ def of(cell: Cell, parameters: int, past: Sequence[Row], work: Callable[[Row], f
             return Rate(operations * tokens / row["value"], f"the measured rate of {name}", is_measured=True)
     if cell.device == "cuda" and cell.dtype in PEAK:
         peak = PEAK[cell.dtype]
-        return Rate(UTILISATION * peak, f"a stated {UTILISATION:.0%} of an H100's {peak / 1e12:.0f} TFLOP/s in {cell.dtype}")
+        return Rate(
+            UTILISATION * peak, f"a stated {UTILISATION:.0%} of an H100's {peak / 1e12:.0f} TFLOP/s in {cell.dtype}"
+        )
     return None
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import tasks
+from measuring import capacity
 from measuring.building import build, opponents
 from models import kernels, language_model, registry
 from results.cell import Cell
@@ -32,6 +33,9 @@ def check_cells(cells: Sequence[Cell], elsewhere: bool = False, unread: bool = F
         absent = cell.device == "cuda" and not torch.cuda.is_available()
         if absent and not elsewhere:
             raise ValueError("Device cuda was asked for, but torch sees no CUDA device here; use --device cpu.")
+        if not elsewhere:
+            capacity.check_cell(cell)
+            capacity.check_threads(cell.threads)
         if "parallel" in cell.budget and not absent:
             data_parallel.check(cell.budget["parallel"], cell.budget["processes"], cell.device)
         if cell.kind == "contest":

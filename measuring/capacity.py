@@ -16,8 +16,8 @@ from schema import shortened
 TOKEN = 8  # bytes of a token, as texts are drawn
 WEIGHT = 4  # bytes
 TRAINED = 16  # a weight, its gradient and the optimiser's two averages
-# What a block keeps of each token for its backward pass, in numbers as wide as the model: in and out of two norms (4), q, k, v and
-# what attention gives (4), SwiGLU's gate, its other half and their product (8, at 8/3 of the width each).
+# What a block keeps of each token for its backward pass, in numbers as wide as the model: in and out of two norms (4), q, k, v
+# and what attention gives (4), SwiGLU's gate, its other half and their product (8, at 8/3 of the width each).
 KEPT = 16
 
 

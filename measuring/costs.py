@@ -8,11 +8,12 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from rich.table import Table
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 import tasks
 from measuring import capacity, checkpoints, rates

@@ -289,6 +289,12 @@ def _settings_of(arguments: argparse.Namespace, done: str) -> dict[str, Any]:
 
 def command_profile(arguments: argparse.Namespace, console: Console) -> int:
     """Print where the time of a model's or an opponent's training step goes."""
+    if arguments.model.endswith(".py"):
+        arguments.model, *others = user_file.load_file(arguments.model)
+        if others:
+            raise ValueError(
+                f"The file registers {arguments.model} and {', '.join(others)}; profile takes a file of one model."
+            )
     every = overrides.settings(arguments.set)
     if others := set(every) - {arguments.model}:
         raise ValueError(f"--set names {', '.join(sorted(others))}, but {arguments.model} is profiled.")

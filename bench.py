@@ -19,7 +19,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -27,15 +27,16 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import baselines
 import tasks
-from measuring import checked, checkpoints, costs
+from measuring import capacity, checked, checkpoints, costs
 from measuring.asked import asked_table
 from measuring.building import sized
-from measuring.cells import cost, measure, prepare, with_own_files
-from measuring.identity import identify
+from measuring.cells import measure, prepare, with_own_files
+from measuring.identity import identify, key_among
 from measuring.learning import Keeping
 from measuring.listed import models_markdown, models_table, tasks_table
 from measuring.profiled import VOCABULARY, profile_table
@@ -53,10 +54,11 @@ from results import (
     schedule,
     search,
     submission,
+    terminal,
     verification,
 )
 from results import plan as plans
-from results.forecast import forecast, timings
+from results.forecast import forecast, matched, timings
 from results.plan import Cell, Plan
 from results.plan_files import LAPTOP, scales
 from results.progress import Display
@@ -80,11 +82,19 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
     console.print(tasks_table())
     table = Table("comparison", "scales", "question", title="Comparisons")
     for name in plans.comparisons(RESULTS):
-        table.add_row(name, ", ".join([LAPTOP, *scales(RESULTS / name)]), plans.load(RESULTS / name).question)
+        table.add_row(name, ", ".join([LAPTOP, *scales(RESULTS / name)]), _question(name))
     console.print(table)
     for module, error in baselines.failures.items():
         console.print(f"not importable: {module}: {error}", style="red", markup=False)
     return 0
+
+
+def _question(name: str) -> str:
+    """What a comparison asks; of a broken plan, what is wrong with it, which stops no other."""
+    try:
+        return plans.load(RESULTS / name).question
+    except (ValueError, OSError) as error:
+        return f"[red]not readable: {escape(terminal.told(error))}[/red]"
 
 
 def command_run(arguments: argparse.Namespace, console: Console) -> int:
@@ -92,16 +102,17 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
     plan = _plan(arguments)
     rows_path = RESULTS / plan.comparison / "rows.jsonl"
     here = record.read(rows_path)
-    cells = _cells(plan, here)
+    if arguments.dry_run:  # which reads and downloads no data
+        cells = _cells(plan, here, partial(key_among, rows=here))
+    else:
+        cells = _cells(plan, here)
+    elsewhere = arguments.dry_run or arguments.launcher == "ray"
     with surroundings.kept():  # a user's constructor may change what the workers inherit
-        check_cells(cells, elsewhere=arguments.dry_run or arguments.launcher == "ray")
+        check_cells(cells, elsewhere=elsewhere, unread=arguments.dry_run)
     keeping = None if arguments.no_checkpoints else Keeping(checkpoints.default_folder(), plan.snapshot_minutes)
     if arguments.dry_run:
         past = timings(RESULTS) + record.read(rows_path.parent / "reference" / "rows.jsonl") + here
-        known = partial(cost, keeping=keeping)
-        table, line = forecast(plan, cells, lambda cell: identify(cell).key, here, past, known)
-        console.print(table, line)
-        return 0
+        return _dry_run(plan, cells, here, past, keeping, console)
     begun = time.monotonic()
     with _cluster(arguments) as cluster, Display(len(cells), quiet=arguments.quiet) as display:
         summary = schedule.Summary()
@@ -138,19 +149,34 @@ def _cluster(arguments: argparse.Namespace) -> AbstractContextManager[RayCluster
     return nullcontext()
 
 
-def _cells(plan: Plan, rows: Sequence[dict[str, Any]]) -> list[Cell]:
+def _dry_run(plan: Plan, cells: list[Cell], here: list, past: list, keeping: Keeping | None, console: Console) -> int:
+    """Print what a run would do and cost."""
+    done, known = record.statuses(here), partial(costs.of_cell, keeping=keeping, past=past)
+    with surroundings.kept():  # a user's code is asked what it costs
+        table, line = forecast(plan, cells, lambda cell: done.get(key_among(cell, here)), past, known)
+    console.print(table)
+    if (standings := matched(plan, cells, known)) is not None:
+        console.print(standings)
+    console.print(line, highlight=False, markup=False)
+    return 0
+
+
+def _key(cell: Cell) -> str:
+    return identify(cell).key
+
+
+def _cells(plan: Plan, rows: Sequence[dict[str, Any]], key: Callable[[Cell], str] = _key) -> list[Cell]:
     """The plan's cells, those whose learning rate is searched for at the rate that the trials among `rows` chose."""
     of_exams = {name: getattr(registry.entry(name).cls, "exam_settings", ()) for name in registry.names()}
     cells = with_own_files(plans.cells(plan, registry.names(), of_exams))
     if plan.search is None:
         return cells
-    return search.chosen(plan.search, cells, rows, lambda cell: identify(cell).key, of_exams)
+    return search.chosen(plan.search, cells, rows, key, of_exams)
 
 
 def command_report(arguments: argparse.Namespace, console: Console) -> int:
     """Redraw a comparison's tables and figures from its stored rows."""
-    folder = RESULTS / arguments.comparison
-    plan = plans.load(folder)
+    folder, plan = _loaded(arguments)
     if arguments.adopt:
         return command_submit(arguments, console)
     if arguments.reference and arguments.with_committed:
@@ -162,8 +188,7 @@ def command_report(arguments: argparse.Namespace, console: Console) -> int:
 
 def command_submit(arguments: argparse.Namespace, console: Console) -> int:
     """Make this machine's rows of the plan's cells the reference, with plan, raw predictions and hashes; draw it."""
-    folder = RESULTS / arguments.comparison
-    plan = plans.load(folder)
+    folder, plan = _loaded(arguments)
     measured = record.read(folder / "rows.jsonl")
     keys = {identify(cell).key for cell in _cells(plan, measured)}
     rows = [row for row in measured if row["cell"] in keys]
@@ -181,8 +206,7 @@ def command_submit(arguments: argparse.Namespace, console: Console) -> int:
 
 def command_verify(arguments: argparse.Namespace, console: Console) -> int:
     """Hold a comparison's rows against what their predictions give when marked again; 1 where one differs."""
-    folder = RESULTS / arguments.comparison
-    plans.load(folder)  # or say that there is no such comparison
+    folder, _ = _loaded(arguments)
     folder = folder / "reference" if arguments.reference else folder
     rows = record.attempts(record.read(folder / "rows.jsonl"))
     if not rows:
@@ -267,11 +291,16 @@ def _settings_of(arguments: argparse.Namespace, done: str) -> dict[str, Any]:
 
 def command_profile(arguments: argparse.Namespace, console: Console) -> int:
     """Print where the time of a model's or an opponent's training step goes."""
+    if arguments.model.endswith(".py"):
+        arguments.model, *others = user_file.load_file(arguments.model)
+        if others:
+            raise ValueError(
+                f"The file registers {arguments.model} and {', '.join(others)}; profile takes a file of one model."
+            )
     every = overrides.settings(arguments.set)
     if others := set(every) - {arguments.model}:
         raise ValueError(f"--set names {', '.join(sorted(others))}, but {arguments.model} is profiled.")
-    if arguments.threads < 1:
-        raise ValueError(f"--threads must be at least 1, not {arguments.threads}.")
+    capacity.check_threads(arguments.threads)
     torch.set_num_threads(arguments.threads)
     fields = {"vocab": VOCABULARY, "width": 256, "depth": 1, "heads": 4}
     size = sized(fields, overrides.size(arguments.size) if arguments.size else {})
@@ -297,9 +326,16 @@ def _model_files(arguments: argparse.Namespace) -> list[str]:
     return files
 
 
+def _loaded(arguments: argparse.Namespace) -> tuple[Path, Plan]:
+    """The folder of the comparison that is named, and its plan."""
+    folder = plans.folder_of(RESULTS, arguments.comparison)
+    every = None if baselines.failures else registry.names()  # a file that fails to import refuses no claim
+    return folder, plans.load(folder, every)
+
+
 def _plan(arguments: argparse.Namespace) -> Plan:
     """The comparison's plan with the command line's changes."""
-    plan = plans.load(RESULTS / arguments.comparison)
+    _, plan = _loaded(arguments)
     names = overrides.names(arguments.models or "")
     files = [name for name in names if name.endswith(".py")]
     own = [name for file in files for name in user_file.load_file(file)]
@@ -312,7 +348,10 @@ def _shown(path: Path) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; bad input is one sentence and exit code 2, Ctrl-C is 130."""
+    """Run one command. 0: done; 1: done, but a cell failed or a row differs; 2: refused in one sentence; 130: Ctrl-C.
+
+    A fault of the program is 2 as well, and its one line says where it lies and how to get the traceback.
+    """
     actions = {
         "list": command_list,
         "run": command_run,
@@ -325,26 +364,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "show": command_show,
         "zero-shot": command_zero_shot,
     }
+    console = terminal.console()
     if lacks := checkout.absent(ROOT):
         print(f"bench.py: {lacks}", file=sys.stderr)
         return 2
-    parsed = command_line.parsed(command_line.parser(__doc__, actions, kernels.PROVIDERS), arguments)
-    console = Console()
-    if getattr(parsed, "cache", None):
-        os.environ[cache.VARIABLE] = str(Path(parsed.cache).expanduser().resolve())  # for the workers too
     try:
+        parsed = command_line.parsed(command_line.parser(__doc__, actions, kernels.PROVIDERS), arguments)
+        if getattr(parsed, "cache", None):
+            os.environ[cache.VARIABLE] = str(Path(parsed.cache).expanduser().resolve())  # for the workers too
         with user_file.no_exit():
             return parsed.action(parsed, console)
     except KeyboardInterrupt:
         print("Stopped; what was measured is kept, run the same command to go on.", file=sys.stderr)
         return 130
-    except (ValueError, KeyError, RuntimeError, OSError, ImportError) as error:
-        if os.environ.get("TITANOMACHY_TRACE"):
+    except Exception as error:
+        if os.environ.get(terminal.TRACE):
             raise
-        print(f"bench.py: {user_file.blamed(error) or error}", file=sys.stderr)
+        print(f"bench.py: {user_file.blamed(error) or terminal.told(error)}", file=sys.stderr)
         return 2
     except BaseException as error:  # whatever else a user's own file raises, sys.exit(0) too
-        if (said := user_file.blamed(error)) is None or os.environ.get("TITANOMACHY_TRACE"):
+        if (said := user_file.blamed(error)) is None or os.environ.get(terminal.TRACE):
             raise
         print(f"bench.py: {said}", file=sys.stderr)
         return 2

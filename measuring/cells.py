@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from measuring import costs
 from measuring.contested import contested
 from measuring.learning import Keeping
 from measuring.timed import timed
@@ -18,7 +16,6 @@ from measuring.trained import floors, trained, tried
 from models import kernels, surroundings, user_file
 from results import record
 from results.cell import Cell
-from results.forecast import Cost
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -59,9 +56,3 @@ def _measured(cell: Cell, progress: Progress, keeping: Keeping | None) -> record
             measured = {"floors": floors, "timing": timed}[cell.kind](cell, progress)
     ran |= measured.pop("ran", set())  # a kept model was trained in another process
     return record.Measured(**measured, provider="+".join(sorted(ran)))
-
-
-def cost(cell: Cell, keeping: Keeping | None) -> Cost:
-    """What a cell will cost; what a user's code changes while it is asked is put back."""
-    with surroundings.kept() if cell.model_files else nullcontext():
-        return costs.of_cell(cell, keeping)

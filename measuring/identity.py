@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,13 +35,18 @@ MEASURED_BY = {
 }
 
 
-def identify(cell: Cell) -> record.Identity:
-    """What a cell is before it is measured: its key, its model's family, and the hashes of its code and data."""
+def identify(cell: Cell, data_hash: str | None = None) -> record.Identity:
+    """What a cell is before it is measured: its key, its model's family, and the hashes of its code and data.
+
+    With `data_hash`, as an earlier row has it, the key under those data: a forecast reads none.
+    """
     user_file.load_files(cell.model_files)
     if cell.kind == "contest":
         return _identify_contest(cell)
     if cell.kind == "timing":
         task_file, data_hash = ROOT / "tasks" / "throughput.py", ""
+    elif data_hash is not None:
+        task_file = Path(inspect.getfile(tasks.class_of(cell.task)))
     else:
         task_file, data_hash = _task_facts(cell.task, repr(sorted(cell.task_settings.items())))
     files, family, order = {task_file}, "", 0
@@ -52,6 +59,13 @@ def identify(cell: Cell) -> record.Identity:
     code = _code_hash(frozenset(files), cell.kind)
     key = record.key(cell, data_hash, code, _device_class(cell), provenance.machine(), cell.threads)
     return record.Identity(key, family, order, code, data_hash)
+
+
+def key_among(cell: Cell, rows: Sequence[dict[str, Any]]) -> str:
+    """The key under which `rows` hold the cell, if they do, whatever their data were; no data are read."""
+    known = {row["data_hash"] for row in rows if row["task"] == cell.task} or {""}
+    keys, there = [identify(cell, one).key for one in sorted(known)], {row["cell"] for row in rows}
+    return next((key for key in keys if key in there), keys[0])
 
 
 def _identify_contest(cell: Cell) -> record.Identity:
@@ -99,6 +113,11 @@ def _matching(patterns: tuple[str, ...]) -> set[Path]:
 
 def training_key(cell: Cell, task: Task) -> str:
     """A short hash of all that a cell's trained weights depend on; what only the exam asks is left out."""
+    return training_key_of(cell, type(task), task.vocab, task.data_hash())
+
+
+def training_key_of(cell: Cell, task: type[Task], vocab: int, data_hash: str) -> str:
+    """The same from the task's class, its vocabulary and the hash of its data."""
     names = ("model", "size", "budget", "seed", "lr", "dtype", "provider", "task")
     decides = {name: getattr(cell, name) for name in names}
     of_exams = getattr(registry.entry(cell.model).cls, "exam_settings", ())
@@ -106,7 +125,8 @@ def training_key(cell: Cell, task: Task) -> str:
     decides["task_settings"] = {
         name: value for name, value in cell.task_settings.items() if name not in task.exam_settings
     }
-    decides |= {"vocab": task.vocab, "data_hash": task.data_hash(), "code_hash": training_code(cell, task)}
+    code = code_of_training(cell.model, task, "parallel" in cell.budget)
+    decides |= {"vocab": vocab, "data_hash": data_hash, "code_hash": code}
     decides["device_class"] = _device_class(cell)
     return hashlib.sha256(canonical(decides).encode()).hexdigest()[:16]
 

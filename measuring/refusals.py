@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import tasks
+from measuring import capacity
 from measuring.building import build, opponents
 from models import kernels, language_model, registry
 from results.cell import Cell
@@ -18,10 +19,11 @@ from tasks import data_parallel
 from tasks.throughput import Throughput
 
 
-def check_cells(cells: Sequence[Cell], elsewhere: bool = False) -> None:
+def check_cells(cells: Sequence[Cell], elsewhere: bool = False, unread: bool = False) -> None:
     """Refuse a misspelt setting, an impossible size, an absent provider or device before anything is measured.
 
-    `elsewhere` says that another machine measures them: what this one lacks is no reason to refuse. Questions that a
+    `elsewhere` says that another machine measures them: what this one lacks is no reason to refuse. `unread` says that no
+    data may be read, so that of a task only names and types of settings are held against its signature. Questions that a
     task must leave out, as no story fits, are told in a warning, and so are two names for models built alike.
     """
     seen, names = set(), {}
@@ -31,6 +33,9 @@ def check_cells(cells: Sequence[Cell], elsewhere: bool = False) -> None:
         absent = cell.device == "cuda" and not torch.cuda.is_available()
         if absent and not elsewhere:
             raise ValueError("Device cuda was asked for, but torch sees no CUDA device here; use --device cpu.")
+        if not elsewhere:
+            capacity.check_cell(cell)
+            capacity.check_threads(cell.threads)
         if "parallel" in cell.budget and not absent:
             data_parallel.check(cell.budget["parallel"], cell.budget["processes"], cell.device)
         if cell.kind == "contest":
@@ -42,6 +47,8 @@ def check_cells(cells: Sequence[Cell], elsewhere: bool = False) -> None:
         seen.add(what)
         if cell.kind == "timing":
             tasks.checked("throughput", Throughput, cell.task_settings)
+        elif cell.kind == "floors" and unread:
+            tasks.settings_for(cell.task, tasks.class_of(cell.task), cell.task_settings)
         elif cell.kind == "floors":
             left_out = getattr(tasks.create(cell.task, **cell.task_settings), "left_out", dict)()
             for reason in dict.fromkeys(left_out.values()):
@@ -58,11 +65,14 @@ def check_cells(cells: Sequence[Cell], elsewhere: bool = False) -> None:
 
 
 def _structure(model: nn.Module) -> str:
-    """What tells models apart but their first weights: modules, what they hold besides tensors, shapes of parameters."""
+    """What tells models apart but their first weights: modules and their code, what they hold besides tensors, shapes.
+
+    A class is told by its module and its name: one copied into another file may be changed there in its code alone.
+    """
     told = [f"{name}: {tuple(parameter.shape)}" for name, parameter in model.named_parameters()]
     for name, module in model.named_modules():
         held = {key: value for key, value in vars(module).items() if not key.startswith("_")}
-        told.append(f"{name}: {type(module).__qualname__} {held}")
+        told.append(f"{name}: {type(module).__module__}.{type(module).__qualname__} {held}")
     return re.sub(r" at 0x[0-9a-f]+", "", "\n".join(told))
 
 

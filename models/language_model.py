@@ -23,6 +23,7 @@ from models.kernels import check_provider
 from models.layers import RMSNorm, SwiGLU
 from models.matching import PARAMETERS, Match, Shape, default_feed
 from models.solving import Candidate
+from schema import shortened, suggestion
 
 __all__ = (
     "Block", "LanguageModel", "Match", "Size", "assemble", "build", "candidate", "check_settings", "parameter_count",
@@ -192,9 +193,19 @@ def check_settings(entry: registry.Entry, settings: dict[str, Any]) -> None:
     check_provider(settings.get("provider", "auto"))
     for name, value in settings.items():
         if name not in known:
-            raise ValueError(f"Model '{entry.name}' has no setting '{name}'; its settings are: {text}.")
+            word = f"{shortened(name)}{suggestion(name, known)}"
+            raise ValueError(f"Model '{entry.name}' has no setting {word}; its settings are: {text}.")
         if not _fits(value, hints.get(name, Any)):
-            raise ValueError(f"Setting {entry.name}.{name}={value!r} has the wrong type; its settings are: {text}.")
+            near = suggestion(value, _words(hints[name])) if isinstance(value, str) else ""
+            shown = f"{entry.name}.{name}={shortened(value)}"
+            raise ValueError(f"Setting {shown} has the wrong type{near}; its settings are: {text}.")
+
+
+def _words(hint: Any) -> list[str]:
+    """The words among a hint's alternatives."""
+    if typing.get_origin(hint) is Literal:
+        return [word for word in typing.get_args(hint) if isinstance(word, str)]
+    return [word for option in typing.get_args(hint) for word in _words(option)]
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -50,7 +50,7 @@ def read_claim(table: dict[str, Any], reader: TableReader) -> Claim:
     reader.refuse_unknown(table, (*texts, "where", "parameters", "tokens", "protocol"), where)
     claim = Claim(
         **{name: reader.take(table, name, str, where=where) for name in texts},
-        where=reader.take(table, "where", dict, {}, where),
+        where=reader.take_values(table, "where", where),
         parameters=reader.take(table, "parameters", float, None, where),
         tokens=reader.take(table, "tokens", float, None, where),
         protocol=reader.take(table, "protocol", str, where=where) if "protocol" in table else "",

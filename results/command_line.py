@@ -5,21 +5,47 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from results import overrides
 from results.plan_files import LAPTOP
+from schema import shortened, suggestion
 
 Action = Callable[..., int]
 Commands = Any  # what argparse's add_subparsers gives; its type is private
 SETTING = {"metavar": "NAME.SETTING=VALUE", "action": "append", "default": [], "help": "a model's or task's setting"}
 
 
+class UsageError(ValueError):
+    """Words that the command line does not know, or that say nothing."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises UsageError, in one sentence with the word that was probably meant, where argparse prints and exits."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError."""
+        raise UsageError(f"{message}; {self.prog} --help lists what there is.")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            word, known = f"{shortened(value)}{suggestion(str(value), action.choices)}", ", ".join(action.choices)
+            raise argparse.ArgumentError(action, f"there is no {word}; choose from {known}")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
+        """The words; UsageError for one that is left over."""
+        found, left = self.parse_known_args(args, namespace)
+        if left:
+            commands = next(a.choices for a in self._actions if isinstance(a, argparse._SubParsersAction))
+            flags = [flag for action in commands[found.command]._actions for flag in action.option_strings]
+            word = f"{shortened(left[0])}{suggestion(left[0].partition('=')[0], flags)}"
+            commands[found.command].error(f"{found.command} does not know {word}")
+        return found
+
+
 def parser(description: str, actions: Mapping[str, Action], providers: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of bench.py; `actions` holds what to call for each command, `providers` the names to choose from."""
-    top = argparse.ArgumentParser(
-        prog="bench.py", description=description, formatter_class=argparse.RawTextHelpFormatter
-    )
+    top = Parser(prog="bench.py", description=description, formatter_class=argparse.RawTextHelpFormatter)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_list(commands)
     _add_run(commands, providers)
@@ -162,8 +188,16 @@ def _add_show(commands: Commands) -> None:
 
 
 def parsed(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argparse.Namespace:
-    """The words of a command; a scale other than the laptop's becomes part of the comparison's name."""
+    """The words of a command; a scale other than the laptop's becomes part of the comparison's name.
+
+    Raises UsageError, also for a word without content: a shell variable that is not set would choose everything.
+    """
     found = parser.parse_args(words)
+    for name, value in vars(found).items():
+        for word in value if isinstance(value, list) else [value]:
+            if isinstance(word, str) and not word.strip(", "):
+                flag = name if name in ("comparison", "model", "task", "checkpoint") else f"--{name.replace('_', '-')}"
+                raise UsageError(f"{flag} is empty; say what it is to be, or leave it out.")
     if getattr(found, "scale", None) not in (None, LAPTOP):
         found.comparison = f"{found.comparison}/{found.scale}"
     return found

@@ -9,6 +9,7 @@ from typing import Any
 from results.cell import Cell
 from results.sizes import SIZE
 from results.table_reader import PlanError, TableReader
+from schema import suggestion
 
 LEVELS = ("layer", "model")
 
@@ -134,7 +135,11 @@ def _check(contest: Contest, source: str) -> None:
     uneven = [size for size in contest.sizes if size["heads"] > 0 and size["width"] % size["heads"]]
     at_model = [e.name for e in contest.entrants if e.opponent] if contest.level == "model" else []
     problems = [
-        (contest.level not in LEVELS, f"level {contest.level!r} is unknown; choose one of {', '.join(LEVELS)}"),
+        (
+            contest.level not in LEVELS,
+            f"level {contest.level!r} is unknown{suggestion(contest.level, LEVELS)}; choose one of {', '.join(LEVELS)}",
+        ),
+        *((True, f"{key} names {value} twice; name it once") for key, value in _twice(contest)),
         (bool(odd), f"entrant {', '.join(odd)} needs a model or an opponent, and not both"),
         (not contest.entrants and not contest.models, "there is no entrant; write models = ['all'] or name some"),
         (not contest.lengths, "lengths is empty; write lengths = [1024]"),
@@ -152,6 +157,12 @@ def _check(contest: Contest, source: str) -> None:
     for wrong, message in problems:
         if wrong:
             raise PlanError(f"{source}: {message}.")
+
+
+def _twice(contest: Contest) -> list[tuple[str, Any]]:
+    """What stands twice in a list of which each item is a cell of its own, or an entrant."""
+    lists = {key: getattr(contest, key) for key in ("models", "lengths", "sizes", "dtypes")}
+    return [(key, value) for key, values in lists.items() for i, value in enumerate(values) if value in values[:i]]
 
 
 def cells(contest: Contest, names: Sequence[str], shared: dict[str, dict[str, Any]], template: Cell) -> list[Cell]:

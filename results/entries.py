@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from results.table_reader import PlanError, TableReader
+from schema import shortened, suggestion
 
 BUDGET = ("steps", "tokens", "batch_tokens")
+TIMINGS = ("throughput",)  # what a [[timings]] table may name
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,12 @@ def read_entry(table: dict[str, Any], kind: str, reader: TableReader) -> Entry:
         if {"steps", "tokens"} <= set(budget):
             raise PlanError(f"{reader.source}: {where}budget takes steps or tokens, not both.")
         rate = reader.take(table, "learning_rate", float, None, where)
+    name = reader.take(table, "name", str, where=where)
+    if kind == "timings" and name not in TIMINGS:
+        word = f"{shortened(name)}{suggestion(name, TIMINGS)}"
+        raise PlanError(f"{reader.source}: {where}there is no timing {word}; known: {', '.join(TIMINGS)}.")
     return Entry(
-        name=reader.take(table, "name", str, where=where),
+        name=name,
         settings={key: value for key, value in table.items() if key not in own},
         budget=budget,
         learning_rate=rate,

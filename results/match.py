@@ -12,6 +12,7 @@ from typing import Any
 
 from results.metrics import byte_size
 from results.table_reader import PlanError, TableReader
+from schema import shortened, suggestion
 
 PARAMETERS, STATE, FLOPS = "parameters", "state", "flops"
 NEEDS = {STATE: "state_bytes", FLOPS: "flops_length"}
@@ -38,7 +39,8 @@ def read(table: Mapping[str, Any], reader: TableReader) -> dict[str, Any]:
     """What the plan's `match` adds to the size of each cell: nothing where parameters are matched. Raises PlanError."""
     chosen = reader.take(table, "match", str, PARAMETERS)
     if chosen not in (PARAMETERS, *NEEDS):
-        raise PlanError(f"{reader.source}: match {chosen!r} is unknown; choose {PARAMETERS}, {STATE} or {FLOPS}.")
+        word = f"{shortened(chosen)} is unknown{suggestion(chosen, (PARAMETERS, *NEEDS))}"
+        raise PlanError(f"{reader.source}: match {word}; choose {PARAMETERS}, {STATE} or {FLOPS}.")
     for other, key in NEEDS.items():
         if key in table and other != chosen:
             raise PlanError(f"{reader.source}: {key} is for match = '{other}'; write that, or remove {key}.")

@@ -8,6 +8,7 @@ from typing import Any
 
 from results import sizes
 from results.table_reader import PlanError
+from schema import shortened
 
 
 def settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -17,7 +18,7 @@ def settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
         place, equals, value = text.partition("=")
         name, dot, setting = place.rpartition(".")
         if not (equals and dot and name and setting):
-            raise PlanError(f"--set takes NAME.SETTING=VALUE (a model's or a task's name), not '{text}'.")
+            raise PlanError(f"--set takes NAME.SETTING=VALUE (a model's or a task's name), not {shortened(text)}.")
         found.setdefault(name, {})[setting] = _value(value)
     return found
 
@@ -25,7 +26,7 @@ def settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
 def _value(text: str) -> Any:
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two: nested too deeply
         return {"true": True, "false": False}.get(text, text)
     return list(value) if isinstance(value, tuple) else value
 
@@ -36,7 +37,7 @@ def size(text: str) -> dict[str, int]:
         return sizes.named(text.strip(), "--size")
     parts = [part.partition("=") for part in text.split(",")]
     if not all(equals for _, equals, _ in parts):
-        raise PlanError(f"--size takes a name, or width=64,depth=2,heads=4 (any of them), not '{text}'.")
+        raise PlanError(f"--size takes a name, or width=64,depth=2,heads=4 (any of them), not {shortened(text)}.")
     return {name.strip(): _whole("--size", value) for name, _, value in parts}
 
 
@@ -54,4 +55,4 @@ def _whole(flag: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise PlanError(f"{flag} takes whole numbers, not '{text}'.") from None
+        raise PlanError(f"{flag} takes whole numbers, not {shortened(text)}.") from None

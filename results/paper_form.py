@@ -39,12 +39,17 @@ class Form:
 def read_printed(table: dict[str, Any], reader: TableReader, where: str = "[[printed]] ") -> Printed:
     """One [[printed]] table; raises PlanError for one that selects nothing."""
     reader.refuse_unknown(table, ("table", "where"), where)
-    found = Printed(reader.take(table, "table", str, where=where), reader.take(table, "where", dict, {}, where))
+    found = Printed(reader.take(table, "table", str, where=where), reader.take_values(table, "where", where))
     try:
         published.select(found.table, found.where)
     except published.PublishedError as error:
         raise PlanError(f"{reader.source}: {where}{error}") from None
     return found
+
+
+def _same(table: dict[str, Any], reader: TableReader, where: str) -> dict[str, str]:
+    inner = reader.take(table, "same", dict, {}, where)
+    return {name: reader.take(inner, name, str, where=f"{where}same ") for name in inner}
 
 
 def read_form(table: dict[str, Any], reader: TableReader) -> Form:
@@ -57,12 +62,12 @@ def read_form(table: dict[str, Any], reader: TableReader) -> Form:
     form = Form(
         **{name: reader.take(table, name, str, where=where) for name in texts},
         printed=read_printed(reader.take(table, "printed", dict, where=where), reader, f"{where}printed: "),
-        where=reader.take(table, "where", dict, {}, where),
+        where=reader.take_values(table, "where", where),
         models=tuple(reader.take_list(table, "models", str, [], where)),
-        same=reader.take(table, "same", dict, {}, where),
+        same=_same(table, reader, where),
         x_scale=reader.take(table, "x_scale", str, "log", where),
         y_scale=reader.take(table, "y_scale", str, "linear", where),
-        by_batch=table.get("by_batch", False) is True,
+        by_batch=reader.take(table, "by_batch", bool, False, where),
     )
     chosen = published.select(form.printed.table, form.printed.where)
     unknown = sorted(set(form.same) - set(chosen.model))

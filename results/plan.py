@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +12,13 @@ from results import contest_plan, match, paper_form, search, sizes
 from results.cell import Cell
 from results.claims import read_claim
 from results.entries import Entry, in_steps, read_budget, read_entry, read_variant
-from results.plan_files import FILE_NAME, comparisons, file_of
+from results.plan_files import FILE_NAME, comparisons, file_of, folder_of
+from results.plan_names import check_names
 from results.plan_values import Plan, check, known
 from results.table_reader import PlanError, TableReader
+from schema import read_toml
 
-__all__ = ("Plan", "PlanError", "cells", "comparisons", "load")
+__all__ = ("Plan", "PlanError", "cells", "comparisons", "folder_of", "load")
 
 KEYS = (
     "title question models seeds learning_rate learning_rates search dtype provider device workers threads timeout "
@@ -26,17 +27,19 @@ KEYS = (
 )
 
 
-def load(path: Path) -> Plan:
-    """Read the plan in a file, or that of the folder `path`; raises PlanError with one sentence on anything odd."""
+def load(path: Path, names: Sequence[str] | None = None) -> Plan:
+    """Read the plan in a file, or that of the folder `path`; raises PlanError with one sentence on anything odd.
+
+    `names` are all models there are, which "all" stands for; without them claims about models of such a plan pass.
+    A folder that is a link gives the comparison its own name, not its target's.
+    """
     path = Path(path)
     path = path if path.is_file() else file_of(path.parent if path.name == FILE_NAME else path)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path} is not valid TOML: {error}.") from None
-    folder = path.resolve().parent.name
+    table = read_toml(path, error=PlanError)
+    folder = Path(os.path.abspath(path)).parent.name
     plan = _plan(folder if path.name == FILE_NAME else f"{folder}/{path.stem}", table, TableReader(str(path)))
     check(plan, str(path))
+    check_names(plan, names, str(path))
     return plan
 
 
@@ -45,10 +48,8 @@ def _plan(comparison: str, table: dict[str, Any], reader: TableReader) -> Plan:
     settings = reader.take(table, "settings", dict, {})
     for name in settings:
         reader.take(settings, name, dict, where="[settings] ")
-    variants = {
-        name: read_variant(name, reader.take(table["variants"], name, dict), reader)
-        for name in table.get("variants", {})
-    }
+    variants = reader.take(table, "variants", dict, {})
+    variants = {name: read_variant(name, reader.take(variants, name, dict), reader) for name in variants}
     trains, asks = "tasks" in table, "tasks" in table or "timings" in table
     size = sizes.read(table, reader) if asks or "size" in table else {}
     budget = read_budget(table, reader) if trains or "budget" in table else {}

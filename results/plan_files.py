@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from results.table_reader import PlanError
+from schema import shortened, suggestion
 
 FILE_NAME = "plan.toml"
 LAPTOP = "laptop"  # the scale of a plan.toml
@@ -13,6 +15,17 @@ LAPTOP = "laptop"  # the scale of a plan.toml
 def comparisons(root: Path) -> list[str]:
     """Names of the comparisons below `root`: its folders that hold a plan.toml, sorted."""
     return sorted(path.parent.name for path in Path(root).glob(f"*/{FILE_NAME}"))
+
+
+def folder_of(root: Path, name: str) -> Path:
+    """The folder of the comparison, or of the scale of one, that is called `name`; PlanError for what is no name, as a path."""
+    plain = name.rstrip("/")
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", plain):
+        raise PlanError(
+            f"A comparison is called by its name, with /SCALE behind it at most, not {shortened(name)}; "
+            f"known comparisons: {', '.join(comparisons(root)) or 'none'}."
+        )
+    return Path(root) / plain
 
 
 def file_of(folder: Path) -> Path:
@@ -29,9 +42,11 @@ def file_of(folder: Path) -> Path:
         if scale.is_file():
             return scale
         known = ", ".join([LAPTOP, *scales(folder.parent)])
-        raise PlanError(f"{folder.parent.name} has no scale {folder.name!r}; it has: {known}.")
+        word = f"{shortened(folder.name)}{suggestion(folder.name, [LAPTOP, *scales(folder.parent)])}"
+        raise PlanError(f"{folder.parent.name} has no scale {word}; it has: {known}.")
     known = ", ".join(comparisons(folder.parent))
-    raise PlanError(f"There is no comparison at {own}; known comparisons: {known or 'none'}.")
+    near = suggestion(folder.name, comparisons(folder.parent))
+    raise PlanError(f"There is no comparison {shortened(folder.name)}{near}; known comparisons: {known or 'none'}.")
 
 
 def scales(folder: Path) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,8 @@ from results.claims import Claim
 from results.contest_plan import Contest
 from results.entries import Entry, Variant
 from results.paper_form import Form, Printed
-from results.table_reader import PlanError
+from results.table_reader import LARGEST, PlanError
+from schema import shortened, suggestion
 
 DTYPES = ("float32", "float32+onednn", "bfloat16")
 DEVICES = ("cpu", "cuda")
@@ -104,9 +104,9 @@ def known(name: str, names: Sequence[str], what: str, where: str) -> str:
     """The name, if it is one of `names`; else PlanError says which are near."""
     if name in names:
         return name
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names) or 'none'}."
-    raise PlanError(f"There is no {what} {name!r}{f' ({where})' if where else ''}; {hint}")
+    near = suggestion(name, names)
+    hint = near[2:-1] if near else f"known: {', '.join(names) or 'none'}."
+    raise PlanError(f"There is no {what} {shortened(name)}{f' ({where})' if where else ''}; {hint}")
 
 
 def _only_tasks(plan: Plan, tasks: Sequence[str]) -> Plan:
@@ -118,6 +118,7 @@ def _only_tasks(plan: Plan, tasks: Sequence[str]) -> Plan:
 
 
 def _with_settings(plan: Plan, name: str, changes: Mapping[str, Any]) -> Plan:
+    _check_measured(plan, name)
     if name in plan.variants:
         variant = plan.variants[name]
         changed = replace(variant, settings={**variant.settings, **changes})
@@ -132,9 +133,27 @@ def _with_settings(plan: Plan, name: str, changes: Mapping[str, Any]) -> Plan:
     return replace(plan, **changed)
 
 
+def _check_measured(plan: Plan, name: str) -> None:
+    """PlanError for a name that the run does not measure: its setting would change nothing, and nobody would say so."""
+    models = {*plan.models, *(plan.variants[chosen].model for chosen in plan.models if chosen in plan.variants)}
+    for contest in plan.contests:
+        models |= {*contest.models, *(entrant.model for entrant in contest.entrants if entrant.model)}
+    measured = sorted(models - {"all"} | {entry.name for entry in (*plan.tasks, *plan.timings)})
+    if name in measured or ("all" in models and name not in plan.variants):
+        return  # "all": whether there is such a model is told where cells are made
+    raise PlanError(
+        f"--set names {shortened(name)}, which is no model or task of this run{suggestion(name, measured)}; "
+        f"it measures: {', '.join(measured)}."
+    )
+
+
 def _with_steps(plan: Plan, steps: int) -> Plan:
     tasks = tuple(replace(entry, budget={**entry.budget, "steps": steps}) for entry in plan.tasks)
     return replace(plan, budget={**plan.budget, "steps": steps}, tasks=tasks)
+
+
+def _unknown(key: str, word: str, known: Sequence[str]) -> str:
+    return f"{key} {shortened(word)} is unknown{suggestion(word, known)}; known: {', '.join(known)}"
 
 
 def check(plan: Plan, source: str) -> None:
@@ -156,20 +175,21 @@ def check(plan: Plan, source: str) -> None:
     ]
     problems = [
         (bool(unknown_sizes), f"size has no {', '.join(unknown_sizes)}; known: width, depth, heads"),
-        (any(value < 1 for value in plan.size.values()), f"size must be positive, not {plan.size}"),
-        (heads >= 1 and width % heads != 0, f"width {width} must be a multiple of heads {heads}"),
+        (any(value < 1 for value in plan.size.values()), f"size must be positive, not {shortened(plan.size)}"),
+        (heads >= 1 and width % heads != 0, f"width {shortened(width)} must be a multiple of heads {shortened(heads)}"),
         (any(v < 1 for budget in budgets for v in budget.values()), "steps and batch_tokens must be positive"),
         (any(not math.isfinite(r) or r <= 0 for r in rates), "learning_rate must be positive and finite"),
         (not plan.models and asks, "models is empty; name some, or write models = ['all']"),
         (not plan.seeds, "seeds is empty; write seeds = [0]"),
         (any(seed < 0 for seed in plan.seeds), "seeds must not be negative"),
+        (any(seed > LARGEST for seed in plan.seeds), f"a seed has 64 bits: 0 to {LARGEST}"),
         (len(set(plan.seeds)) != len(plan.seeds), "seeds must differ from one another"),
-        (plan.dtype not in DTYPES, f"dtype {plan.dtype!r} is unknown; known: {', '.join(DTYPES)}"),
-        (plan.device not in DEVICES, f"device {plan.device!r} is unknown; known: {', '.join(DEVICES)}"),
+        (plan.dtype not in DTYPES, _unknown("dtype", plan.dtype, DTYPES)),
+        (plan.device not in DEVICES, _unknown("device", plan.device, DEVICES)),
         (not plan.provider, "provider is empty; write provider = 'auto'"),
         (plan.workers < 1, "workers must be at least 1"),
         (plan.threads < 1, "threads must be at least 1"),
-        (plan.parallel not in ("", *PARALLEL), f"parallel {plan.parallel!r} is unknown; known: {', '.join(PARALLEL)}"),
+        (plan.parallel not in ("", *PARALLEL), _unknown("parallel", plan.parallel, PARALLEL)),
         (plan.processes < 1, "processes must be at least 1"),
         (plan.processes > 1 and not plan.parallel, f"processes needs parallel: {' or '.join(PARALLEL)}"),
         (

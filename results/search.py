@@ -12,7 +12,7 @@ from typing import Any
 
 from results.cell import Cell
 from results.identity import canonical
-from results.table_reader import PlanError, TableReader
+from results.table_reader import LARGEST, PlanError, TableReader
 
 TRIAL, CHOSEN = "trial", "chosen"
 METRIC = "validation_loss"  # nats per asked token on the validation split
@@ -47,7 +47,7 @@ def read(table: dict[str, Any], reader: TableReader) -> Search | None:
     seed = reader.take(inner, "seed", int, Search.seed, where)
     if len(set(rates)) < 2 or len(set(rates)) < len(rates):
         raise PlanError(f"{reader.source}: learning_rates needs at least two different rates, not {list(rates)}.")
-    if not 0 < fraction <= 1 or seed < 0:
+    if not 0 < fraction <= 1 or not 0 <= seed <= LARGEST:
         raise PlanError(f"{reader.source}: search takes 0 < fraction <= 1 and a seed from 0 up.")
     return Search(tuple(sorted(rates)), fraction, seed)
 

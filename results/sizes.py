@@ -6,6 +6,7 @@ from typing import Any
 
 from results import published
 from results.table_reader import PlanError, TableReader
+from schema import shortened, suggestion
 
 SIZE = ("width", "depth", "heads")
 # About 0.1M, 0.8M, 3M, 11M and 25M parameters beside the embeddings.
@@ -34,7 +35,8 @@ def named(name: str, source: str) -> dict[str, int]:
     """The size called `name`; raises PlanError, which begins with `source`, for an unknown one."""
     known = OWN | printed()
     if name.lower() not in known:
-        raise PlanError(f"{source}: there is no size {name!r}; known: {', '.join(known)}, or width, depth and heads.")
+        word = f"{shortened(name)}{suggestion(name.lower(), known)}"
+        raise PlanError(f"{source}: there is no size {word}; known: {', '.join(known)}, or width, depth and heads.")
     return dict(known[name.lower()])
 
 

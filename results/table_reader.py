@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
+from schema import conform, shortened, suggestion
+
+LARGEST = 2**64 - 1  # of a whole number: torch, whose seeds and sizes they become, counts in 64 bits
+Plain = str | int | float | bool  # what a table of values may hold: no dates, no tables in it
 _REQUIRED = object()
-_WORDS = {str: "text", int: "a whole number", float: "a number", dict: "a table", list: "a list"}
+_WORDS = {str: "text", int: "a whole number", float: "a number", dict: "a table", list: "a list", bool: "true or false"}
 
 
 class PlanError(ValueError):
@@ -36,10 +39,14 @@ class TableReader:
                 raise PlanError(f"{self.source}: {where}{key} is missing; add it.")
             return default
         value = table[key]
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise PlanError(
+                f"{self.source}: {where}{key} has more than 64 bits ({shortened(value)}); write a smaller one."
+            )
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise PlanError(f"{self.source}: {where}{key} must be {_WORDS[kind]}, not {value!r}.")
+        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+            raise PlanError(f"{self.source}: {where}{key} must be {_WORDS[kind]}, not {shortened(value)}.")
         if kind is str and not value.strip():
             raise PlanError(f"{self.source}: {where}{key} is empty; write something.")
         return value
@@ -51,11 +58,15 @@ class TableReader:
         values = self.take(table, key, list, default, where)
         return [self.take({key: value}, key, kind, where=f"{where}each of ") for value in values]
 
+    def take_values(self, table: dict[str, Any], key: str, where: str = "") -> dict[str, Any]:
+        """The table at `key`, of plain values and lists of them; an empty one where there is none."""
+        values = self.take(table, key, dict, {}, where)
+        return conform(values, dict[str, Plain | list[Plain]], f"{self.source}: {where}{key}", error=PlanError)
+
     def refuse_unknown(self, table: dict[str, Any], known: Iterable[str], where: str) -> None:
         """Raise PlanError if the table holds any other key."""
         known = list(known)
         for key in table:
             if key not in known:
-                close = difflib.get_close_matches(key, known, n=1)
-                hint = f" (did you mean {close[0]}?)" if close else ""
-                raise PlanError(f"{self.source}: {where}unknown key {key!r}{hint}; known keys: {', '.join(known)}.")
+                word = f"{shortened(key)}{suggestion(key, known)}"
+                raise PlanError(f"{self.source}: {where}unknown key {word}; known keys: {', '.join(known)}.")

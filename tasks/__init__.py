@@ -16,6 +16,7 @@ import typing
 from functools import lru_cache
 from typing import Any
 
+from schema import shortened, suggestion
 from tasks.task import Task
 
 
@@ -43,9 +44,15 @@ def classes() -> dict[str, type[Task]]:
 
 def create(name: str, **settings: Any) -> Task:
     """The task `name` under these settings; ValueError in one sentence for an unknown name, setting or type."""
+    return checked(name, class_of(name), settings)
+
+
+def class_of(name: str) -> type[Task]:
+    """The class of the task `name`; ValueError, which says the name that is near, for an unknown one."""
     if name not in classes():
-        raise ValueError(f"There is no task '{name}'; the tasks are: {', '.join(names())}.")
-    return checked(name, classes()[name], settings)
+        word = f"{shortened(name)}{suggestion(name, names())}"
+        raise ValueError(f"There is no task {word}; the tasks are: {', '.join(names())}.")
+    return classes()[name]
 
 
 def describe(name: str) -> str:
@@ -58,17 +65,34 @@ def checked(name: str, cls: type, settings: dict[str, Any]) -> Any:
 
     A list is taken for a tuple, as TOML has no tuples.
     """
+    return cls(**settings_for(name, cls, settings))
+
+
+def settings_for(name: str, cls: type, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings as `cls` takes them, held to its signature as in `checked`; nothing is built and no data are read."""
     parameters = inspect.signature(cls).parameters
     hints = typing.get_type_hints(cls.__init__)
     known = ", ".join(map(str, parameters.values())) or "none"
     taken = {}
     for setting, value in settings.items():
         if setting not in parameters:
-            raise ValueError(f"Task '{name}' has no setting '{setting}'; its settings are: {known}.")
+            word = f"{shortened(setting)}{suggestion(setting, parameters)}"
+            raise ValueError(f"Task '{name}' has no setting {word}; its settings are: {known}.")
         taken[setting] = tuple(value) if isinstance(value, list) else value
         if not _fits(taken[setting], hints.get(setting, Any)):
-            raise ValueError(f"Setting {name}.{setting}={value!r} has the wrong type; its settings are: {known}.")
-    return cls(**taken)
+            near = suggestion(value, _words(hints[setting])) if isinstance(value, str) else ""
+            shown = f"{name}.{setting}={shortened(value)}"
+            raise ValueError(f"Setting {shown} has the wrong type{near}; its settings are: {known}.")
+        if isinstance(value, list) and (twice := [item for i, item in enumerate(value) if item in value[:i]]):
+            raise ValueError(f"Setting {name}.{setting} names {shortened(twice[0])} twice; name it once.")
+    return taken
+
+
+def _words(hint: Any) -> list[str]:
+    """The words among a hint's alternatives."""
+    if typing.get_origin(hint) is typing.Literal:
+        return [word for word in typing.get_args(hint) if isinstance(word, str)]
+    return [word for option in typing.get_args(hint) for word in _words(option)]
 
 
 def _fits(value: Any, hint: Any) -> bool:

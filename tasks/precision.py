@@ -7,6 +7,8 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
+from schema import shortened, suggestion
+
 DTYPES = ("float32", "float32+onednn", "bfloat16")
 
 
@@ -19,7 +21,8 @@ def precision(dtype: str, device: str) -> Iterator[None]:
     autocast: dense parts in bfloat16, states and coefficients in float32. Raises ValueError for another name.
     """
     if dtype not in DTYPES:
-        raise ValueError(f"Unknown dtype '{dtype}'; choose one of {', '.join(DTYPES)}.")
+        word = f"{shortened(dtype)}{suggestion(dtype, DTYPES)}"
+        raise ValueError(f"Unknown dtype {word}; choose one of {', '.join(DTYPES)}.")
     matmul = torch.backends.mkldnn.matmul
     before = matmul.fp32_precision
     matmul.fp32_precision = "bf16" if dtype == "float32+onednn" else "none"

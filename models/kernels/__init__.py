@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from schema import shortened, suggestion
+
 PROVIDERS = ("recurrence", "chunked", "triton", "fla", "mamba-ssm", "causal-conv1d")
 ON_CUDA = ("triton", "fla", "mamba-ssm", "causal-conv1d", "chunked")  # in the order in which auto asks them
 
@@ -147,7 +149,8 @@ def check_provider(provider: str) -> None:
     if provider == "auto":
         return
     if provider not in PROVIDERS:
-        raise ValueError(f"Unknown provider '{provider}'; choose auto, {', '.join(PROVIDERS)}.")
+        word = f"{shortened(provider)}{suggestion(provider, ('auto', *PROVIDERS))}"
+        raise ValueError(f"Unknown provider {word}; choose auto, {', '.join(PROVIDERS)}.")
     present = dict.fromkeys(name for forms in OPERATIONS.values() for name in forms)
     if provider not in present:
         raise ProviderAbsent(

@@ -24,7 +24,7 @@ CELL = Cell(
 
 def test_operations_and_memory_are_those_of_the_model(monkeypatch):
     whole = costs.of_cell(CELL, None)
-    monkeypatch.setattr(costs, "PROBED", 0)
+    monkeypatch.setattr(costs, "_kept_per_token", lambda *asked: 0.0)
     found = costs.of_cell(CELL, None)
     assert whole.memory > found.memory
     model = build(CELL, 128)
@@ -66,3 +66,18 @@ def test_a_kept_model_is_known(tmp_path):
 @pytest.mark.parametrize("kind", ["floors", "timing", "contest"])
 def test_what_does_not_train_has_no_cost_of_training(kind):
     assert costs.of_cell(dataclasses.replace(CELL, kind=kind), None) == Cost()
+
+
+def test_a_forecast_reads_no_data_and_tells_what_a_missing_tokenizer_leaves_out(monkeypatch):
+    from tasks import corpus
+
+    for name in ("documents", "texts", "data_hash", "version"):
+        monkeypatch.setattr(corpus, name, lambda *asked: pytest.fail("data were read"))
+    asked = {"corpus": "absent.jsonl", "tokenizer": "gpt2", "length": 64}
+    cell = dataclasses.replace(CELL, task="language-modelling", task_settings=asked)
+    known = costs.of_cell(cell, None)
+    unknown = costs.of_cell(dataclasses.replace(cell, task_settings=asked | {"tokenizer": "absent.json"}), None)
+    assert known.has_vocab and not unknown.has_vocab and known.memory > unknown.memory + 8 * 50_000 * 128
+    assert known.rate is None  # nothing was timed on a CPU
+    gpu = costs.of_cell(dataclasses.replace(cell, device="cuda", dtype="bfloat16"), None)
+    assert not gpu.rate.is_measured and "40%" in gpu.rate.source

@@ -158,7 +158,7 @@ def test_a_wrong_override_is_one_clear_sentence(plan, override, message):
         ("budget = {steps = 300}", "budget = {step = 300}", r"\[\[tasks\]\] \[budget\] unknown key 'step'"),
         ("[settings.mamba2]\nstate = 64", "[settings]\nmamba2 = 3", "mamba2 must be a table"),
         ('name = "throughput"', "", r"\[\[timings\]\] name is missing"),
-        ('question = "Who remembers?"', "question = [", "is not valid TOML"),
+        ('question = "Who remembers?"', "question = [", "is no TOML"),
     ],
 )
 def test_a_broken_plan_is_one_sentence_that_names_the_file(tmp_path, old, new, message):

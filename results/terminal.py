@@ -1,0 +1,62 @@
+"""Where a command prints: a terminal of any alphabet, or a file or pipe, in which nothing is cut; and how a fault is told."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+
+from rich.console import Console
+
+from schema import shortened
+
+WIDE = 10_000  # columns where no terminal is: wider than any table, so that none is cut and no line is wrapped
+LONGEST = (
+    1_500  # characters of a fault's one line; the longest of ours, with a model's whole signature, has about 1,000
+)
+ROOT = Path(__file__).resolve().parent.parent
+TRACE = "TITANOMACHY_TRACE"
+# What bad input raises, by the house's own sentences or by Python's and torch's; all else is a fault of the program.
+OF_INPUT = (ValueError, KeyError, RuntimeError, OSError, ImportError)
+OF_LIMITS = {
+    MemoryError: "there is not enough memory for this",
+    RecursionError: "something is nested more deeply than Python can follow",
+    OverflowError: "a number is too large",
+}
+
+
+def console() -> Console:
+    """What commands print to. Letters that its encoding lacks are replaced by "?", on the error stream too."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    made = Console()
+    return made if made.is_terminal else Console(width=WIDE)
+
+
+def told(error: Exception) -> str:
+    """A fault in one line: the sentence of bad input; of anything unexpected what, where, and how to see the rest."""
+    text = _one_line(str(error))
+    if isinstance(error, KeyError) and type(error).__str__ is KeyError.__str__:  # which would print the key alone
+        text = ""
+    if isinstance(error, OF_INPUT) and text and not isinstance(error, NotImplementedError | RecursionError):
+        return text
+    limit = next((words for kind, words in OF_LIMITS.items() if isinstance(error, kind)), None)
+    name = f"{type(error).__name__}: {text or _one_line(str(error))}".removesuffix(": ")
+    return f"{limit or 'a fault of the program'} ({name}) at {_place(error)}; {TRACE}=1 prints how it came there."
+
+
+def _one_line(text: str) -> str:
+    """The text on one line, cut in the middle where it is too long."""
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else shortened(text, LONGEST)[1:-1]
+
+
+def _place(error: Exception) -> str:
+    """Where in the house it happened: the innermost frame that is ours."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(ROOT)] or frames
+    if not ours:
+        return "an unknown place"
+    path = Path(ours[-1].filename)
+    return f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}:{ours[-1].lineno}"

@@ -1,0 +1,46 @@
+"""What a forecast needs of a task, from its settings alone: nothing is read of a corpus and nothing is downloaded."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tasks
+from tasks import byte_pair, tokenizer
+
+GPT2 = 50_257  # tokens of GPT-2's vocabulary (Radford et al. 2019)
+
+
+class Outline(NamedTuple):
+    """How many tokens a task's vocabulary has and its training texts are long; None where only a file would say it."""
+
+    vocab: int | None
+    length: int | None
+
+
+def outline(name: str, settings: dict[str, Any]) -> Outline:
+    """The outline of a task under these settings; ValueError for an unknown task, setting or type."""
+    cls = tasks.class_of(name)
+    taken, parameters = tasks.settings_for(name, cls, settings), inspect.signature(cls).parameters
+    if "tokenizer" not in parameters and "corpus" not in parameters:  # a task of symbols: it reads nothing
+        task = cls(**taken)
+        return Outline(task.vocab, getattr(task, "length", None))
+    asked = {setting: taken.get(setting, parameters[setting].default) for setting in ("tokenizer", "length")}
+    return Outline(vocabulary(asked["tokenizer"]), asked["length"])
+
+
+def vocabulary(asked: str) -> int | None:
+    """Tokens of the tokenizer of a setting; None for a file that is not here or cannot be read."""
+    if asked in (tokenizer.DEFAULT, tokenizer.BYTES.name):
+        return tokenizer.BYTES.vocab
+    if asked == "gpt2":
+        return GPT2
+    if match := re.fullmatch(r"bpe:(\d+)", asked):
+        return int(match[1])
+    path = Path(asked) / "tokenizer.json" if Path(asked).is_dir() else Path(asked)
+    try:
+        return byte_pair.read(path, path.stat().st_mtime_ns).vocab
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,27 @@
+"""What is refused before anything is built: what no memory here holds, and what no machine can count."""
+
+from __future__ import annotations
+
+import pytest
+
+import bench
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "tiny", "--size", "width=16,depth=10000000,heads=2"], "of memory or more"),
+        (["run", "tiny", "--size", "width=1000000000,heads=1"], "of memory or more"),
+        (["run", "tiny", "--size", "width=4611686018427387904,heads=1"], "of memory or more"),
+        (["run", "tiny", "--set", "needle.length=1000000000000"], "a text of 1000000000000 tokens (length"),
+        (["run", "tiny", "--set", "needle.test_lengths=[1000000000000]"], "a text of 1000000000000 tokens"),
+        (["list", "--costs", "--size", "width=1000000000,heads=1"], "of memory or more"),
+        (["profile", "retnet", "--threads", "2147483648"], "processors of this machine"),
+        (["run", "tiny", "--seeds", "18446744073709551616"], "a seed has 64 bits"),
+    ],
+)
+def test_what_cannot_fit_is_refused_in_one_sentence(results, capsys, arguments, says):
+    assert bench.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1 and len(error) < 400
+    assert not (results / "tiny" / "rows.jsonl").exists()

@@ -34,6 +34,16 @@ def split_of(question: str, facts: tuple[str, ...]) -> str:
     return next(split for split, end in SHARES.items() if place < end)
 
 
+def official_most(length: int) -> int:
+    """The most facts that BABILong asks about at a length above 0: 300 tokens are the prompt's, and a fact has 8."""
+    return (length - 300) // 8 - 1
+
+
+def least_length(facts: int) -> int:
+    """The smallest length at which BABILong asks about so many facts."""
+    return 300 + 8 * (facts + 1)
+
+
 def kind(source: str) -> str:
     """What rows say of a source: `simulator`, or `released` for files."""
     return SIMULATOR if source == SIMULATOR else RELEASED
@@ -78,7 +88,7 @@ def draw(
             new = [told for told in new if _asked(told.item) not in seen and not seen.add(_asked(told.item))]
         fitting += new
         stories, barren = (stories + 1, 0) if new else (stories, barren + 1)
-    if not fitting:
+    if not fitting or (split == "train" and stories < count):
         raise ValueError(f"No story of {question} was found that fits: raise the length.")
     return _shuffled(random, fitting, min(count, len(fitting)))
 

@@ -260,10 +260,10 @@ class BABILong(Task):
         """Two guessers who never read the context, and cheats that read it without understanding, run on the test."""
         return babilong_floors.floors(self)
 
-    def poll(self, question: str) -> list[Item]:
-        """Training items of a question, on which majorities are counted."""
+    def poll(self, question: str, count: int = POLL) -> list[Item]:
+        """Training items of a question, on which majorities are counted and cheats are fitted."""
         draws = stream(self.name, "poll", question, self.length)
-        return [told.item for told in self._items(draws, self.source, "train", question, self.length, POLL)]
+        return [told.item for told in self._items(draws, self.source, "train", question, self.length, count)]
 
     def evidence(self, exam: Exam, row: int) -> tuple[str, ...]:
         """The supporting facts of a row."""

@@ -22,7 +22,9 @@ from tasks.babi_story import BabiTask, Begins, EventTask, Item
 from tasks.babi_world import OBJECTS, OPPOSITE, PEOPLE, ROOMS, Chronicle, World, pick
 
 RELATION = re.compile(r"The (\w+) is (\w+) of the (\w+)\.")
-APART = tuple(combinations(range(1, len(ROOMS)), 2))  # how far on in ROOMS the outer rooms of a line stand from its middle
+APART = tuple(
+    combinations(range(1, len(ROOMS)), 2)
+)  # how far on in ROOMS the outer rooms of a line stand from its middle
 OUTER_FIRST = 2 / 3  # qa4: share of facts whose subject is the outer room of the pair, measured on the released data
 
 

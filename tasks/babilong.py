@@ -60,7 +60,9 @@ class BABILong(Task):
     """
 
     name = "babilong"
-    exam_version = 2  # other splits of qa4 and qa20, gifts of qa7, doubt of qa10; no question twice; answers told as in a text
+    exam_version = (
+        2  # other splits of qa4 and qa20, gifts of qa7, doubt of qa10; no question twice; answers told as in a text
+    )
     exam_settings = ("test_lengths", "samples", "long_samples", "test_sources")
     protocol = "trained"
 

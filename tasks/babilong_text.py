@@ -120,7 +120,11 @@ def _books(split: str, corpus: str, line_breaks: bool, tokenizer: Tokenizer, _: 
         sentences = [sentence.strip() for sentence in SENTENCE_END.split(document.text)]
         if not line_breaks:
             sentences = [" ".join(sentence.split()) for sentence in sentences]
-        encoded = [within.__wrapped__(tokenizer, " " + sentence) for sentence in sentences if len(sentence) >= SHORTEST_SENTENCE]
+        encoded = [
+            within.__wrapped__(tokenizer, " " + sentence)
+            for sentence in sentences
+            if len(sentence) >= SHORTEST_SENTENCE
+        ]
         if encoded:
             ends = np.cumsum([len(sentence) for sentence in encoded])
             books.append(Book(np.concatenate(encoded), np.concatenate([[0], ends[:-1]])))

@@ -129,7 +129,9 @@ class HarnessModel(TemplateLM):
         for request in tqdm(requests, desc="texts", disable=disable_tqdm):
             tokens = self.tok_encode(request.args[0])
             if request.args[0] and not tokens:
-                raise ValueError(f"The tokenizer has no tokens for the text {request.args[0][:80]!r}: it cannot be scored.")
+                raise ValueError(
+                    f"The tokenizer has no tokens for the text {request.args[0][:80]!r}: it cannot be scored."
+                )
             answers.append(self._score(tokens, *self._last([self.eot_token_id]))[0] if tokens else 0.0)
         return answers
 
@@ -148,7 +150,9 @@ class HarnessModel(TemplateLM):
             if type(longest) is not int or longest < 0:
                 raise ValueError(f"max_gen_toks must be a whole number of tokens, at least 0, not {longest!r}.")
             if options.get("do_sample") and options.get("temperature") != 0:
-                raise ValueError("This task draws its generations (do_sample); models here generate greedily: leave it out.")
+                raise ValueError(
+                    "This task draws its generations (do_sample); models here generate greedily: leave it out."
+                )
             answers.append(self._generate(self.tok_encode(context) or [self.eot_token_id], stops, longest))
         return answers
 

@@ -187,7 +187,9 @@ def test_generations_have_their_tokens_whatever_ends_them(model, until):
     assert harness.generate_until([first], disable_tqdm=True) == [""]
 
 
-@pytest.mark.parametrize(("options", "said"), [({"max_gen_toks": -1}, "whole number"), ({"do_sample": True}, "greedily")])
+@pytest.mark.parametrize(
+    ("options", "said"), [({"max_gen_toks": -1}, "whole number"), ({"do_sample": True}, "greedily")]
+)
 def test_generations_that_cannot_be_made_are_refused(model, options, said):
     with pytest.raises(ValueError, match=said):
         bridge.HarnessModel(model, BYTES).generate_until([Instance("generate_until", {}, ("a", options), 0)], True)

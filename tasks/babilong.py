@@ -17,7 +17,7 @@ from tasks.babi_story import Item
 from tasks.babilong_items import SIMULATOR, Told
 from tasks.babilong_scoring import DISAGREEMENT, in_order, matches, same
 from tasks.babilong_text import words_around
-from tasks.babilong_tokens import END, answer, as_many
+from tasks.babilong_tokens import END, answered, as_many
 from tasks.babilong_writing import Sample, Writer, batch
 from tasks.randomness import stream
 from tasks.task import Answers, Batch, Exam, Measurement, Task
@@ -114,7 +114,7 @@ class BABILong(Task):
         """The tokens of every answer, each with its terminator."""
         words, asked = self.templates[question], _extremes(question)[2].strip()
         asked = words.after.format(question=asked)
-        said = (answer(self.tokenizer, asked, words.lead + label) for label in TASKS[question].answers)
+        said = (answered(self.tokenizer, asked, words.lead + label) for label in TASKS[question].answers)
         return tuple(tuple(tokens.tolist()) for tokens in said)
 
     def _may_say(self, question: str, count: int) -> int:

@@ -88,7 +88,7 @@ def draw(
             new = [told for told in new if _asked(told.item) not in seen and not seen.add(_asked(told.item))]
         fitting += new
         stories, barren = (stories + 1, 0) if new else (stories, barren + 1)
-    if not fitting or (split == "train" and stories < count):
+    if stories < count and (split == "train" or not fitting):
         raise ValueError(f"No story of {question} was found that fits: raise the length.")
     return _shuffled(random, fitting, min(count, len(fitting)))
 

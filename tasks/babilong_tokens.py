@@ -27,7 +27,7 @@ def within(tokenizer: Tokenizer, text: str) -> np.ndarray:
 
 
 @lru_cache(maxsize=16384)
-def answer(tokenizer: Tokenizer, asked: str, said: str) -> np.ndarray:
+def answered(tokenizer: Tokenizer, asked: str, said: str) -> np.ndarray:
     """The tokens of what is said to a question, and of the line break that closes it, which is always one token, the last.
 
     Raises ValueError where the tokenizer joins the two: the answer would have no tokens of its own.

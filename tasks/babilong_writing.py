@@ -11,7 +11,7 @@ import torch
 
 from tasks.babi_story import Item
 from tasks.babilong_text import Background, Template, scatter
-from tasks.babilong_tokens import after, answer, within
+from tasks.babilong_tokens import after, answered, within
 from tasks.task import IGNORE, Batch
 from tasks.tokenizer import Tokenizer
 
@@ -51,7 +51,7 @@ class Writer:
     def answer(self, item: Item, question: str) -> np.ndarray:
         """The tokens of an item's answer behind its question, with the line break that closes it."""
         words = self.templates[question]
-        return answer(self.tokenizer, words.ask(item), words.lead + item.answer)
+        return answered(self.tokenizer, words.ask(item), words.lead + item.answer)
 
     def write(
         self, random: Random, split: str, question: str, length: int, item: Item, earlier: Sequence[Item] = ()

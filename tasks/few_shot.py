@@ -19,7 +19,7 @@ class FewShotBabilong(AfterText, Task):
     Training and validation are those of `language-modelling` over `corpus` in windows of `length`; the test is that of
     `babilong`, with its settings and metrics, in books of `haystack` (by default of `corpus`). All that a model may say
     in 20 tokens is marked: a line break ends no answer, as it ends none in BABILong. The prompts of `harness` ask qa1 to
-    qa3 for a sentence (its 20 tokens are GPT-2's, in bytes about 86), of which `generated_accuracy` alone can say whether it is right.
+    qa3 for a sentence (its 20 tokens are of GPT-2, 86 bytes), of which `generated_accuracy` alone can say whether it is right.
     """
 
     name = "few-shot-babilong"

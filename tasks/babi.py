@@ -12,13 +12,19 @@ A new task is a subclass of `EventTask`, `RoundTask` or `BabiTask`, and an entry
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from itertools import combinations
 from random import Random
 
 from tasks import babi_moves, babi_people, babi_things
 from tasks.babi_story import BabiTask, Begins, EventTask, Item
 from tasks.babi_world import OBJECTS, OPPOSITE, PEOPLE, ROOMS, Chronicle, World, pick
 
+RELATION = re.compile(r"The (\w+) is (\w+) of the (\w+)\.")
+APART = tuple(
+    combinations(range(1, len(ROOMS)), 2)
+)  # how far on in ROOMS the outer rooms of a line stand from its middle
 OUTER_FIRST = 2 / 3  # qa4: share of facts whose subject is the outer room of the pair, measured on the released data
 
 
@@ -130,6 +136,22 @@ class Relations(BabiTask):
         subject, where, other = relations[support]
         forms = f"What is {where} of the {other}?", f"What is the {other} {OPPOSITE[where]} of?"
         yield Item(facts, pick(random, forms), subject, (support,))
+
+    def place(self, beginning: tuple[str, ...]) -> float:
+        """By how far apart the rooms of the line stand in `ROOMS`, and by wording and direction.
+
+        A story and those that only name the next rooms on have one place, so every split has every answer, direction and
+        wording as often as all stories have.
+        """
+        told = [RELATION.fullmatch(fact).groups() for fact in beginning]
+        middle = next(room for room in told[0][::2] if room in told[1][::2])
+        outer = [next(room for room in fact[::2] if room != middle) for fact in told]
+        first, second = (ROOMS.index(room) - ROOMS.index(middle) for room in outer)
+        line = APART.index(tuple(sorted((first % len(ROOMS), second % len(ROOMS)))))
+        outer_first = [fact[0] != middle for fact in told]
+        direction = told[0][1] if outer_first[0] else OPPOSITE[told[0][1]]
+        turn = tuple(OPPOSITE).index(direction) + 2 * outer_first[0] + outer_first[1]
+        return (line + 2 * turn) % len(APART) / len(APART)
 
     def extremes(self) -> tuple[str, str, str]:
         rooms, ways = sorted(ROOMS, key=len), sorted(OPPOSITE, key=len)

@@ -272,6 +272,7 @@ class Motives(RoundTask):
         "tired": ("bedroom", "pajamas"),
     }
     GETS = ("got", "took", "grabbed", "picked up")
+    QUARTERS = (0.0, 0.3, 0.6, 0.8)  # where each quarter of the first facts stands: two train, one validates, one tests
 
     def rounds(self, random: Random) -> Iterator[Round]:
         motive: dict[str, tuple[int, str]] = {}
@@ -295,6 +296,11 @@ class Motives(RoundTask):
             stage[name] += 1
             told += 1
             yield [fact], [(question, answer, (index,))]
+
+    def place(self, beginning: tuple[str, ...]) -> float:
+        """By the first fact, of which there are only 16: each quarter of them has every name and every motive once."""
+        name, _, motive = beginning[0].rstrip(".").split()
+        return self.QUARTERS[(self.NAMES.index(name) + tuple(self.MOTIVES).index(motive)) % len(self.QUARTERS)]
 
     def extremes(self) -> tuple[str, str, str]:
         short, long = sizes(self.NAMES)

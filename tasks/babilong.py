@@ -17,14 +17,14 @@ from tasks.babi_story import Item
 from tasks.babilong_items import SIMULATOR, Told
 from tasks.babilong_scoring import DISAGREEMENT, in_order, matches, same
 from tasks.babilong_text import words_around
+from tasks.babilong_tokens import END, answered, as_many
 from tasks.babilong_writing import Sample, Writer, batch
 from tasks.randomness import stream
 from tasks.task import Answers, Batch, Exam, Measurement, Task
-from tasks.tokenizer import BYTES, DEFAULT, combined_hash, create, ended, reversible
+from tasks.tokenizer import BYTES, DEFAULT, combined_hash, create, reversible
 
-END = "\n"  # closes every answer
 EXAM_TOKENS = 65536  # at most about as many tokens in one exam
-GENERATION = 20  # tokens that an answer may have, as in BABILong
+GENERATION = 20  # tokens that an answer may have, as in BABILong; GPT-2's, where the template's answers are sentences
 CURRICULUM = 0.5  # share of the budget after which training has reached its full length
 STEP = 8  # at length 0, prompts in bytes are multiples of it, so that more of them share an exam
 LONG = 100_000  # tokens from which on `long_samples` are asked
@@ -52,12 +52,17 @@ class BABILong(Task):
 
     `source` names a folder or archive of the released bAbI files (or `$VARIABLE`, which names one), whose own splits are
     then asked instead of the simulator's stories; `test_sources` are those of the test alone: `("simulator", "FOLDER")`
-    asks both of one model, and `stories` tells the rows apart. Stories too long for a length are not drawn, as in
-    BABILong; `left_out()` tells which questions cannot be asked at which length at all. `lessons="all"` trains on every
+    asks both of one model, and `stories` tells the rows apart. Stories too long for a length are not drawn: under the
+    templates other than `compact` by BABILong's own rule, facts + 1 <= (length - 300) // 8 (its "1k" is 1,000 tokens),
+    and always those that would not fit. No exam asks a question about the same facts twice. `left_out()` tells which
+    questions cannot be asked at which length at all. `lessons="all"` trains on every
     question of a story where bAbI's files have it, between the facts; exams ask the last alone.
     """
 
     name = "babilong"
+    exam_version = (
+        2  # other splits of qa4 and qa20, gifts of qa7, doubt of qa10; no question twice; answers told as in a text
+    )
     exam_settings = ("test_lengths", "samples", "long_samples", "test_sources")
     protocol = "trained"
 
@@ -93,7 +98,7 @@ class BABILong(Task):
         self.tokenizer = reversible(create(tokenizer, corpus), " Is it? yes\n John moved to the hall.", "BABILong")
         self.vocab = self.tokenizer.vocab
         self._kept: dict[tuple[str, str, str, int], list[Item]] = {}
-        self.templates = {question: words_around(template, question) for question in self.questions}
+        self.templates = {name: words_around(template, name).suited(self.tokenizer) for name in self.questions}
         longest = {question: max(map(len, self._choices(question))) for question in questions}
         self.lessons, self._writer = lessons, Writer(self.tokenizer, corpus, self.templates, longest)
         self.trained = tuple(question for question in self.questions if self.minimum(question) <= length)
@@ -107,15 +112,25 @@ class BABILong(Task):
 
     def _choices(self, question: str) -> tuple[tuple[int, ...], ...]:
         """The tokens of every answer, each with its terminator."""
-        lead = self.templates[question].lead
-        return tuple(tuple(ended(self.tokenizer, lead + label).tolist()) for label in TASKS[question].answers)
+        words, asked = self.templates[question], _extremes(question)[2].strip()
+        asked = words.after.format(question=asked)
+        said = (answered(self.tokenizer, asked, words.lead + label) for label in TASKS[question].answers)
+        return tuple(tuple(tokens.tolist()) for tokens in said)
+
+    def _may_say(self, question: str, count: int) -> int:
+        """How many tokens stand for `count` of BABILong's: `harness` asks for sentences, which bytes could not say else."""
+        if self.template != "harness":
+            return count
+        return as_many(self.tokenizer, self.templates[question].before, count)
 
     def minimum(self, question: str) -> int:
         """The smallest length at which every story with the fewest facts that `question` can follow fits."""
         task, words = TASKS[question], self.templates[question]
         _, fact, asked = _extremes(question)
-        parts = [words.before, *[" " + fact] * task.fewest, words.after.format(question=asked.strip())]
-        return sum(len(self._writer.encode(part)) for part in parts) + self._writer.longest[question] - 1
+        parts = [*[" " + fact] * task.fewest, words.after.format(question=asked.strip())]
+        written = len(self.tokenizer.encode(words.before)) + sum(len(self._writer.encode(part)) for part in parts)
+        written += self._writer.longest[question] - 1
+        return written if self.template == "compact" else max(written, babilong_items.least_length(task.fewest))
 
     def left_out(self) -> dict[tuple[str, int], str]:
         """Why a question is neither trained nor asked at a length, for each (question, length) of which this holds."""
@@ -154,12 +169,14 @@ class BABILong(Task):
         """
         most = (length or self.length) - self._writer.longest[question] + 1
         fact = self._writer.encode(" " + _extremes(question)[0])
-        most_facts = (most - len(self._writer.encode(self.templates[question].before))) // len(fact)
+        most_facts = (most - len(self.tokenizer.encode(self.templates[question].before))) // len(fact)
+        if length and self.template != "compact":
+            most_facts = min(most_facts, babilong_items.official_most(length))
         step = STEP if self.tokenizer is BYTES and source == SIMULATOR else 1
 
         def fits(item: Item) -> bool:
             written = self._writer.least(item, question)
-            return written <= most and bool(length or written % step == 0)
+            return len(item.facts) <= most_facts and written <= most and bool(length or written % step == 0)
 
         return babilong_items.draw(random, source, split, question, count, most_facts, fits)
 
@@ -194,7 +211,7 @@ class BABILong(Task):
             for samples in self._written(draws, source, split, question, length):
                 prompt = len(samples[0].prompt)
                 asked = batch(samples, prompt + self._writer.longest[question] - 1, where)
-                yield Exam(asked, prompt, choices, GENERATION, choices[0][-1])
+                yield Exam(asked, prompt, choices, self._may_say(question, GENERATION), choices[0][-1])
 
     def _written(
         self, draws: Random, source: str, split: str, question: str, length: int
@@ -227,7 +244,8 @@ class BABILong(Task):
             right["generated_accuracy"] = [matches(text, target, asked, labels) for text, target, (_, asked) in both]
             right["exact_accuracy"] = [text.split(END)[0].removeprefix(lead) == target for text, target, _ in both]
             if self.template == "harness":
-                read = [self.tokenizer.decode(text[: babilong_harness.GENERATION]).lower() for text in answers.text]
+                most = self._may_say(question, babilong_harness.GENERATION)
+                read = [self.tokenizer.decode(text[:most]).lower() for text in answers.text]
                 right["harness_accuracy"] = [target.lower() in text for text, target in zip(read, targets, strict=True)]
             pairs = zip(right["generated_accuracy"], right["exact_accuracy"], strict=True)
             right[DISAGREEMENT] = [official != exact for official, exact in pairs]
@@ -244,10 +262,10 @@ class BABILong(Task):
         """Two guessers who never read the context, and cheats that read it without understanding, run on the test."""
         return babilong_floors.floors(self)
 
-    def poll(self, question: str) -> list[Item]:
-        """Training items of a question, on which majorities are counted."""
+    def poll(self, question: str, count: int = POLL) -> list[Item]:
+        """Training items of a question, on which majorities are counted and cheats are fitted."""
         draws = stream(self.name, "poll", question, self.length)
-        return [told.item for told in self._items(draws, self.source, "train", question, self.length, POLL)]
+        return [told.item for told in self._items(draws, self.source, "train", question, self.length, count)]
 
     def evidence(self, exam: Exam, row: int) -> tuple[str, ...]:
         """The supporting facts of a row."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from random import Random
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from tasks.babi_world import pick
 SIMULATOR = "simulator"
 RELEASED = "released"  # how rows name stories that come from files
 BARREN = 100_000  # stories in a row, none of which fits, after which a length is given up
-SHARES = {"train": range(0, 154), "validation": range(154, 205), "test": range(205, 256)}
+SHARES = {"train": 0.6, "validation": 0.8, "test": 1.0}  # up to which place the stories of each split stand
 
 
 class Told(NamedTuple):
@@ -25,10 +24,24 @@ class Told(NamedTuple):
     earlier: tuple[Item, ...]
 
 
-def split_of(beginning: tuple[str, ...]) -> str:
-    """The one split that may tell stories with these first two facts: 60 % of them train, 20 % and 20 % examine."""
-    first = hashlib.sha256("\n".join(beginning).encode()).digest()[0]
-    return next(split for split, share in SHARES.items() if first in share)
+def split_of(question: str, facts: tuple[str, ...]) -> str:
+    """The one split that may tell stories of a question with these first facts: 60 % train, 20 % and 20 % examine.
+
+    Stories are split whole, by their beginning. Of qa20's, of which few are told, 50 % train, 25 % and 25 % examine.
+    """
+    task = TASKS[question]
+    place = task.place(facts[: task.beginning])
+    return next(split for split, end in SHARES.items() if place < end)
+
+
+def official_most(length: int) -> int:
+    """The most facts that BABILong asks about at a length above 0: 300 tokens are the prompt's, and a fact has 8."""
+    return (length - 300) // 8 - 1
+
+
+def least_length(facts: int) -> int:
+    """The smallest length at which BABILong asks about so many facts."""
+    return 300 + 8 * (facts + 1)
 
 
 def kind(source: str) -> str:
@@ -54,8 +67,8 @@ def draw(
 ) -> list[Told]:
     """`count` of a split's items that fit, uniformly, however many of them a story has.
 
-    Released ones are drawn with replacement for training; an exam asks each at most once, so perhaps fewer. Raises
-    ValueError where nothing fits; no item of more than `most_facts` facts may.
+    Released ones are drawn with replacement for training; an exam asks no question about the same facts twice, so perhaps
+    fewer. Raises ValueError where nothing fits; no item of more than `most_facts` facts may.
     """
     if source != SIMULATOR:
         released = [told for told in _released(source, question, split) if fits(told.item)]
@@ -63,17 +76,26 @@ def draw(
             raise ValueError(f"'{source}' has no {split} question of {question} that fits: ask a larger length.")
         if split == "train":
             return [pick(random, released) for _ in range(count)]
+        released = list({_asked(told.item): told for told in released}.values())
         return _shuffled(random, released, min(count, len(released)))
     fitting: list[Told] = []
+    seen: set[tuple] = set()
     stories = barren = 0
-    while stories < count:
-        if barren == BARREN:
-            raise ValueError(f"No story of {question} was found that fits: raise the length.")
-        told = tuple(TASKS[question].story(random, most_facts, lambda facts: split_of(facts) == split))
+    while stories < count and barren < BARREN:
+        told = tuple(TASKS[question].story(random, most_facts, lambda facts: split_of(question, facts) == split))
         new = [Told(item, told[:place]) for place, item in enumerate(told) if fits(item)]
+        if split != "train":
+            new = [told for told in new if _asked(told.item) not in seen and not seen.add(_asked(told.item))]
         fitting += new
         stories, barren = (stories + 1, 0) if new else (stories, barren + 1)
-    return _shuffled(random, fitting, count)
+    if stories < count and (split == "train" or not fitting):
+        raise ValueError(f"No story of {question} was found that fits: raise the length.")
+    return _shuffled(random, fitting, min(count, len(fitting)))
+
+
+def _asked(item: Item) -> tuple[tuple[str, ...], str]:
+    """What makes two questions the same."""
+    return item.facts, item.question
 
 
 def _released(source: str, question: str, split: str) -> Iterator[Told]:

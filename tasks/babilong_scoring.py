@@ -62,3 +62,8 @@ def last_touchers_room(context: str, question: str, labels: Sequence[str]) -> st
 def last_unasked_label(context: str, question: str, labels: Sequence[str]) -> str:
     """The label that the context names last among those that the question does not name."""
     return last_mentioned(context, question, [label for label in labels if label not in question])
+
+
+def commonest_label(context: str, question: str, labels: Sequence[str]) -> str:
+    """The label that the context names most often; of equally common ones the one named last."""
+    return max(labels, key=lambda label: (context.count(label), context.rfind(label)))

@@ -18,6 +18,7 @@ from tasks.babi_story import Item
 from tasks.babi_world import pick
 from tasks.babilong_examples import EXAMPLES, INSTRUCTIONS
 from tasks.babilong_harness import few_shot
+from tasks.babilong_tokens import after, within
 from tasks.tokenizer import BYTES, Tokenizer
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
@@ -35,10 +36,17 @@ class Template(NamedTuple):
     after: str
     line_breaks: bool  # whether book text keeps its line breaks
     lead: str = ""
+    stripped: bool = False  # whether no blank stands around the context
 
     def ask(self, item: Item) -> str:
         """What follows the context, up to where the answer begins."""
         return self.after.format(question=item.question.strip())
+
+    def suited(self, tokenizer: Tokenizer) -> Template:
+        """The same words, their last blank the answer's own where the tokenizer joins a blank to the word behind it."""
+        if not self.after.endswith(" ") or after(tokenizer, self.after, "office") is not None:
+            return self
+        return self._replace(after=self.after[:-1], lead=" ")
 
     def read(self, prompt: str) -> tuple[str, str]:
         """Context and question of a prompt."""
@@ -57,7 +65,7 @@ def words_around(name: str, question: str) -> Template:
     if name == "harness":
         instruction, shots = few_shot(question)
         before = instruction + "".join(f"{facts}\n{asked} {answer}\n\n" for facts, asked, answer in shots)
-        return Template(before, "\n{question}", line_breaks=True, lead=" ")
+        return Template(before, "\n{question}", line_breaks=True, lead=" ", stripped=True)
     if name != "instructed":
         raise ValueError(f"BABILong has no template '{name}': choose compact, instructed or harness.")
     instruction, form = INSTRUCTIONS[question]
@@ -112,7 +120,11 @@ def _books(split: str, corpus: str, line_breaks: bool, tokenizer: Tokenizer, _: 
         sentences = [sentence.strip() for sentence in SENTENCE_END.split(document.text)]
         if not line_breaks:
             sentences = [" ".join(sentence.split()) for sentence in sentences]
-        encoded = [tokenizer.encode(" " + sentence) for sentence in sentences if len(sentence) >= SHORTEST_SENTENCE]
+        encoded = [
+            within.__wrapped__(tokenizer, " " + sentence)
+            for sentence in sentences
+            if len(sentence) >= SHORTEST_SENTENCE
+        ]
         if encoded:
             ends = np.cumsum([len(sentence) for sentence in encoded])
             books.append(Book(np.concatenate(encoded), np.concatenate([[0], ends[:-1]])))

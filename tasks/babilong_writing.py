@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from random import Random
 from typing import Any, NamedTuple
 
@@ -12,10 +11,14 @@ import torch
 
 from tasks.babi_story import Item
 from tasks.babilong_text import Background, Template, scatter
+from tasks.babilong_tokens import after, answered, within
 from tasks.task import IGNORE, Batch
-from tasks.tokenizer import Tokenizer, ended
+from tasks.tokenizer import Tokenizer
 
 PADDING = 0
+TRIES = 1000  # passages, until one stands between its question and its examples as it must
+END = 8  # tokens by which the end of a context is judged
+HALF = "\ufffd"  # what is shown for bytes that are no letter
 
 
 class Sample(NamedTuple):
@@ -37,13 +40,18 @@ class Writer:
 
     def encode(self, text: str) -> np.ndarray:
         """The tokens of one of the few texts that stories are made of."""
-        return _encoded(self.tokenizer, text)
+        return within(self.tokenizer, text)
 
     def least(self, item: Item, question: str) -> int:
         """Tokens of an item's prompt without book text."""
         words = self.templates[question]
         facts = sum(len(self.encode(" " + fact)) for fact in item.facts)
-        return len(self.encode(words.before)) + facts + len(self.encode(words.ask(item)))
+        return len(self.tokenizer.encode(words.before)) + facts + len(self.encode(words.ask(item)))
+
+    def answer(self, item: Item, question: str) -> np.ndarray:
+        """The tokens of an item's answer behind its question, with the line break that closes it."""
+        words = self.templates[question]
+        return answered(self.tokenizer, words.ask(item), words.lead + item.answer)
 
     def write(
         self, random: Random, split: str, question: str, length: int, item: Item, earlier: Sequence[Item] = ()
@@ -58,7 +66,7 @@ class Writer:
         room = length + 1 - self.least(item, question) - self.longest[question] if length else 0
         facts, answers = [self.encode(" " + fact) for fact in item.facts], {}
         for told in reversed(earlier):
-            place, said = len(told.facts) - 1, ended(self.tokenizer, words.lead + told.answer)
+            place, said = len(told.facts) - 1, self.answer(told, question)
             asked = np.concatenate([self.encode(words.ask(told)), said])
             if len(asked) > room or place in answers:
                 break
@@ -66,12 +74,38 @@ class Writer:
             room -= len(asked)
         if split not in self.books:
             self.books[split] = Background(split, self.corpus, words.line_breaks, self.tokenizer)
-        pieces = scatter(random, facts, *self.books[split].passage(random, room))
-        before = self.encode(words.before)
+        if words.stripped:
+            pieces = self._stripped(random, self.books[split], facts, words.before, room if length else None)
+        else:
+            pieces = scatter(random, facts, *self.books[split].passage(random, room))
+        before = self.tokenizer.encode(words.before)
         ends = len(before) + np.cumsum([len(piece) for piece in pieces])[1::2]  # of the facts
         inside = tuple((int(ends[place]) - count, count) for place, count in sorted(answers.items()))
         prompt = np.concatenate([before, *pieces, self.encode(words.ask(item))])
-        return Sample(prompt, ended(self.tokenizer, words.lead + item.answer), inside)
+        return Sample(prompt, self.answer(item, question), inside)
+
+    def _stripped(
+        self, random: Random, books: Background, facts: list[np.ndarray], before: str, room: int | None
+    ) -> list[np.ndarray]:
+        """The pieces of a context that neither begins nor ends with white space or with half a letter.
+
+        The first piece is without its blank and may so be of other length, which book text makes up for; what ends otherwise
+        is drawn again. Without `room` there is no book text.
+        """
+        wanted = sum(map(len, facts)) + (room or 0)
+        more = 0
+        for _ in range(TRIES):
+            pieces = scatter(random, facts, *books.passage(random, max(0, (room or 0) + more)))
+            first = next(place for place, piece in enumerate(pieces) if len(piece))
+            text = self.tokenizer.decode(pieces[first]).lstrip()
+            bare = after(self.tokenizer, before, text)
+            pieces[first] = self.tokenizer.encode(text) if bare is None else bare
+            found = sum(map(len, pieces))
+            end = self.tokenizer.decode(np.concatenate(pieces)[-END:])
+            if room is None or (found == wanted and end == end.rstrip() and not end.endswith(HALF)):
+                return pieces
+            more += wanted - found
+        raise ValueError(f"No passage of {room} tokens without blanks around it was found: choose another corpus.")
 
 
 def batch(samples: Sequence[Sample], width: int, where: dict[str, Any]) -> Batch:
@@ -86,8 +120,3 @@ def batch(samples: Sequence[Sample], width: int, where: dict[str, Any]) -> Batch
         for place, count in inside:
             targets[row, place - 1 : place - 1 + count] = prompt[place : place + count]
     return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), where)
-
-
-@lru_cache(maxsize=16384)
-def _encoded(tokenizer: Tokenizer, text: str) -> np.ndarray:
-    return tokenizer.encode(text)

@@ -17,12 +17,13 @@ class FewShotBabilong(AfterText, Task):
     """BABILong after language modelling: no story is ever trained, two examples stand in every prompt.
 
     Training and validation are those of `language-modelling` over `corpus` in windows of `length`; the test is that of
-    `babilong`, with its settings and metrics, in books of `haystack` (by default of `corpus`). All of the 20 tokens that a
-    model may say are marked: a line break ends no answer, as it ends none in BABILong. The prompts of `harness` ask qa1 to
-    qa3 for a sentence, of which `generated_accuracy` alone can say whether it is right.
+    `babilong`, with its settings and metrics, in books of `haystack` (by default of `corpus`). All that a model may say
+    in 20 tokens is marked: a line break ends no answer, as it ends none in BABILong. The prompts of `harness` ask qa1 to
+    qa3 for a sentence (its 20 tokens are of GPT-2, 86 bytes), of which `generated_accuracy` alone can say whether it is right.
     """
 
     name = "few-shot-babilong"
+    exam_version = 2  # as BABILong's; prompts of `harness` to the letter, and answers long enough for their sentences
     exam_settings = (
         "validation_bytes",
         "questions",

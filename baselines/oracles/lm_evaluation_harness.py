@@ -9,6 +9,7 @@ carried: no window cuts it. Importing this module needs lm-eval: pip install -e 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 PIECE = 1024  # tokens fed at once
+LONGEST = 256  # tokens of a generation where a task does not say, as in the harness
 
 # The zero-shot tasks of the Titans paper's first table, by the harness's names.
 TITANS_TASKS = (
@@ -79,21 +81,45 @@ class HarnessModel(TemplateLM):
         """The tokens of a text, without any special one."""
         return [int(token) for token in self.text_tokenizer.encode(string)]
 
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Log-probability of each continuation after its context, and whether greedy decoding would write it.
+
+        Every token of a continuation is scored; after an empty context, or one of blanks alone, behind the token that texts
+        begin after. Raises ValueError for a continuation without tokens: nothing is certain that was not scored.
+        """
+        pairs = [(request.args, *self._encode_pair(*request.args)) for request in requests]
+        return self._loglikelihood_tokens(pairs, disable_tqdm=disable_tqdm)
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """The tokens of both; blanks at a context's end go to the continuation, as the harness has it.
+
+        Where the tokenizer joins the two in one token, the continuation is what it is by itself: its own tokens are asked
+        after those of the context, as they are of every other choice.
+        """
+        kept = context.rstrip()
+        continuation = context[len(kept) :] + continuation
+        before, whole = self.tok_encode(kept), self.tok_encode(kept + continuation)
+        own = whole[len(before) :] if whole[: len(before)] == before else self.tok_encode(continuation)
+        return before or [self.eot_token_id], own
+
     @torch.no_grad()
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any
     ) -> list[tuple[float, bool]]:
         """Log-probability of each continuation after its context, and whether greedy decoding would write it."""
+        if empty := [pair for pair, _, continuation in requests if not continuation]:
+            raise ValueError(
+                f"lm-evaluation-harness asks for {len(empty)} continuations without text, the first of {str(empty[0])[:80]!r}: "
+                "nothing of them can be scored; repair the task's choices or leave the task out."
+            )
         self._fit(len(context) + len(continuation) for _, context, continuation in requests)
-        answers: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
+        answers: list[tuple[float, bool]] = [(math.nan, False)] * len(requests)
         read: tuple[list[int], Tensor, Any] | None = None
         order = sorted(range(len(requests)), key=lambda number: requests[number][1])
         for number in tqdm(order, desc="continuations", disable=disable_tqdm):
             _, context, continuation = requests[number]
-            if not continuation:
-                continue
             if read is None or read[0] != context:
-                read = context, *self._last(context)
+                read = context, *self._last(context or [self.eot_token_id])
             answers[number] = self._score(continuation, *read[1:])
         return answers
 
@@ -104,12 +130,21 @@ class HarnessModel(TemplateLM):
         answers = []
         for request in tqdm(requests, desc="texts", disable=disable_tqdm):
             tokens = self.tok_encode(request.args[0])
+            if request.args[0] and not tokens:
+                raise ValueError(
+                    f"The tokenizer has no tokens for the text {request.args[0][:80]!r}: it cannot be scored."
+                )
             answers.append(self._score(tokens, *self._last([self.eot_token_id]))[0] if tokens else 0.0)
         return answers
 
     @torch.no_grad()
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Greedy continuations, each ended before the first of its stops."""
+        """Greedy continuations, each ended before the first of its stops, of at most `max_gen_toks` tokens (0: none).
+
+        Raises ValueError where a task asks for drawn ones, or for a number of tokens that is none.
+        """
+        for request in requests:
+            _greedy(request.args[1])
         self._fit(len(self.tok_encode(request.args[0])) + _longest(request.args[1]) - 1 for request in requests)
         answers = []
         for request in tqdm(requests, desc="generations", disable=disable_tqdm):
@@ -128,12 +163,12 @@ class HarnessModel(TemplateLM):
             raise ValueError(f"The model knows {known:,} positions, and these tasks need {most:,} of them.")
 
     def _generate(self, context: list[int], stops: Sequence[str], longest: int) -> str:
-        last, state = self._last(context)
         written: list[int] = []
         text = ""
+        last, state = self._last(context) if longest else (None, None)
         while len(written) < longest:
             token = int(last.argmax())
-            if token == self.text_tokenizer.separator:
+            if token == self.text_tokenizer.separator or token >= self.text_tokenizer.vocab:  # a text ends here
                 break
             written.append(token)
             text = self.text_tokenizer.decode(written)
@@ -169,5 +204,14 @@ class HarnessModel(TemplateLM):
 
 
 def _longest(options: Mapping[str, Any]) -> int:
-    """The most tokens that a request lets a model write."""
-    return int(options.get("max_gen_toks", 256))
+    """The most tokens that a request lets a model write. Raises ValueError for a number that is none."""
+    longest = options.get("max_gen_toks", LONGEST)
+    if type(longest) is not int or longest < 0:
+        raise ValueError(f"max_gen_toks must be a whole number of tokens, at least 0, not {longest!r}.")
+    return longest
+
+
+def _greedy(options: Mapping[str, Any]) -> None:
+    """Refuse a generation that is to be drawn. Raises ValueError."""
+    if options.get("do_sample") and options.get("temperature") != 0:
+        raise ValueError("This task draws its generations (do_sample); models here generate greedily: leave it out.")

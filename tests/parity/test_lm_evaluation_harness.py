@@ -10,6 +10,8 @@ import torch
 
 lm_eval = pytest.importorskip("lm_eval", reason="the bridge needs lm-eval")
 
+from lm_eval.api.instance import Instance  # noqa: E402
+
 import baselines  # noqa: E402, F401
 from baselines.oracles import lm_evaluation_harness as bridge  # noqa: E402
 from models.language_model import Size, seeded  # noqa: E402
@@ -128,10 +130,69 @@ def test_generation_is_greedy_and_stops(found):
 def test_continuations_of_one_context_share_its_reading(model):
     harness = bridge.HarnessModel(model, BYTES)
     context = list(b"The house of")
-    requests = [(None, context, list(text)) for text in (b" cards", b" Elrond", b"")]
+    requests = [(None, context, list(text)) for text in (b" cards", b" Elrond")]
     for (_, _, text), (score, _) in zip(requests, harness._loglikelihood_tokens(requests, True), strict=True):
-        expected = log_probability(model, "The house of", bytes(text).decode()) if text else 0.0
+        expected = log_probability(model, "The house of", bytes(text).decode())
         assert score == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+class Pairs:
+    """Joins "th" and "e" to one token, the byte 1."""
+
+    separator, vocab = 0, 256
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode().replace(b"the", b"\x01"))
+
+    def decode(self, tokens: list[int]) -> str:
+        return bytes(tokens).replace(b"\x01", b"the").decode(errors="replace")
+
+
+def asked(harness, *pairs):
+    return harness.loglikelihood([Instance("loglikelihood", {}, pair, 0) for pair in pairs], disable_tqdm=True)
+
+
+def test_a_continuation_that_merges_into_its_context_is_scored_by_its_own_tokens(model):
+    (merged, greedy), (other, _) = asked(bridge.HarnessModel(model, Pairs()), ("th", "e"), ("th", "is"))
+    assert merged == pytest.approx(log_probability(model, "th", "e"), rel=1e-4) and merged < 0 and not greedy
+    assert other == pytest.approx(log_probability(model, "th", "is"), rel=1e-4)
+
+
+@pytest.mark.parametrize(("context", "whole"), [("", "was"), (" ", " was"), ("\n", "\nwas"), (" \n", " \nwas")])
+def test_after_a_blank_context_all_is_scored_behind_the_beginning(model, context, whole):
+    ((score, _),) = asked(bridge.HarnessModel(model, BYTES), (context, "was"))
+    assert score == pytest.approx(log_probability(model, "\0", whole), rel=1e-4)
+
+
+def test_a_continuation_that_begins_with_the_token_between_texts_is_scored_whole(model):
+    ((score, _),) = asked(bridge.HarnessModel(model, BYTES), ("", "\0"))
+    assert score == pytest.approx(log_probability(model, "\0", "\0"), rel=1e-4) and score < 0
+
+
+def test_a_continuation_without_text_is_refused_and_not_certain(model):
+    for context in ("", "The house of"):
+        with pytest.raises(ValueError, match="1 continuations without text"):
+            asked(bridge.HarnessModel(model, BYTES), (context, ""), (context, " cards"))
+
+
+@pytest.mark.parametrize("until", [None, [], "", [""], ["\n", ""]])
+def test_generations_have_their_tokens_whatever_ends_them(model, until):
+    harness = bridge.HarnessModel(model, BYTES)
+    wanted = greedy(model, "The sky is", 5)
+    for count, expected in ((0, ""), (5, wanted)):
+        options = {"until": until, "max_gen_toks": count}
+        request = Instance("generate_until", {}, ("The sky is", options), 0)
+        assert harness.generate_until([request], disable_tqdm=True) == [expected]
+    first = Instance("generate_until", {}, ("The sky is", {"until": [wanted[:1]], "max_gen_toks": 5}), 0)
+    assert harness.generate_until([first], disable_tqdm=True) == [""]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [({"max_gen_toks": -1}, "whole number"), ({"do_sample": True}, "greedily")]
+)
+def test_generations_that_cannot_be_made_are_refused(model, options, said):
+    with pytest.raises(ValueError, match=said):
+        bridge.HarnessModel(model, BYTES).generate_until([Instance("generate_until", {}, ("a", options), 0)], True)
 
 
 def test_a_kept_model_is_asked_by_its_folder(model, tmp_path, capsys, monkeypatch):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from random import Random
 
+import pytest
 from babilong_rows import SMALL, rows, told
 
+from tasks.babi import TASKS
+from tasks.babi_story import Item
 from tasks.babilong import BABILong
-from tasks.babilong_items import split_of
+from tasks.babilong_items import SIMULATOR, draw, least_length, official_most, split_of
 from tasks.tokenizer import BYTES
 
 
@@ -30,11 +34,11 @@ def test_equal_seeds_give_equal_bytes_and_others_do_not() -> None:
 def test_golden_bytes() -> None:
     assert (
         digest([SMALL.training(0, step, step / 4, 2048) for step in range(4)])
-        == "40fcf76df7dc716ac359c626d05a5dad4fbc6a35660b0a9a57c7a5f0a2f52b7b"
+        == "1f1e41bfd88f87c03fea3bc0dd0a7bff678e1d769c60d5d517161676478068ec"
     )
     assert (
         digest([exam.batch for exam in SMALL.exams("test")])
-        == "1d4d3678523e66f2371477a4ac44aab233d47dd272f1b316c10e8a4431e07170"
+        == "b4ecad0a53f978a3c86311495096a81aecd6ad582fa21049032a7e0bb41f45dc"
     )
 
 
@@ -44,8 +48,9 @@ def test_training_never_shows_an_exams_story_nor_its_text() -> None:
         for row in SMALL.training(0, step, 1.0, 8192).tokens.numpy():
             context, question = BYTES.decode(row).rsplit("\n", 1)
             question = question[: question.index("?") + 1]
-            facts = tuple(told(context, "qa4" if question.startswith("What is") else ""))
-            assert split_of(facts[:2]) == "train"
+            name = "qa4" if question.startswith("What is") else ""
+            facts = tuple(told(context, name))
+            assert split_of(name or "qa1", facts) == "train"
             seen_stories.add((facts, question))
             seen_contexts.add(context)
     exams = [*SMALL.exams("validation"), *SMALL.exams("test")]
@@ -56,6 +61,48 @@ def test_training_never_shows_an_exams_story_nor_its_text() -> None:
 
 
 def test_splits_share_the_beginnings_as_they_say() -> None:
-    shares = Counter(split_of(("A.", str(number))) for number in range(5000))
+    shares = Counter(split_of("qa1", ("A.", str(number))) for number in range(5000))
     assert abs(shares["train"] / 5000 - 0.6) < 0.03 and abs(shares["test"] / 5000 - 0.2) < 0.03
     assert shares.total() == 5000 and set(shares) == {"train", "validation", "test"}
+
+
+@pytest.mark.parametrize("name", ["qa4", "qa20"])
+def test_splits_have_every_answer_as_often(name: str) -> None:
+    counts: dict[str, Counter[str]] = {"train": Counter(), "validation": Counter(), "test": Counter()}
+    for seed in range(6000):
+        items = list(TASKS[name].story(Random(seed)))
+        counts[split_of(name, items[-1].facts)].update(item.answer for item in items)
+    total = sum(counts.values(), Counter())
+    for split, found in counts.items():
+        assert found.total() / total.total() > 0.15, split
+        for answer, count in total.items():
+            share = count / total.total()
+            sigma = (share * (1 - share) / found.total()) ** 0.5
+            assert abs(found[answer] / found.total() - share) < 4 * sigma, (split, answer)
+
+
+@pytest.mark.parametrize("name", ["qa4", "qa15", "qa17", "qa18", "qa20"])
+def test_no_exam_asks_a_question_twice(name: str) -> None:
+    for split in ("validation", "test"):
+        items = BABILong((name,), length=256)._exam_items(SIMULATOR, split, name, 0)
+        assert len({(item.facts, item.question) for item in items}) == len(items) > 50
+
+
+def test_where_few_questions_fit_all_are_asked_once() -> None:
+    def short(item: Item) -> bool:
+        return len(item.facts) == 1
+
+    found = draw(Random(0), SIMULATOR, "test", "qa20", 50, 1, short)
+    assert len(found) == len({told.item for told in found}) == 4  # a quarter of the 16 first facts
+    assert {told.item.facts for told in draw(Random(0), SIMULATOR, "train", "qa20", 50, 1, short)}.isdisjoint(
+        told.item.facts for told in found
+    )
+
+
+def test_the_length_filter_of_other_templates_is_babilongs() -> None:
+    task = BABILong(
+        ("qa2",), length=1000, test_lengths=(1000,), samples=40, template="instructed", tokenizer="bpe:2048"
+    )
+    items = task._exam_items(SIMULATOR, "test", "qa2", 1000)
+    assert all(len(item.facts) + 1 <= (1000 - 300) // 8 for item in items)
+    assert official_most(1000) == 86 and least_length(86) <= 1000 < least_length(87)

@@ -77,7 +77,7 @@ class RMT(LanguageModel):
         """The segment."""
         return self.segment
 
-    def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def read(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
         if state is None:
             state = self.memory.repeat(len(tokens), 1, 1), 0, ()
         x, start, hidden = self.embedding(tokens), 0, []

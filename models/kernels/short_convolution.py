@@ -17,6 +17,8 @@ def chunked(
     """`models.short_convolution.recurrence` over the whole text at once; same shapes."""
     if state is None:
         state = x.new_zeros(x.shape[0], weight.shape[-1] - 1, x.shape[2])
+    if not x.shape[1]:
+        return x, state.to(x.dtype, copy=True)
     seen = torch.cat([state.to(x.dtype), x], dim=1)
     weight = weight.to(x.dtype)
     if x.device.type == "cpu" and torch.is_grad_enabled():

@@ -70,6 +70,7 @@ class RMT(LanguageModel):
             size, [Block(size.width, SegmentAttention(size.width, size.heads), feed) for _ in range(size.depth)]
         )
         self.segment, self.detach_every = segment, detach_every
+        self.detaches = detach_every is not None
         self.memory = nn.Parameter(torch.randn(memory, size.width) * 0.02)  # as the embedding
 
     @property

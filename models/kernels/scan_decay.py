@@ -2,8 +2,8 @@
 
 Every exponent is a sum of log-forgettings, never a difference of two cumulated ones: behind a closed gate (-100, or -inf) such
 a difference has lost its digits, or is no number. So a chunk is halved again and again; between a token s of a first half and a
-token t of the second, e^{c_t - c_s} is what remains from s to the border times what remains from the border to t. Every exponent is
-<= 0, so nothing overflows.
+token t of the second, e^{c_t - c_s} is what remains from s to the border times what remains from the border to t. Every exponent
+is <= 0, so nothing overflows.
 
 The gradient needs none of these tables. The output y_t scales with e^{c_t} and
 everything that token s writes with e^{-c_s}; with w_s the right-hand side of what it writes and D_s its gradient,

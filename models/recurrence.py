@@ -75,7 +75,11 @@ def recurrence(
     q, k = (x.expand(-1, -1, heads, -1) for x in (q, k))
     if state is None:
         state = q.new_zeros(batch, heads, key_width, v.shape[-1])
-    state, ys = state.to(q.dtype), []
+    elif state.dtype != q.dtype and not torch.is_autocast_enabled(q.device.type):
+        state = state.to(q.dtype)
+    if log_forget is not None:
+        log_forget = log_forget.to(torch.promote_types(log_forget.dtype, q.dtype))
+    ys = []
     for t in range(time):
         a = None if log_forget is None else log_forget[:, t]
         b = None if rate is None else rate[:, t]

@@ -30,7 +30,9 @@ from models.layers import RMSNorm, ShortConvolution, l2_norm, split_heads
 from models.neural_memory import Rule, Weights, begin, network
 
 MOMENTUM_BOUND = 0.97
-SHARPER = 4  # weights grown to twice the drawn; beyond three times, equal tokens have driven memories to infinity (measured)
+SHARPER = (
+    4  # weights grown to twice the drawn; beyond three times, equal tokens have driven memories to infinity (measured)
+)
 FORGET_LOGITS = (-3.0, -6.0)  # of the first and the last head: a memory of about 20 tokens, and of 400
 
 MemoryState = tuple[Tensor, Tensor, Any]

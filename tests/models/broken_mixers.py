@@ -460,7 +460,7 @@ class ForgetsOverNothing(Whole):
 
 class StumblesOverDoubles(Whole):
     def forward(self, tokens, state=None):
-        if any(leaf.dtype == torch.float64 for leaf in tree_leaves(state)):
+        if any(getattr(leaf, "dtype", None) == torch.float64 for leaf in tree_leaves(state)):
             raise RuntimeError("expected scalar type Float but found Double")
         return super().forward(tokens, state)
 
@@ -469,5 +469,5 @@ class BlindToDoubles(Whole):
     """A state of another dtype counts as none, without a word."""
 
     def forward(self, tokens, state=None):
-        odd = any(leaf.dtype == torch.float64 for leaf in tree_leaves(state))
+        odd = any(getattr(leaf, "dtype", None) == torch.float64 for leaf in tree_leaves(state))
         return super().forward(tokens, None if odd else state)

@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from titans_layers import HEADS, mixer, relative, text
 from torch import Tensor, nn
 
+import baselines  # noqa: F401  fills the registry
 from models.kernels import neural_memory as linear
 from models.kernels import neural_memory_deep as deep
+from models.language_model import Size, seeded
 from models.neural_memory import Rule
 from models.titans.lmm import TitansLMM
 from models.titans.memory_layer import MOMENTUM_BOUND, rate_bound

@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ from measuring.profiled import VOCABULARY, profile_table
 from measuring.rederived import rederive
 from measuring.refusals import check_cells
 from measuring.zero_shot import zero_shot_table
-from models import kernels, registry, surroundings, user_file
+from models import check, kernels, registry, surroundings, user_file
 from results import (
     command_line,
     committed,
@@ -261,7 +262,8 @@ def command_check(arguments: argparse.Namespace, console: Console) -> int:
     settings = overrides.settings(arguments.set)
     if set(settings) - set(names):
         raise ValueError(f"--set names {', '.join(sorted(set(settings) - set(names)))}, which is not checked here.")
-    return 1 if checked.contract(names, settings, arguments.thorough, console) else 0
+    size = sized(asdict(check.TINY), overrides.size(arguments.size) if arguments.size else {})
+    return 1 if checked.contract(names, settings, arguments.thorough, console, size) else 0
 
 
 def command_show(arguments: argparse.Namespace, console: Console) -> int:

@@ -9,22 +9,42 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from models import check, registry
+from models import check, check_diagnosis, registry
+from models.language_model import Size
 
 
-def contract(names: list[str], settings: dict[str, dict[str, Any]], thorough: bool, console: Console) -> int:
-    """Print one line for each property of each model, as it is measured; return how many failed."""
+def contract(
+    names: list[str],
+    settings: dict[str, dict[str, Any]],
+    thorough: bool,
+    console: Console,
+    size: Size = check.TINY,
+) -> int:
+    """Print one line for each property of each model; return how many failed.
+
+    What holds is printed first; of what fails, the probable cause comes before what may only follow from it.
+    """
     failed = 0
     for name in names:
         registry.entry(name)
         console.print(f"[bold]{name}[/bold]")
-        for item in check.check(name, thorough=thorough, **settings.get(name, {})):
-            failed += not item.passed
-            mark = "[green]holds[/green]" if item.passed else "[red]FAILS[/red]"
-            figure = f"{item.figure:.3g}" if isinstance(item.figure, float) else item.figure
-            console.print(f"  {mark}  {item.name}: {figure}  {escape(item.detail)}", highlight=False, soft_wrap=True)
+        found = {item.name: item for item in check.check(name, size, thorough=thorough, **settings.get(name, {}))}
+        for item in found.values():
+            if item.passed:
+                _line(console, "[green]holds[/green]  ", item)
+        wrong, follow = check_diagnosis.ordered(item.name for item in found.values() if not item.passed)
+        for place, each in enumerate(wrong):
+            first = f"[red]FAILS[/red]  probable cause, {escape(check_diagnosis.cause(each))}: "
+            rest = "[red]FAILS[/red]  (may follow from it) " if each in follow else "[red]FAILS[/red]  "
+            _line(console, rest if place else first, found[each])
+        failed += len(wrong)
     console.print(f"{len(names)} model(s) checked, {failed} propert{'y' if failed == 1 else 'ies'} failed")
     return failed
+
+
+def _line(console: Console, mark: str, item: check.Property) -> None:
+    figure = f"{item.figure:.3g}" if isinstance(item.figure, float) else item.figure
+    console.print(f"  {mark}{item.name}: {figure}  {escape(item.detail)}", highlight=False, soft_wrap=True)
 
 
 def parity(model: str | None, kept: str | None, markdown: bool, console: Console) -> int:

@@ -41,6 +41,8 @@ def extend(cache: Cache | None, k: Tensor, v: Tensor) -> Cache:
     if cache is None:
         return k, v, k.shape[1]
     keys, values, length = cache
+    if keys.dtype != k.dtype:  # a text that goes on in another precision
+        keys, values = keys.to(k.dtype), values.to(k.dtype)
     total = length + k.shape[1]
     if torch.is_grad_enabled() and (k.requires_grad or keys.requires_grad):
         return torch.cat([keys[:, :length], k], 1), torch.cat([values[:, :length], v], 1), total
@@ -73,7 +75,9 @@ def window_attention(
     """
     note("sdpa")
     batch, time = q.shape[:2]
-    keys, values = (k, v) if past is None else (torch.cat([past[0], k], 1), torch.cat([past[1], v], 1))
+    keys, values = (
+        (k, v) if past is None else (torch.cat([old.to(k.dtype), x], 1) for old, x in zip(past, (k, v), strict=True))
+    )
     before = keys.shape[1] - time
     if time <= window:
         y = _masked(q, keys, values, _band(time, keys.shape[1], before, window, q.device), prefix)
@@ -112,7 +116,10 @@ def _blocks(q: Tensor, keys: Tensor, values: Tensor, before: int, window: int, p
 def _masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, prefix=None) -> Tensor:
     """Attention under a mask [.., rows, columns], with prefix columns that every row sees."""
     if prefix is not None:
-        k, v = (torch.cat([x.expand(q.shape[0], *x.shape[1:]), y], 1) for x, y in zip(prefix, (k, v), strict=True))
+        k, v = (
+            torch.cat([x.to(y.dtype).expand(q.shape[0], *x.shape[1:]), y], 1)
+            for x, y in zip(prefix, (k, v), strict=True)
+        )
         mask = F.pad(mask, (prefix[0].shape[1], 0), value=True)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)

@@ -12,7 +12,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from models import check_causality, check_decay, check_family, check_state, check_training, registry
+from models import (
+    check_causality,
+    check_decay,
+    check_family,
+    check_modes,
+    check_reference,
+    check_state,
+    check_training,
+    registry,
+)
 from models.check_subject import Finding, Subject
 from models.language_model import Size, check_settings
 
@@ -34,15 +43,20 @@ PROPERTIES: dict[str, Callable[[Subject], Finding]] = {
     "split: pieces of 37": check_state.split_37,
     "split: around every period": check_state.split_period,
     "split: random places": check_state.split_random,
+    "split: beyond 512 tokens": check_state.split_late,
+    "empty piece": check_modes.empty,
+    "eval mode": check_modes.evaluation,
     "short texts": check_state.short,
     "causality by perturbation": check_causality.perturbation,
     "causality by gradient": check_causality.gradient,
     "rows independent": check_causality.rows,
     "state untouched": check_state.untouched,
     "state batch-first": check_state.batch_first,
+    "state of another dtype": check_modes.other_dtype,
     "state bounded": check_state.bounded,
     "state carries gradient": check_state.carries_gradient,
     "round trip": check_state.round_trip,
+    "reference": check_reference.reference,
     "family": check_family.family,
     "determinism": check_causality.determinism,
     "initial statistics": check_training.initial_statistics,
@@ -85,7 +99,8 @@ def examine(subject: Subject, name: str) -> Property:
 
 
 def _told(error: Exception) -> str:
-    """An error in one line, with the place that raised it."""
+    """An error in one line, with the place that raised it: the first, where another was raised from it."""
+    error = error.__cause__ if isinstance(error.__cause__, Exception) else error
     last = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())
     return f"{text[:300]} ({Path(last.filename).name}, line {last.lineno})"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.check_subject import Finding, Subject, difference, feed
+from models.check_subject import Finding, Subject, difference, feed, first_apart
 
 SAME = 1e-6  # relative: nothing but the last bit may differ
 ALONE = 1e-5  # relative: a matrix product rounds differently at another batch size
+HEARD = 1e-7  # relative: other logits, where a model stops gradients
 FAINT = 1e-9  # a gradient below this share of the text's largest is no reading
 
 
@@ -21,20 +22,27 @@ def _places(subject: Subject) -> list[int]:
 
 def perturbation(subject: Subject) -> Finding:
     """Another token at t + 1 leaves the logits up to t as they were."""
-    worst, where = 0.0, 0
+    worst, where, seen = 0.0, 0, ""
     for place in _places(subject):
         changed = subject.text.clone()
         changed[:, place + 1] = (changed[:, place + 1] + 1) % subject.size.vocab
         logits = feed(subject.model, changed)[0]
         error = difference(logits[:, : place + 1], subject.logits[:, : place + 1])
+        if not error <= SAME and not seen:
+            token = first_apart(logits[:, : place + 1], subject.logits, SAME)
+            seen = f"the logits at token {token} see token {place + 1}; "
         if not error <= worst:
             worst, where = error, place
     detail = f"{len(_places(subject))} places, worst after token {where}, at most {SAME:g}"
-    return worst <= SAME, worst, detail
+    return worst <= SAME, worst, seen + detail
 
 
 def gradient(subject: Subject) -> Finding:
-    """The logits at t have no gradient at a later token, and some at an earlier one."""
+    """The logits at t have no gradient at a later token, and some at an earlier one.
+
+    A model that stops gradients at its segments' borders says `detaches`; earlier tokens are then changed instead.
+    """
+    detaches = getattr(subject.mixer, "detaches", False)
     worst, where, deaf = 0.0, 0, []
     for place in _places(subject)[1:]:
         reached = _reached(subject, place)
@@ -42,10 +50,20 @@ def gradient(subject: Subject) -> Finding:
         leak = reached[:, place + 1 :].max().item() / largest
         if not leak <= worst:
             worst, where = leak, place
-        if not reached[:, :place].max().item() > FAINT * largest:
+        if not (_hears(subject, place) if detaches else reached[:, :place].max().item() > FAINT * largest):
             deaf.append(place)
     if deaf:
-        return False, "no memory", f"the logits at token {deaf[0]} have no gradient at any earlier token"
+        how = "do not move with" if detaches else "have no gradient at"
+        return False, "no memory", f"the logits at token {deaf[0]} {how} any earlier token"
+    if not worst <= SAME:
+        return (
+            False,
+            worst,
+            f"the logits at token {where} have a gradient at a later token, at most {SAME:g} of the largest",
+        )
+    if detaches:
+        told = "" if detaches is True else f" ({detaches})"
+        return True, worst, f"no gradient at a later token; gradients are stopped{told}, so earlier tokens were changed"
     return worst <= SAME, worst, f"share of the largest gradient, worst after token {where}, at most {SAME:g}"
 
 
@@ -69,21 +87,39 @@ def _reached(subject: Subject, place: int) -> Tensor:
     return torch.cat(grads, 1).norm(dim=-1)
 
 
+def _hears(subject: Subject, place: int) -> bool:
+    """Whether the logits at `place` are others where all earlier tokens are, those of its own segment left as they are.
+
+    Of a place in the first segment all earlier tokens are changed.
+    """
+    changed = subject.text.clone()
+    border = place // subject.period * subject.period or place
+    changed[:, :border] = (changed[:, :border] + 1) % subject.size.vocab
+    logits = feed(subject.model, changed[:, : place + 1])[0]
+    return difference(logits[:, place:], subject.logits[:, place : place + 1]) > HEARD
+
+
 def rows(subject: Subject) -> Finding:
     """A row's logits do not move with the other rows, whole or in pieces, and are those of the row alone."""
     model, text = subject.model, subject.text
     changed = torch.cat([text[:1], (text[1:] + 7).flip(1) % subject.size.vocab])
     cuts = [5, subject.period + 2]
+    whole = feed(model, changed)[0][:1]
     beside = max(
-        difference(feed(model, changed)[0][:1], subject.logits[:1]),
+        difference(whole, subject.logits[:1]),
         difference(feed(model, changed, cuts)[0][:1], feed(model, text, cuts)[0][:1]),
+    )
+    seen = (
+        f"row 0 moves with row 1 from token {first_apart(whole, subject.logits[:1], SAME)} on; "
+        if beside > SAME
+        else ""
     )
     alone = difference(feed(model, text[:1])[0], subject.logits[:1])
     passed = beside <= SAME and alone <= ALONE
     return (
         passed,
         max(beside, alone),
-        f"beside another row {beside:.1e} (at most {SAME:g}), alone {alone:.1e} (at most {ALONE:g})",
+        f"{seen}beside another row {beside:.1e} (at most {SAME:g}), alone {alone:.1e} (at most {ALONE:g})",
     )
 
 

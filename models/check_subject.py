@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -104,19 +105,35 @@ def loss(model: nn.Module, tokens: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
 
 
-def train(model: nn.Module, tokens: Tensor, steps: int, lr: float = 3e-3) -> list[float]:
-    """Losses before each of `steps` AdamW steps on one batch (no weight decay, gradient norm cut at 1)."""
+def train(model: nn.Module, tokens: Tensor, steps: int, lr: float = 3e-3, until: float = -math.inf) -> list[float]:
+    """Losses before each AdamW step on one batch and after the last (no weight decay, gradient norm cut at 1).
+
+    There are `steps` of them, or fewer: none after the loss is `until` or below.
+    """
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)
     losses = []
-    for _ in range(steps):
-        value = loss(model, tokens)
+    for step in range(steps + 1):
+        with torch.set_grad_enabled(step < steps):
+            value = loss(model, tokens)
+        losses.append(value.item())
+        if step == steps or losses[-1] <= until:
+            break
         optimiser.zero_grad()
         value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        losses.append(value.item())
     optimiser.zero_grad()
     return losses
+
+
+def first_apart(one: Tensor, other: Tensor, bound: float) -> int:
+    """The first token at which two sets of logits [b, t, vocab] differ by more than `bound`, relative, in any row; -1 if none.
+
+    What is no finite number differs.
+    """
+    apart = (one.double() - other.double()).norm(dim=-1) / other.double().norm(dim=-1).clamp_min(1e-12)
+    places = (~(apart <= bound)).any(0).nonzero()
+    return int(places[0]) if len(places) else -1
 
 
 def difference(one: Tensor, other: Tensor) -> float:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from models import registry, solving
+from models.carried_state import StateMismatch, read_on
 from models.counting import parameter_count, state_bytes
 from models.kernels import check_provider
 from models.layers import RMSNorm, SwiGLU
@@ -74,6 +75,7 @@ class LanguageModel(nn.Module):
     """The shell around token mixers: `logits, state = model(tokens, state)`; state is a tuple of the mixers' states.
 
     Shapes: tokens long [b, t] -> logits [b, t, vocab]. A text may be cut anywhere; a state passed in is never modified.
+    A subclass that reads otherwise overrides `read`.
     """
 
     def __init__(self, size: Size, blocks: list[Block]):
@@ -93,7 +95,14 @@ class LanguageModel(nn.Module):
         """The largest chunk, segment or window of the mixers; 1 if there is none."""
         return max(getattr(block.mixer, "period", 1) for block in self.blocks)
 
-    def forward(self, tokens: Tensor, state: tuple | None = None) -> tuple[Tensor, tuple]:
+    def forward(self, tokens: Tensor, state: tuple | None = None) -> tuple[Tensor, tuple | None]:
+        """Logits and state; an empty piece changes nothing. Raises StateMismatch for a state that is not this model's."""
+        return read_on(self.read, tokens, state, self.embedding.weight)
+
+    def read(self, tokens: Tensor, state: tuple | None) -> tuple[Tensor, tuple]:
+        """`forward` for at least one token in at least one row, and a state of that many rows."""
+        if state is not None and (not isinstance(state, tuple | list) or len(state) != len(self.blocks)):
+            raise StateMismatch(f"That state is no tuple of {len(self.blocks)} mixers' states: it is another model's.")
         x = self.embedding(tokens)
         states = []
         for index, block in enumerate(self.blocks):

@@ -147,4 +147,5 @@ def recurrence(
             ys.append(network(before if rule.exclusive else weights, q[:, t - past, :, None], rule)[..., 0, :])
     if tokens[0].shape[1] % rule.chunk == 0:
         anchor = weights, surprise
-    return torch.stack(ys, dim=1), suspend(*anchor, tokens, rule.chunk)
+    y = torch.stack(ys, dim=1) if ys else v.new_empty(v.shape)
+    return y, suspend(*anchor, tokens, rule.chunk)

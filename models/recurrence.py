@@ -75,13 +75,17 @@ def recurrence(
     q, k = (x.expand(-1, -1, heads, -1) for x in (q, k))
     if state is None:
         state = q.new_zeros(batch, heads, key_width, v.shape[-1])
+    elif state.dtype != q.dtype and not torch.is_autocast_enabled(q.device.type):
+        state = state.to(q.dtype)
+    if log_forget is not None:
+        log_forget = log_forget.to(torch.promote_types(log_forget.dtype, q.dtype))
     ys = []
     for t in range(time):
         a = None if log_forget is None else log_forget[:, t]
         b = None if rate is None else rate[:, t]
         y, state = step(state, q[:, t], k[:, t], v[:, t], a, b, compare)
         ys.append(y)
-    return torch.stack(ys, dim=1), state
+    return torch.stack(ys, dim=1) if ys else v.new_empty(v.shape), state
 
 
 def selective(

@@ -28,4 +28,4 @@ def recurrence(
         y = torch.einsum("bjd,dj->bd", seen, weight[:, 0])
         ys.append(y if bias is None else y + bias)
         state = seen[:, 1:]
-    return torch.stack(ys, dim=1), state.clone()
+    return torch.stack(ys, dim=1) if ys else x.new_empty(x.shape), state.clone()

@@ -74,4 +74,4 @@ def recurrence(
         place += 1
         if place == len(factor):
             anchor, total, place = now, tuple(torch.zeros_like(layer) for layer in now), 0
-    return torch.stack(ys, dim=1), (anchor, total, place)
+    return torch.stack(ys, dim=1) if ys else q.new_empty(q.shape), (anchor, total, place)

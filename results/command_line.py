@@ -138,6 +138,11 @@ def _add_check(commands: Commands) -> None:
     )
     checked.add_argument("--markdown", action="store_true", help="with --parity: the page docs/parity.md")
     checked.add_argument("--thorough", action="store_true", help="the long properties too")
+    checked.add_argument(
+        "--size",
+        metavar="NAME|width=64,...",
+        help="a size by name, or vocab, width, depth, heads; else width 32, two layers",
+    )
     checked.add_argument("--set", **SETTING)
 
 

@@ -73,6 +73,7 @@ class RMT(LanguageModel):
             size, [Block(size.width, SegmentAttention(size.width, size.heads), feed) for _ in range(size.depth)]
         )
         self.segment, self.detach_every = segment, detach_every
+        self.detaches = detach_every is not None
         self.memory = nn.Parameter(torch.randn(memory, size.width) * 0.02)  # as the embedding
 
     @property
@@ -80,7 +81,7 @@ class RMT(LanguageModel):
         """The segment."""
         return self.segment
 
-    def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def read(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
         if state is None:
             state = self.memory.repeat(len(tokens), 1, 1), 0, ()
         x, start, hidden = self.embedding(tokens), 0, []

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.kernels.memory_blocks import Layout, blocks
 from models.kernels.memory_table import coefficients
-from models.neural_memory import Rule, State, Weights, resume, suspend
+from models.neural_memory import Rule, State, Weights, recurrence, resume, suspend
 
 BLOCK = 32  # tokens computed together where anchors are younger than ALONE
 ALONE = 16  # from this many tokens an anchor has a block of its own: no triangular system, for more steps in the walk
@@ -40,6 +40,8 @@ def chunked(
         raise ValueError(
             "The linear form holds a single matrix without residual that forgets per head; use the operation 'deep memory'."
         )
+    if not q.shape[1]:
+        return recurrence(q, k, v, momentum=momentum, rate=rate, keep=keep, initial=initial, rule=rule, state=state)
     with torch.autocast(q.device.type, enabled=False):
         block = rule.chunk if rule.chunk >= ALONE else BLOCK // rule.chunk * rule.chunk
         cuts = Cuts(q, (k, v, momentum, rate, keep), initial, block, rule, state)

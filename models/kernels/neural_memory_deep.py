@@ -17,7 +17,7 @@ from models.kernels.memory_blocks import Layout
 from models.kernels.memory_table import coefficients
 from models.kernels.memory_walk import walk
 from models.kernels.neural_memory import Cuts
-from models.neural_memory import NORM_EPSILON, Rule, State, Weights, gates_of_layers, suspend
+from models.neural_memory import NORM_EPSILON, Rule, State, Weights, gates_of_layers, recurrence, suspend
 
 
 def chunked(
@@ -36,6 +36,8 @@ def chunked(
 
     Half precision is computed in float32, and states stay there.
     """
+    if not q.shape[1]:
+        return recurrence(q, k, v, momentum=momentum, rate=rate, keep=keep, initial=initial, rule=rule, state=state)
     outs = [weight.shape[-1] for weight in initial]
     with torch.autocast(q.device.type, enabled=False):
         cuts = Cuts(q, (k, v, momentum, rate, keep), initial, rule.chunk, rule, state)

@@ -52,6 +52,8 @@ def chunked(
             )
         if state is None:
             state = q.new_zeros(q.shape[0], v.shape[2], q.shape[3], v.shape[3])
+        if not q.shape[1]:
+            return v.to(dtype), state
         if rate is not None and not compare:
             v = v * rate[..., None]  # without a comparison the rate is only a scale of what is written
             rate = None

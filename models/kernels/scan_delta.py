@@ -49,13 +49,14 @@ class Delta(torch.autograd.Function):
             kept = states[i] if factors.keep is None else states[i] * factors.keep[i]
             torch.baddbmm(kept, to_state[i].mT, errors[i], out=states[i + 1])
         y = plus(scores @ errors, times(q, factors.reach), states[:-1])
-        ctx.save_for_backward(q, k, v, rate, scores, inverse, errors, known, states, y, *factors)
+        ctx.save_for_backward(q, k, v, rate, log_forget, scores, inverse, errors, known, states, y, *factors)
         return y, states[-1].clone()
 
     @staticmethod
     @by_hand
     def backward(ctx: Any, dy: Tensor, dlast: Tensor):
-        q, k, v, rate, scores, inverse, errors, known, states, y, ratio, reach, fade, keep = ctx.saved_tensors
+        q, k, v, rate, log_forget, *kept = ctx.saved_tensors
+        scores, inverse, errors, known, states, y, ratio, reach, fade, keep = kept
         derrors = scores.mT @ dy
         dstates = torch.empty_like(states)
         torch.matmul(times(q, reach).mT, dy, out=dstates[:-1])
@@ -78,5 +79,5 @@ class Delta(torch.autograd.Function):
         dforget = None
         if ctx.needs_input_grad[4]:
             whole = (states[1:] * dstates[1:]).sum((-2, -1))
-            dforget = forget_gradient((y * dy).sum(-1), written * rate, whole)
+            dforget = forget_gradient((y * dy).sum(-1), written * rate, whole, log_forget)
         return dq, dk, right.mul_(rate[..., None]), drate, dforget, dstates[0], None

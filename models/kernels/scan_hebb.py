@@ -55,13 +55,13 @@ class Hebb(torch.autograd.Function):
         scores = ratioed(q @ k.mT, factors.ratio)
         states = carry(times(k, factors.fade).mT @ v, factors.keep, state)
         y = plus(scores @ v, q, states[:-1], factors.reach)
-        ctx.save_for_backward(q, k, v, scores, states, y, *factors)
+        ctx.save_for_backward(q, k, v, log_forget, scores, states, y, *factors)
         return y, states[-1].clone()
 
     @staticmethod
     @by_hand
     def backward(ctx: Any, dy: Tensor, dlast: Tensor):
-        q, k, v, scores, states, y, ratio, reach, fade, keep = ctx.saved_tensors
+        q, k, v, log_forget, scores, states, y, ratio, reach, fade, keep = ctx.saved_tensors
         dstates = carry_back(times(q, reach).mT @ dy, keep, dlast)
         dscores = ratioed(dy @ v.mT, ratio)
         dq = plus(dscores @ k, dy, states[:-1].mT, reach)
@@ -70,7 +70,7 @@ class Hebb(torch.autograd.Function):
         dforget = None
         if ctx.needs_input_grad[3]:
             whole = (states[1:] * dstates[1:]).sum((-2, -1))
-            dforget = forget_gradient((y * dy).sum(-1), (v * dv).sum(-1), whole)
+            dforget = forget_gradient((y * dy).sum(-1), (v * dv).sum(-1), whole, log_forget)
         return dq, dk, dv, dforget, dstates[0], None
 
 
@@ -90,13 +90,13 @@ class SharedHebb(torch.autograd.Function):
         inside = (shared[:, :, None] * ratio) @ v.transpose(2, 3)
         states = carry((k.mT @ (v * fade).flatten(3)).view(len(v), *state.shape), keep, state)
         y = (q @ states[:-1].flatten(3)).view_as(v).mul_(reach).add_(inside.transpose(2, 3))
-        ctx.save_for_backward(q, k, v, shared, ratio, reach, fade, keep, states, y)
+        ctx.save_for_backward(q, k, v, log_forget, shared, ratio, reach, fade, keep, states, y)
         return y, states[-1].clone()
 
     @staticmethod
     @by_hand
     def backward(ctx: Any, dy: Tensor, dlast: Tensor):
-        q, k, v, shared, ratio, reach, fade, keep, states, y = ctx.saved_tensors
+        q, k, v, log_forget, shared, ratio, reach, fade, keep, states, y = ctx.saved_tensors
         reached = (dy * reach).flatten(3)
         dstates = carry_back((q.mT @ reached).view(len(v), *dlast.shape), keep, dlast)
         own_dy = dy.transpose(2, 3).contiguous()
@@ -107,4 +107,4 @@ class SharedHebb(torch.autograd.Function):
         dk = dshared.mT @ q + (v * fade).flatten(3) @ dstates[1:].flatten(3).mT
         whole = (states[1:] * dstates[1:]).sum((2, 4))
         reads, writes = (y * dy).sum(-1).mT, (v * dv).sum(-1).mT
-        return dq, dk, dv, forget_gradient(reads, writes, whole), dstates[0]
+        return dq, dk, dv, forget_gradient(reads, writes, whole, log_forget), dstates[0]

@@ -17,6 +17,8 @@ def chunked(
     """`models.short_convolution.recurrence` over the whole text at once; same shapes. y is in autocast's dtype, if that is on."""
     if state is None:
         state = x.new_zeros(x.shape[0], weight.shape[-1] - 1, x.shape[2])
+    if not x.shape[1]:
+        return x, state.to(x.dtype, copy=True)
     seen = torch.cat([state.to(x.dtype), x], dim=1)
     kind = _kind(x)
     own = seen.to(kind), weight.to(kind), None if bias is None else bias.to(kind)

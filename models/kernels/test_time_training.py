@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.kernels.test_time_descent import Descent
-from models.test_time_training import EPSILON, Norm, State, Weights
+from models.test_time_training import EPSILON, Norm, State, Weights, recurrence
 
 GROUP = 16  # mini-batches read at once; more would save no time, and hold more weights than they need
 
@@ -40,6 +40,8 @@ def chunked(
     """`models.test_time_training.recurrence` by mini-batches; same shapes. Half precision is computed in float32."""
     dtype, kind = q.dtype, torch.float64 if q.dtype == torch.float64 else torch.float32
     batch, time, heads = q.shape[:3]
+    if not time:
+        return recurrence(q, k, v, rate=rate, factor=factor, weights=weights, norm=norm, state=state)
     with torch.autocast(q.device.type, enabled=False):
         q, k, v, rate, factor = (x.to(kind) for x in (q, k, v, rate, factor))
         scale, bias = (part.to(kind).repeat(batch, 1)[:, None] for part in norm)

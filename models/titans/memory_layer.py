@@ -4,7 +4,8 @@ Per token and head (Titans, section 4.4; the ranges are ours, `docs/titans.md` s
 
     q, k, v = SiLU(conv(x W)), each of unit length
     eta   = 0.97 sigmoid(.)                    momentum
-    theta = bound(b) sigmoid(.) (1 - eta)      rate: a write's whole weight, momentum included, stays below bound(b)
+    theta = bound(b) sigmoid(.) (1 - eta)      rate: a write's whole weight, momentum included, stays below bound(b), and
+                                               below less where a deep memory's learned weights have grown large
     alpha = sigmoid(.)                         forgetting, small at first and different from head to head
 
 As in the camera-ready, each layer of a deep memory may have gates of its own (`layer_gates`), and each output channel an alpha
@@ -29,6 +30,9 @@ from models.layers import RMSNorm, ShortConvolution, at_least_float32, l2_norm, 
 from models.neural_memory import Rule, Weights, begin, network
 
 MOMENTUM_BOUND = 0.97
+SHARPER = (
+    4  # weights grown to twice the drawn; beyond three times, equal tokens have driven memories to infinity (measured)
+)
 FORGET_LOGITS = (-3.0, -6.0)  # of the first and the last head: a memory of about 20 tokens, and of 400
 
 MemoryState = tuple[Tensor, Tensor, Any]
@@ -41,6 +45,23 @@ def rate_bound(chunk: int, depth: int) -> float:
     below 2. Up to 0.25, correlated keys do not resonate with a momentum of 0.97 (measured). Layers share the bound.
     """
     return min(0.25, 1.5 / chunk) / depth
+
+
+def sharpness(weights: Weights) -> Tensor:
+    """How strongly a deep memory answers a step of rate 1 along a key's gradient, per head [h]; the activation left out.
+
+    Layer l adds the squared length of its input, `prod_{j<l} |W_j|^2 / in_j`, times that of what comes back to it,
+    `prod_{j>l} |W_j|^2 / out_j`: the lengths that random keys and errors would have. Weights [h, in, out].
+    """
+    squares = [weight.square().sum((-2, -1)) for weight in weights]
+    total = torch.zeros_like(squares[0])
+    for layer in range(len(weights)):
+        part = torch.ones_like(total)
+        for other, (square, weight) in enumerate(zip(squares, weights, strict=True)):
+            if other != layer:
+                part = part * square / weight.shape[-2 if other < layer else -1]
+        total = total + part
+    return total
 
 
 def inner_width(width: int, heads: int, inner: int | None) -> int:
@@ -114,9 +135,23 @@ class Memory(nn.Module):
             forget = self.gates.bias[self.heads * sum(self.gate_sizes[:2]) :].view(self.heads, self.gate_sizes[2])
             forget.copy_(torch.linspace(*FORGET_LOGITS, self.heads)[:, None].expand_as(forget))
         # Unit keys give hidden units of about unit length; a small last layer lets what is written outweigh what is drawn.
-        for weight in self.initial[:-1]:
-            nn.init.normal_(weight, std=2 * weight.shape[2] ** -0.5)
-        nn.init.normal_(self.initial[-1], std=0.1 * self.initial[-1].shape[1] ** -0.5)
+        for weight, std in zip(self.initial, self._spreads(), strict=True):
+            nn.init.normal_(weight, std=std)
+
+    def _spreads(self) -> list[float]:
+        """The standard deviations that the learned weights are drawn with."""
+        hidden = [2 * weight.shape[2] ** -0.5 for weight in self.initial[:-1]]
+        return [*hidden, 0.1 * self.initial[-1].shape[1] ** -0.5]
+
+    def _bound(self) -> Tensor | float:
+        """The largest rate, [h]: less than `bound` where the learned weights have grown so large that it would not hold.
+
+        `rate_bound` counts on hidden layers about as long as they are drawn. Up to SHARPER times their sharpness it does hold.
+        """
+        if len(self.initial) == 1:
+            return self.bound
+        drawn = sharpness(tuple(torch.full_like(w[:1], s) for w, s in zip(self.initial, self._spreads(), strict=True)))
+        return self.bound * (SHARPER * drawn / sharpness(tuple(self.initial))).clamp_max(1)
 
     def queries(self, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """Unit queries [b, t, h, d] and the convolution's state."""
@@ -142,13 +177,18 @@ class Memory(nn.Module):
             l2_norm(k),
             l2_norm(v) if self.unit_values else v,
             momentum=momentum,
-            rate=self.bound * rate * (1 - momentum),
+            rate=self._rate(rate) * (1 - momentum),
             keep=torch.sigmoid(-forget) if self.gate_sizes[2] else torch.ones_like(rate),
             initial=tuple(self.initial),
             rule=self.rule,
             state=memory,
         )
         return y, (query_past, key_value_past, memory)
+
+    def _rate(self, share: Tensor) -> Tensor:
+        """Rates from their shares of the bound, [b, t, h] or [b, t, h, layers]."""
+        bound = self._bound()
+        return share * (bound if isinstance(bound, float) else bound.view(-1, *[1] * (share.dim() - 3)).to(share.dtype))
 
     def flops(self, time: int) -> Flops:
         """Of the law; the few persistent tokens that some variants put before a text are left out."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from models.kernels.scan import chunked
+from models.language_model import Block, LanguageModel, Size
 from models.layers import l2_norm, split_heads
+from models.recurrence import recurrence
 
 
 class Sound(nn.Module):
@@ -86,6 +89,10 @@ class WritesIntoGrowingState(WritesIntoState):
     """A cache extended without a look at who else holds it: its numbers are not compared, only its logits."""
 
     fixed_state = False
+
+    def forward(self, x, state=None):
+        y, (matrix,) = super().forward(x, None if state is None else state[:1])
+        return y, (matrix, x if state is None else torch.cat([state[1], x], 1))
 
 
 class CountsInState(Sound):
@@ -276,3 +283,191 @@ class CoarseInPieces(Sound):
     def forward(self, x, state=None):
         y, (matrix,) = super().forward(x, None if state is None else (state[0].to(x.dtype),))
         return y, (matrix.bfloat16(),)
+
+
+class ClaimsToGrow(Sound):
+    """A fixed state that is declared as growing."""
+
+    fixed_state = False
+
+
+class DropsStateLate(Sound):
+    """Forgets at a cut behind token 512, which two periods do not reach."""
+
+    def forward(self, x, state=None):
+        place = 0 if state is None else state[1]
+        y, (matrix,) = super().forward(x, None if state is None or place > 512 else state)
+        return y, (matrix, place + x.shape[1])
+
+
+class DropsStateInEval(Sound):
+    def forward(self, x, state=None):
+        return super().forward(x, state if self.training else None)
+
+
+class SeesNextTokenInEval(Sound):
+    def forward(self, x, state=None):
+        following = torch.cat([x[:, 1:], torch.zeros_like(x[:, :1])], 1)
+        return super().forward(x if self.training else x + 0.01 * following, state)
+
+
+def law_of_sound(mixer: Sound, x: Tensor, state=None) -> tuple[Tensor, tuple]:
+    """Sound's law, token by token."""
+    q, k, v = (split_heads(part, mixer.heads) for part in mixer.qkv(x).chunk(3, dim=-1))
+    decay = torch.full((*q.shape[:3],), -0.05, dtype=x.dtype)
+    y, matrix = recurrence(q, k, v, log_forget=decay, state=None if state is None else state[0])
+    return mixer.out(y.flatten(2)), (matrix,)
+
+
+class SoundWithReference(Sound):
+    """No fault: its fast form is its law."""
+
+    reference = staticmethod(law_of_sound)
+
+    def forward(self, x, state=None):
+        q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        decay = torch.full((*q.shape[:3],), -0.05, dtype=x.dtype, device=x.device)
+        y, matrix = chunked(q, k, v, log_forget=decay, state=None if state is None else state[0])
+        return self.out(y.flatten(2)), (matrix,)
+
+
+class DecaysTwiceEvery16(Sound):
+    """Consistent in any pieces, causal, bounded: only the law knows that no token decays twice."""
+
+    reference = staticmethod(law_of_sound)
+
+    def forward(self, x, state=None):
+        matrix, place = (None, 0) if state is None else state
+        q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        places = torch.arange(place, place + x.shape[1], device=x.device)
+        decay = torch.where(places % 16 == 15, -0.1, -0.05).to(x.dtype)[None, :, None].expand(q.shape[:3])
+        y, matrix = chunked(q, k, v, log_forget=decay, state=matrix)
+        return self.out(y.flatten(2)), (matrix, place + x.shape[1])
+
+
+class _Louder(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, dy):
+        return 1.01 * dy
+
+
+class GradientOffTheLaw(SoundWithReference):
+    """The law's outputs, with a backward pass by hand that is off."""
+
+    def forward(self, x, state=None):
+        y, state = super().forward(_Louder.apply(x), state)
+        return y, state
+
+
+class DetachesAtBorders(Sound):
+    """No fault in itself: gradients stop where a segment of 64 ends."""
+
+    detaches = "at the border of each segment"
+
+    def forward(self, x, state=None):
+        matrix, place = (None, 0) if state is None else state
+        ys = []
+        while x.shape[1]:
+            step = min(64 - place % 64, x.shape[1])
+            y, (matrix,) = super().forward(x[:, :step], None if matrix is None else (matrix,))
+            ys.append(y)
+            x, place = x[:, step:], place + step
+            matrix = self.border(matrix) if place % 64 == 0 else matrix
+        return torch.cat(ys, 1), (matrix, place)
+
+    def border(self, matrix):
+        return matrix.detach()
+
+
+class DetachesUnsaid(DetachesAtBorders):
+    detaches = False
+
+
+class DetachesAndForgets(DetachesAtBorders):
+    """Says that only gradients stop, and keeps nothing either."""
+
+    def border(self, matrix):
+        return torch.zeros_like(matrix)
+
+
+class Turns(nn.Module):
+    """No fault in itself: a memory of complex numbers, each turned and decayed by itself."""
+
+    period = 1
+    fixed_state = True
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.into, self.out = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+
+    def forward(self, x, state=None):
+        u = self.into(x)
+        u = u.to(torch.promote_types(u.dtype, torch.float32))
+        turn = torch.exp(self.logarithm(u))
+        h = torch.zeros_like(turn[:, 0]) if state is None else state[0]
+        ys = []
+        for t in range(x.shape[1]):
+            h = turn[:, t] * h + u[:, t]
+            ys.append(h.real)
+        return self.out(torch.stack(ys, 1).to(x.dtype)), (h,)
+
+    def logarithm(self, u):
+        return torch.complex(torch.full_like(u, -0.05), torch.full_like(u, 0.3))
+
+
+class TurnsByInput(Turns):
+    def logarithm(self, u):
+        return torch.complex(-0.05 - 0.1 * u.square(), torch.full_like(u, 0.3))
+
+
+class LooksIntoComplexRows(Turns):
+    """Rows meet in the complex state alone."""
+
+    def forward(self, x, state=None):
+        y, (h,) = super().forward(x, state)
+        return y, (0.9 * h + 0.1 * h.mean(0, keepdim=True),)
+
+
+class ExceptedCompares(Compares):
+    family_exception = "compares by a rate that is never learned"
+
+
+class Whole(LanguageModel):
+    """A sound language model."""
+
+    fixed_state = True
+
+    def __init__(self, size: Size, feed: int):
+        super().__init__(size, [Block(size.width, Sound(size.width, size.heads), feed) for _ in range(size.depth)])
+
+
+class StumblesOverNothing(Whole):
+    def forward(self, tokens, state=None):
+        if not tokens.shape[1]:
+            raise IndexError("an empty piece has no last token")
+        return super().forward(tokens, state)
+
+
+class ForgetsOverNothing(Whole):
+    def forward(self, tokens, state=None):
+        logits, state = super().forward(tokens, state)
+        return logits, state if tokens.shape[1] else None
+
+
+class StumblesOverDoubles(Whole):
+    def forward(self, tokens, state=None):
+        if any(getattr(leaf, "dtype", None) == torch.float64 for leaf in tree_leaves(state)):
+            raise RuntimeError("expected scalar type Float but found Double")
+        return super().forward(tokens, state)
+
+
+class BlindToDoubles(Whole):
+    """A state of another dtype counts as none, without a word."""
+
+    def forward(self, tokens, state=None):
+        odd = any(getattr(leaf, "dtype", None) == torch.float64 for leaf in tree_leaves(state))
+        return super().forward(tokens, None if odd else state)

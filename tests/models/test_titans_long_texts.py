@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from titans_layers import HEADS, mixer, relative, text
 from torch import Tensor, nn
 
+import baselines  # noqa: F401  fills the registry
 from models.kernels import neural_memory as linear
 from models.kernels import neural_memory_deep as deep
+from models.language_model import Size, seeded
 from models.neural_memory import Rule
 from models.titans.lmm import TitansLMM
 from models.titans.memory_layer import MOMENTUM_BOUND, rate_bound
@@ -125,3 +127,14 @@ def test_gates_stay_in_their_ranges():
     torch.testing.assert_close(momentum, torch.full_like(momentum, 0.97))
     torch.testing.assert_close(rate, torch.full_like(rate, rate_bound(4, 1) * 0.03))
     torch.testing.assert_close(keep, torch.ones_like(keep))
+
+
+@pytest.mark.parametrize("name", ["titans-lmm", "titans-mac", "titans-mag", "titans-mal"])
+@torch.no_grad()
+def test_matrices_ten_times_as_large_stay_finite_on_equal_tokens(name):
+    """The rate's bound counts on hidden layers about as long as they are drawn; where they have grown, the rate falls."""
+    model = seeded(name, Size(64, 64, 4, 4), 0)
+    for matrix in (p for p in model.parameters() if p.dim() >= 2):
+        matrix.mul_(10)
+    for token in (0, 3, 7):
+        assert model(torch.full((1, 1024), token))[0].isfinite().all()

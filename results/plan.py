@@ -34,7 +34,7 @@ def load(path: Path) -> Plan:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PlanError(f"{path} is not valid TOML: {error}.") from None
-    folder = path.resolve().parent.name
+    folder = Path(os.path.abspath(path)).parent.name  # a link's own name, not that of what it points to
     plan = _plan(folder if path.name == FILE_NAME else f"{folder}/{path.stem}", table, TableReader(str(path)))
     check(plan, str(path))
     return plan

@@ -38,9 +38,9 @@ def identify(cell: Cell) -> record.Identity:
     if cell.kind == "contest":
         return _identify_contest(cell)
     if cell.kind == "timing":
-        task_file, data_hash = ROOT / "tasks" / "throughput.py", ""
+        task_file, data_hash, exam = ROOT / "tasks" / "throughput.py", "", 1
     else:
-        task_file, data_hash = _task_facts(cell.task, repr(sorted(cell.task_settings.items())))
+        task_file, data_hash, exam = _task_facts(cell.task, repr(sorted(cell.task_settings.items())))
     files, family, order = {task_file}, "", 0
     if cell.model:
         entry = registry.entry(cell.model)
@@ -49,8 +49,8 @@ def identify(cell: Cell) -> record.Identity:
     if "parallel" in cell.budget:
         files.add(SHARED)
     code = _code_hash(frozenset(files), cell.kind)
-    key = record.key(cell, data_hash, code, _device_class(cell), provenance.machine(), cell.threads)
-    return record.Identity(key, family, order, code, data_hash)
+    key = record.key(cell, data_hash, code, _device_class(cell), provenance.machine(), cell.threads, exam)
+    return record.Identity(key, family, order, code, data_hash, exam=exam)
 
 
 def _identify_contest(cell: Cell) -> record.Identity:
@@ -78,9 +78,9 @@ def _device_class(cell: Cell) -> str:
 
 
 @cache
-def _task_facts(name: str, settings: str) -> tuple[Path, str]:
+def _task_facts(name: str, settings: str) -> tuple[Path, str, int]:
     task = tasks.create(name, **dict(ast.literal_eval(settings)))
-    return Path(inspect.getfile(type(task))), task.data_hash()
+    return Path(inspect.getfile(type(task))), task.data_hash(), task.exam_version
 
 
 @cache

@@ -195,7 +195,7 @@ def _beside(exam: Exam, known: Sequence[Exam]) -> Exam | None:
     """The same exam under the same set-up in the reference."""
 
     def same(one: Exam) -> str:
-        return canonical([one.task, one.settings, {name: one.setup[name] for name in MATCHING}])
+        return canonical([one.task, one.version, one.settings, {name: one.setup[name] for name in MATCHING}])
 
     return next((other for other in known if same(other) == same(exam)), None)
 

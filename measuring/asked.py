@@ -49,7 +49,12 @@ def asked_table(
         check_streaming.admit(answerer.model, longest)
     table = Table("metric", "asked", "value", "of", title=f"{answerer.label}, asked {task_name}")
     for metric, value, count, where in evaluate(answerer.model, task, device=device):
-        table.add_row(metric, ", ".join(f"{key} {said}" for key, said in where.items()), f"{value:.4f}" if math.isfinite(value) else "diverged", str(count))
+        table.add_row(
+            metric,
+            ", ".join(f"{key} {said}" for key, said in where.items()),
+            f"{value:.4f}" if math.isfinite(value) else "diverged",
+            str(count),
+        )
     return table
 
 

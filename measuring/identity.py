@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -70,6 +71,15 @@ def _identify_contest(cell: Cell) -> record.Identity:
     code = _code_hash(frozenset(files), cell.kind)
     key = record.key(cell, packages, code, _device_class(cell), provenance.machine(), cell.threads)
     return record.Identity(key, code_hash=code, data_hash=packages, families=families)
+
+
+def contest_code(models: Iterable[str]) -> str:
+    """The hash of the code that a contest of these models and opponents is held with now."""
+    files = {ROOT / "tasks" / "contest.py"}
+    for model in models:
+        ours = model in registry.names()
+        files.add(registry.entry(model).file if ours else ROOT / "baselines" / "oracles" / "opponents.py")
+    return _code_hash(frozenset(files), "contest")
 
 
 def _device_class(cell: Cell) -> str:

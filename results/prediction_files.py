@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import schema
-
 from results import packed
 from results.identity import canonical
 from results.row import Plain

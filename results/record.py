@@ -12,15 +12,27 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
-import schema
 from filelock import FileLock, Timeout
 from pydantic import Field
 
+import schema
 from results import packed
 from results.identity import COLUMNS, Identity, Measured, check, failure, key, now, one_attempt, rows
 from results.row import Count
 
-__all__ = ["COLUMNS", "Identity", "Measured", "RecordError", "append", "attempts", "check", "failure", "doubled", "frame", "key"]
+__all__ = [
+    "COLUMNS",
+    "Identity",
+    "Measured",
+    "RecordError",
+    "append",
+    "attempts",
+    "check",
+    "failure",
+    "doubled",
+    "frame",
+    "key",
+]
 __all__ += ["lock_folder", "now", "one_attempt", "read", "rows", "statuses"]
 
 LOCK_SECONDS = 120.0
@@ -159,9 +171,7 @@ def attempts(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     kept: list[dict[str, Any]] = []
     for tries in by_cell.values():
         newest_first = [tries[when] for when in sorted(tries, reverse=True)]
-        kept += _once(
-            next((rows for rows in newest_first if any(r["status"] == "ok" for r in rows)), newest_first[0])
-        )
+        kept += _once(next((rows for rows in newest_first if any(r["status"] == "ok" for r in rows)), newest_first[0]))
     return kept
 
 

@@ -7,11 +7,12 @@ writer holds them to, at any depth.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from typing_extensions import TypedDict
 
 import schema
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
-from typing_extensions import NotRequired, TypedDict
 
 SCHEMA = 1
 # absent: other people's code that is not installed here; left out: by the plan, at this length
@@ -121,20 +122,41 @@ class Budget(TypedDict, total=False):
     processes: Count
 
 
-Row = TypedDict(
-    "Row",
-    {
-        "schema": int, "comparison": Name, "cell": Key, "model": Name, "family": Name, "family_order": Count,
-        "settings": Settings, "parameters": Count | None, "state_bytes": Count | None, "task": Name,
-        "protocol": Name, "metric": Name, "value": Finite | None, "count": Count, "where": Where,
-        "status": Literal[("ok", *NO_NUMBER)], "reason": Name,
-        "size": Annotated[Size, _whole(("width", "depth", "heads"))],
-        "budget": Annotated[Budget, _whole(("steps", "batch_tokens"))],
-        "seed": Annotated[int, Field(ge=-LARGEST, le=LARGEST)], "lr": Finite, "dtype": Name, "provider": Name,
-        "provider_requested": Name, "device": Name, "threads": Count, "versions": dict[Name, Name],
-        "commit": Name, "dirty": bool, "code_hash": Name, "data_hash": Name, "when": Time,
-    },
-)  # fmt: skip
+class Row(TypedDict):
+    schema: int
+    comparison: Name
+    cell: Key
+    model: Name
+    family: Name
+    family_order: Count
+    settings: Settings
+    parameters: Count | None
+    state_bytes: Count | None
+    task: Name
+    protocol: Name
+    metric: Name
+    value: Finite | None
+    count: Count
+    where: Where
+    status: Literal["ok", *NO_NUMBER]
+    reason: Name
+    size: Annotated[Size, _whole(("width", "depth", "heads"))]
+    budget: Annotated[Budget, _whole(("steps", "batch_tokens"))]
+    seed: Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
+    lr: Finite
+    dtype: Name
+    provider: Name
+    provider_requested: Name
+    device: Name
+    threads: Count
+    versions: dict[Name, Name]
+    commit: Name
+    dirty: bool
+    code_hash: Name
+    data_hash: Name
+    when: Time  # fmt: skip
+
+
 COLUMNS = tuple(Row.__annotations__)
 
 

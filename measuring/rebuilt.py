@@ -68,9 +68,10 @@ def _providers(row: Row) -> tuple[str, ...]:
 
 
 def _plan(row: Row) -> Row:
-    """What a model is built from."""
-    names = ("comparison", "model", "family", "settings", "task", "size", "budget", "seed", "lr", "dtype")
-    return {name: row[name] for name in (*names, "provider_requested", "device", "threads")}
+    """What a model is built from, equal for all its cells: neither seed nor rate changes how large it is."""
+    names = ("model", "family", "size", "provider_requested", "device", "threads", "dtype")
+    blank = {"comparison": "", "task": "", "seed": 0, "lr": 0.0, "budget": {}}
+    return {name: row[name] for name in names} | blank | {"settings": {"model": row["settings"]["model"], "task": {}}}
 
 
 @lru_cache(maxsize=256)

@@ -20,6 +20,7 @@ from results.row import Name
 MANIFEST = "manifest.json"
 LARGEST = 2 * 1024 * 1024  # bytes of a cell's packed predictions that are taken along
 HASHED = ("plan.toml", "rows.jsonl.xz")
+REDRAWN = (".html", ".pdf")  # not committed: the rows give them again
 PAGES, DRAWN = ("report.md", "report.html"), ("tables", "figures")
 
 
@@ -113,6 +114,8 @@ def differences(reference: Path) -> list[str]:
             path = reference / name
             if not path.resolve().is_relative_to(reference.resolve()):
                 found.append(f"{name} is in the manifest but lies elsewhere.")
+            elif not path.is_file() and path.suffix in REDRAWN:
+                continue
             elif not path.is_file():
                 found.append(f"{name} is in the manifest but missing.")
             elif prediction_files.digest(path) != digest:

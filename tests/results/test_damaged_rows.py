@@ -143,7 +143,9 @@ def test_a_manifest_that_is_missing_or_none_is_told(tmp_path):
     reference = tmp_path / "reference"
     assert submission.differences(reference) == []
     (reference / "report.md").write_text("drawn")
+    (reference / "report.html").write_text("drawn")
     submission.seal(reference)
+    (reference / "report.html").unlink()  # as in a clone
     assert submission.differences(reference) == []
     (reference / "report.md").write_text("edited")
     assert any("report.md is not the file that was drawn" in one for one in submission.differences(reference))

@@ -41,6 +41,7 @@ from measuring.identity import identify, key_among
 from measuring.learning import Keeping
 from measuring.listed import models_markdown, models_table, tasks_table
 from measuring.profiled import VOCABULARY, profile_table
+from measuring.rebuilt import rebuild
 from measuring.rederived import rederive
 from measuring.refusals import check_cells
 from measuring.zero_shot import zero_shot_table
@@ -102,7 +103,7 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
     """Measure the cells of a comparison that are missing, and draw its report."""
     plan = _plan(arguments)
     rows_path = RESULTS / plan.comparison / "rows.jsonl"
-    here = record.read(rows_path)
+    here = record.read(rows_path, plan.comparison)
     if arguments.dry_run:  # which reads and downloads no data
         cells = _cells(plan, here, partial(key_among, rows=here))
     else:
@@ -112,7 +113,7 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
         check_cells(cells, elsewhere=elsewhere, unread=arguments.dry_run)
     keeping = None if arguments.no_checkpoints else Keeping(checkpoints.default_folder(), plan.snapshot_minutes)
     if arguments.dry_run:
-        past = timings(RESULTS) + record.read(rows_path.parent / "reference" / "rows.jsonl") + here
+        past = timings(RESULTS) + _reference(rows_path.parent, console) + here
         return _dry_run(plan, cells, here, past, keeping, console)
     begun = time.monotonic()
     with _cluster(arguments) as cluster, Display(len(cells), quiet=arguments.quiet) as display:
@@ -190,7 +191,7 @@ def command_report(arguments: argparse.Namespace, console: Console) -> int:
 def command_submit(arguments: argparse.Namespace, console: Console) -> int:
     """Make this machine's rows of the plan's cells the reference, with plan, raw predictions and hashes; draw it."""
     folder, plan = _loaded(arguments)
-    measured = record.read(folder / "rows.jsonl")
+    measured = record.read(folder / "rows.jsonl", plan.comparison)
     keys = {identify(cell).key for cell in _cells(plan, measured)}
     rows = [row for row in measured if row["cell"] in keys]
     missing = len(keys - {row["cell"] for row in rows})
@@ -207,12 +208,13 @@ def command_submit(arguments: argparse.Namespace, console: Console) -> int:
 
 def command_verify(arguments: argparse.Namespace, console: Console) -> int:
     """Hold a comparison's rows against what their predictions give when marked again; 1 where one differs."""
-    folder, _ = _loaded(arguments)
+    folder, plan = _loaded(arguments)
+    comparison = plan.comparison
     folder = folder / "reference" if arguments.reference else folder
-    rows = record.attempts(record.read(folder / "rows.jsonl"))
+    rows = record.read(folder / "rows.jsonl")
     if not rows:
         raise record.RecordError(f"There are no rows in {_shown(folder)} to verify; run the comparison first.")
-    verdict = verification.verify(rows, folder / "predictions", rederive)
+    verdict = verification.verify(rows, folder / "predictions", rederive, rebuild, comparison)
     differences = verdict.differences
     if arguments.reference:
         stale = report.stale_tables(rows, folder)
@@ -222,7 +224,12 @@ def command_verify(arguments: argparse.Namespace, console: Console) -> int:
     for reason, unknown in verdict.unknown.items():
         metrics = ", ".join(sorted({row["metric"] or "failed" for row in unknown}))
         console.print(f"not re-derived: {len(unknown)} rows ({metrics}): {reason}", markup=False, soft_wrap=True)
-    unknown = sum(map(len, verdict.unknown.values()))
+    for text, cells in verdict.notes.items():
+        console.print(f"no difference: {text} ({cells} cells)", markup=False, soft_wrap=True)
+    unknown, earlier = (sum(map(len, found.values())) for found in (verdict.unknown, verdict.earlier))
+    if earlier:
+        named = "; ".join(f"{len(rows)} of {asked}" for asked, rows in verdict.earlier.items())
+        console.print(f"measured under an earlier exam: {earlier} rows ({named}); they neither hold nor differ")
     console.print(f"{verdict.held} rows hold, {len(differences)} differences, {unknown} rows cannot be re-derived")
     return 1 if differences else 0
 
@@ -232,22 +239,33 @@ def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console, w
 
     A run of a part passes the keys of the whole plan too: a new model stands beside the ones measured before it.
     """
-    rows = record.read(folder / "rows.jsonl")
+    rows = record.read(folder / "rows.jsonl", plan.comparison)
     if not rows:
         raise record.RecordError(f"There are no rows in {_shown(folder / 'rows.jsonl')}; run the comparison first.")
     if keys is not None:
         rows = [row for row in rows if row["cell"] in keys]
     is_reference = folder.name == "reference"
-    reference = [] if is_reference else record.read(folder / "reference" / "rows.jsonl")
+    reference = [] if is_reference else _reference(folder, console)
     if with_committed:
         rows, own = committed.beside(rows, reference), len(rows)
         console.print(f"{len(rows) - own} committed rows stand beside {own} of this machine")
     out = folder if is_reference else folder / "report"
     shown = {"claims": plan.claims, "tables": plan.printed, "forms": plan.figures}
     page = report.report(rows, out, title=plan.title, question=plan.question, reference=reference, **shown)
+    if is_reference:
+        submission.seal(folder)
     for part in contest_table.terminal(rows):
         console.print(part, highlight=False)
     console.print(f"report: {_shown(page)}")
+
+
+def _reference(folder: Path, console: Console) -> list[dict[str, Any]]:
+    """The committed rows of a comparison's folder; none, and a sentence on it, where they cannot be read."""
+    try:
+        return record.read(folder / "reference" / "rows.jsonl")
+    except record.RecordError as error:
+        console.print(f"Going on without the committed rows: {error}", style="yellow", markup=False, soft_wrap=True)
+        return []
 
 
 def command_check(arguments: argparse.Namespace, console: Console) -> int:

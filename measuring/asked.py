@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -57,7 +58,12 @@ def asked_table(
         check_streaming.admit(answerer.model, longest)
     table = Table("metric", "asked", "value", "of", title=f"{answerer.label}, asked {task_name}")
     for metric, value, count, where in evaluate(answerer.model, task, device=device):
-        table.add_row(metric, ", ".join(f"{key} {said}" for key, said in where.items()), f"{value:.4f}", str(count))
+        table.add_row(
+            metric,
+            ", ".join(f"{key} {said}" for key, said in where.items()),
+            f"{value:.4f}" if math.isfinite(value) else "diverged",
+            str(count),
+        )
     return table
 
 

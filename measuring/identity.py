@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from measuring.building import opponents
 from models import registry, user_file
 from results import provenance, record
 from results.cell import Cell
-from results.identity import canonical
+from results.identity import canonical, exam_of
 from tasks.task import Task
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,20 +35,20 @@ MEASURED_BY = {
 }
 
 
-def identify(cell: Cell, data_hash: str | None = None) -> record.Identity:
+def identify(cell: Cell, under: tuple[str, int] | None = None) -> record.Identity:
     """What a cell is before it is measured: its key, its model's family, and the hashes of its code and data.
 
-    With `data_hash`, as an earlier row has it, the key under those data: a forecast reads none.
+    With `under`, a hash of data and an exam's version as an earlier row has them, the key under these: a forecast reads no data.
     """
     user_file.load_files(cell.model_files)
     if cell.kind == "contest":
         return _identify_contest(cell)
     if cell.kind == "timing":
-        task_file, data_hash = ROOT / "tasks" / "throughput.py", ""
-    elif data_hash is not None:
-        task_file = Path(inspect.getfile(tasks.class_of(cell.task)))
+        task_file, data_hash, exam = ROOT / "tasks" / "throughput.py", "", 1
+    elif under is not None:
+        task_file, (data_hash, exam) = Path(inspect.getfile(tasks.class_of(cell.task))), under
     else:
-        task_file, data_hash = _task_facts(cell.task, repr(sorted(cell.task_settings.items())))
+        task_file, data_hash, exam = _task_facts(cell.task, repr(sorted(cell.task_settings.items())))
     files, family, order = {task_file}, "", 0
     if cell.model:
         entry = registry.entry(cell.model)
@@ -57,13 +57,13 @@ def identify(cell: Cell, data_hash: str | None = None) -> record.Identity:
     if "parallel" in cell.budget:
         files.add(SHARED)
     code = _code_hash(frozenset(files), cell.kind)
-    key = record.key(cell, data_hash, code, _device_class(cell), provenance.machine(), cell.threads)
-    return record.Identity(key, family, order, code, data_hash)
+    key = record.key(cell, data_hash, code, _device_class(cell), provenance.machine(), cell.threads, exam)
+    return record.Identity(key, family, order, code, data_hash, exam=exam)
 
 
 def key_among(cell: Cell, rows: Sequence[dict[str, Any]]) -> str:
     """The key under which `rows` hold the cell, if they do, whatever their data were; no data are read."""
-    known = {row["data_hash"] for row in rows if row["task"] == cell.task} or {""}
+    known = {(row["data_hash"], exam_of(row)) for row in rows if row["task"] == cell.task} or {("", 1)}
     keys, there = [identify(cell, one).key for one in sorted(known)], {row["cell"] for row in rows}
     return next((key for key in keys if key in there), keys[0])
 
@@ -87,15 +87,24 @@ def _identify_contest(cell: Cell) -> record.Identity:
     return record.Identity(key, code_hash=code, data_hash=packages, families=families)
 
 
+def contest_code(models: Iterable[str]) -> str:
+    """The hash of the code that a contest of these models and opponents is held with now."""
+    files = {ROOT / "tasks" / "contest.py"}
+    for model in models:
+        ours = model in registry.names()
+        files.add(registry.entry(model).file if ours else ROOT / "baselines" / "oracles" / "opponents.py")
+    return _code_hash(frozenset(files), "contest")
+
+
 def _device_class(cell: Cell) -> str:
     """The device by its name; where there is none, as where a run on another machine is planned, by its kind."""
     return torch.cuda.get_device_name() if cell.device != "cpu" and torch.cuda.is_available() else cell.device
 
 
 @cache
-def _task_facts(name: str, settings: str) -> tuple[Path, str]:
+def _task_facts(name: str, settings: str) -> tuple[Path, str, int]:
     task = tasks.create(name, **dict(ast.literal_eval(settings)))
-    return Path(inspect.getfile(type(task))), task.data_hash()
+    return Path(inspect.getfile(type(task))), task.data_hash(), task.exam_version
 
 
 @cache

@@ -3,40 +3,47 @@
 from __future__ import annotations
 
 import json
-import math
 from functools import lru_cache
 from typing import Any
 
 import tasks
-from measuring.identity import identify
+from measuring.identity import contest_code, identify
 from results import labels, verification
-from results.identity import FLOOR_FAMILY, canonical, cell_of_row
+from results.identity import FLOOR_FAMILY, canonical, cell_of_row, exam_of
 from tasks import contest, predictions
 from tasks.throughput import from_samples
 
 
 def rederive(rows: list[dict[str, Any]], kept: list[dict[str, Any]] | None) -> verification.Again:
-    """The numbers of one cell: marked again from its predictions; of floors, computed again; of a contest, from its rounds."""
+    """The numbers of one cell: marked again from its predictions; of floors, computed again; of a contest, from its rounds.
+
+    Nothing is marked again of a cell that sat another version of the task's exam.
+    """
     row, is_floors = rows[0], rows[0]["family"] == FLOOR_FAMILY
     if labels.is_contest(row["settings"]["task"]):
-        return verification.Again(_from_rounds(rows), "itself a sample, or measured once", source="samples")
-    if not is_floors and kept is None:
-        return verification.Again([], "no predictions were kept")
-    if not is_floors and not row["budget"]:
-        return verification.Again([(row["model"], *m) for m in from_samples(kept)], "measured once, without samples")
+        models = {one["model"] for one in rows}
+        same_code = contest_code(models) == row["code_hash"]
+        return verification.Again(_from_rounds(rows), "itself a sample, or measured once", same_code, "samples")
     try:
-        task, exams = _asked(row["task"], canonical(row["settings"]["task"]), is_floors)
         identity = identify(cell_of_row(row))
     except (ValueError, LookupError, OSError, ImportError) as error:
-        return verification.Again([], f"the task cannot be set here: {error}")
+        return verification.Again([], f"the task cannot be set here: {error}", same_code=False)
+    about = {"same_code": identity.code_hash == row["code_hash"], "exam": identity.exam}
+    if identity.exam != exam_of(row):
+        return verification.Again([], "", **about)
+    if not is_floors and kept is None:
+        return verification.Again([], "no predictions were kept", **about)
+    if not is_floors and not row["budget"]:
+        found = [(row["model"], *m) for m in from_samples(kept)]
+        return verification.Again(found, "measured once, without samples", **about)
     if identity.data_hash != row["data_hash"]:
-        return verification.Again([], "the task's data here are not those that were asked")
+        return verification.Again([], "the task's data here are not those that were asked", **about)
+    task, exams = _asked(row["task"], canonical(row["settings"]["task"]), is_floors)
     if is_floors:
         found = [(name, *m) for name, measurements in task.floors().items() for m in measurements]
     else:
         found = [(row["model"], *m) for m in predictions.mark(task, exams, kept)]
-    finite = [number for number in found if math.isfinite(number[2])]
-    return verification.Again(finite, "measured once", identity.code_hash == row["code_hash"])
+    return verification.Again(found, "measured once", **about)
 
 
 def _from_rounds(rows: list[dict[str, Any]]) -> list[verification.Number]:

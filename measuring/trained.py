@@ -82,7 +82,7 @@ def trained(cell: Cell, progress: Progress, keeping: Keeping | None) -> dict[str
     ]
     return {
         "parameters": language_model.parameter_count(model),
-        "state_bytes": _largest_state(model, max(longest), cell.device),
+        "state_bytes": largest_state(model, max(longest), cell.device),
         "protocol": task.protocol,
         "measurements": found,
         "predictions": kept,
@@ -126,7 +126,7 @@ def _curve(losses: Sequence[float]) -> list[tuple]:
 
 
 @torch.no_grad()
-def _largest_state(model: torch.nn.Module, context: int, device: str) -> int:
+def largest_state(model: torch.nn.Module, context: int, device: str) -> int:
     """Bytes of the largest state over one period after `context` tokens, for one row; a long text is fed in pieces."""
     token = torch.zeros(1, 1, dtype=torch.long, device=device)
     context, state = max(1, context), None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from results import labels
-from results.identity import FLOOR_FAMILY, canonical
+from results.identity import FLOOR_FAMILY, canonical, exam_of
 from results.search import TRIAL
 
 Row = dict[str, Any]
@@ -39,7 +39,7 @@ def _steps(row: Row) -> int | None:
 def _exam(row: Row) -> str:
     setup = [row[name] for name in SETUP]
     work = [_steps(row), {name: value for name, value in (row["budget"] or {}).items() if name != "steps"}]
-    return canonical([row["task"], row["settings"]["task"], row["data_hash"], work, setup])
+    return canonical([row["task"], row["settings"]["task"], row["data_hash"], work, setup, exam_of(row)])
 
 
 def _model(row: Row) -> str:

@@ -36,10 +36,19 @@ def draw(exams: Sequence[Exam], folder: Path, only: Sequence[str] | None = None)
         for kind in KINDS:
             found = [(exam.slug, *job) for exam in shown for job in kind.jobs(exam, _models(exam, only), palette)]
             for slug, name, title, make in found:
-                drawings.append(Drawing(name, title, slug, style.save(make(), folder / name)))
+                drawings.append(_drawn(name, title, slug, make, folder))
             if not found and (not kind.of_contests or any(exam.is_contest for exam in exams)):
                 drawings.append(Drawing(kind.name, kind.title, reason=f"no rows give {kind.needs}"))
     return drawings
+
+
+def _drawn(name: str, title: str, slug: str, make: Callable[[], Figure], folder: Path) -> Drawing:
+    """A figure as files; what goes wrong in one figure costs that figure alone, and is told."""
+    name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
+    try:
+        return Drawing(name, title, slug, style.save(make(), folder / name))
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        return Drawing(name, title, reason=f"it could not be drawn ({type(error).__name__}: {error})")
 
 
 Job = tuple[str, str, Callable[[], Figure]]

@@ -73,7 +73,15 @@ def is_timed_otherwise(cell: Cell, past: Sequence[dict[str, Any]]) -> bool:
 def timings(results: Path) -> list[dict[str, Any]]:
     """The rows of every comparison below `results`, committed or not, that say how long a cell took."""
     files = sorted({path.with_suffix("") if path.suffix == ".xz" else path for path in results.rglob("rows.jsonl*")})
-    return [row for path in files for row in record.read(path) if row["metric"] in TIMES]
+    return [row for path in files for row in _readable(path) if row["metric"] in TIMES]
+
+
+def _readable(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file; none where it is damaged: a forecast goes on without what another comparison took."""
+    try:
+        return record.read(path)
+    except record.RecordError:
+        return []
 
 
 def _same_model(row: dict[str, Any], cell: Cell) -> bool:

@@ -12,18 +12,12 @@ from typing import Any
 
 from results import provenance
 from results.cell import Cell
+from results.row import COLUMNS, NO_NUMBER, SCHEMA, check
 
-SCHEMA = 1
+__all__ = ["COLUMNS", "FLOOR_FAMILY", "FLOOR_ORDER", "NO_NUMBER", "SCHEMA", "Identity", "Measured", "canonical"]
+__all__ += ["cell_of_row", "check", "exam_of", "failure", "key", "key_of_row", "now", "one_attempt", "rows"]
+
 FLOOR_FAMILY, FLOOR_ORDER = "floor", 99
-# absent: other people's code that is not installed here; left out: by the plan, at this length
-NO_NUMBER = ("failed", "absent", "left out")
-OBJECTS = ("settings", "where", "size", "budget", "versions")
-COLUMNS = (
-    "schema", "comparison", "cell", "model", "family", "family_order", "settings", "parameters", "state_bytes", "task",
-    "protocol", "metric", "value", "count", "where", "status", "reason", "size", "budget", "seed", "lr", "dtype",
-    "provider", "provider_requested", "device", "threads", "versions", "commit", "dirty", "code_hash", "data_hash",
-    "when",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,6 +30,7 @@ class Identity:
     code_hash: str = ""
     data_hash: str = ""
     families: dict[str, tuple[str, int]] = field(default_factory=dict)  # of a contest's entrants, by name
+    exam: int = 1  # the version of the task's exam
 
     def of(self, entrant: str) -> Identity:
         """The identity as one of a contest's entrants' rows carry it."""
@@ -56,7 +51,13 @@ class Measured:
 
 
 def key(
-    cell: Cell, data_hash: str = "", code_hash: str = "", device_class: str = "cpu", machine: str = "", threads: int = 1
+    cell: Cell,
+    data_hash: str = "",
+    code_hash: str = "",
+    device_class: str = "cpu",
+    machine: str = "",
+    threads: int = 1,
+    exam: int = 1,
 ) -> str:
     """A short hash of all that decides a cell's numbers; of machine and threads too where its numbers are times.
 
@@ -71,20 +72,24 @@ def key(
     }  # fmt: skip
     decides |= {"data_hash": data_hash, "code_hash": code_hash, "device_class": device_class, "schema": SCHEMA}
     decides |= {name: value for name in ("variant", "where", "entrants", "stage") if (value := getattr(cell, name))}
+    decides |= {"exam": exam} if exam > 1 else {}
     if cell.is_timed:
         decides |= {"machine": machine, "threads": threads}
     return hashlib.sha256(canonical(decides).encode()).hexdigest()[:16]
 
 
-def key_of_row(row: dict[str, Any], where: dict[str, Any]) -> str | None:
-    """The key that the identity columns of a row hash to; None on a device whose class no column tells. Not for contests.
+def key_of_row(row: dict[str, Any], where: dict[str, Any], device_class: str = "cpu") -> str:
+    """The key that the identity columns of a row hash to, measured on a device of this class. Not for contests.
 
     `where` is that of the row's cell, which of all rows of a trial only the one with its loss, or its failure, tells.
     """
-    if row["device"] != "cpu":
-        return None
     cell, machine = replace(cell_of_row(row), where=where), row["versions"].get("machine", "")
-    return key(cell, row["data_hash"], row["code_hash"], "cpu", machine, cell.threads)
+    return key(cell, row["data_hash"], row["code_hash"], device_class, machine, cell.threads, exam_of(row))
+
+
+def exam_of(row: dict[str, Any]) -> int:
+    """The version of the exam that a row was measured under."""
+    return row["settings"].get("exam", 1)
 
 
 def cell_of_row(row: dict[str, Any]) -> Cell:
@@ -117,7 +122,7 @@ def canonical(value: Any) -> str:
 
 
 def rows(cell: Cell, identity: Identity, measured: Measured) -> list[dict[str, Any]]:
-    """One row per measurement; a value that is no finite number becomes a failed row that names its metric.
+    """One row per measurement; what gave no finite number under equal settings is one failed row that names its metrics.
 
     Raises ValueError if nothing was measured.
     """
@@ -125,14 +130,20 @@ def rows(cell: Cell, identity: Identity, measured: Measured) -> list[dict[str, A
         raise ValueError(f"Nothing was measured for {cell.describe()}; a cell gives at least one number.")
     shared = _shared(cell, identity)
     shared |= {name: getattr(measured, name) for name in ("parameters", "state_bytes", "protocol", "provider")}
-    made = []
+    made, lost = [], {}
     for model, metric, value, count, where in measured.measurements:
         row = shared | {"model": cell.model if model is None else model, "where": dict(where)}
         if value is not None and math.isfinite(value):
             row |= {"metric": metric, "value": _plain(value), "count": int(count), "status": "ok", "reason": ""}
-        else:
-            row |= _failed(f"diverged: {metric} is {value}")
-        made.append(_ordered(row))
+            made.append(_ordered(row))
+            continue
+        place = canonical([row["model"], row["where"]])
+        if place not in lost:
+            lost[place] = (len(made), [])
+            made.append(row)
+        lost[place][1].append(f"{metric} is {value}")
+    for index, told in lost.values():
+        made[index] = _ordered(made[index] | _failed("diverged: " + ", ".join(dict.fromkeys(told))))
     return made
 
 
@@ -150,29 +161,6 @@ def one_attempt(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row | {"when": rows[0]["when"]} for row in rows]
 
 
-def check(row: dict[str, Any]) -> None:
-    """Raise ValueError, saying what is wrong, unless `row` is a well-formed row."""
-    if tuple(row) != COLUMNS:
-        missing, unknown = [c for c in COLUMNS if c not in row], [c for c in row if c not in COLUMNS]
-        detail = f"missing {missing}, unknown {unknown}" if missing or unknown else "their order differs"
-        raise ValueError(f"A row has exactly the columns of results.identity.COLUMNS in that order; {detail}.")
-    if row["schema"] != SCHEMA:
-        raise ValueError(f"The row has schema {row['schema']!r}, this version reads {SCHEMA}; measure the cell again.")
-    for column, value in row.items():
-        if (column in OBJECTS) != isinstance(value, dict) or isinstance(value, (list, tuple)):
-            raise ValueError(
-                f"Column {column!r} must be {'an object' if column in OBJECTS else 'a scalar'}: {value!r}."
-            )
-    value, ok = row["value"], row["status"] == "ok"
-    if row["status"] not in ("ok", *NO_NUMBER):
-        raise ValueError(f"Column 'status' must be one of {', '.join(('ok', *NO_NUMBER))}, not {row['status']!r}.")
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if ok and not (number and row["metric"]):
-        raise ValueError(f"An ok row needs a metric and a finite value, not {row['metric']!r} and {value!r}.")
-    if not ok and not (value is None and row["metric"] == "" and row["count"] == 0 and row["reason"]):
-        raise ValueError("A row without a number has metric '', value null, count 0 and a reason.")
-
-
 def _failed(reason: str) -> dict[str, Any]:
     sentence = " ".join(str(reason).split()) or "failed without a message"
     return {"metric": "", "value": None, "count": 0, "status": "failed", "reason": sentence[:300]}
@@ -187,7 +175,8 @@ def _shared(cell: Cell, identity: Identity) -> dict[str, Any]:
         "family": FLOOR_FAMILY if floors else identity.family,
         "family_order": FLOOR_ORDER if floors else identity.family_order,
         "settings": {"model": dict(cell.settings), "task": dict(cell.task_settings)}
-        | {name: value for name in ("variant", "stage") if (value := getattr(cell, name))},
+        | {name: value for name in ("variant", "stage") if (value := getattr(cell, name))}
+        | ({"exam": identity.exam} if identity.exam > 1 else {}),
         "task": cell.task,
         "size": dict(cell.size),
         "budget": dict(cell.budget),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import lzma
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import schema
+from results import packed
 from results.identity import canonical
+from results.row import Plain
 
 FOLDER = "predictions"
 ENDING = ".jsonl.xz"
@@ -25,19 +27,35 @@ def path_of(folder: Path, cell: str) -> Path:
     return Path(folder) / f"{cell}{ENDING}"
 
 
-def write(folder: Path, cell: str, records: Sequence[Record]) -> Path | None:
-    """Write one cell's records, whole or not at all, in the place of earlier ones; nothing where there are none."""
+def pack(cell: str, records: Sequence[Record]) -> bytes:
+    """One cell's records as the bytes of its file. Raises ValueError for what JSON has no word for."""
+    lines = [canonical({"cell": cell, "records": len(records)}), *map(_line, records)]
+    return lzma.compress("".join(line + "\n" for line in lines).encode("utf-8"), preset=6)
+
+
+def _line(record: Record) -> str:
+    try:
+        return canonical(record)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"The answers hold a value that JSON has no word for ({error}).") from None
+
+
+def store(folder: Path, cell: str, data: bytes | None) -> Path | None:
+    """Write what `pack` made, whole or not at all, in the place of earlier records; None leaves no file."""
     path = path_of(folder, cell)
-    if not records:
+    if data is None:
         path.unlink(missing_ok=True)
         return None
-    lines = [canonical({"cell": cell, "records": len(records)}), *map(canonical, records)]
-    data = lzma.compress("".join(line + "\n" for line in lines).encode("utf-8"), preset=6)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     unfinished.write_bytes(data)
     unfinished.replace(path)
     return path
+
+
+def write(folder: Path, cell: str, records: Sequence[Record]) -> Path | None:
+    """Write one cell's records, whole or not at all, in the place of earlier ones; nothing where there are none."""
+    return store(folder, cell, pack(cell, records) if records else None)
 
 
 def read(folder: Path, cell: str) -> list[Record] | None:
@@ -46,11 +64,20 @@ def read(folder: Path, cell: str) -> list[Record] | None:
     if not path.exists():
         return None
     try:
-        head, *records = [json.loads(line) for line in lzma.decompress(path.read_bytes()).splitlines()]
-    except (lzma.LZMAError, ValueError) as error:
-        raise PredictionFileError(f"{path.name} is damaged ({error}).") from None
+        lines = packed.unpack(path).splitlines()
+    except packed.PackedError as error:
+        raise PredictionFileError(str(error)) from None
+    except OSError as error:
+        raise PredictionFileError(f"{path} cannot be read: {error.strerror}.") from None
+    if not lines:
+        raise PredictionFileError(f"{path.name} is damaged (it is empty).")
+    head, *records = [
+        schema.parse_json(line, dict[str, Plain], f"{path.name}, line {number}", error=PredictionFileError)
+        for number, line in enumerate(lines, 1)
+    ]
     if head != {"cell": cell, "records": len(records)}:
-        raise PredictionFileError(f"{path.name} holds {len(records)} records and says that it is {head}.")
+        told = schema.shortened(head)
+        raise PredictionFileError(f"{path.name} holds {len(records)} records and says that it is {told}.")
     return records
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
-import tomllib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+import schema
 
 FOLDER = Path(__file__).resolve().parent / "published"
 COLUMNS = ("paper", "table", "model", "params", "tokens", "task", "setting", "metric", "value", "source", "confidence")
@@ -49,7 +52,7 @@ def load(name: str | None = None) -> pd.DataFrame:
 
 def protocol(name: str) -> str:
     """How the models of a table were trained and asked, in words; "not stated" where `protocols.toml` says nothing."""
-    return tomllib.loads((FOLDER / PROTOCOLS).read_text(encoding="utf-8")).get(name, "not stated")
+    return schema.read_toml(FOLDER / PROTOCOLS, dict[str, str], error=PublishedError).get(name, "not stated")
 
 
 def sniah() -> pd.DataFrame:
@@ -110,9 +113,17 @@ def _tidy(chosen: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    try:
+        text = schema.read_text(path, error=PublishedError)
+        frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    except PublishedError:
+        raise
+    except (ValueError, csv.Error) as error:  # pandas' own are ValueErrors
+        raise PublishedError(f"{path.name} is no table: {schema.shortened(str(error), 160)[1:-1]}.") from None
     if tuple(frame.columns) != COLUMNS:
         raise PublishedError(f"{path.name} must have the columns {', '.join(COLUMNS)}; it has {list(frame.columns)}.")
+    if frame.isna().any(axis=None):
+        raise PublishedError(f"{path.name} has a line with fewer than {len(COLUMNS)} columns.")
     frame["number"] = pd.to_numeric(frame.value, errors="coerce")
     frame["file"] = path.stem
     for line, row in enumerate(frame.itertuples(index=False), 2):

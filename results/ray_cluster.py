@@ -145,10 +145,10 @@ class RayCluster:
             if work.timeout is not None and flight.begun and time.monotonic() - flight.begun > work.timeout:
                 self.ray.cancel(task, force=True)
                 reason = f"timed out after {work.timeout:g} s"
-                self._record(work, flight, record.failure(flight.job.cell, flight.job.identity, reason), ())
+                self._record(work, flight, record.failure(flight.job.cell, flight.job.identity, reason), None)
                 flights.pop(task).lock.release()
 
-    def _outcome(self, task: Any, job: Job) -> tuple[list[dict[str, Any]], Sequence[dict[str, Any]]]:
+    def _outcome(self, task: Any, job: Job) -> tuple[list[dict[str, Any]], bytes | None]:
         """Rows and predictions of a cell that ended, however it did."""
         errors = self.ray.exceptions
         try:
@@ -160,9 +160,9 @@ class RayCluster:
             reason = "out of memory"
         except errors.RayError as error:
             reason = f"worker died ({type(error).__name__})"
-        return record.failure(job.cell, job.identity, reason), ()
+        return record.failure(job.cell, job.identity, reason), None
 
-    def _record(self, work: Work, flight: _Flight, rows: list[dict[str, Any]], predictions: Sequence) -> None:
+    def _record(self, work: Work, flight: _Flight, rows: list[dict[str, Any]], predictions: bytes | None) -> None:
         worker.keep(work.rows_path, flight.job.key, rows, predictions)
         work.measured(flight.job, rows)
 
@@ -231,7 +231,7 @@ def _measure(
     initializer: Callable[..., None] | None,
     initargs: Sequence[Any],
     timed: bool,
-) -> tuple[list[dict[str, Any]], Sequence[dict[str, Any]]]:
+) -> tuple[list[dict[str, Any]], bytes | None]:
     """On a node: measure one cell, a timed one while no other is timed on the machine."""
     post = _Post(mailbox)
     worker.listen(post)

@@ -99,16 +99,25 @@ def _cards(exams: Sequence[Exam], reference_model: str) -> list[Section]:
 
 
 def stale_tables(rows: Iterable[Row], out_dir: Path, reference_model: str = "transformer") -> list[str]:
-    """One sentence for each table below `out_dir` that is missing or not what the rows give."""
-    found = []
+    """One sentence for each table below `out_dir`, or on its page, that is missing or not what the rows give."""
+    found, page = [], _text(Path(out_dir) / "report.md")
+    if page is None:
+        found.append("report.md is missing; redraw the report.")
     for exam in view.exams(rows):
         for name, text in _tables(exam, None, reference_model).items():
-            path = Path(out_dir) / "tables" / name
-            if not path.exists():
+            drawn = _text(Path(out_dir) / "tables" / name)
+            if drawn is None:
                 found.append(f"tables/{name} is missing; redraw the report.")
-            elif path.read_text(encoding="utf-8") != text:
+            elif drawn != text:
                 found.append(f"tables/{name} is not what the rows give.")
+            elif page is not None and name.endswith(".md") and text.rstrip("\n") not in page:
+                found.append(f"report.md does not hold {name} as the rows give it.")
     return found
+
+
+def _text(path: Path) -> str | None:
+    """A page's text, with what is no UTF-8 replaced; None where there is no file."""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
 
 def _tables(exam: Exam, beside: Exam | None, reference_model: str) -> dict[str, str]:
@@ -192,7 +201,7 @@ def _beside(exam: Exam, known: Sequence[Exam]) -> Exam | None:
     """The same exam under the same set-up in the reference."""
 
     def same(one: Exam) -> str:
-        return canonical([one.task, one.settings, {name: one.setup[name] for name in MATCHING}])
+        return canonical([one.task, one.version, one.settings, {name: one.setup[name] for name in MATCHING}])
 
     return next((other for other in known if same(other) == same(exam)), None)
 

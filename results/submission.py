@@ -7,14 +7,30 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
+from pydantic import ConfigDict
+from typing_extensions import TypedDict
+
+import schema
 from results import plan_files, prediction_files, record
 from results.prediction_files import ENDING, FOLDER
+from results.row import Name
 
 MANIFEST = "manifest.json"
 LARGEST = 2 * 1024 * 1024  # bytes of a cell's packed predictions that are taken along
 HASHED = ("plan.toml", "rows.jsonl.xz")
+REDRAWN = (".html", ".pdf")  # not committed: the rows give them again
+PAGES, DRAWN = ("report.md", "report.html"), ("tables", "figures")
+
+
+class Manifest(TypedDict):
+    """Hashes by file: of what was packed, and of what was drawn from it; cells whose predictions stayed behind, and why."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    sha256: dict[Name, Name]
+    left_out: NotRequired[dict[Name, Name]]
+    drawn: NotRequired[dict[Name, Name]]
 
 
 class SubmissionError(ValueError):
@@ -54,29 +70,56 @@ def pack(comparison: Path, rows: Iterable[dict[str, Any]]) -> Packed:
             taken.append(Path(shutil.copyfile(source, folder / source.name)))
     hashes = {path.relative_to(reference).as_posix(): prediction_files.digest(path) for path in taken}
     hashes |= {name: prediction_files.digest(reference / name) for name in HASHED}
-    text = json.dumps({"sha256": dict(sorted(hashes.items())), "left_out": left_out}, indent=1, sort_keys=True)
-    (reference / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    _write(reference, {"sha256": dict(sorted(hashes.items())), "left_out": left_out})
     return Packed(len(taken), left_out)
 
 
+def seal(reference: Path) -> None:
+    """Note the hashes of a reference's pages, tables and figures, which were just drawn, in its manifest, if it has one."""
+    if (Path(reference) / MANIFEST).exists():
+        pages = {path.relative_to(reference).as_posix(): prediction_files.digest(path) for path in _drawn(reference)}
+        _write(reference, {**_manifest(reference), "drawn": pages})
+
+
+def _drawn(reference: Path) -> list[Path]:
+    folders = [path for name in DRAWN for path in (Path(reference) / name).rglob("*") if path.is_file()]
+    return sorted([*(path for name in PAGES if (path := Path(reference) / name).is_file()), *folders])
+
+
+def _write(reference: Path, manifest: dict[str, Any]) -> None:
+    text = json.dumps(manifest, indent=1, sort_keys=True)
+    (Path(reference) / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def _manifest(reference: Path) -> dict[str, Any]:
+    path = Path(reference) / MANIFEST
+    try:
+        return schema.read_json(path, Manifest, error=SubmissionError)
+    except SubmissionError as error:
+        raise SubmissionError(f"{error} {MANIFEST} is no manifest; submit the comparison again.") from None
+
+
 def differences(reference: Path) -> list[str]:
-    """One sentence for each packed file that is missing, was added or is not what the manifest says; no manifest: none.
+    """One sentence for each packed or drawn file that is missing, was added or is not what the manifest says.
 
     Raises SubmissionError for a manifest that cannot be read.
     """
-    manifest = Path(reference) / MANIFEST
-    if not manifest.exists():
-        return []
-    try:
-        hashes = json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
-    except (ValueError, KeyError, TypeError):
-        raise SubmissionError(f"{MANIFEST} is no manifest; submit the comparison again.") from None
+    reference = Path(reference)
+    if not (reference / MANIFEST).exists():
+        return [f"{MANIFEST} is missing; take it again from where it came, or submit the comparison again."]
+    manifest = _manifest(reference)
     found = []
-    for name, digest in sorted(hashes.items()):
-        path = Path(reference) / name
-        if not path.exists():
-            found.append(f"{name} is in the manifest but missing.")
-        elif prediction_files.digest(path) != digest:
-            found.append(f"{name} is not the file that was packed: its hash differs from the manifest's.")
-    here = {path.relative_to(reference).as_posix() for path in (Path(reference) / FOLDER).glob(f"*{ENDING}")}
-    return found + [f"{name} is not in the manifest." for name in sorted(here - set(hashes))]
+    for kind, done in (("sha256", "packed"), ("drawn", "drawn")):
+        for name, digest in sorted(manifest.get(kind, {}).items()):
+            path = reference / name
+            if not path.resolve().is_relative_to(reference.resolve()):
+                found.append(f"{name} is in the manifest but lies elsewhere.")
+            elif not path.is_file() and path.suffix in REDRAWN:
+                continue
+            elif not path.is_file():
+                found.append(f"{name} is in the manifest but missing.")
+            elif prediction_files.digest(path) != digest:
+                found.append(f"{name} is not the file that was {done}: its hash differs from the manifest's.")
+    found += [f"{name} is not in the manifest." for name in HASHED if name not in manifest["sha256"]]
+    here = {path.relative_to(reference).as_posix() for path in (reference / FOLDER).glob(f"*{ENDING}")}
+    return found + [f"{name} is not in the manifest." for name in sorted(here - set(manifest["sha256"]))]

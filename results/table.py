@@ -101,6 +101,7 @@ def conditions(exam: Exam, reference_model: str = "transformer", beside: Exam | 
     parts += [f"{exam.setup['dtype']}, {_all(ok, 'device')}, {_threads(exam)}"]
     parts += [f"provider {_all(ok, 'provider') or 'none needed'} (requested: {exam.setup['provider_requested']})"]
     parts += [_origin(rows)]
+    parts += [f"exam version {exam.version}"] if exam.version > 1 else []
     if exam.settings:
         parts.insert(0, "Task settings: " + ", ".join(f"{k} {_text(v)}" for k, v in sorted(exam.settings.items())))
     gaps = [gap for model in exam.learners if (gap := parameter_gap(exam, model, reference_model)) is not None]
@@ -230,7 +231,7 @@ def cell(exam: Exam, model: Model, column: Column, beside: Exam | None = None) -
     """What stands in a table for a model: the number with its spread and mark, or why there is none."""
     point = exam.point(model.label, column.metric, column.where)
     if point is None:
-        reason = exam.reason(model.label, column.where)
+        reason = exam.why(model.label, column.metric, column.where)
         if exam.is_contest:
             return reason.split(":")[0]  # whole reasons stand below a contest's table
         return "not defined" if model.is_floor and "failed" not in reason else reason
@@ -244,7 +245,7 @@ def cell(exam: Exam, model: Model, column: Column, beside: Exam | None = None) -
         text += f" ({' to '.join(metrics.number(column.metric, end.value) for end in ends)})"
     if not model.is_floor:
         text += {"yes": " ✓", "maybe": " (✓)"}.get(exam.learned(model.label, column.metric, column.where), "")
-        lost, seeds = exam.lost_seeds(model.label)
+        lost, seeds = exam.lost(model.label, column.metric, column.where)
         text += f", {lost} of {seeds} seeds failed" if lost else ""
     other = beside.point(model.label, column.metric, column.where) if beside and not model.committed else None
     return text + (f" [{metrics.number(column.metric, other.value)}]" if other else "")
@@ -272,7 +273,7 @@ def _record(
     other = beside.point(model.label, metric, where) if beside else None
     rows = exam.rows.get(model.label, [])
     gap = parameter_gap(exam, model, reference_model)
-    reason = "" if point else exam.reason(model.label, where)
+    reason = "" if point else exam.why(model.label, metric, where)
     return {
         "task": exam.title, "metric": metric, "where": canonical(where),
         "model": model.label, "family": model.family, "family_order": model.order, "parameters": model.parameters,

@@ -10,7 +10,7 @@ from typing import Any
 
 from results import intervals, labels, metrics, readers, record
 from results.committed import MARK, SIGN
-from results.identity import FLOOR_FAMILY, canonical
+from results.identity import FLOOR_FAMILY, canonical, exam_of
 from results.labels import SETUP
 from results.search import CHOSEN, TRIAL
 
@@ -75,6 +75,7 @@ class Exam:
     trials: dict[str, list[Row]] = field(default_factory=dict)  # of learning rates, by label
     everyone: list[Model] = field(default_factory=list)  # all models of the report, also those without a row here
     _kept: dict[str, dict[str, dict[str, dict[str, Any]]]] = field(default_factory=dict, repr=False)  # by metric
+    version: int = 1  # of the task's exam
 
     @property
     def is_timing(self) -> bool:
@@ -100,14 +101,54 @@ class Exam:
             found[row["metric"]] = max(found.get(row["metric"], 0), len(row["where"]))
         return sorted(found, key=lambda metric: (found[metric], metric))
 
+    @cached_property
+    def _index(self) -> dict[tuple[str | None, str | None], list[Row]]:
+        """Measured rows by label and metric, None for all of either."""
+        found: dict[tuple[str | None, str | None], list[Row]] = {}
+        for label, rows in self.rows.items():
+            for row in rows:
+                if row["status"] == "ok":
+                    for key in ((label, row["metric"]), (label, None), (None, row["metric"]), (None, None)):
+                        found.setdefault(key, []).append(row)
+        return found
+
     def measured(self, label: str | None = None, metric: str | None = None) -> list[Row]:
-        groups = self.rows.values() if label is None else [self.rows.get(label, [])]
-        return [r for rows in groups for r in rows if r["status"] == "ok" and metric in (None, r["metric"])]
+        return list(self._index.get((label, metric), ()))
+
+    @cached_property
+    def _wheres(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Of each metric the distinct settings that it was measured under, in order, by their canonical text."""
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        for row in self.measured():
+            found.setdefault(row["metric"], {})[canonical(row["where"])] = row["where"]
+        return {m: dict(sorted(places.items(), key=lambda one: place_of(one[1]))) for m, places in found.items()}
 
     def wheres(self, metric: str) -> list[dict[str, Any]]:
         """The distinct settings that a metric was measured under, sorted."""
-        found = {canonical(row["where"]): row["where"] for row in self.measured(metric=metric)}
-        return sorted(found.values(), key=place_of)
+        return list(self._wheres.get(metric, {}).values())
+
+    @cached_property
+    def _lost(self) -> list[dict[str, Any]]:
+        """The settings of rows without a number that say which part of their cell they are."""
+        return [row["where"] for rows in self.rows.values() for row in rows if row["status"] != "ok" and row["where"]]
+
+    def _asked(self, metric: str, where: Mapping[str, Any]) -> set[str]:
+        """All parts, as canonical text, that a mean under `where` is told to be over: measured, or failed, by anybody."""
+        known = self._wheres.get(metric, {})
+        keys = {frozenset(one) for one in known.values()}
+        lost = {canonical(one): one for one in self._lost if frozenset(one) in keys}
+        return {text for text, one in (known | lost).items() if where.items() <= one.items()}
+
+    def _whole(self, label: str, metric: str, where: Mapping[str, Any]) -> list[Row]:
+        """The rows that match `where`, of the seeds that have every part of it: no mean is taken over less."""
+        rows = [row for row in self.measured(label, metric) if where.items() <= row["where"].items()]
+        if not rows or metric in metrics.ABOUT_TRAINING:
+            return rows
+        asked = self._asked(metric, where)
+        had: dict[int, set[str]] = {}
+        for row in rows:
+            had.setdefault(row["seed"], set()).add(canonical(row["where"]))
+        return [row for row in rows if len(had[row["seed"]]) == len(asked)]
 
     def varying(self, metric: str) -> list[str]:
         """Keys of `where` that take more than one value for this metric."""
@@ -116,13 +157,16 @@ class Exam:
         return [key for key in keys if len({canonical(where.get(key)) for where in wheres}) > 1]
 
     def point(self, label: str, metric: str, where: Mapping[str, Any]) -> Point | None:
-        """The mean over seeds of what matches `where`; settings that `where` leaves open are averaged by count."""
-        rows = [row for row in self.measured(label, metric) if where.items() <= row["where"].items()]
+        """The mean over seeds of what matches `where`; settings that `where` leaves open are averaged by count.
+
+        A seed that lacks one of those settings, which another model or seed has, takes no part; None where every seed does.
+        """
+        rows = self._whole(label, metric, where)
         return aggregate(metric, rows) if rows else None
 
     def by_seed(self, label: str, metric: str, where: Mapping[str, Any]) -> dict[int, float]:
-        """Each seed's value of what matches `where`, pooled by count."""
-        return by_seed([row for row in self.measured(label, metric) if where.items() <= row["where"].items()])
+        """Each whole seed's value of what matches `where`, pooled by count."""
+        return by_seed(self._whole(label, metric, where))
 
     def best(self, kinds: Sequence[str], metric: str, where: Mapping[str, Any]) -> tuple[str, float] | None:
         """The best of these `readers.KINDS`, as (name, value).
@@ -186,6 +230,23 @@ class Exam:
             return f"{fitting[0]['status']}: " + "; ".join(sorted({row["reason"] for row in fitting}))
         return "not measured" if self.rows.get(label) else "not run"
 
+    def why(self, label: str, metric: str, where: Mapping[str, Any]) -> str:
+        """Why there is no number of a metric: as `reason`, or which parts of a mean are missing."""
+        rows = [row for row in self.measured(label, metric) if where.items() <= row["where"].items()]
+        if not rows:
+            return self.reason(label, where)
+        missing = self._asked(metric, where) - {canonical(row["where"]) for row in rows}
+        failed = [r for r in self.rows[label] if r["status"] != "ok" and canonical(r["where"]) in missing]
+        told = "; ".join(sorted({row["reason"] for row in failed})) or "no number"
+        return f"failed in part: {len(missing) or 'some'} of {len(self._asked(metric, where))} ({told})"
+
+    def lost(self, label: str, metric: str, where: Mapping[str, Any]) -> tuple[int, int]:
+        """(seeds that take no part in a number, all seeds) of a model."""
+        lost, seeds = self.lost_seeds(label)
+        if metric in metrics.ABOUT_TRAINING:
+            return lost, seeds
+        return seeds - len({row["seed"] for row in self._whole(label, metric, where)}), seeds
+
     def lost_seeds(self, label: str) -> tuple[int, int]:
         """(seeds that failed outright, all seeds) of a model."""
         rows = self.rows.get(label, [])
@@ -241,23 +302,28 @@ def exams(rows: Iterable[Row]) -> list[Exam]:
     groups: dict[str, list[Row]] = {}
     floors: dict[str, list[Row]] = {}
     for row in current:
-        task = canonical([row["task"], row["settings"]["task"]])
+        task = _task(row)
         if row["family"] == FLOOR_FAMILY:
             floors.setdefault(task, []).append(row)
         else:
             groups.setdefault(canonical([task, [row[name] for name in SETUP]]), []).append(row)
-    named = {canonical([r["task"], r["settings"]["task"]]) for group in groups.values() for r in group}
+    named = {_task(row) for group in groups.values() for row in group}
     for task in set(floors) - named:
         groups[task] = []
     found = []
     for group_key, group in groups.items():
-        task = canonical([group[0]["task"], group[0]["settings"]["task"]]) if group else group_key
+        task = _task(group[0]) if group else group_key
         found.append(_exam(group, floors.get(task, []), shown))
     everyone = {model.label: model for exam in found if not exam.is_contest for model in exam.learners}
     for exam in found:
         exam.trials = _trials(exam, tried)
         exam.everyone = exam.learners if exam.is_contest else sorted(everyone.values(), key=lambda model: model.rank)
     return _named(found)
+
+
+def _task(row: Row) -> str:
+    """What is asked in a row's exam: two versions of an exam are two."""
+    return canonical([row["task"], row["settings"]["task"], exam_of(row)])
 
 
 def everyone(exams: Iterable[Exam]) -> list[Model]:
@@ -274,7 +340,8 @@ def _exam(group: list[Row], floors: list[Row], shown: dict[str, str]) -> Exam:
     models = [_model(label, rows) for label, rows in by_label.items()]
     first = (group or floors)[0]
     setup = {name: first[name] for name in SETUP}
-    return Exam(first["task"], first["settings"]["task"], setup, sorted(models, key=lambda m: m.rank), by_label)
+    ranked = sorted(models, key=lambda m: m.rank)
+    return Exam(first["task"], first["settings"]["task"], setup, ranked, by_label, version=exam_of(first))
 
 
 def _trials(exam: Exam, tried: Sequence[Row]) -> dict[str, list[Row]]:
@@ -322,7 +389,8 @@ def _named(found: list[Exam]) -> list[Exam]:
     def place(exam: Exam) -> tuple:
         known = exam.task in metrics.TASK_ORDER
         order = metrics.TASK_ORDER.index(exam.task) if known else len(metrics.TASK_ORDER)
-        return exam.is_timing, order, exam.task, canonical(exam.settings), -len(exam.learners), canonical(exam.setup)
+        size = -exam.version, -len(exam.learners)  # of one task's exams the newest first, then the one with most models
+        return exam.is_timing, order, exam.task, canonical(exam.settings), *size, canonical(exam.setup)
 
     found = sorted(found, key=place)
     taken: dict[str, int] = {}
@@ -330,7 +398,9 @@ def _named(found: list[Exam]) -> list[Exam]:
         peers = [other for other in found if other.task == exam.task]
         twins = [other for other in peers if other.settings == exam.settings]
         exam.main = exam is twins[0] or exam.is_contest
-        parts = differences(exam.settings, [other.settings for other in peers])
+        parts = differences(
+            exam.settings | {"exam": exam.version}, [other.settings | {"exam": other.version} for other in peers]
+        )
         parts += (
             []
             if exam is twins[0] and not exam.is_contest

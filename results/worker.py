@@ -73,8 +73,11 @@ def stands(rows: list[dict[str, Any]], retry_before: str | None) -> bool:
     return bool(rows) and (retry_before is None or max(row["when"] for row in rows) >= retry_before)
 
 
-def measured(cell: Cell, identity: Identity, measure: Measure) -> tuple[list[dict[str, Any]], Sequence[dict[str, Any]]]:
-    """A cell's rows and predictions; whatever `measure` raises becomes a failed row."""
+def measured(cell: Cell, identity: Identity, measure: Measure) -> tuple[list[dict[str, Any]], bytes | None]:
+    """A cell's rows and its predictions as their file's bytes (None without any), both ready to be written.
+
+    Whatever `measure` raises, and whatever it gives that no file can hold, becomes a failed row.
+    """
     try:
         result = measure(cell, _reporter(identity.key))
         rows = record.rows(cell, identity, result) if isinstance(result, Measured) else result
@@ -82,16 +85,26 @@ def measured(cell: Cell, identity: Identity, measure: Measure) -> tuple[list[dic
             raise ValueError("measure() must return at least one row, each with the key of the cell it was given")
         for row in rows:
             record.check(row)
-        return rows, result.predictions if isinstance(result, Measured) else ()
+        predictions = result.predictions if isinstance(result, Measured) else ()
+        return rows, prediction_files.pack(identity.key, predictions) if predictions else None
     except (
         BaseException
     ) as error:  # whatever a model does wrong, sys.exit too, is a result of the comparison, not its end
-        return record.failure(cell, identity, reason(error)), ()
+        return record.failure(cell, identity, reason(error)), None
 
 
-def keep(rows_path: Path, key: str, rows: list[dict[str, Any]], predictions: Sequence[dict[str, Any]]) -> None:
-    """Write what was measured: the predictions, then the rows, whose presence says that the cell stands."""
-    prediction_files.write(rows_path.parent / prediction_files.FOLDER, key, predictions)
+def keep(rows_path: Path, key: str, rows: list[dict[str, Any]], predictions: bytes | None) -> None:
+    """Write what was measured: the predictions, then the rows, whose presence says that the cell stands.
+
+    Raises RecordError where the disk does not take them: that is no fault of the cell's.
+    """
+    folder = rows_path.parent / prediction_files.FOLDER
+    try:
+        prediction_files.store(folder, key, predictions)
+    except OSError as error:
+        raise record.RecordError(
+            f"Predictions could not be written to {folder}: {error.strerror}; nothing of the cell stands."
+        ) from error
     record.append(rows_path, rows)
 
 

@@ -32,6 +32,11 @@ class AfterText:
         return self.text.vocab
 
     @property
+    def exam_version(self) -> int:
+        """Of the questions: the text is no part of the test."""
+        return self.asked.exam_version
+
+    @property
     def test_lengths(self) -> tuple[int, ...]:
         """Of the questions."""
         return self.asked.test_lengths

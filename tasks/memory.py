@@ -37,7 +37,8 @@ def peak(device: str) -> int:
         return torch.cuda.max_memory_allocated()
     if Path("/proc/self/status").exists():
         return _status("VmHWM")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024  # macOS tells bytes, the others kibibytes
 
 
 def _status(field: str) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tasks.evaluate import average
+from tasks.evaluate import average, lost
 from tasks.task import IGNORE, Answers, Exam, Measurement, Task
 
 Record = dict[str, Any]
@@ -21,9 +21,11 @@ class PredictionError(ValueError):
     """Kept answers that do not fit the task's exam; the message says where."""
 
 
-def keep(task: Task, number: int, exam: Exam, answers: Answers) -> Record:
-    """The record of exam `number` (from 0), JSON-ready."""
+def keep(task: Task, number: int, exam: Exam, answers: Answers | None) -> Record:
+    """The record of exam `number` (from 0), JSON-ready; `lost` without answers, where the logits were no numbers."""
     record: Record = {"exam": number, "where": dict(exam.batch.where)}
+    if answers is None:
+        return record | {"lost": True}
     asked = exam.batch.targets != IGNORE
     hits = ["".join("1" if hit else "0" for hit in answers.hit[row][asked[row]].tolist()) for row in range(len(asked))]
     record["hits"] = hits
@@ -39,7 +41,7 @@ def keep(task: Task, number: int, exam: Exam, answers: Answers) -> Record:
 
 
 def mark(task: Task, exams: Sequence[Exam], records: Sequence[Record]) -> list[Measurement]:
-    """The measurements that kept answers give under the task's scorer and `exams` as they are now.
+    """The measurements that kept answers give under the task's scorer and `exams` as they are now; NaN of lost ones.
 
     Raises PredictionError where records and exams disagree in number, settings, rows or asked places.
     """
@@ -52,10 +54,18 @@ def mark(task: Task, exams: Sequence[Exam], records: Sequence[Record]) -> list[M
                 f"Exam {number} was kept for {record.get('where')}, the task asks {exam.batch.where}."
             )
         try:
-            found += _kept_marks(task, exam, record) if "rows" in record else task.mark(exam, _answers(exam, record))
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            found += _marks(task, exam, record)
+        except PredictionError:
+            raise
+        except (KeyError, TypeError, IndexError, AttributeError, ValueError, RuntimeError, OverflowError) as error:
             raise PredictionError(f"The record of exam {number} is malformed ({type(error).__name__}).") from None
     return task.finish(average(found))
+
+
+def _marks(task: Task, exam: Exam, record: Record) -> list[Measurement]:
+    if record.get("lost") is True:
+        return lost(task, exam)
+    return _kept_marks(task, exam, record) if "rows" in record else list(task.mark(exam, _answers(exam, record)))
 
 
 def _kept_marks(task: Task, exam: Exam, record: Record) -> list[Measurement]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from measuring.trained import _largest_state
+from measuring.trained import largest_state
 from tasks.evaluate import LONG, PIECE
 
 
@@ -27,5 +27,5 @@ class Growing(torch.nn.Module):
 @pytest.mark.parametrize("context", [1, LONG, LONG + 1, 5 * LONG + 7])
 def test_a_long_text_is_fed_in_pieces(context):
     model = Growing()
-    assert _largest_state(model, context, "cpu") == 4 * (context + 1)
+    assert largest_state(model, context, "cpu") == 4 * (context + 1)
     assert max(model.fed) <= (context if context <= LONG else PIECE)

@@ -17,11 +17,6 @@ class AfterText:
     asked: Task
 
     @property
-    def exam_version(self) -> int:
-        """Of the questions."""
-        return self.asked.exam_version
-
-    @property
     def tokenizer(self) -> Tokenizer:
         """Of both."""
         return self.text.tokenizer

@@ -33,7 +33,7 @@ from rich.table import Table
 
 import baselines
 import tasks
-from measuring import capacity, checked, checkpoints, costs
+from measuring import capacity, checked, checkpoints, costs, own_files
 from measuring.asked import asked_table
 from measuring.building import sized
 from measuring.cells import measure, prepare, with_own_files
@@ -343,6 +343,7 @@ def _model_files(arguments: argparse.Namespace) -> list[str]:
     files = overrides.names(arguments.models)
     if not files or not all(file.endswith(".py") for file in files):
         raise ValueError("--models names no Python file here; give the path/to/file.py that registers the kept model.")
+    own_files.name(files)
     return files
 
 
@@ -359,6 +360,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     names = overrides.names(arguments.models or "")
     files = [name for name in names if name.endswith(".py")]
     own = [name for file in files for name in user_file.load_file(file)]
+    own_files.name(files)
     chosen = [name for name in names if name not in files] + own
     return plan.with_overrides(**command_line.changes(arguments, chosen, files))
 

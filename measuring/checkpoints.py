@@ -19,7 +19,7 @@ from torch import nn
 
 import schema
 import tasks
-from measuring import checkpoint_facts
+from measuring import checkpoint_facts, own_files
 from measuring.building import terms, with_provider
 from measuring.checkpoint_facts import SCHEMA, CheckpointError, Facts, TokenizerFacts
 from measuring.identity import code_of_training
@@ -54,15 +54,17 @@ def load(
     """The trained model of a checkpoint's folder, ready to be asked, on `device`.
 
     `provider` is what computes, unless the model was trained under a setting that says so. `model_files` are the user's own
-    files, imported before; none that the folder names is. Warns of a model that other code trained than is here. Raises
-    CheckpointError for a folder without a whole checkpoint, and for a model that is registered nowhere here; what
-    `models.language_model.build` raises for settings that the model does not have.
+    files, imported before; one that the folder names is imported only where the user has named it here before. Warns of a
+    model that other code trained than is here. Raises CheckpointError for a folder without a whole checkpoint, and for a
+    model that is registered nowhere here; what `models.language_model.build` raises for settings that it does not have.
     """
     folder = Path(folder)
     facts = _sound(read_facts, folder)
     if facts is None:
         raise CheckpointError(f"There is no checkpoint in {folder}; give a folder that holds a {FACTS}.")
     user_file.load_files(model_files)
+    if facts["model"] not in registry.names():  # its own file, if the user of this machine has ever named it
+        user_file.load_files(own_files.among(facts.get("model_files", [])))
     if facts["model"] not in registry.names():
         raise CheckpointError(_unregistered(folder, facts))
     _warn_of_other_code(folder, facts)

@@ -27,6 +27,9 @@ from tiny_plan import tiny_plan  # noqa: E402
 torch.set_num_threads(1)
 
 
+os.environ["XDG_STATE_HOME"] = str(_folder / "state")  # what tests name is not what the user of this machine named
+
+
 @pytest.fixture
 def results(tmp_path, monkeypatch) -> Path:
     """A results folder of its own with one comparison, `tiny`, and the place of a cache beside it."""

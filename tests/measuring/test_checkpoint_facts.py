@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import bench
 import tasks
-from measuring import checkpoints, learning
+from measuring import checkpoints, learning, own_files
 from measuring.checkpoints import CheckpointError, load
 from measuring.identity import code_of_training
 from models.language_model import Size, seeded
@@ -240,3 +240,16 @@ def test_another_tokenizer_beside_the_weights_is_told(tmp_path):
     assert "is not the tokenizer that the model was trained with" in refusal(tmp_path)
     path.write_text("{}")
     assert "no JSON file of the tokenizers library" in refusal(tmp_path)
+
+
+def test_a_file_that_the_user_has_named_here_is_found_again_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    mine, other = tmp_path / "mine.py", tmp_path / "other.py"
+    mine.touch(), other.touch()
+    assert own_files.among([str(mine)]) == []
+    own_files.name([mine])
+    assert own_files.among([str(mine), str(other), "nowhere.py"]) == [mine.resolve()]
+    (tmp_path / "state" / "titanomachy" / "model-files.json").write_text('{"no": "list"}')
+    assert own_files.among([str(mine)]) == []
+    own_files.name([other])
+    assert own_files.named() == [other.resolve()]

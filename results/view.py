@@ -74,7 +74,6 @@ class Exam:
     main: bool = True  # of several set-ups the one that figures show
     trials: dict[str, list[Row]] = field(default_factory=dict)  # of learning rates, by label
     everyone: list[Model] = field(default_factory=list)  # all models of the report, also those without a row here
-    _kept: dict[str, dict[str, dict[str, dict[str, Any]]]] = field(default_factory=dict, repr=False)  # by metric
     version: int = 1  # of the task's exam
 
     @property
@@ -171,26 +170,12 @@ class Exam:
     def best(self, kinds: Sequence[str], metric: str, where: Mapping[str, Any]) -> tuple[str, float] | None:
         """The best of these `readers.KINDS`, as (name, value).
 
-        Only those count that were asked all that any was: who answers one question of five has no mean over five.
+        Only those count that answered all that anybody was asked: who answers one question of five has no mean over five.
         """
         way = metrics.direction(metric)
-        asked = {
-            label: {one for one, settings in wheres.items() if where.items() <= settings.items()}
-            for label, wheres in self._asked(metric).items()
-        }
-        every = set().union(*asked.values())
-        whole = [m.label for m in self.floors if m.reader in kinds and asked[m.label] == every]
-        known = [(label, point.value) for label in whole if (point := self.point(label, metric, where)) is not None]
+        points = [(one.label, self.point(one.label, metric, where)) for one in self.floors if one.reader in kinds]
+        known = [(label, point.value) for label, point in points if point is not None]
         return max(known, key=lambda pair: (way * pair[1], pair[0])) if known and way else None
-
-    def _asked(self, metric: str) -> dict[str, dict[str, dict[str, Any]]]:
-        """What each floor was asked, by label: the settings by their written form."""
-        if metric not in self._kept:
-            rows = {model.label: self.measured(model.label, metric) for model in self.floors}
-            self._kept[metric] = {
-                label: {canonical(row["where"]): row["where"] for row in mine} for label, mine in rows.items()
-            }
-        return self._kept[metric]
 
     def best_floor(self, metric: str, where: Mapping[str, Any]) -> tuple[str, float] | None:
         """The best of those that guess, as (name, value)."""

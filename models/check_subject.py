@@ -45,8 +45,10 @@ class Subject:
 
         It is shared by all properties; whoever wants to change its parameters builds another.
         """
-        model = self.build()
-        train(model, self.tokens(2, min(self.length, 512), seed=1), steps=1)
+        # Whichever property asks first, under autocast or without gradients, it is the same model.
+        with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+            model = self.build()
+            train(model, self.tokens(2, min(self.length, 512), seed=1), steps=1)
         return model
 
     @property

@@ -47,7 +47,7 @@ def test_a_run_keeps_its_models_where_it_is_told_and_uses_them(tiny, in_this_pro
     longer = ["run", "tiny", "--set", "needle.test_lengths=[64,128]", *cache]
     capsys.readouterr()
     assert bench.main([*longer, "--dry-run"]) == 0
-    assert "to be examined" in capsys.readouterr().out
+    assert "examined only" in capsys.readouterr().out
     assert bench.main(longer) == 0
     rows = record.read(tiny / "tiny" / "rows.jsonl")
     seconds = [row["value"] for row in rows if row["metric"] == "training_seconds"]

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 import bench
-from measuring import cells, costs
-from measuring.cells import cost, measure, with_own_files
+from measuring import cells
+from measuring.cells import measure, with_own_files
 from measuring.identity import identify
 from models import registry, user_file
 from models.user_file import load_file
@@ -110,12 +110,9 @@ def test_what_a_cell_changes_is_put_back_and_told(monkeypatch):
     assert torch.equal(torch.get_rng_state(), drawn)
 
 
-def test_what_a_user_s_constructor_changes_in_a_forecast_is_put_back(load, monkeypatch):
-    def rude(cell, keeping):
-        torch.set_default_dtype(torch.float64)
-
-    monkeypatch.setattr(costs, "of_cell", rude)
-    cost(dataclasses.replace(CELL, model_files=("mine.py",)), None)
+def test_what_a_user_s_constructor_changes_in_a_forecast_is_put_back(load, results, monkeypatch):
+    path = load("rude", "import torch; torch.set_default_dtype(torch.float64)")
+    assert bench.main(["run", "tiny", "--models", path, "--dry-run"]) == 0
     assert torch.get_default_dtype() == torch.float32
 
 

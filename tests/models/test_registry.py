@@ -76,7 +76,8 @@ def test_unknown_model_in_an_empty_registry_says_what_to_import(monkeypatch):
 
 def test_misspelt_setting_prints_the_signature():
     with pytest.raises(
-        ValueError, match=r"'transformer-window' has no setting 'windw'; its settings are: window: .*64"
+        ValueError,
+        match=r"'transformer-window' has no setting 'windw' .did you mean window..; its settings are: window: .*64",
     ):
         build("transformer-window", TINY, windw=32)
 

@@ -14,7 +14,7 @@ from synthetic import VERSIONS, WHEN
 
 from results import fairness, identity, record, view
 from results import plan as plans
-from results.forecast import Cost, forecast
+from results.forecast import Cost, forecast, matched
 from results.match import Standing
 from results.plan import PlanError
 
@@ -139,7 +139,9 @@ def test_card_of_a_flops_match_lets_parameters_float(tmp_path):
 def printed(plan, standings) -> str:
     console = Console(width=250, record=True, file=open("/dev/null", "w"))
     known = lambda cell: Cost(standing=standings.get(cell.model))  # noqa: E731
-    console.print(*forecast(plan, plans.cells(plan, NAMES), identity.key, [], [], known))
+    cells = plans.cells(plan, NAMES)
+    table, line = forecast(plan, cells, lambda cell: None, [], known)
+    console.print(table, *filter(None, [matched(plan, cells, known)]), line)
     return " ".join(console.export_text().replace("│", " ").replace("┃", " ").split())
 
 

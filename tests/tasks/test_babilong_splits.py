@@ -84,7 +84,7 @@ def test_splits_have_every_answer_as_often(name: str) -> None:
 @pytest.mark.parametrize("name", ["qa4", "qa15", "qa17", "qa18", "qa20"])
 def test_no_exam_asks_a_question_twice(name: str) -> None:
     for split in ("validation", "test"):
-        items = BABILong((name,), length=256)._exam_items(SIMULATOR, split, name, 0)
+        items = BABILong((name,), length=512)._exam_items(SIMULATOR, split, name, 0)
         assert len({(item.facts, item.question) for item in items}) == len(items) > 50
 
 

@@ -54,7 +54,7 @@ def test_passages_go_on_in_another_book_when_one_ends(tmp_path: Path) -> None:
     text = BYTES.decode(tokens)
     assert len(text) == 1000 and "Short" not in text and "No!" not in text
     assert text.count(f" {long}") >= 6 and all(re.match(" (?:0 |3 )?T", text[start:]) for start in starts[:-1])
-    path.write_text("\n".join(json.dumps(line | {"text": "Short. No!"}) for line in lines))
+    path.write_text("\n".join(json.dumps(line | {"text": f"Short. No! {line['id']}"}) for line in lines))
     with pytest.raises(ValueError, match="no sentence of 43 characters"):
         Background("train", str(path), line_breaks=False)
 

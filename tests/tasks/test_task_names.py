@@ -24,8 +24,12 @@ def test_lists_are_taken_for_tuples_and_whole_numbers_for_fractions():
 @pytest.mark.parametrize(
     ("name", "settings", "sentence"),
     [
-        ("neddle", {}, "There is no task 'neddle'; the tasks are: .*needle"),
-        ("needle", {"lenght": 64}, "has no setting 'lenght'; its settings are: variants.*length: 'int' = 128"),
+        ("neddle", {}, "There is no task 'neddle' .did you mean needle..; the tasks are: .*needle"),
+        (
+            "needle",
+            {"lenght": 64},
+            "has no setting 'lenght' .did you mean length..; its settings are: variants.*length: 'int' = 128",
+        ),
         ("needle", {"length": "64"}, "needle.length='64' has the wrong type; its settings are: "),
         ("needle", {"length": True}, "needle.length=True has the wrong type"),
         ("needle", {"length": 64.5}, "needle.length=64.5 has the wrong type"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 from rich.console import Console
@@ -30,6 +31,7 @@ def console() -> Console:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    warnings.formatwarning = lambda message, *_: f"bench.py: {_one_line(str(message))}\n"  # a sentence, no line of code
     made = Console()
     return made if made.is_terminal else Console(width=WIDE)
 

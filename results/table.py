@@ -15,6 +15,7 @@ from results.view import Exam, Model
 
 WIDEST = 8  # columns of numbers that a reader still takes in at once
 AVERAGED = ("depth",)  # settings that tables average over; figures show them
+END = 1.0  # the depth that stands apart
 CSV_COLUMNS = (
     "task", "metric", "where", "model", "family", "family_order", "parameters",
     "parameters_to_reference_percent", "state_bytes", "value", "low", "high", "count", "seeds", "status", "reason",
@@ -51,7 +52,7 @@ def layout(exam: Exam) -> list[Table]:
     for metric in exam.metrics:
         if metric not in about and not metric.endswith(metrics.QUANTILES):
             groups.setdefault(canonical(_column_wheres(exam, metric)), []).append(metric)
-    tables = [table for group in groups.values() for table in _tables(exam, group)]
+    tables = [table for group in groups.values() for table in [*_tables(exam, group), *_at_the_end(exam, group)]]
     if about:
         tables.append(Table("how training went", tuple(Column(metrics.words(m), m, {}) for m in about)))
     return tables
@@ -122,7 +123,7 @@ def notes(exam: Exam, table: Table) -> str:
         constant = {k: v for k, v in (wheres[0] if wheres else {}).items() if k not in varying}
         if constant:
             parts.append(f"{metrics.words(metric)}: " + ", ".join(f"{key} {value}" for key, value in constant.items()))
-        if averaged := [key for key in AVERAGED if key in varying]:
+        if averaged := [key for key in AVERAGED if key in varying and not all(key in c.where for c in table.columns)]:
             values = sorted({w[key] for key in averaged for w in wheres if key in w}, key=metrics.sort_key)
             parts.append(f"{metrics.words(metric)}: mean over {averaged[0]} {', '.join(map(str, values))}")
     used = [column.metric for column in table.columns]
@@ -184,6 +185,22 @@ def _column_wheres(exam: Exam, metric: str) -> list[dict[str, Any]]:
     keys = [key for key in keys if key != axis] + ([axis] if axis else [])
     found = {canonical({k: w.get(k) for k in keys}): {k: w[k] for k in keys if k in w} for w in exam.wheres(metric)}
     return sorted(found.values(), key=lambda where: [metrics.sort_key(where.get(key)) for key in keys])
+
+
+def _at_the_end(exam: Exam, group: list[str]) -> list[Table]:
+    """A table of the last depth alone, where a mean is over several: a window reaches the end of a text of any length."""
+    found = []
+    for metric in group:
+        ends = [where | {"depth": END} for where in _column_wheres(exam, metric)]
+        there = {canonical(where): where for where in exam.wheres(metric)}
+        ends = [end for end in ends if any(end.items() <= where.items() for where in there.values())]
+        if "depth" not in exam.varying(metric):
+            continue
+        heads = [where_text({key: value for key, value in end.items() if key != "depth"}) for end in ends]
+        columns = [Column(head, metric, end) for head, end in zip(heads, ends, strict=True)]
+        title = f"{metrics.words(metric)} with the needle at the very end (depth 1.0)"
+        found += [Table(title, tuple(columns[i : i + WIDEST])) for i in range(0, len(columns), WIDEST)]
+    return found
 
 
 def _tables(exam: Exam, group: list[str]) -> list[Table]:

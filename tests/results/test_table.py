@@ -225,3 +225,10 @@ def test_tables_do_not_depend_on_the_order_of_rows():
             for e in (one, other)
         ]
         assert texts[0] == texts[1]
+
+
+def test_the_last_depth_stands_apart():
+    exam = exam_of(synthetic.comparison())
+    apart = [one for one in table.layout(exam) if "very end" in one.title]
+    assert apart and all(column.where["depth"] == 1.0 for one in apart for column in one.columns)
+    assert "mean over depth" not in table.notes(exam, apart[0])

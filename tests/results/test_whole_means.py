@@ -24,7 +24,7 @@ def asked(model: str, seed: int = 0, lost: tuple = (), missing: tuple = ()) -> l
 
 def line(rows: list[dict], model: str) -> str:
     (exam,) = view.exams(rows)
-    (one,) = table.layout(exam)
+    one, *_ = table.layout(exam)
     return next(text for text in table.markdown(exam, one).splitlines() if text.startswith(f"| {model} "))
 
 

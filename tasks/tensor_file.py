@@ -47,7 +47,8 @@ def write(path: Path, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> N
     # copies, as the format knows no tensors that share memory
     plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(plain, unfinished, metadata={"facts": json.dumps(facts), "digest": digest(plain)})
+        told = json.dumps(facts)
+        save_file(plain, unfinished, metadata={"facts": told, "digest": digest(plain, told)})
         with open(unfinished, "rb") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)
@@ -63,7 +64,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         about = schema.conform(file.metadata(), About, "its facts")
         facts = schema.parse_json(about["facts"], dict[str, Any], "facts")
         tensors = {name: file.get_tensor(name) for name in file.keys()}
-        same = digest(tensors) == about["digest"]
+        same = digest(tensors, about["facts"]) == about["digest"]
     if not same:
         raise Damaged(f"{path} is damaged (other content than was written)")
     return tensors, facts
@@ -101,9 +102,9 @@ def _opened(path: Path) -> Iterator[Any]:
         raise Damaged(f"{path} is damaged ({type(error).__name__})") from error
 
 
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """A hash of names, types, shapes and numbers of tensors on the CPU."""
-    found = hashlib.sha256()
+def digest(tensors: Mapping[str, Tensor], facts: str) -> str:
+    """A hash of names, types, shapes and numbers of tensors on the CPU, and of the facts' text."""
+    found = hashlib.sha256(f"{facts}\0".encode())
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
         found.update(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))

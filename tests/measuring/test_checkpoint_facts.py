@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import bench
@@ -168,14 +168,9 @@ def test_whatever_stands_in_the_facts_it_is_loaded_or_refused_in_one_sentence(so
         path.write_text(before)
 
 
-@settings(
-    max_examples=150, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(
-    place=st.integers(0, 10**6),
-    letter=st.integers(0, 255).filter(lambda letter: not chr(letter).isspace()),
-    cut=st.booleans(),
-)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(place=113, letter=32, cut=False)  # in the facts, which the digest did not cover once
+@given(place=st.integers(0, 10**6), letter=st.integers(0, 255), cut=st.booleans())
 def test_a_damaged_file_of_weights_is_told(sound, tmp_path_factory, place, letter, cut):
     content = bytearray((sound / checkpoints.WEIGHTS).read_bytes())
     place %= len(content)
@@ -184,8 +179,15 @@ def test_a_damaged_file_of_weights_is_told(sound, tmp_path_factory, place, lette
     content = content[:place] if cut else content[:place] + bytes([letter]) + content[place + 1 :]
     path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
     path.write_bytes(content)
-    with pytest.raises(tensor_file.Damaged, match="is damaged"):
-        tensor_file.read(path)
+    try:
+        tensors, facts = tensor_file.read(path)
+    except tensor_file.Damaged as error:
+        assert "is damaged" in str(error)
+        return
+    # What was not told has changed nothing: white space between the words of the header.
+    whole, told = tensor_file.read(sound / checkpoints.WEIGHTS)
+    assert facts == told and tensors.keys() == whole.keys()
+    assert all(torch.equal(tensors[name], whole[name]) for name in whole)
 
 
 @pytest.mark.parametrize("about", [None, {"facts": "{", "digest": ""}, {"facts": "[]", "digest": ""}, {"facts": "{}"}])

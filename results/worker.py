@@ -87,9 +87,7 @@ def measured(cell: Cell, identity: Identity, measure: Measure) -> tuple[list[dic
             record.check(row)
         predictions = result.predictions if isinstance(result, Measured) else ()
         return rows, prediction_files.pack(identity.key, predictions) if predictions else None
-    except (
-        BaseException
-    ) as error:  # whatever a model does wrong, sys.exit too, is a result of the comparison, not its end
+    except BaseException as error:  # what a model does wrong, sys.exit too, is a result of the comparison, not its end
         return record.failure(cell, identity, reason(error)), None
 
 

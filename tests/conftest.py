@@ -7,7 +7,9 @@ them would hold the lock for hours.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 _NAME = f"titanomachy-tests-{os.getuid()}"
@@ -40,3 +42,17 @@ def results(tmp_path, monkeypatch) -> Path:
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "plan.toml").write_text(tiny_plan())
     return tmp_path
+
+
+@pytest.fixture
+def no_user_files(monkeypatch) -> Iterator[None]:
+    """A test that begins without user files and leaves none behind."""
+    from models import registry, user_file
+
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    monkeypatch.setattr(user_file, "_brought", {})
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith("yours_"):
+            del sys.modules[name]

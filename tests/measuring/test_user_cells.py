@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 
 import pytest
 import torch
@@ -16,6 +15,8 @@ from measuring.identity import identify
 from models import registry, user_file
 from models.user_file import load_file
 from results.cell import Cell
+
+pytestmark = pytest.mark.usefixtures("no_user_files")
 
 MINE = """
 from torch import nn
@@ -39,18 +40,6 @@ CELL = Cell(
     size={"width": 16, "depth": 1, "heads": 2}, budget={"steps": 1, "batch_tokens": 64}, seed=0, lr=1e-3,
     dtype="float32", provider="auto", device="cpu", threads=1,
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def clean(monkeypatch):
-    """Every test begins without user files and leaves none behind."""
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    monkeypatch.setattr(user_file, "_brought", {})
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if name.startswith("yours_"):
-            del sys.modules[name]
 
 
 @pytest.fixture

@@ -11,10 +11,12 @@ import pytest
 import torch
 
 import baselines  # noqa: F401  fills the registry
-from models import registry, user_file
+from models import registry
 from models.check import check
 from models.language_model import Size, build
 from models.user_file import BadFile, blamed, files_of, load_file, load_files
+
+pytestmark = pytest.mark.usefixtures("no_user_files")
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "add_a_baseline.md"
 MINE = """
@@ -33,18 +35,6 @@ class Mine(nn.Module):
     def forward(self, x, state=None):
         return self.scale * self.out(x), ()
 """
-
-
-@pytest.fixture(autouse=True)
-def clean(monkeypatch):
-    """Every test begins without user files and leaves none behind."""
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    monkeypatch.setattr(user_file, "_brought", {})
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if name.startswith("yours_"):
-            del sys.modules[name]
 
 
 @pytest.fixture

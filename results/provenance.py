@@ -10,7 +10,7 @@ import platform
 import re
 import subprocess
 import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
 from importlib import metadata
@@ -157,18 +157,23 @@ def import_closure(root: Path, files: Iterable[Path]) -> set[Path]:
     return closure
 
 
-def _imported(root: Path, file: Path) -> Iterator[str]:
+def _imported(root: Path, file: Path) -> tuple[str, ...]:
     """Dotted names that a file may import; of `from a import b` both a and a.b, since b may be a module."""
-    tree = ast.parse(file.read_bytes(), filename=str(file))
     package = file.parent.relative_to(root).parts if file.is_relative_to(root) else ()
-    for node in ast.walk(tree):
+    return _names(file.read_bytes(), package, str(file))
+
+
+@lru_cache(maxsize=4096)  # every closure of a run reads the same files
+def _names(content: bytes, package: tuple[str, ...], filename: str) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for node in ast.walk(ast.parse(content, filename=filename)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found.update(dict.fromkeys(alias.name for alias in node.names))
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else ()
             origin = ".".join([*above, *([node.module] if node.module else [])])
-            yield origin
-            yield from (f"{origin}.{alias.name}" for alias in node.names)
+            found.update(dict.fromkeys([origin, *(f"{origin}.{alias.name}" for alias in node.names)]))
+    return tuple(found)
 
 
 def _module_files(root: Path, name: str) -> list[Path]:

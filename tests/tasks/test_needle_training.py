@@ -86,11 +86,22 @@ def test_the_share_of_pairs_that_belong_to_each_split():
 
 
 def test_a_training_batch_is_drawn_quickly():
+    """Against plain Python in the same process, since machines and hours differ by more than the bound leaves."""
     task = Needle(length=128)
     task.training(0, 0, 1.0, 4096)
-    best = math.inf
-    for step in range(20):
-        begun = time.process_time()  # of this process alone: others on the machine slow the clock on the wall
-        task.training(0, step, 1.0, 32 * 128)
-        best = min(best, time.process_time() - begun)
-    assert best < 0.005
+
+    def yardstick(step: int) -> None:
+        counts: dict[int, int] = {}
+        for number in range(20_000):
+            counts[number % 97] = counts.get(number % 97, 0) + len(str(number))
+
+    def least(work) -> float:
+        taken = []
+        for step in range(20):
+            begun = time.process_time()
+            work(step)
+            taken.append(time.process_time() - begun)
+        return min(taken)
+
+    # 0.5 to 0.95 measured, before and after this bound took the place of 5 ms, which had twice the room of 2.1 to 2.3 ms.
+    assert least(lambda step: task.training(0, step, 1.0, 32 * 128)) < 1.7 * least(yardstick)

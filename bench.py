@@ -33,40 +33,41 @@ from rich.table import Table
 
 import baselines
 import tasks
-from measuring import capacity, checked, checkpoints, costs, own_files
-from measuring.asked import asked_table
-from measuring.building import sized
-from measuring.cells import measure, prepare, with_own_files
-from measuring.identity import identify, key_among
-from measuring.learning import Keeping
-from measuring.listed import models_markdown, models_table, tasks_table
-from measuring.profiled import VOCABULARY, profile_table
-from measuring.rebuilt import rebuild
-from measuring.rederived import rederive
-from measuring.refusals import check_cells
-from measuring.zero_shot import zero_shot_table
-from models import check, kernels, registry, surroundings, user_file
-from results import (
-    command_line,
-    committed,
-    contest_table,
-    overrides,
-    record,
-    report,
-    schedule,
-    search,
-    submission,
-    terminal,
-    verification,
-)
-from results import plan as plans
-from results.forecast import forecast, matched, timings
-from results.plan import Cell, Plan
-from results.plan_files import LAPTOP, scales
-from results.progress import Display
-from results.ray_cluster import RayCluster
-from schema import checkout
-from tasks import cache, sample
+from models import registry, user_file
+from models.conformance import kit
+from models.ops import providers
+from results.plans import learning_rates
+from results.plans import reader as plans
+from results.plans.files import LAPTOP, scales
+from results.plans.reader import Cell, Plan
+from results.report import report
+from results.report.tables import contest_table
+from results.rows import committed, submission, verification
+from results.rows import store as record
+from runner import costs
+from runner.build import sized
+from runner.cell_key import identify, key_among
+from runner.checkpoints import model_files, store
+from runner.checkpoints.trained_model import Keeping
+from runner.commands import arguments as command_line
+from runner.commands import check as checked
+from runner.commands import overrides, terminal
+from runner.commands.ask import asked_table
+from runner.commands.list import models_markdown, models_table, tasks_table
+from runner.commands.lm_eval import zero_shot_table
+from runner.commands.profile import VOCABULARY, profile_table
+from runner.commands.rebuilt import rebuild
+from runner.commands.verify import rederive
+from runner.measure import measure, prepare, with_own_files
+from runner.preflight import capacity
+from runner.preflight.refusals import check_cells
+from runner.schedule import schedule
+from runner.schedule.forecast import forecast, matched, timings
+from runner.schedule.progress import Display
+from runner.schedule.ray_cluster import RayCluster
+from schema import checkout, surroundings
+from tasks import show
+from tasks.text import cache
 
 ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "results"
@@ -111,7 +112,7 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
     elsewhere = arguments.dry_run or arguments.launcher == "ray"
     with surroundings.kept():  # a user's constructor may change what the workers inherit
         check_cells(cells, elsewhere=elsewhere, unread=arguments.dry_run)
-    keeping = None if arguments.no_checkpoints else Keeping(checkpoints.default_folder(), plan.snapshot_minutes)
+    keeping = None if arguments.no_checkpoints else Keeping(store.default_folder(), plan.snapshot_minutes)
     if arguments.dry_run:
         past = timings(RESULTS) + _reference(rows_path.parent, console) + here
         return _dry_run(plan, cells, here, past, keeping, console)
@@ -173,7 +174,7 @@ def _cells(plan: Plan, rows: Sequence[dict[str, Any]], key: Callable[[Cell], str
     cells = with_own_files(plans.cells(plan, registry.names(), of_exams))
     if plan.search is None:
         return cells
-    return search.chosen(plan.search, cells, rows, key, of_exams)
+    return learning_rates.chosen(plan.search, cells, rows, key, of_exams)
 
 
 def command_report(arguments: argparse.Namespace, console: Console) -> int:
@@ -280,7 +281,7 @@ def command_check(arguments: argparse.Namespace, console: Console) -> int:
     settings = overrides.settings(arguments.set)
     if set(settings) - set(names):
         raise ValueError(f"--set names {', '.join(sorted(set(settings) - set(names)))}, which is not checked here.")
-    size = sized(asdict(check.TINY), overrides.size(arguments.size) if arguments.size else {})
+    size = sized(asdict(kit.TINY), overrides.size(arguments.size) if arguments.size else {})
     return 1 if checked.contract(names, settings, arguments.thorough, console, size) else 0
 
 
@@ -288,7 +289,7 @@ def command_show(arguments: argparse.Namespace, console: Console) -> int:
     """Print one question of a task: settings, text with what matters marked, answer."""
     settings = _settings_of(arguments, "shown")
     task = tasks.create(arguments.task, **settings)
-    console.print(sample.render(task, settings, arguments.split, arguments.number, arguments.whole), soft_wrap=True)
+    console.print(show.render(task, settings, arguments.split, arguments.number, arguments.whole), soft_wrap=True)
     return 0
 
 
@@ -343,7 +344,7 @@ def _model_files(arguments: argparse.Namespace) -> list[str]:
     files = overrides.names(arguments.models)
     if not files or not all(file.endswith(".py") for file in files):
         raise ValueError("--models names no Python file here; give the path/to/file.py that registers the kept model.")
-    own_files.name(files)
+    model_files.name(files)
     return files
 
 
@@ -360,7 +361,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     names = overrides.names(arguments.models or "")
     files = [name for name in names if name.endswith(".py")]
     own = [name for file in files for name in user_file.load_file(file)]
-    own_files.name(files)
+    model_files.name(files)
     chosen = [name for name in names if name not in files] + own
     return plan.with_overrides(**command_line.changes(arguments, chosen, files))
 
@@ -391,7 +392,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bench.py: {lacks}", file=sys.stderr)
         return 2
     try:
-        parsed = command_line.parsed(command_line.parser(__doc__, actions, kernels.PROVIDERS), arguments)
+        parsed = command_line.parsed(command_line.parser(__doc__, actions, providers.PROVIDERS), arguments)
         if getattr(parsed, "cache", None):
             os.environ[cache.VARIABLE] = str(Path(parsed.cache).expanduser().resolve())  # for the workers too
         with user_file.no_exit():

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.kernels import note
+from models.ops.providers import note
 
 Cache = tuple[Tensor, Tensor, int]  # keys and values [b, room, h, d], of which the first `int` rows are filled
 

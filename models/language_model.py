@@ -17,13 +17,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from models import registry, solving
+from models import registry
 from models.carried_state import StateMismatch, read_on
-from models.counting import parameter_count, state_bytes
-from models.kernels import check_provider
 from models.layers import RMSNorm, SwiGLU
-from models.matching import PARAMETERS, Match, Shape, default_feed
-from models.solving import Candidate
+from models.matching import solver
+from models.matching.counts import parameter_count, state_bytes
+from models.matching.match import PARAMETERS, Match, Shape, default_feed
+from models.matching.solver import Candidate
+from models.ops.providers import check_provider
 from schema import shortened, suggestion
 
 __all__ = (
@@ -130,7 +131,7 @@ def solve(entry: registry.Entry, size: Size, settings: dict[str, Any], match: Ma
     """The shape that brings a model nearest to what is matched. Raises NoMatch beyond the tolerance of parameters."""
     question = (entry, size, repr(sorted(settings.items())), match)
     if question not in _solved:
-        _solved[question] = solving.solve(candidate(entry, size, settings), match)
+        _solved[question] = solver.solve(candidate(entry, size, settings), match)
     return _solved[question]
 
 

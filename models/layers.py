@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.kernels import choose_or_auto
+from models.ops.providers import choose_or_auto
 
 
 class RMSNorm(nn.Module):

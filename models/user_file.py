@@ -18,8 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from models import registry, surroundings
-from schema import fault
+from models import registry
+from schema import fault, surroundings
 
 _brought: dict[str, Path] = {}  # the file whose import registered a model
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import tasks
-from tasks import byte_pair, tokenizer
+from tasks.text import byte_pair, tokenizer
 
 GPT2 = 50_257  # tokens of GPT-2's vocabulary (Radford et al. 2019)
 

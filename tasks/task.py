@@ -1,7 +1,7 @@
 """The contract of a task: what is asked, how it is marked, and what a fool would score.
 
-A task draws training batches, sets an exam, and marks the answers. It never sees a model: `tasks/train.py` and
-`tasks/evaluate.py` stand between the two. Everything a task draws comes from generators seeded by its arguments, so equal
+A task draws training batches, sets an exam, and marks the answers. It never sees a model: `tasks/harness/train.py` and
+`tasks/harness/evaluate.py` stand between the two. Everything a task draws comes from generators seeded by its arguments, so equal
 settings give equal bytes on any platform.
 
 Who sits the test without being a model is of one of three classes, told by the beginning of its name:

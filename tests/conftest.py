@@ -24,7 +24,8 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from tiny_plan import tiny_plan  # noqa: E402
+
+from tests.support.tiny_plan import tiny_plan  # noqa: E402
 
 torch.set_num_threads(1)
 

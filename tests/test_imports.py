@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from schema.places import ROOT
+
 WINGS = ("models", "tasks", "results")
 ROOMS = ("schema", *WINGS, "baselines", "measuring", "bench")
 ALLOWED = {
@@ -105,7 +106,7 @@ def ring(links: dict[str, set[str]]) -> list[str]:
 
 def test_project_is_read():
     links = graph(ROOT)
-    assert {"models.registry", "models.kernels.scan", "baselines.attention.transformer", "tasks.task"} <= set(links)
+    assert {"models.registry", "models.ops.scan.chunked", "baselines.attention.transformer", "tasks.task"} <= set(links)
     assert "models.layers" in links["baselines.attention.transformer"]
     assert "models.registry" in links["models.language_model"]  # written as `from models import registry`
 
@@ -163,7 +164,10 @@ def test_wing_that_imports_the_hall_or_a_baseline_is_seen(house):
     links = house(
         results__table="import bench", models__layers="import baselines.first.one", baselines__first__one="", bench=""
     )
-    assert trespasses(links) == ["models.layers imports baselines.first.one", "results.table imports bench"]
+    assert trespasses(links) == [
+        "models.layers imports baselines.first.one",
+        "results.report.tables.table imports bench",
+    ]
 
 
 @pytest.mark.parametrize("source", ["from baselines.first.two import Two", "from .two import Two", "from . import two"])
@@ -173,15 +177,15 @@ def test_neighbouring_baseline_is_seen(house, source):
 
 
 def test_who_imports_the_measuring_beside_the_hall_is_seen(house):
-    source = "from measuring.cells import measure"
+    source = "from runner.measure import measure"
     links = house(
         bench="", measuring__cells="import bench", results__a=source, models__a=source, baselines__first__a=source
     )
     assert sorted(trespasses(links)) == [
-        "baselines.first.a imports measuring.cells",
-        "measuring.cells imports bench",
-        "models.a imports measuring.cells",
-        "results.a imports measuring.cells",
+        "baselines.first.a imports runner.measure",
+        "runner.measure imports bench",
+        "models.a imports runner.measure",
+        "results.a imports runner.measure",
     ]
 
 

@@ -29,8 +29,8 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import Cache, causal_attention, window_attention
-from models.flops import Flops, attention_flops, window_flops
 from models.layers import rotary, split_heads
+from models.ops.flops import Flops, attention_flops, window_flops
 from models.registry import register
 
 

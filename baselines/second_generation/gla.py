@@ -21,9 +21,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.flops import Flops, scan_flops
-from models.kernels import choose
 from models.layers import RMSNorm, at_least_float32, split_heads
+from models.ops.flops import Flops, scan_flops
+from models.ops.providers import choose
 from models.registry import register
 
 

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.flops import Flops, selective_flops
-from models.kernels import choose
 from models.layers import ShortConvolution, step_bias
+from models.ops.flops import Flops, selective_flops
+from models.ops.providers import choose
 from models.registry import register
 
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.flops import Flops, scan_flops
-from models.kernels import choose
 from models.layers import RMSNorm, ShortConvolution, at_least_float32, l2_norm, split_heads, step_bias
+from models.ops.flops import Flops, scan_flops
+from models.ops.providers import choose
 from models.registry import register
 
 

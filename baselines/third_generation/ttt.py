@@ -29,11 +29,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.flops import Flops, test_time_training_flops
-from models.kernels import choose
 from models.layers import RMSNorm, ShortConvolution, split_heads
+from models.ops.flops import Flops, test_time_training_flops
+from models.ops.providers import choose
+from models.ops.ttt.recurrence import EPSILON, State, Weights
 from models.registry import register
-from models.test_time_training import EPSILON, State, Weights
 
 # Standard deviation of a unit normal cut at two, for which flax's draws make up.
 CUT_SPREAD = math.sqrt(1 - 4 * math.exp(-2) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2)))

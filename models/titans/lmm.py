@@ -12,7 +12,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.neural_memory import Rule
+from models.ops.neural_memory.recurrence import Rule
 from models.registry import register
 from models.titans.memory_layer import HeadNorm, Memory, MemoryState, inner_width, output_projection
 

@@ -24,11 +24,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.counting import linear_flops
-from models.flops import Flops, attention_flops, product_flops
-from models.kernels import note
 from models.layers import l2_norm, rotary, split_heads
-from models.neural_memory import Rule, Weights
+from models.matching.counts import linear_flops
+from models.ops.flops import Flops, attention_flops, product_flops
+from models.ops.neural_memory.recurrence import Rule, Weights
+from models.ops.providers import note
 from models.registry import register
 from models.titans.memory_layer import (
     Gating,

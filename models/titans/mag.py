@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.neural_memory import Rule
+from models.ops.neural_memory.recurrence import Rule
 from models.registry import register
 from models.titans.memory_layer import Gating, Memory, MemoryState, inner_width, output_projection, persistent_tokens
 from models.titans.window import PrefixedWindow, WindowState

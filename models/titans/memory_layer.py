@@ -23,11 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.flops import Flops, linear_memory_flops, memory_flops
-from models.kernels import choose
-from models.kernels.memory_checkpoints import stored_every
 from models.layers import RMSNorm, ShortConvolution, at_least_float32, l2_norm, split_heads
-from models.neural_memory import Rule, Weights, begin, network
+from models.ops.flops import Flops, linear_memory_flops, memory_flops
+from models.ops.neural_memory.activation_checkpointing import stored_every
+from models.ops.neural_memory.recurrence import Rule, Weights, begin, network
+from models.ops.providers import choose
 
 MOMENTUM_BOUND = 0.97
 SHARPER = (

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import window_attention
-from models.flops import Flops, window_flops
 from models.layers import rotary, split_heads
+from models.ops.flops import Flops, window_flops
 from models.titans.memory_layer import convolution_of
 
 WindowState = tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor], int]

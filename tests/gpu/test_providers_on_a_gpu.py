@@ -13,9 +13,10 @@ import torch
 from torch.nn import functional as F
 
 import baselines  # noqa: F401, registers the models
-from models import kernels, registry
-from models.kernels import ProviderAbsent, check_provider, choose, watch
+from models import registry
 from models.language_model import Size, build
+from models.ops import providers
+from models.ops.providers import ProviderAbsent, check_provider, choose, watch
 
 DEVICE = "cuda"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -180,6 +181,6 @@ def test_auto_takes_the_best_that_is_installed(name):
     takes = "provider" in inspect.signature(registry.entry(name).cls).parameters
     *_, ran, _, _ = logits_and_gradients(name, "auto" if takes else "", torch.float32)
     for provider in MODELS.get(name, ())[:1]:
-        assert (provider in ran) == (not kernels._missing(provider))
-    if takes and not kernels._missing("causal-conv1d") and name != "retnet" and name != "gla":
+        assert (provider in ran) == (not providers._missing(provider))
+    if takes and not providers._missing("causal-conv1d") and name != "retnet" and name != "gla":
         assert "causal-conv1d" in ran

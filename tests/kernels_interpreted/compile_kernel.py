@@ -16,18 +16,18 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from models.kernels import triton_read, triton_walk, triton_walk_deep
-from models.kernels.triton_operators import deep_tiles, padded, tiles
+from models.ops.neural_memory.triton import chunk_read, deep_chunks, linear_chunks
+from models.ops.neural_memory.triton.autograd import deep_tiles, padded, tiles
 
 IN_KIND = {"q_ptr", "k_ptr", "v_ptr"}  # the rest is float32
 SWITCHES = {"FIRST": 1, "JOINED": True, "GELU": True}
 
 
 def compiled(name: str, kind: str, width: int, size: int) -> dict[str, int]:
-    module = {"deep": triton_walk_deep, "linear": triton_walk}.get(name.split(".")[0], triton_read)
+    module = {"deep": deep_chunks, "linear": linear_chunks}.get(name.split(".")[0], chunk_read)
     kernel = getattr(module, name.split(".")[1])
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[kind]
-    if module is triton_walk_deep:
+    if module is deep_chunks:
         settings = deep_tiles(size, width, dtype)
     elif name.split(".")[1].startswith("scan"):
         settings = {"BLOCK": padded(size + 2), "num_warps": 1}

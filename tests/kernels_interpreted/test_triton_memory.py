@@ -18,8 +18,8 @@ pytest.importorskip("triton", reason="Triton is not installed (make test-kernels
 if not torch.cuda.is_available() and os.environ["TRITON_INTERPRET"] != "1":
     pytest.skip("without a GPU these tests need TRITON_INTERPRET=1", allow_module_level=True)
 
-from models.kernels import triton_memory  # noqa: E402
-from models.neural_memory import Rule, recurrence  # noqa: E402
+from models.ops.neural_memory.recurrence import Rule, recurrence  # noqa: E402
+from models.ops.neural_memory.triton import forms  # noqa: E402
 
 BATCH, HEADS = 1, 2
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -87,39 +87,39 @@ def agree(form, sizes: list[int], rule: Rule, pieces: list[int], kind="mixed", b
 @pytest.mark.parametrize("kind", ["mixed", "ends", "all kept", "all forgotten"])
 @pytest.mark.parametrize("chunk", [16, 1])
 def test_linear_memory(chunk: int, kind: str):
-    agree(triton_memory.linear, [16, 16], Rule(chunk=chunk), [19, 8], kind, bound=1.0 if chunk == 1 else 0.2)
+    agree(forms.linear, [16, 16], Rule(chunk=chunk), [19, 8], kind, bound=1.0 if chunk == 1 else 0.2)
 
 
 @pytest.mark.parametrize(
     "rule", [Rule(chunk=4), Rule(chunk=1, decayed=True), Rule(chunk=16, exclusive=True), Rule(chunk=32)], ids=str
 )
 def test_linear_memory_of_other_rules_and_odd_widths(rule: Rule):
-    agree(triton_memory.linear, [12, 20], rule, [1, 29, 3])
+    agree(forms.linear, [12, 20], rule, [1, 29, 3])
 
 
 @pytest.mark.parametrize("kind", ["mixed", "ends", "all kept", "all forgotten"])
 def test_two_layers(kind: str):
-    agree(triton_memory.deep, [16, 16, 16], Rule(chunk=16), [19, 8], kind, bound=0.1)
+    agree(forms.deep, [16, 16, 16], Rule(chunk=16), [19, 8], kind, bound=0.1)
 
 
 def test_two_layers_at_the_width_of_a_head_silu_and_exclusive():
-    agree(triton_memory.deep, [64, 64, 64], Rule(chunk=16, activation="silu", exclusive=True), [17, 3], bound=0.1)
+    agree(forms.deep, [64, 64, 64], Rule(chunk=16, activation="silu", exclusive=True), [17, 3], bound=0.1)
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_half_precision(dtype: torch.dtype):
-    agree(triton_memory.linear, [16, 16], Rule(chunk=16), [19], dtype=dtype)
-    agree(triton_memory.linear, [16, 16], Rule(chunk=1), [19], dtype=dtype)
-    agree(triton_memory.deep, [16, 16, 16], Rule(chunk=16), [19], bound=0.1, dtype=dtype)
+    agree(forms.linear, [16, 16], Rule(chunk=16), [19], dtype=dtype)
+    agree(forms.linear, [16, 16], Rule(chunk=1), [19], dtype=dtype)
+    agree(forms.deep, [16, 16, 16], Rule(chunk=16), [19], bound=0.1, dtype=dtype)
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
 def test_on_a_gpu_at_full_size(dtype: torch.dtype):
     for chunk in (64, 1):
-        agree(triton_memory.linear, [64, 64], Rule(chunk=chunk), [130, 67], dtype=dtype, bound=0.05)
-    agree(triton_memory.linear, [128, 128], Rule(chunk=64), [130, 67], dtype=dtype, bound=0.05)
-    agree(triton_memory.deep, [64, 64, 64], Rule(chunk=64), [130, 67], dtype=dtype, bound=0.02)
+        agree(forms.linear, [64, 64], Rule(chunk=chunk), [130, 67], dtype=dtype, bound=0.05)
+    agree(forms.linear, [128, 128], Rule(chunk=64), [130, 67], dtype=dtype, bound=0.05)
+    agree(forms.deep, [64, 64, 64], Rule(chunk=64), [130, 67], dtype=dtype, bound=0.02)
 
 
 SHARED = 227 * 1024  # bytes that one program may have on an H100

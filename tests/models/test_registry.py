@@ -9,7 +9,7 @@ from torch import nn
 import baselines
 from models import registry
 from models.language_model import Size, build, parameter_count, reference_parameters, solve, state_bytes
-from models.matching import NoMatch, Shape, by_depth, by_feed, nearest, tolerance
+from models.matching.match import NoMatch, Shape, by_depth, by_feed, nearest, tolerance
 from models.registry import FAMILIES, UnknownModel, register
 
 SHIPPED = {

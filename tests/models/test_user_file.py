@@ -12,13 +12,14 @@ import torch
 
 import baselines  # noqa: F401  fills the registry
 from models import registry
-from models.check import check
+from models.conformance.kit import check
 from models.language_model import Size, build
 from models.user_file import BadFile, blamed, files_of, load_file, load_files
+from schema.places import ROOT
 
 pytestmark = pytest.mark.usefixtures("no_user_files")
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "add_a_baseline.md"
+PAGE = ROOT / "docs" / "add_a_baseline.md"
 MINE = """
 from torch import nn
 from models.registry import register

@@ -7,12 +7,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from babi_stories import ARCHIVE, archive
 
-from tasks import needle, needle_places
-from tasks.babi import TASKS
-from tasks.babi_files import Story, parse
-from tasks.needle import COMPACT_DEPTHS, Needle
+from tasks.babilong.babi.facts import TASKS
+from tasks.babilong.babi.released import Story, parse
+from tasks.needle import places, task
+from tasks.needle.task import COMPACT_DEPTHS, Needle
+from tests.support.babi_stories import ARCHIVE, archive
 
 
 @pytest.fixture(scope="module")
@@ -48,5 +48,5 @@ def ruler() -> Needle:
 @pytest.fixture(autouse=True)
 def own_lists_and_sentences(monkeypatch):
     """RULER's lists and nltk's sentences, where they are installed, change no test that does not ask for them."""
-    monkeypatch.setattr(needle, "word_lists_installed", lambda: False)
-    monkeypatch.setattr(needle_places, "_punkt", lambda: None)
+    monkeypatch.setattr(task, "word_lists_installed", lambda: False)
+    monkeypatch.setattr(places, "_punkt", lambda: None)

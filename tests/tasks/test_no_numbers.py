@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import tasks
-from tasks import memory, predictions
-from tasks.evaluate import NoNumbers, answer, choose, evaluate, generate, lost, validation_loss
+from tasks.harness import peak_memory, predictions
+from tasks.harness.evaluate import NoNumbers, answer, choose, evaluate, generate, lost, validation_loss
 
 SETTINGS = {
     "needle": {"template": "compact", "variants": ["s-niah-1"], "length": 64, "test_lengths": [64, 256], "samples": 1},
@@ -84,7 +84,7 @@ def test_the_largest_size_is_told_in_bytes_where_there_is_no_proc(monkeypatch, s
     class Usage:
         ru_maxrss = told
 
-    monkeypatch.setattr(memory.Path, "exists", lambda self: False)
-    monkeypatch.setattr(memory.resource, "getrusage", lambda who: Usage)
-    monkeypatch.setattr(memory.sys, "platform", system)
-    assert memory.peak("cpu") == 300 * 2**20
+    monkeypatch.setattr(peak_memory.Path, "exists", lambda self: False)
+    monkeypatch.setattr(peak_memory.resource, "getrusage", lambda who: Usage)
+    monkeypatch.setattr(peak_memory.sys, "platform", system)
+    assert peak_memory.peak("cpu") == 300 * 2**20

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 import tasks
-from tasks.sample import AROUND, ASKED, MARKED, render
+from tasks.show import AROUND, ASKED, MARKED, render
 
 
 def _parts(group, style: str) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import tasks
-from tasks.language_modelling import LanguageModelling
-from tasks.needle import Needle
+from tasks.language_modelling.task import LanguageModelling
+from tasks.needle.task import Needle
 
 
 def test_tasks_are_found_by_name():

@@ -1,0 +1,1 @@
+"""flash-linear-attention: its naive forms, its kernels, its layers, and Triton's interpreter."""

@@ -1,0 +1,88 @@
+"""What a registered model costs at a size: parameters, state bytes, and floating-point operations per token.
+
+The counting of a model that is built stands in `models/matching/counts.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from models import registry
+from models.language_model import (
+    REFERENCE,
+    Match,
+    Size,
+    build,
+    candidate,
+    check_settings,
+    reference_parameters,
+    seeded,
+    solve,
+)
+from models.matching.counts import flops, largest_state, parameter_count, training_flops
+
+
+@dataclass(frozen=True)
+class Costs:
+    """One model at one size and context.
+
+    `parameters` are those outside the embedding, `state_bytes` the most that one row's state takes over one period,
+    `forward` and `training` operations per token, the latter with the backward pass; None where a class says no `flops`.
+    """
+
+    parameters: int
+    state_bytes: int
+    forward: float | None
+    training: float | None
+
+
+def costs(name: str, size: Size, length: int, **settings: Any) -> Costs:
+    """The costs of a registered model at a context of `length` tokens; `settings` are what `build` takes.
+
+    Raises ValueError for a length below 1, and what `build` raises.
+    """
+    if length < 1:
+        raise ValueError(f"A context has at least 1 token, not {length}.")
+    model = seeded(name, size, 0, **settings)
+    found = flops(model, length)
+    forward = None if found is None else (found.forward + found.elementwise) / length
+    tokens = torch.zeros(1, length + model.period, dtype=torch.long)
+    return Costs(parameter_count(model), largest_state(model, tokens, length), forward, training_flops(model, length))
+
+
+def training_flops_per_token(name: str, size: Size, length: int, **settings: Any) -> float | None:
+    """Operations per token of a training step on texts of `length` tokens; None where the model's class says no `flops`."""
+    with torch.device("meta"):
+        return training_flops(build(name, size, **settings), length)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How near a model comes to what is matched: its parameters and the reference's, its figure and the one aimed at.
+
+    The figure is None where a state grows with the context and where a class says no `flops`.
+    """
+
+    parameters: int
+    reference_parameters: int
+    figure: float | None
+    aim: float
+
+
+def standing(name: str, size: Size, match: Match, **settings: Any) -> Standing:
+    """What a registered model and what the reference has, matched so: parameters, state bytes, or FLOPs per token."""
+    entry, found = registry.entry(name), reference_parameters(size)
+    check_settings(entry, settings)
+    subject = candidate(entry, size, settings)
+    shape = solve(entry, size, settings, match)
+    count = subject.parameters(shape)
+    if match.by == "flops":
+        aim = training_flops_per_token(REFERENCE, size, match.flops_length)
+        return Standing(count, found, subject.flops(shape, match.flops_length), aim)
+    if match.by == "state":
+        is_fixed = getattr(entry.cls, "fixed_state", False)
+        return Standing(count, found, subject.state(shape) if is_fixed else None, match.state_bytes)
+    return Standing(count, found, count, found)

@@ -1,0 +1,1 @@
+"""Equal terms: parameters, training FLOPs or state bytes of every model."""

@@ -1,0 +1,145 @@
+"""The shape at which a model stands on equal terms with the others: equal parameters, state bytes or training FLOPs.
+
+Every model has its parameter match, or is refused. A match by state or FLOPs takes its place where the model comes within the
+tolerance; a model that says no `flops`, whose state grows or has no setting, or that stays beyond, keeps its parameter match. How
+far each model is from what was aimed at is counted anew from the model itself, wherever its numbers are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import nn
+
+from models.matching.counts import largest_state, parameter_count, training_flops
+from models.matching.match import Match, NoMatch, Shape, by_depth, by_feed, nearest, state_tolerance, tolerance
+from models.ops.providers import unwatched
+
+SETTLED = 16  # tokens after which a short convolution's tail is full, whatever the model's period
+HIGHEST = 8  # times the model's width: the largest inner width, or number of states, that is tried
+
+ROUNDS = 4  # of solving state and parameters in turn, where the depth of a mixer without SwiGLU moves both
+
+Count = Callable[[Shape], float]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to be shaped.
+
+    `unit` and `state_unit` are the steps of its inner width and of the setting of its state, None where these are not open.
+    `sample` gives a small model with one block's state, and how many of these the shape's model has.
+    """
+
+    name: str
+    size: str
+    start: Shape
+    width: int
+    unit: int | None
+    state_unit: int | None
+    state_is_inner: bool
+    assemble: Callable[[Shape], nn.Module]
+    sample: Callable[[Shape], tuple[nn.Module, int]]
+    reference: Callable[[], nn.Module]
+
+    def nearest(self, count: Count, target: float, unit: int | None) -> Shape:
+        """The shape whose count comes nearest to the target, by depth or SwiGLU width and then in steps of inner width."""
+        search = by_feed if self.start.feed else by_depth
+        return search(count, target, self.start.depth, self.width, unit)
+
+    def parameters(self, shape: Shape) -> int:
+        """Learned numbers outside the embedding."""
+        with torch.device("meta"):
+            return parameter_count(self.assemble(shape))
+
+    def flops(self, shape: Shape, length: int) -> float | None:
+        """Operations per token of training on texts of `length` tokens; None without a formula."""
+        with torch.device("meta"):
+            return training_flops(self.assemble(shape), length)
+
+    def state(self, shape: Shape, is_rough: bool = False) -> int:
+        """Most bytes of one row's state over a period, token by token; roughly: at its beginning, before its end and at its end.
+
+        Computed on the CPU, leaving no trace in random numbers or providers.
+        """
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]), unwatched():
+            model, times = self.sample(shape)
+            start, piece = max(model.period, SETTLED), max(1, model.period - 1) if is_rough else 1
+            return times * largest_state(model, torch.zeros(1, start + model.period, dtype=torch.long), start, piece)
+
+
+def solve(candidate: Candidate, match: Match) -> Shape:
+    """The shape at which `match` holds, or parameters where it cannot. Raises NoMatch where these cannot be matched either."""
+    shape = None
+    if match.by == "flops":
+        shape = _by_flops(candidate, match.flops_length)
+    elif match.by == "state":
+        shape = _by_state(candidate, match.state_bytes)
+    return shape or _by_parameters(candidate)
+
+
+def _by_parameters(candidate: Candidate) -> Shape:
+    target = _parameters_of_reference(candidate)
+    shape = candidate.nearest(candidate.parameters, target, candidate.unit)
+    count = candidate.parameters(shape)
+    if not _near(count, target, tolerance(target)):
+        raise NoMatch(
+            f"Model '{candidate.name}' cannot be matched at {candidate.size}: the nearest has {count:,} parameters ({shape}) and "
+            f"the reference Transformer {target:,}; change the size or its settings, or build with match=False."
+        )
+    return shape
+
+
+def _by_flops(candidate: Candidate, length: int) -> Shape | None:
+    if candidate.flops(candidate.start, length) is None:
+        return None
+    with torch.device("meta"):
+        target = training_flops(candidate.reference(), length)
+    shape = candidate.nearest(lambda shape: candidate.flops(shape, length), target, candidate.unit)
+    within = tolerance(_parameters_of_reference(candidate))
+    return shape if _near(candidate.flops(shape, length), target, within) else None
+
+
+def _by_state(candidate: Candidate, target: int) -> Shape | None:
+    if candidate.state_unit is None:
+        return None
+    parameters, step = _parameters_of_reference(candidate), candidate.state_unit
+    unit = None if candidate.state_is_inner else candidate.unit
+
+    def matched(steps: int) -> Shape:
+        """The parameter match with so large a state."""
+
+        def count(shape: Shape) -> int:
+            return candidate.parameters(replace(shape, state=steps * step))
+
+        return replace(candidate.nearest(count, parameters, unit), state=steps * step)
+
+    def error(shape: Shape) -> int:
+        return abs(candidate.state(shape, is_rough=True) - target)
+
+    found, draft, highest = [], candidate.start, max(2, HIGHEST * candidate.width // step)
+    for _ in range(ROUNDS):
+        state = partial(_state_of, candidate, draft, step)
+        draft = matched(nearest(state, target, 1, highest))
+        if candidate.start.feed or draft in found:
+            break  # a SwiGLU's width is no part of the state
+        found.append(draft)
+    shape = min([*found, draft], key=error)
+    is_near = _near(candidate.state(shape), target, state_tolerance(target))
+    return shape if is_near and _near(candidate.parameters(shape), parameters, tolerance(parameters)) else None
+
+
+def _state_of(candidate: Candidate, draft: Shape, step: int, steps: int) -> int:
+    return candidate.state(replace(draft, state=steps * step), is_rough=True)
+
+
+def _parameters_of_reference(candidate: Candidate) -> int:
+    with torch.device("meta"):
+        return parameter_count(candidate.reference())
+
+
+def _near(found: float, target: float, within: float) -> bool:
+    return abs(found - target) <= within * target

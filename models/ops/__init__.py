@@ -1,0 +1,1 @@
+"""Operations: one folder each, with its reference recurrence and its fast forms."""

@@ -1,0 +1,1 @@
+"""The memory by kernels of our own, written in Triton."""

@@ -1,0 +1,1 @@
+"""Plans: what a comparison measures, read from plan.toml."""

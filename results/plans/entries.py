@@ -1,0 +1,80 @@
+"""The entries of a plan: what is trained on or timed, and models under names of their own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from results.plans.toml_reader import PlanError, TableReader
+from schema import shortened, suggestion
+
+BUDGET = ("steps", "tokens", "batch_tokens")
+TIMINGS = ("throughput",)  # what a [[timings]] table may name
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One [[tasks]] or [[timings]] table: the task's name and settings, and what it overrides."""
+
+    name: str
+    settings: dict[str, Any]
+    budget: dict[str, int] = field(default_factory=dict)
+    learning_rate: float | None = None
+    models: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model under settings of its own and a name by which it is chosen and shown."""
+
+    model: str
+    settings: dict[str, Any]
+
+
+def read_variant(name: str, table: dict[str, Any], reader: TableReader) -> Variant:
+    """One [variants.NAME] table."""
+    model = reader.take(table, "model", str, where=f"[variants.{name}] ")
+    return Variant(model, {key: value for key, value in table.items() if key != "model"})
+
+
+def read_entry(table: dict[str, Any], kind: str, reader: TableReader) -> Entry:
+    """One [[tasks]] or [[timings]] table, as `kind` says."""
+    where = f"[[{kind}]] "
+    own = ("name", "models") if kind == "timings" else ("name", "models", "budget", "learning_rate")
+    budget, rate = {}, None
+    if kind == "tasks":
+        budget = reader.numbers(table, "budget", BUDGET, where, partial=True)
+        if {"steps", "tokens"} <= set(budget):
+            raise PlanError(f"{reader.source}: {where}budget takes steps or tokens, not both.")
+        rate = reader.take(table, "learning_rate", float, None, where)
+    name = reader.take(table, "name", str, where=where)
+    if kind == "timings" and name not in TIMINGS:
+        word = f"{shortened(name)}{suggestion(name, TIMINGS)}"
+        raise PlanError(f"{reader.source}: {where}there is no timing {word}; known: {', '.join(TIMINGS)}.")
+    return Entry(
+        name=name,
+        settings={key: value for key, value in table.items() if key not in own},
+        budget=budget,
+        learning_rate=rate,
+        models=tuple(reader.take_list(table, "models", str, where=where)) if "models" in table else None,
+    )
+
+
+def read_budget(table: dict[str, Any], reader: TableReader) -> dict[str, int]:
+    """The plan's [budget] as it stands there: batch_tokens, and either steps or tokens."""
+    budget = reader.numbers(table, "budget", BUDGET, partial=True)
+    if "batch_tokens" not in budget or ("steps" in budget) == ("tokens" in budget):
+        raise PlanError(f"{reader.source}: [budget] takes batch_tokens, and either steps or tokens.")
+    return budget
+
+
+def in_steps(plan: Mapping[str, int], own: Mapping[str, int]) -> dict[str, int]:
+    """The plan's budget with an entry's `own` changes, in the fewest steps that reach its tokens where it names those."""
+    budget = {key: value for key, value in plan.items() if key == "batch_tokens" or not {"steps", "tokens"} & set(own)}
+    budget |= own
+    if "tokens" in budget:
+        batch = budget["batch_tokens"]
+        budget["steps"] = math.ceil(budget.pop("tokens") / batch) if batch > 0 else 0
+    return {name: budget[name] for name in ("steps", "batch_tokens")}

@@ -1,0 +1,215 @@
+"""What a comparison asks, as values: the plan, what the command line changes in it, and what must hold of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from results.plans import learning_rates as search
+from results.plans import sizes
+from results.plans.contests import Contest
+from results.plans.entries import Entry, Variant
+from results.plans.paper import Form, Printed
+from results.plans.toml_reader import LARGEST, PlanError
+from results.report.findings.claims import Claim
+from schema import shortened, suggestion
+
+DTYPES = ("float32", "float32+onednn", "bfloat16")
+DEVICES = ("cpu", "cuda")
+PARALLEL = ("ddp", "fsdp2")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A validated comparison. `cells(plan, names)` says what it asks for."""
+
+    comparison: str
+    title: str
+    question: str
+    models: tuple[str, ...]
+    seeds: tuple[int, ...]
+    learning_rate: float
+    size: dict[str, int]
+    budget: dict[str, int]
+    settings: dict[str, dict[str, Any]]
+    tasks: tuple[Entry, ...]
+    timings: tuple[Entry, ...]
+    contests: tuple[Contest, ...] = ()
+    variants: dict[str, Variant] = field(default_factory=dict)
+    match: dict[str, Any] = field(default_factory=dict)  # what a match by state or FLOPs adds to each cell's size
+    search: search.Search | None = None  # where the learning rate is chosen by trials
+    claims: tuple[Claim, ...] = ()  # orderings that papers state
+    printed: tuple[Printed, ...] = ()  # tables of papers that stand beside ours
+    figures: tuple[Form, ...] = ()  # in papers' own forms
+    dtype: str = "float32"
+    provider: str = "auto"
+    device: str = "cpu"
+    workers: int = 1
+    threads: int = 1  # of a timed cell; a training cell always has one
+    timeout: float | None = None  # seconds a cell may take; None for no limit
+    parallel: str = ""  # how the processes of a training cell share each batch; "" where one process trains
+    processes: int = 1
+    snapshot_minutes: float = 5.0  # between two snapshots of a training in progress
+    model_files: tuple[str, ...] = ()
+
+    def with_overrides(
+        self,
+        *,
+        models: Sequence[str] | None = None,
+        tasks: Sequence[str] | None = None,
+        seeds: Sequence[int] | None = None,
+        size: Mapping[str, int] | None = None,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+        steps: int | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        provider: str | None = None,
+        workers: int | None = None,
+        parallel: str | None = None,
+        processes: int | None = None,
+        snapshot_minutes: float | None = None,
+        model_files: Sequence[str] | None = None,
+    ) -> Plan:
+        """The plan with parts replaced; `tasks` filters tasks, timings and contests, `settings` may name models,
+        variants and tasks. Chosen models that are no entrants of a contest join it."""
+        plan = self
+        if models is not None:
+            plan = replace(plan, models=tuple(models), contests=tuple(c.only(models) for c in plan.contests))
+        if tasks is not None:
+            plan = _only_tasks(plan, tasks)
+        for name, changes in (settings or {}).items():
+            plan = _with_settings(plan, name, changes)
+        if steps is not None:
+            plan = _with_steps(plan, steps)
+        simple = {
+            "seeds": None if seeds is None else tuple(seeds),
+            "size": None if size is None else {**self.size, **size},
+            "device": device,
+            "dtype": dtype,
+            "contests": None if dtype is None else tuple(replace(c, dtypes=(dtype,)) for c in plan.contests),
+            "provider": provider,
+            "workers": workers,
+            "parallel": parallel,
+            "processes": processes,
+            "snapshot_minutes": snapshot_minutes,
+            "model_files": None if model_files is None else tuple(str(file) for file in model_files),
+        }
+        plan = replace(plan, **{name: value for name, value in simple.items() if value is not None})
+        check(plan, "the command line")
+        return plan
+
+
+def known(name: str, names: Sequence[str], what: str, where: str) -> str:
+    """The name, if it is one of `names`; else PlanError says which are near."""
+    if name in names:
+        return name
+    near = suggestion(name, names)
+    hint = near[2:-1] if near else f"known: {', '.join(names) or 'none'}."
+    raise PlanError(f"There is no {what} {shortened(name)}{f' ({where})' if where else ''}; {hint}")
+
+
+def _only_tasks(plan: Plan, tasks: Sequence[str]) -> Plan:
+    names = list(dict.fromkeys(entry.name for entry in (*plan.tasks, *plan.timings, *plan.contests)))
+    wanted = {known(name, names, "task", "") for name in tasks}
+    kinds = ("tasks", "timings", "contests")
+    keep = {kind: tuple(e for e in getattr(plan, kind) if e.name in wanted) for kind in kinds}
+    return replace(plan, **keep)
+
+
+def _with_settings(plan: Plan, name: str, changes: Mapping[str, Any]) -> Plan:
+    _check_measured(plan, name)
+    if name in plan.variants:
+        variant = plan.variants[name]
+        changed = replace(variant, settings={**variant.settings, **changes})
+        return replace(plan, variants={**plan.variants, name: changed})
+    entries = {"tasks": plan.tasks, "timings": plan.timings}
+    if not any(entry.name == name for entry in (*plan.tasks, *plan.timings)):
+        return replace(plan, settings={**plan.settings, name: {**plan.settings.get(name, {}), **changes}})
+    changed = {
+        kind: tuple(replace(e, settings={**e.settings, **changes}) if e.name == name else e for e in group)
+        for kind, group in entries.items()
+    }
+    return replace(plan, **changed)
+
+
+def _check_measured(plan: Plan, name: str) -> None:
+    """PlanError for a name that the run does not measure: its setting would change nothing, and nobody would say so."""
+    models = {*plan.models, *(plan.variants[chosen].model for chosen in plan.models if chosen in plan.variants)}
+    for contest in plan.contests:
+        models |= {*contest.models, *(entrant.model for entrant in contest.entrants if entrant.model)}
+    measured = sorted(models - {"all"} | {entry.name for entry in (*plan.tasks, *plan.timings)})
+    if name in measured or ("all" in models and name not in plan.variants):
+        return  # "all": whether there is such a model is told where cells are made
+    raise PlanError(
+        f"--set names {shortened(name)}, which is no model or task of this run{suggestion(name, measured)}; "
+        f"it measures: {', '.join(measured)}."
+    )
+
+
+def _with_steps(plan: Plan, steps: int) -> Plan:
+    tasks = tuple(replace(entry, budget={**entry.budget, "steps": steps}) for entry in plan.tasks)
+    return replace(plan, budget={**plan.budget, "steps": steps}, tasks=tasks)
+
+
+def _unknown(key: str, word: str, known: Sequence[str]) -> str:
+    return f"{key} {shortened(word)} is unknown{suggestion(word, known)}; known: {', '.join(known)}"
+
+
+def check(plan: Plan, source: str) -> None:
+    """Numbers and names that no reading of the file can check key by key."""
+    budgets = [plan.budget, *(entry.budget for entry in plan.tasks)]
+    rates = [
+        plan.learning_rate,
+        *(plan.search.rates if plan.search else ()),
+        *(entry.learning_rate for entry in plan.tasks if entry.learning_rate is not None),
+    ]
+    width, heads = plan.size.get("width", 1), plan.size.get("heads", 1)
+    unknown_sizes = sorted(set(plan.size) - set(sizes.SIZE))
+    asks = bool(plan.tasks or plan.timings)
+    twins = [
+        f"[[{kind}]] {entry.name!r} stands twice with equal keys; remove one"
+        for kind, group in (("tasks", plan.tasks), ("timings", plan.timings), ("contests", plan.contests))
+        for index, entry in enumerate(group)
+        if entry in group[:index]
+    ]
+    problems = [
+        (bool(unknown_sizes), f"size has no {', '.join(unknown_sizes)}; known: width, depth, heads"),
+        (any(value < 1 for value in plan.size.values()), f"size must be positive, not {shortened(plan.size)}"),
+        (heads >= 1 and width % heads != 0, f"width {shortened(width)} must be a multiple of heads {shortened(heads)}"),
+        (any(v < 1 for budget in budgets for v in budget.values()), "steps and batch_tokens must be positive"),
+        (any(not math.isfinite(r) or r <= 0 for r in rates), "learning_rate must be positive and finite"),
+        (not plan.models and asks, "models is empty; name some, or write models = ['all']"),
+        (not plan.seeds, "seeds is empty; write seeds = [0]"),
+        (any(seed < 0 for seed in plan.seeds), "seeds must not be negative"),
+        (any(seed > LARGEST for seed in plan.seeds), f"a seed has 64 bits: 0 to {LARGEST}"),
+        (len(set(plan.seeds)) != len(plan.seeds), "seeds must differ from one another"),
+        (plan.dtype not in DTYPES, _unknown("dtype", plan.dtype, DTYPES)),
+        (plan.device not in DEVICES, _unknown("device", plan.device, DEVICES)),
+        (not plan.provider, "provider is empty; write provider = 'auto'"),
+        (plan.workers < 1, "workers must be at least 1"),
+        (plan.threads < 1, "threads must be at least 1"),
+        (plan.parallel not in ("", *PARALLEL), _unknown("parallel", plan.parallel, PARALLEL)),
+        (plan.processes < 1, "processes must be at least 1"),
+        (plan.processes > 1 and not plan.parallel, f"processes needs parallel: {' or '.join(PARALLEL)}"),
+        (
+            bool(plan.parallel and (plan.timings or plan.contests)),
+            "parallel is for training, timings and contests run in one process; choose tasks (--tasks) without them",
+        ),
+        (
+            bool(plan.match and plan.contests),
+            f"match = {plan.match.get('match')!r} is for [[tasks]] and [[timings]], contests match parameters; give them a "
+            "plan of their own",
+        ),
+        (plan.timeout is not None and not plan.timeout > 0, "timeout must be a positive number of seconds"),
+        (not plan.snapshot_minutes >= 0, "snapshot_minutes must not be negative; 0 takes one after every step"),
+        (
+            not asks and not plan.contests,
+            "there is no [[tasks]] and no [[timings]] and no [[contests]]; add at least one",
+        ),
+        *((True, twin) for twin in twins),
+    ]
+    for wrong, message in problems:
+        if wrong:
+            raise PlanError(f"{source}: {message}.")

@@ -1,0 +1,43 @@
+"""The critical-difference figure: average ranks of models over blocks, drawn from statistics.FEWEST_BLOCKS blocks up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from results.report import evaluations, statistics
+from results.report.evaluations import Exam, Model
+from results.report.figures import style
+from results.report.findings import pairwise
+
+TITLE = "average ranks over blocks"
+
+
+def draw(exams: Sequence[Exam], folder: Path) -> list[Path]:
+    """Draw `folder`/average-ranks.png and .svg; no files where there are too few blocks or models."""
+    blocks = pairwise.blocks(exams)
+    if not pairwise.are_ranked(blocks):
+        return []
+    models, ranks = evaluations.everyone(exams), statistics.average_ranks(blocks, 1)
+    with style.settings():
+        drawn = _figure(ranks, len(blocks), [m for m in models if m.label in ranks], style.Palette(models))
+        return style.save(drawn, folder / "average-ranks")
+
+
+def _figure(ranks: Mapping[str, float], blocks: int, models: Sequence[Model], palette: style.Palette) -> Figure:
+    """A point for each model with a bar of half the critical difference to either side: bars that meet do not differ."""
+    apart = statistics.critical_difference(len(ranks), blocks)
+    shown = sorted(models, key=lambda model: (ranks[model.label], model.label))
+    drawn = style.figure(6.4, 1.4 + 0.27 * len(shown))
+    panel = drawn.subplots()
+    for place, model in enumerate(shown):
+        rank = ranks[model.label]
+        panel.plot([rank - apart / 2, rank + apart / 2], [place, place], color=palette.colour(model), linewidth=2.4)
+        panel.scatter(rank, place, s=60, zorder=3, **palette.point(model))
+    panel.set_yticks(range(len(shown)), [model.label for model in shown])
+    panel.set(xlabel=f"average rank over {blocks} blocks; where bars meet, no difference shown")
+    panel.set_title(f"Critical difference {apart:.2f}")
+    panel.invert_yaxis()
+    return drawn

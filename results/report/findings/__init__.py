@@ -1,0 +1,1 @@
+"""What may be said of a comparison as a whole: pairwise orderings, verdicts on claims."""

@@ -1,0 +1,96 @@
+"""Which orderings of models the rows allow to be stated, exam by exam."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from results.report import statistics
+from results.report.evaluations import ASKED, Exam
+from results.report.statistics import Difference
+from results.report.tables import summary
+from results.report.tables.table import Column
+from results.rows import metrics
+from results.rows.row import canonical
+
+MOST_NAMED = 4  # models that do not differ from one another are counted, not named, beyond so many
+
+
+def markdown(exams: Sequence[Exam]) -> str:
+    """For each exam's headline number: whom each model is better than, worse than, not shown to differ from."""
+    parts = []
+    for exam in exams:
+        column = _compared(exam)
+        if column is None:
+            continue
+        values = {m.label: exam.by_seed(m.label, column.metric, column.where) for m in exam.learners}
+        pairs = statistics.all_pairs({label: seeds for label, seeds in values.items() if seeds})
+        if pairs:
+            parts.append(f"**{exam.title}: {column.header}.** {_said(pairs, metrics.direction(column.metric))}")
+    return "\n\n".join([*parts, _about_ranks(blocks(exams))]) if parts else ""
+
+
+def blocks(exams: Sequence[Exam]) -> list[dict[str, float]]:
+    """What average ranks are taken over: a block for each task, and for each question or variant that it asks.
+
+    Values of the headline numbers by model, turned so that more is better; models that lack a block are left out.
+    """
+    found = []
+    for exam in exams:
+        column = _compared(exam)
+        if column is None:
+            continue
+        way, asked = metrics.direction(column.metric), {}
+        for where in exam.wheres(column.metric):
+            if column.where.items() <= where.items():
+                one = column.where | {key: where[key] for key in ASKED if key in where}
+                asked[canonical(one)] = one
+        for where in asked.values():
+            points = {m.label: exam.point(m.label, column.metric, where) for m in exam.learners}
+            found.append({label: way * point.value for label, point in points.items() if point})
+    everywhere = set.intersection(*map(set, found)) if found else set()
+    return [{label: value for label, value in block.items() if label in everywhere} for block in found]
+
+
+def _compared(exam: Exam) -> Column | None:
+    """The headline number of a trained exam of several models, where it is known which way is better."""
+    if not exam.main or exam.is_timing or exam.is_contest or len(exam.learners) < 2:
+        return None
+    column = summary.headline(exam)
+    return column if column is not None and metrics.direction(column.metric) else None
+
+
+def are_ranked(blocks: Sequence[Mapping[str, float]]) -> bool:
+    """Whether there are blocks enough, and as many models in each as critical differences are known for."""
+    return len(blocks) >= statistics.FEWEST_BLOCKS and 2 <= len(blocks[0]) <= statistics.MOST_MODELS
+
+
+def _about_ranks(blocks: Sequence[Mapping[str, float]]) -> str:
+    few, most = statistics.FEWEST_BLOCKS, statistics.MOST_MODELS
+    if are_ranked(blocks):
+        return f"Average ranks over {len(blocks)} blocks (tasks, their questions and variants) held apart by Nemenyi's test:"
+    if len(blocks) >= few:
+        return f"Average ranks are compared for 2 to {most} models; {len(blocks[0])} have all {len(blocks)} blocks."
+    return f"Average ranks are compared from {few} blocks (tasks, their questions and variants) up; here are {len(blocks)}."
+
+
+def _said(pairs: Sequence[Difference], way: int) -> str:
+    most = max(pair.seeds for pair in pairs)
+    if most < statistics.FEWEST_SEEDS:
+        seeds = f"{most} shared seed{'s' if most > 1 else ''}"
+        return f"No ordering is stated: {seeds}, and one is stated from {statistics.FEWEST_SEEDS} up."
+    stated = sum(pair.shown != 0 for pair in pairs)
+    note = (
+        f"Paired t tests over seeds, Holm's correction over {len(pairs)} pairs: {stated} show a difference, for "
+        f"{len(pairs) - stated} there is no difference shown."
+    )
+    names = list(dict.fromkeys(name for pair in pairs for name in (pair.first, pair.second)))
+    lines = ["| model | better than | worse than | no difference shown |", "|---|---|---|---|"]
+    for name in names:
+        sides: dict[int, list[str]] = {1: [], -1: [], 0: []}
+        for pair in pairs:
+            if name in (pair.first, pair.second):
+                mine = 1 if name == pair.first else -1
+                sides[mine * way * pair.shown].append(pair.second if mine > 0 else pair.first)
+        level = ", ".join(sides[0]) if len(sides[0]) <= MOST_NAMED else f"{len(sides[0])} models"
+        lines.append("| " + " | ".join([name, *(", ".join(sides[side]) for side in (1, -1)), level]) + " |")
+    return note + "\n\n" + "\n".join(lines)

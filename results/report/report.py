@@ -1,0 +1,222 @@
+"""The report of a comparison: every table and figure, drawn from rows alone and tied together on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from results.plans.paper import Form, Printed
+from results.report import evaluations, html_page
+from results.report.evaluations import Exam
+from results.report.figures import catalogue, paper, rank
+from results.report.findings import claims as claimed
+from results.report.findings import pairwise
+from results.report.section import Section
+from results.report.tables import contest_table, fairness, latex, printed, summary, table
+from results.rows.row import canonical
+
+Row = dict[str, Any]
+LANGUAGES = {".md": "Markdown", ".csv": "CSV", ".tex": "LaTeX"}
+MATCHING = ("size", "budget", "dtype", "provider_requested", "device")
+
+AT_A_GLANCE = f"<sub>{summary.NOTE} Conditions stand under the full tables below.</sub>"
+
+
+def report(
+    rows: Iterable[Row],
+    out_dir: Path,
+    *,
+    title: str = "",
+    question: str = "",
+    reference: Iterable[Row] = (),
+    reference_model: str = "transformer",
+    only: Sequence[str] | None = None,
+    with_printed: bool = True,
+    claims: Sequence[claimed.Claim] = (),
+    sections: Sequence[Section] = (),
+    tables: Sequence[Printed] = (),
+    forms: Sequence[Form] = (),
+) -> Path:
+    """Write `out_dir`/report.md and report.html with tables/*.md, *.csv, *.tex and figures/*.png, *.svg, *.pdf.
+
+    Returns the path of report.md. Equal rows give equal bytes, whatever their order. `reference` are the committed
+    rows, shown in brackets beside ours where task, settings and set-up are equal; `only` limits the figures to some
+    models; `with_printed` adds what papers print, or the `tables` that the plan names; `forms` are figures in papers'
+    own form; `claims` are judged; `sections` are further text, each below its exam or at the end. Raises ValueError if
+    there are no rows.
+    """
+    exams = evaluations.exams(rows)
+    if not exams:
+        raise ValueError("There are no rows to report; run the comparison first.")
+    out_dir, known = Path(out_dir), evaluations.exams(reference)
+    beside = [_beside(exam, known) for exam in exams]
+    drawings = catalogue.draw(exams, out_dir / "figures", only)
+    drawings += paper.draw(exams, forms, out_dir / "figures")
+    sections = [*sections, *printed.sections(tables)] if with_printed else sections
+    said = _findings(claims, exams)
+    shown = (*said, *_cards(exams, reference_model), *sections)
+    look = html_page.Look(title or "Report", question, reference_model, shown, with_printed and not tables)
+    parts = [*_opening(exams, look), *map(_chapter, said)]
+    if ranks := rank.draw(exams, out_dir / "figures"):
+        drawings.append(catalogue.Drawing("average-ranks", rank.TITLE, files=ranks))
+        parts.append(_image(drawings[-1], out_dir))
+    for exam, other in zip(exams, beside, strict=True):
+        parts += _exam(exam, _tables(exam, other, reference_model), sections, drawings, out_dir)
+        if look.with_printed and exam is [one for one in exams if one.task == exam.task][-1]:
+            parts += _printed(exam.task, exams, out_dir)
+    parts += [*(_chapter(one) for one in sections if not one.exam), *_table_files(tables, out_dir), *_missing(drawings)]
+    page = out_dir / "report.md"
+    _write(page, "\n\n".join(parts) + "\n")
+    _write(out_dir / "report.html", html_page.page(exams, beside, drawings, look))
+    _clear(out_dir, parts)
+    return page
+
+
+def _findings(claims: Sequence[claimed.Claim], exams: Sequence[Exam]) -> list[Section]:
+    """What is said of the whole: the verdicts on claims, and which orderings hold."""
+    found = [
+        Section("What papers claim", claimed.markdown(claimed.judge(claims, exams))),
+        Section("What may be said of the order", pairwise.markdown(exams)),
+    ]
+    return [section for section in found if section.text]
+
+
+def _cards(exams: Sequence[Exam], reference_model: str) -> list[Section]:
+    """The fairness card of every exam that has one."""
+    cards = [Section("Fairness card", fairness.markdown(exam, reference_model), exam.slug) for exam in exams]
+    return [card for card in cards if card.text]
+
+
+def stale_tables(rows: Iterable[Row], out_dir: Path, reference_model: str = "transformer") -> list[str]:
+    """One sentence for each table below `out_dir`, or on its page, that is missing or not what the rows give."""
+    found, page = [], _text(Path(out_dir) / "report.md")
+    if page is None:
+        found.append("report.md is missing; redraw the report.")
+    for exam in evaluations.exams(rows):
+        for name, text in _tables(exam, None, reference_model).items():
+            drawn = _text(Path(out_dir) / "tables" / name)
+            if drawn is None:
+                found.append(f"tables/{name} is missing; redraw the report.")
+            elif drawn != text:
+                found.append(f"tables/{name} is not what the rows give.")
+            elif page is not None and name.endswith(".md") and text.rstrip("\n") not in page:
+                found.append(f"report.md does not hold {name} as the rows give it.")
+    return found
+
+
+def _text(path: Path) -> str | None:
+    """A page's text, with what is no UTF-8 replaced; None where there is no file."""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+
+
+def _tables(exam: Exam, beside: Exam | None, reference_model: str) -> dict[str, str]:
+    """An exam's tables by file name: Markdown, each with its conditions below it, CSV and LaTeX."""
+    conditions = table.conditions(exam, reference_model, beside)
+    parts = []
+    how = contest_table if exam.is_contest else table
+    for one in how.layout(exam):
+        below = " ".join(filter(None, [how.notes(exam, one).replace("\n", "<br>\n"), conditions]))
+        parts += [
+            f"### {exam.title}: {one.title}",
+            table.markdown(exam, one, reference_model, beside),
+            f"<sub>{below}</sub>",
+        ]
+    if not parts:
+        reasons = [f"- {model.label}: {exam.reason(model.label, {})}" for model in exam.models]
+        parts = [f"### {exam.title}: nothing was measured", "\n".join(reasons)]
+    parts += [card] if (card := fairness.markdown(exam, reference_model)) else []
+    return {
+        f"{exam.slug}.md": "\n\n".join(parts) + "\n",
+        f"{exam.slug}.csv": table.csv_text(exam, reference_model, beside),
+        f"{exam.slug}.tex": latex.document_part(exam, reference_model),
+    }
+
+
+def _opening(exams: Sequence[Exam], look: html_page.Look) -> list[str]:
+    """Title, question, contents, and who leads at a glance."""
+    parts = [f"# {look.title}", *([look.question] if look.question else []), _contents(exams)]
+    glance = summary.markdown(exams)
+    return [*parts, glance, AT_A_GLANCE] if glance else parts
+
+
+def _contents(exams: Sequence[Exam]) -> str:
+    lines = [f"- {exam.title}: {len(exam.learners)} models, {len(exam.floors)} floors" for exam in exams]
+    hidden = [exam for exam in exams if not exam.main]
+    if hidden:
+        lines.append(f"- {len(hidden)} of these repeat a task under another set-up; figures leave them out")
+    return "\n".join(lines)
+
+
+def _exam(
+    exam: Exam,
+    tables: dict[str, str],
+    sections: Sequence[Section],
+    drawings: Sequence[catalogue.Drawing],
+    out_dir: Path,
+) -> list[str]:
+    """What the page says of one exam; writes its `tables` as files."""
+    for name, text in tables.items():
+        _write(out_dir / "tables" / name, text)
+    links = ", ".join(f"[{LANGUAGES[Path(name).suffix]}](tables/{name})" for name in tables)
+    parts = [f"## {exam.title}", tables[f"{exam.slug}.md"].rstrip("\n"), f"The same tables as files: {links}."]
+    parts += [f"### {one.title}\n\n{one.text}" for one in sections if one.exam == exam.slug]
+    return parts + [_image(drawing, out_dir) for drawing in drawings if drawing.exam == exam.slug]
+
+
+def _chapter(section: Section) -> str:
+    return f"## {section.title}\n\n{section.text}"
+
+
+def _table_files(tables: Sequence[Printed], out_dir: Path) -> list[str]:
+    """Links to the printed tables that the plan names, written as files."""
+    links = []
+    for name, one in printed.file_names(tables).items():
+        _write(out_dir / "tables" / f"{name}.csv", printed.csv_of(one))
+        links.append(f"Printed numbers as a file: [{name}.csv](tables/{name}.csv)")
+    return links
+
+
+def _missing(drawings: Sequence[catalogue.Drawing]) -> list[str]:
+    reasons = [f"- {drawing.title}: {drawing.reason}" for drawing in drawings if drawing.reason]
+    return ["## Figures not drawn", "\n".join(reasons)] if reasons else []
+
+
+def _printed(task: str, exams: Sequence[Exam], out_dir: Path) -> list[str]:
+    measured = {metric for exam in exams if exam.task == task for metric in exam.metrics}
+    section = printed.section(task, measured)
+    if not section:
+        return []
+    _write(out_dir / "tables" / f"printed-{task}.csv", printed.csv_text(task))
+    return [section, f"The same as a file: [CSV](tables/printed-{task}.csv)."]
+
+
+def _beside(exam: Exam, known: Sequence[Exam]) -> Exam | None:
+    """The same exam under the same set-up in the reference."""
+
+    def same(one: Exam) -> str:
+        return canonical([one.task, one.version, one.settings, {name: one.setup[name] for name in MATCHING}])
+
+    return next((other for other in known if same(other) == same(exam)), None)
+
+
+def _clear(out_dir: Path, parts: Sequence[str]) -> None:
+    """Remove tables and figures that an earlier report left and this page does not show."""
+    page = "\n".join(parts)
+    for path in [*(out_dir / "tables").glob("*"), *(out_dir / "figures").glob("*")]:
+        if (
+            path.suffix in (".md", ".csv", ".tex", ".png", ".svg", ".pdf")
+            and f"{path.parent.name}/{path.name}" not in page
+        ):
+            path.unlink()
+
+
+def _image(drawing: catalogue.Drawing, out_dir: Path) -> str:
+    png, *others = (path.relative_to(out_dir).as_posix() for path in drawing.files)
+    links = ", ".join(f"[{Path(name).suffix[1:].upper()}]({name})" for name in others)
+    return f"![{drawing.title}]({png})\n\n{links}"
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,261 @@
+"""The record: one number is one row, one row is one JSON line, one cell's rows are one append."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import os
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+from filelock import FileLock, Timeout
+from pydantic import Field
+
+import schema
+from results.rows import packed
+from results.rows.columns import Count
+from results.rows.row import COLUMNS, Identity, Measured, check, failure, key, now, one_attempt, rows
+
+__all__ = [
+    "COLUMNS",
+    "Identity",
+    "Measured",
+    "RecordError",
+    "append",
+    "attempts",
+    "check",
+    "failure",
+    "doubled",
+    "frame",
+    "key",
+]
+__all__ += ["lock_folder", "now", "one_attempt", "read", "rows", "statuses"]
+
+LOCK_SECONDS = 120.0
+
+
+class RecordError(RuntimeError):
+    """Rows that cannot be read or written; the message says what to do."""
+
+
+def lock_folder(path: Path) -> Path:
+    """The folder of locks beside a rows file; it ignores itself in git."""
+    folder = Path(path).parent / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n", encoding="utf-8")
+    return folder
+
+
+def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Append one cell's rows under a lock, all or none, on the disk when this returns.
+
+    What an interrupted append left behind (a torn line, half of a cell's rows) is cut first. Raises ValueError for a
+    row with other columns than `COLUMNS` or a value that JSON has no word for, RecordError when writing fails.
+    """
+    path = Path(path)
+    for row in rows:
+        check(row)
+    try:
+        block = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode("utf-8")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"A row holds a value that JSON has no word for; give plain numbers: {error}.") from None
+    if not block:
+        raise ValueError("There are no rows to append; a cell that failed is recorded by failure().")
+    try:
+        lock = FileLock(lock_folder(path) / f"{path.name}.lock", timeout=LOCK_SECONDS)
+        with lock, open(path, "a+b") as file:
+            _recover(path, file)
+            _write(path, file, block)
+    except Timeout:
+        raise RecordError(f"Another process has held the lock of {path} for {LOCK_SECONDS:.0f} s; end it.") from None
+    except OSError as error:
+        raise RecordError(
+            f"Rows could not be written to {path}: {error.strerror}; nothing of the cell stands."
+        ) from error
+
+
+def read(path: Path, comparison: str | None = None) -> list[dict[str, Any]]:
+    """All complete rows, oldest first; none if there is no file, packed or not.
+
+    What a broken append left is passed over; a whole last row counts though its newline is gone; of a cell whose last row
+    is torn no row counts. Raises RecordError, naming file and line, for anything else that is no row, and, where
+    `comparison` says whose rows these must be, for another's.
+    """
+    path = Path(path)
+    packed_path = path.with_name(path.name + ".xz")
+    try:
+        if not path.exists():
+            return _rows(packed_path, packed.unpack(packed_path), comparison) if packed_path.exists() else []
+        intent, data = _intent(path), path.read_bytes()
+    except packed.PackedError as error:
+        raise RecordError(f"{error} Take it again from where it came, or run and submit the comparison anew.") from None
+    except OSError as error:
+        raise RecordError(f"{error.filename or path} could not be read: {error.strerror}.") from error
+    if intent and len(data) < intent[0] + intent[1]:
+        data = data[: intent[0]]
+    return _rows(path, data, comparison)
+
+
+def pack(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows to `path`.xz, which `read(path)` takes where there is no `path`: a tenth of the size, for committing."""
+    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    packed_path = Path(path).with_name(Path(path).name + ".xz")
+    packed_path.parent.mkdir(parents=True, exist_ok=True)
+    packed_path.write_bytes(lzma.compress(text.encode("utf-8"), preset=9))
+
+
+def _rows(path: Path, data: bytes, comparison: str | None) -> list[dict[str, Any]]:
+    lines, torn = _lines(data)
+    rows = []
+    for number, line in enumerate(lines, 1):
+        source = f"{path}, line {number}"
+        try:
+            row = schema.parse_json(line, dict, source)
+            check(row, source)
+        except ValueError as error:
+            raise RecordError(f"{error} Repair or delete that line.") from None
+        if comparison is not None and row["comparison"] != comparison:
+            of = schema.shortened(row["comparison"])
+            raise RecordError(f"{source} is a row of the comparison {of}, not of {comparison!r}; take it out.")
+        rows.append(row)
+    while rows and rows[-1]["cell"] == torn:
+        rows.pop()
+    return rows
+
+
+def _lines(data: bytes) -> tuple[list[bytes], str | None]:
+    """The lines that hold rows, and the key of the cell whose last row is torn, where it can still be read."""
+    lines = data.split(b"\n")
+    last = lines.pop()  # what follows the last newline: nothing, a row whose newline is gone, or a torn one
+    if last.strip() and not _is_torn(last):
+        return [*lines, last], None
+    if not last.strip() and lines and _is_torn(lines[-1]):
+        last = lines.pop()
+    return lines, _cell(last)
+
+
+def _cell(line: bytes) -> str | None:
+    """The key that a line names, even a torn one."""
+    found = re.match(rb'\s*\{.{0,2000}?"cell": ?"([0-9A-Za-z_-]{1,64})"', line)
+    return found and found[1].decode()
+
+
+def frame(path: Path) -> pd.DataFrame:
+    """The rows of a file as a table with the columns of `COLUMNS`."""
+    return pd.DataFrame(read(path), columns=list(COLUMNS))
+
+
+def statuses(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """The status of every cell, by key: "ok" if any attempt measured something, else "failed"."""
+    found: dict[str, str] = {}
+    for row in rows:
+        if found.get(row["cell"]) != "ok":
+            found[row["cell"]] = row["status"]
+    return found
+
+
+def attempts(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that count, each once: of each cell's attempts the last that measured something, else the last.
+
+    Raises RecordError where one attempt tells two numbers of one thing, of which one must be wrong.
+    """
+    by_cell: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for row in rows:
+        by_cell.setdefault(row["cell"], {}).setdefault(row["when"], []).append(row)
+    kept: list[dict[str, Any]] = []
+    for tries in by_cell.values():
+        newest_first = [tries[when] for when in sorted(tries, reverse=True)]
+        kept += _once(next((rows for rows in newest_first if any(r["status"] == "ok" for r in rows)), newest_first[0]))
+    return kept
+
+
+def doubled(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that repeat an earlier one of the same attempt."""
+    seen: set[tuple] = set()
+    return [row for row in rows if (it := _measurement(row)) in seen or seen.add(it)]
+
+
+def _once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found: dict[tuple, dict[str, Any]] = {}
+    for row in rows:
+        first = found.setdefault(_measurement(row), row)
+        if first is not row and (first["value"], first["count"]) != (row["value"], row["count"]):
+            told = f"{row['task']}, {row['model']}, seed {row['seed']}, {row['metric']} {row['where'] or ''}".strip()
+            raise RecordError(
+                f"Cell {row['cell']} tells two numbers of one thing, {first['value']} and {row['value']} ({told}); "
+                "delete the wrong row."
+            )
+    return list(found.values())
+
+
+def _measurement(row: dict[str, Any]) -> tuple:
+    """What tells a row from the others of its file; two with an equal one are one measurement."""
+    where = tuple(sorted(row["where"].items(), key=str))
+    name = row["settings"].get("variant", "")
+    return row["cell"], row["when"], row["model"], name, row["metric"], where, row["status"], row["reason"]
+
+
+def _write(path: Path, file: Any, block: bytes) -> None:
+    """Write after noting the intent, so that a death in between leaves no half of a cell that looks whole."""
+    end = file.seek(0, os.SEEK_END)
+    note = _note(path)
+    with open(note, "w", encoding="utf-8") as intent:
+        json.dump([end, len(block)], intent)
+        intent.flush()
+        os.fsync(intent.fileno())
+    try:
+        file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+    except OSError:
+        with suppress(OSError):
+            os.truncate(path, end)
+        raise
+    note.unlink()
+
+
+def _recover(path: Path, file: Any) -> None:
+    """Cut what an interrupted append left: to the noted length, a torn last line and its cell's rows; mend a lost newline."""
+    size = file.seek(0, os.SEEK_END)
+    intent = _intent(path)
+    if intent and size < intent[0] + intent[1]:
+        size = min(size, intent[0])
+    file.seek(0)
+    data = file.read(size)
+    lines, torn = _lines(data)
+    while lines and torn and _cell(lines[-1]) == torn:
+        lines.pop()
+    whole = b"".join(line + b"\n" for line in lines)
+    file.truncate(min(len(whole), len(data)))
+    if len(whole) > len(data):
+        file.write(b"\n")
+    _note(path).unlink(missing_ok=True)
+
+
+def _note(path: Path) -> Path:
+    return lock_folder(path) / f"{path.name}.appending"
+
+
+def _intent(path: Path) -> tuple[int, int] | None:
+    note = path.parent / ".locks" / f"{path.name}.appending"
+    try:
+        end, length = schema.read_json(note, Annotated[list[Count], Field(min_length=2, max_length=2)])
+    except (OSError, ValueError):
+        return None  # none noted, or torn itself: then nothing was appended after it
+    return end, length
+
+
+def _is_torn(line: bytes) -> bool:
+    """Whether a last line is no whole JSON object; what else may be wrong with one is told, not passed over."""
+    try:
+        return not isinstance(json.loads(line), dict)
+    except RecursionError:
+        return False
+    except ValueError:
+        return True

@@ -1,0 +1,63 @@
+"""The models and layers of cells: built from a cell's settings, its size and its seed."""
+
+from __future__ import annotations
+
+import inspect
+from types import ModuleType
+from typing import Any
+
+import torch
+
+import baselines  # noqa: F401  registers every baseline, in worker processes too
+from models import language_model, registry
+from models.language_model import Match, Size
+from models.matching.match import PARAMETERS
+from results.cell import Cell
+
+
+def build(cell: Cell, vocab: int) -> torch.nn.Module:
+    """A cell's model as its seed initialises it."""
+    size, match = terms(cell.size, vocab)
+    return language_model.seeded(cell.model, size, cell.seed, match=match, **settings_of(cell))
+
+
+def terms(size: dict[str, Any], vocab: int) -> tuple[Size, Match]:
+    """The size that a cell names, and what it matches: its `size` says both. Raises ValueError."""
+    fields = {name: size[name] for name in ("width", "depth", "heads")}
+    match = {name: size[name] for name in ("state_bytes", "flops_length") if name in size}
+    return Size(vocab, **fields), Match(size.get("match", PARAMETERS.by), **match)
+
+
+def sized(fields: dict[str, int], changed: dict[str, int]) -> Size:
+    """A size of these fields, some of them changed. Raises ValueError where another field is named."""
+    if unknown := set(changed) - set(fields):
+        raise ValueError(f"--size knows {', '.join(fields)}, not {', '.join(sorted(unknown))}.")
+    return Size(**fields | changed)
+
+
+def settings_of(cell: Cell) -> dict[str, Any]:
+    """The settings of a cell's model, its provider among them."""
+    return with_provider(cell.model, cell.settings, cell.provider)
+
+
+def with_provider(model: str, settings: dict[str, Any], provider: str) -> dict[str, Any]:
+    """A model's settings with the provider asked for, unless they name one or the model has none to choose."""
+    has_one = "provider" in inspect.signature(registry.entry(model).cls).parameters
+    return {"provider": provider, **settings} if has_one else dict(settings)
+
+
+def layer(cell: Cell, entrant: dict[str, Any]) -> torch.nn.Module:
+    """The mixer alone, of ours or of an opponent's."""
+    width, heads = cell.size["width"], cell.size["heads"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cell.seed)
+        if entrant["opponent"]:
+            return opponents().build(entrant["opponent"], width, heads, **cell.settings)
+        return registry.entry(cell.model).cls(width, heads, **settings_of(cell))
+
+
+def opponents() -> ModuleType:
+    """Other people's code; imported where a contest names it, so that a broken baseline stops nothing else."""
+    from baselines.oracles.adapters import opponents
+
+    return opponents

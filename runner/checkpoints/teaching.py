@@ -1,0 +1,44 @@
+"""How a cell's model is trained: in this process, or by several that share each batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+import tasks
+from models import user_file
+from results.cell import Cell
+from runner.build import build
+from tasks.harness import data_parallel
+from tasks.harness.train import Training, train
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+def teach(cell: Cell, model: nn.Module, task: tasks.Task, progress: Progress, **alone: Any) -> Training:
+    """Train a cell's model in place; `alone` is what `train` takes besides where one process trains.
+
+    Where `budget` names `parallel` and `processes`, each process trains on its rows and this one ends with all weights.
+    """
+    if "parallel" not in cell.budget:
+        return train(model, task, **_run(cell), device=cell.device, progress=progress, **alone)
+    kind, processes = cell.budget["parallel"], cell.budget["processes"]
+    data_parallel.check_rows(task, cell.seed, cell.budget["batch_tokens"], processes)
+    with data_parallel.lead(kind, processes, cell.device, follow, (cell,)) as crew:
+        return data_parallel.train_together(crew, model, task, **_run(cell), progress=progress)
+
+
+def follow(crew: data_parallel.Crew, cell: Cell) -> None:
+    """What each process but the first does: build the same model and train along."""
+    torch.set_num_threads(cell.threads)
+    user_file.load_files(cell.model_files, own_process=True)
+    task = tasks.create(cell.task, **cell.task_settings)
+    data_parallel.train_together(crew, build(cell, task.vocab), task, **_run(cell))
+
+
+def _run(cell: Cell) -> dict[str, Any]:
+    budget = {name: cell.budget[name] for name in ("steps", "batch_tokens")}
+    return {**budget, "lr": cell.lr, "seed": cell.seed, "dtype": cell.dtype}

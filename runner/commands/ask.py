@@ -1,0 +1,96 @@
+"""A trained model, ours or one of Hugging Face, sits the test of one of our tasks, for `bench.py ask`."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from rich.table import Table
+from torch import nn
+
+import tasks
+from models.conformance import streaming
+from runner.checkpoints import store
+from runner.preflight import positions
+from tasks.harness.evaluate import PIECE, evaluate
+from tasks.task import Task
+from tasks.text.tokenizer import BYTES
+
+
+class Answerer(NamedTuple):
+    """A trained model, what to call it, and the tokenizer setting of its texts ("" where its tokens are symbols)."""
+
+    model: nn.Module
+    label: str
+    tokenizer: str
+
+
+def asked_table(
+    name: str,
+    task_name: str,
+    settings: dict[str, Any],
+    gguf: str | None,
+    provider: str,
+    device: str,
+    model_files: Sequence[str] = (),
+) -> Table:
+    """The marks of a task's test under `settings`, which read text by the model's own tokenizer unless they name another.
+
+    `name` is a checkpoint's folder, or the folder or hub name of a Hugging Face model (`gguf`: the file in it);
+    `model_files` are the user's own that register a kept model. Raises ValueError for what is neither, for a task of other
+    tokens, and for lengths that the model cannot be fed, before anything is computed.
+    """
+    place = Path(name)
+    if not place.exists() and (place.is_absolute() or len(place.parts) > 2):  # hub names have one or two parts
+        raise ValueError(
+            f"There is no {name}: give a checkpoint's folder, or a Hugging Face model's folder or hub name."
+        )
+    with TemporaryDirectory() as folder:
+        kept = (place / store.FACTS).exists()
+        answerer = _kept(name, provider, device, model_files) if kept else _pretrained(name, gguf, device, Path(folder))
+        task = _task(task_name, settings, answerer)
+    positions.check(answerer.model, answerer.label, task)
+    longest = max(getattr(task, "test_lengths", ()), default=0)
+    if longest > PIECE:
+        streaming.admit(answerer.model, longest)
+    table = Table("metric", "asked", "value", "of", title=f"{answerer.label}, asked {task_name}")
+    for metric, value, count, where in evaluate(answerer.model, task, device=device):
+        table.add_row(
+            metric,
+            ", ".join(f"{key} {said}" for key, said in where.items()),
+            f"{value:.4f}" if math.isfinite(value) else "diverged",
+            str(count),
+        )
+    return table
+
+
+def _kept(name: str, provider: str, device: str, model_files: Sequence[str]) -> Answerer:
+    model, tokenizer, facts = store.load(name, provider, device, model_files)
+    setting = "" if tokenizer is None else "bytes" if tokenizer is BYTES else str(Path(name) / store.TOKENIZER)
+    return Answerer(model, f"{facts['model']}, trained on {facts['task']}", setting)
+
+
+def _pretrained(name: str, gguf: str | None, device: str, folder: Path) -> Answerer:
+    from baselines.oracles.adapters import pretrained
+
+    model = pretrained.load(name, gguf).to(device)
+    label = Path(name).name
+    return Answerer(model, label, str(pretrained.tokenizer_file(name, folder / label, gguf)))
+
+
+def _task(name: str, settings: dict[str, Any], answerer: Answerer) -> Task:
+    """The task in the model's tokens. Raises ValueError where it has others."""
+    cls = tasks.classes().get(name)
+    reads_text = cls is not None and "tokenizer" in inspect.signature(cls).parameters
+    if reads_text and not answerer.tokenizer:
+        raise ValueError(f"{answerer.label}, knows symbols alone: ask it a task of symbols, not {name}.")
+    task = tasks.create(name, **({"tokenizer": answerer.tokenizer} if reads_text else {}) | settings)
+    known = answerer.model.embedding.num_embeddings
+    needed = task.tokenizer.vocab if reads_text else task.vocab
+    if needed > known or (not reads_text and (needed < known or answerer.tokenizer)):
+        raise ValueError(f"{name} under these settings has {needed} tokens, {answerer.label} knows {known} others.")
+    return task

@@ -1,0 +1,74 @@
+"""Models held to the contract, and to other people's code, for `bench.py check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from models import registry
+from models.conformance import diagnosis, kit
+from models.language_model import Size
+
+
+def contract(
+    names: list[str],
+    settings: dict[str, dict[str, Any]],
+    thorough: bool,
+    console: Console,
+    size: Size = kit.TINY,
+) -> int:
+    """Print one line for each property of each model; return how many failed.
+
+    What holds is printed first; of what fails, the probable cause comes before what may only follow from it.
+    """
+    failed = 0
+    for name in names:
+        registry.entry(name)
+        console.print(f"[bold]{name}[/bold]")
+        found = {item.name: item for item in kit.check(name, size, thorough=thorough, **settings.get(name, {}))}
+        for item in found.values():
+            if item.passed:
+                _line(console, "[green]holds[/green]  ", item)
+        wrong, follow = diagnosis.ordered(item.name for item in found.values() if not item.passed)
+        for place, each in enumerate(wrong):
+            first = f"[red]FAILS[/red]  probable cause, {escape(diagnosis.cause(each))}: "
+            rest = "[red]FAILS[/red]  (may follow from it) " if each in follow else "[red]FAILS[/red]  "
+            _line(console, rest if place else first, found[each])
+        failed += len(wrong)
+    console.print(f"{len(names)} model(s) checked, {failed} propert{'y' if failed == 1 else 'ies'} failed")
+    return failed
+
+
+def _line(console: Console, mark: str, item: kit.Property) -> None:
+    figure = f"{item.figure:.3g}" if isinstance(item.figure, float) else item.figure
+    console.print(f"  {mark}{item.name}: {figure}  {escape(item.detail)}", highlight=False, soft_wrap=True)
+
+
+def parity(model: str | None, kept: str | None, markdown: bool, console: Console) -> int:
+    """Print the ledger of a model, or of all: how far its numbers are from independent code; return how many failed.
+
+    `kept` is a file of rows: what cannot be run here is taken from it, and all is kept there.
+    """
+    from baselines.oracles.parity import ledger, ledger_rows
+
+    whole = model in (None, "all")
+    stored = ledger_rows.read(Path(kept)) if kept else []
+    rows = ledger_rows.filled(ledger.ledger(None if whole else [model]), stored)
+    if kept:
+        ledger_rows.keep(Path(kept), rows, whole)
+    failed = sum(row.failed for row in rows)
+    if markdown:
+        print(ledger.markdown(rows), end="")
+        return failed
+    table = Table("model", "oracle", "compared", "forward", "backward", title="Largest relative error")
+    for row in rows:
+        table.add_row(*map(escape, ledger.figures(row)))
+    console.print(table)
+    for reason in dict.fromkeys(row.reason for row in rows if row.oracle and row.reason):
+        console.print(reason, style="yellow", markup=False)
+    console.print(f"{sum(row.forward is not None for row in rows)} comparison(s) made, {failed} failed")
+    return failed

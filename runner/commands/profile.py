@@ -1,0 +1,76 @@
+"""A profile of one training step of a layer (or of a whole language model), for `bench.py profile`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from models import registry
+from models.language_model import Size
+from results.cell import Cell
+from runner.build import opponents
+from runner.contests import entrant_step, is_counted
+from runner.preflight.refusals import check_cells
+from tasks.harness.precision import precision
+from tasks.speed import contest, profiling
+
+VOCABULARY = 256
+SHOWN = 12
+
+
+def profile_table(name: str, size: Size, length: int, batch: int, settings: dict[str, Any], dtype: str) -> Table:
+    """Where a forward and backward of `name` spends its time, by kind of work and by operator, as a table.
+
+    `name` is a registered model or an opponent of the contests; a mixer is profiled as one layer, a whole language model
+    with its optimiser's step. Its floor is what its matrix products would take at the rate of one large product, measured
+    here. Raises ValueError for an unknown name or setting and for sizes below 1.
+    """
+    if min(length, batch) < 1:
+        raise ValueError(f"A profile needs at least one row and one token, not {batch} x {length}.")
+    cell, made = _cell(name, size, length, batch, settings, dtype), {}
+    check_cells([cell])
+    (entrant,) = cell.entrants
+    with precision(dtype, "cpu"):
+        step = entrant_step(cell, entrant, made)
+        found = profiling.profile(step)
+        flops = contest.count_flops(step) if is_counted(entrant) else None
+        rate = contest.product_rate(dtype, "cpu")
+    floor = f", {found.unprofiled / (flops / rate):.1f} times the floor of its matrix products" if flops else ""
+    table = Table("work", "calls", "ms", "share", caption=f"forms: {made['provider'] or 'its own'}")
+    table.title = (
+        f"{name}, {batch} x {length:,} tokens, {dtype}, {torch.get_num_threads()} threads: "
+        f"{found.unprofiled * 1e3:.1f} ms a step ({found.seconds * 1e3:.1f} ms under the profiler){floor}"
+    )
+    for kind, seconds in found.kinds.items():
+        table.add_row(f"[bold]{kind}[/bold]", "", f"{seconds * 1e3:.2f}", f"{seconds / found.seconds:.0%}")
+    table.add_section()
+    for operator, calls, seconds in found.operators[:SHOWN]:
+        table.add_row(operator, f"{calls:,.0f}", f"{seconds * 1e3:.2f}", f"{seconds / found.seconds:.0%}")
+    return table
+
+
+def _cell(name: str, size: Size, length: int, batch: int, settings: dict[str, Any], dtype: str) -> Cell:
+    """The contest of this one entrant, with which its step is built as a contest builds it."""
+    opponent = name if name not in registry.names() and name in opponents().OPPONENTS else ""
+    whole = not opponent and registry.entry(name).is_language_model
+    entrant = {"name": name, "model": "" if opponent else name, "opponent": opponent, "settings": settings}
+    return Cell(
+        comparison="",
+        kind="contest",
+        model="",
+        settings={},
+        task="profile",
+        task_settings={"level": "model" if whole else "layer", "batch": batch},
+        size={"width": size.width, "depth": size.depth, "heads": size.heads},
+        budget={},
+        seed=0,
+        lr=0.0,
+        dtype=dtype,
+        provider="auto",
+        device="cpu",
+        threads=torch.get_num_threads(),
+        where={"length": length},
+        entrants=[entrant],
+    )

@@ -1,0 +1,94 @@
+"""What a row says beside its number, had again: the model's family, its parameters, its state, and who may have computed."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+import tasks
+from models import language_model, registry
+from models.ops import providers
+from results.rows import labels
+from results.rows.row import FLOOR_FAMILY, FLOOR_ORDER, canonical, cell_of_row
+from results.rows.verification import AnyOf
+from runner.build import build, opponents
+from runner.cell_key import OPPONENTS_FAMILY
+from runner.training import largest_state
+
+Row = dict[str, Any]
+SOFTMAX = "sdpa"  # softmax attention's provider, which no operation of models.ops.providers names
+ON_CPU = ("", "chunked", "recurrence", SOFTMAX)
+LONGEST = 4096  # tokens up to which a growing state is built again
+
+
+def rebuild(rows: list[Row]) -> dict[str, Any]:
+    """Columns of one model's rows in one cell with the values that they must have; what cannot be had again is left out.
+
+    `rows` are those with numbers. Raises ValueError or LookupError where the model or the task is not known here.
+    """
+    row = rows[0]
+    if row["family"] == FLOOR_FAMILY:
+        return {"family_order": FLOOR_ORDER, "parameters": None, "state_bytes": None, "provider": ""}
+    if labels.is_contest(row["settings"]["task"]):
+        return _entrant(row)
+    entry = registry.entry(row["model"])
+    facts = {"family": entry.family, "family_order": entry.family_order, "provider": AnyOf(_providers(row))}
+    cell = cell_of_row(row)
+    if cell.kind == "timing":
+        known = {"parameters": _parameters(canonical(_plan(row)), 256)}
+        states = [one["value"] for one in rows if one["metric"] == "state_bytes"]
+        return facts | known | ({"state_bytes": int(max(states))} if states else {})
+    vocab, longest = _asked(row["task"], canonical(row["settings"]["task"]), cell.kind == "training")
+    facts["parameters"] = _parameters(canonical(_plan(row)), vocab)
+    if cell.kind == "trial":
+        return facts | {"state_bytes": None}
+    is_fixed = getattr(entry.cls, "fixed_state", False)
+    if row["device"] == "cpu" and (is_fixed or longest <= LONGEST):
+        facts["state_bytes"] = _state(canonical(_plan(row)), vocab, min(longest, LONGEST))
+    return facts
+
+
+def _entrant(row: Row) -> dict[str, Any]:
+    """Of a contest's entrant: one of ours by its registration, else other people's code, which computes itself."""
+    if row["model"] in registry.names():
+        entry = registry.entry(row["model"])
+        return {"family": entry.family, "family_order": entry.family_order, "provider": AnyOf(_providers(row))}
+    if row["model"] not in opponents().OPPONENTS:
+        raise LookupError(f"{row['model']} is neither a model nor an opponent here")
+    return {"family": OPPONENTS_FAMILY, "family_order": len(registry.FAMILIES), "provider": row["model"]}
+
+
+def _providers(row: Row) -> tuple[str, ...]:
+    """The names that may stand in `provider`: what was asked for, and what auto may choose on the row's device."""
+    asked = row["settings"]["model"].get("provider", row["provider_requested"])
+    on_device = ON_CPU if row["device"] == "cpu" else (*ON_CPU, *providers.PROVIDERS)
+    return tuple(dict.fromkeys((*on_device, *([asked] if asked in providers.PROVIDERS else []))))
+
+
+def _plan(row: Row) -> Row:
+    """What a model is built from, equal for all its cells: neither seed nor rate changes how large it is."""
+    names = ("model", "family", "size", "provider_requested", "device", "threads", "dtype")
+    blank = {"comparison": "", "task": "", "seed": 0, "lr": 0.0, "budget": {}}
+    return {name: row[name] for name in names} | blank | {"settings": {"model": row["settings"]["model"], "task": {}}}
+
+
+@lru_cache(maxsize=256)
+def _parameters(plan: str, vocab: int) -> int:
+    with torch.device("meta"):
+        return language_model.parameter_count(build(cell_of_row(json.loads(plan)), vocab))
+
+
+@lru_cache(maxsize=256)
+def _state(plan: str, vocab: int, longest: int) -> int:
+    return largest_state(build(cell_of_row(json.loads(plan)), vocab).eval(), longest, "cpu")
+
+
+@lru_cache(maxsize=8)
+def _asked(name: str, settings: str, with_exams: bool) -> tuple[int, int]:
+    """A task's vocabulary, and the tokens of the longest text of its test."""
+    task = tasks.create(name, **json.loads(settings))
+    longest = max((exam.batch.tokens.shape[1] for exam in task.exams("test")), default=1) if with_exams else 1
+    return task.vocab, longest

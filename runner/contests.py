@@ -1,0 +1,80 @@
+"""Contest cells: training steps of several entrants, ours and other people's, timed in turn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+from models import language_model
+from models.ops import providers
+from results.cell import Cell
+from results.rows import store
+from runner.build import build, layer, opponents
+from runner.cell_key import identify
+from tasks.speed import contest
+from tasks.speed.throughput import train_step
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+def contested(cell: Cell, progress: Progress) -> list[dict[str, Any]]:
+    """Rows of a contest: what each entrant's training steps took, or why there is none."""
+    asked, begun = cell.task_settings, time.perf_counter()
+    made: dict[str, dict[str, Any]] = {entrant["name"]: {} for entrant in cell.entrants}
+    entrants = [
+        contest.Entrant(
+            entrant["name"],
+            partial(entrant_step, cell, entrant, made[entrant["name"]]),
+            entrant["repeats"],
+            entrant["longest"],
+            counted=is_counted(entrant),
+        )
+        for entrant in cell.entrants
+    ]
+    run = {"limit": asked["limit"], "dtype": cell.dtype, "device": cell.device}
+    outcome = contest.hold(entrants, length=cell.where["length"], progress=progress, **run)
+    found = list(contest.findings(outcome, asked["reference"], cell.where))
+    rows, identity, seconds = [], identify(cell), time.perf_counter() - begun
+    for entrant in cell.entrants:
+        own, who = cell.of(entrant), identity.of(entrant["name"])
+        standing = outcome.standings[entrant["name"]]
+        if standing.status != "ok":
+            rows += store.failure(own, who, standing.reason, standing.status)
+            continue
+        mine = [(None, *m) for name, m in found if name == entrant["name"]]
+        mine += [(None, "timing_seconds", seconds, 1, cell.where)]
+        rows += store.rows(own, who, store.Measured(protocol="contest", measurements=mine, **made[entrant["name"]]))
+    return store.one_attempt(rows)
+
+
+def is_counted(entrant: dict[str, Any]) -> bool:
+    """Whether an entrant's matrix products can be counted, which gives it a floor."""
+    return not entrant["opponent"] or opponents().OPPONENTS[entrant["opponent"]].shares_layer
+
+
+def entrant_step(cell: Cell, entrant: dict[str, Any], made: dict[str, Any]) -> contest.Step:
+    """One entrant's training step; what is known of the entrant besides, its parameters and provider, goes into `made`."""
+    own, draw = cell.of(entrant), torch.Generator().manual_seed(cell.seed)
+    shape = (cell.task_settings["batch"], cell.where["length"])
+    if cell.task_settings["level"] == "model":
+        model = build(own, 256).to(cell.device)
+        made["parameters"] = language_model.parameter_count(model)
+        step = partial(train_step, model, torch.randint(256, shape, generator=draw).to(cell.device))
+    else:
+        mixer = layer(own, entrant).to(cell.device)
+        made["parameters"] = sum(p.numel() for p in mixer.parameters())
+        x = torch.randn(*shape, cell.size["width"], generator=draw).to(cell.device)
+        forward = mixer if entrant["opponent"] else lambda x: mixer(x)[0]
+        step = contest.layer_step(forward, list(mixer.parameters()), x)
+
+    def watched() -> torch.Tensor:
+        with providers.watch() as ran:
+            y = step()
+        made["provider"] = entrant["opponent"] or "+".join(sorted(ran))
+        return y
+
+    return watched

@@ -1,0 +1,187 @@
+"""What models and cells cost before anything is measured: operations and memory from formulas."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+from typing_extensions import TypedDict
+
+import tasks
+from models import costs, registry
+from models.language_model import Match, Size, assemble, check_settings, solve
+from models.matching.counts import training_flops
+from models.matching.match import PARAMETERS, Shape
+from models.ops.providers import unwatched
+from results.cell import Cell
+from results.plans import learning_rates
+from results.rows.metrics import byte_size
+from results.rows.row import canonical
+from runner.build import settings_of, sized, terms, with_provider
+from runner.cell_key import training_key_of
+from runner.checkpoints import store
+from runner.checkpoints.trained_model import Keeping
+from runner.preflight import capacity
+from runner.schedule import rates
+from runner.schedule.forecast import Cost, Standing
+from schema import read_json
+from tasks.outline import outline
+
+NUMBERS = 4  # a weight, its gradient, and the optimiser's two averages
+PROBED = 128  # width of the model that is run to see what is kept for a backward pass, where the asked one is wider
+BYTES = 4  # each is kept in float32
+TIMED_VOCABULARY = 256  # of the model in a timing
+SHORTEST = 128  # tokens of the text that shows what a forward pass keeps
+NO_VOCABULARY = 2  # where only a file that is not here would say it: the rest of the model is counted
+
+Row = dict[str, Any]
+
+
+class Facts(TypedDict):
+    """What a forecast reads of a kept model's facts."""
+
+    task: str
+    vocab: int
+    data_hash: str
+
+
+def of_cell(cell: Cell, keeping: Keeping | None, past: Sequence[Row] = ()) -> Cost:
+    """What a cell will cost: the operations of its training, the memory that it takes at least, whether it is trained already.
+
+    From the task's settings, without its data. Operations are those of texts of the task's training length. Memory is that
+    of weights, gradients, optimiser, logits and what the forward pass keeps for the backward pass. What comes and goes inside
+    a pass, and the allocator's gaps, are on top. `past` are rows that timed trainings: they give the rate at which those
+    operations are done. Where the plan matches something beside parameters: how near the model comes.
+    """
+    if cell.kind not in ("training", "trial"):
+        return Cost(standing=_standing(cell, TIMED_VOCABULARY)) if cell.kind == "timing" else Cost()
+    vocab, length = outline(cell.task, cell.task_settings)
+    has_vocab, vocab, length = vocab is not None, vocab or NO_VOCABULARY, length or cell.budget["batch_tokens"]
+    (size, match), settings = terms(cell.size, vocab), canonical(settings_of(cell))
+    numbers, per_token = _model(cell.model, size, match, settings, length)
+    operations = None if per_token is None else per_token * cell.budget["steps"] * cell.budget["batch_tokens"]
+    tokens = max(length, cell.budget["batch_tokens"])
+    kept = _kept_per_token(cell.model, size, settings, match) * (0.5 if cell.dtype == "bfloat16" else 1.0)
+    memory = BYTES * (NUMBERS * numbers + 2 * tokens * (vocab if has_vocab else 0)) + round(tokens * kept)
+    found = Cost(operations, memory, _is_trained(cell, keeping), _standing(cell, vocab), has_vocab=has_vocab)
+    return found if operations is None else replace(found, rate=rates.of(cell, numbers, past, _row_work))
+
+
+def _is_trained(cell: Cell, keeping: Keeping | None) -> bool:
+    """Whether the cell's model is kept, trained on data of any hash that a kept model of its task had."""
+    if keeping is None or cell.lr == learning_rates.UNKNOWN:
+        return False
+    known = {
+        (facts["vocab"], facts["data_hash"]) for facts in _kept_facts(keeping.folder) if facts["task"] == cell.task
+    }
+    keys = (training_key_of(cell, tasks.class_of(cell.task), *one) for one in known)
+    return any((keeping.folder / key / store.FACTS).exists() for key in keys)
+
+
+def _kept_facts(folder: Path) -> Iterator[dict[str, Any]]:
+    for path in sorted(folder.glob(f"*/{store.FACTS}")):
+        with suppress(OSError, ValueError):  # what is damaged is told where it would be used
+            yield read_json(path, Facts)
+
+
+def _row_work(row: Row) -> float | None:
+    """Operations a token of the training that an earlier row timed; None where its model or task is not here any more."""
+    try:
+        vocab, length = outline(row["task"], row["settings"]["task"])
+        size, match = terms(row["size"], vocab or NO_VOCABULARY)
+        settings = with_provider(row["model"], row["settings"]["model"], row["provider_requested"])
+        return _model(row["model"], size, match, canonical(settings), length or row["budget"]["batch_tokens"])[1]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _standing(cell: Cell, vocab: int) -> Standing | None:
+    if "match" not in cell.size:
+        return None
+    size, match = terms(cell.size, vocab)
+    return _stands(cell.model, size, match, canonical(settings_of(cell)))
+
+
+@cache
+def _stands(name: str, size: Size, match: Match, settings: str) -> Standing:
+    found = costs.standing(name, size, match, **json.loads(settings))
+    return Standing(found.parameters, found.reference_parameters, found.figure, found.aim)
+
+
+@cache
+def _model(name: str, size: Size, match: Match, settings: str, length: int) -> tuple[int, float | None]:
+    """All learned numbers of a model, its embedding too, and the operations of training it on one token."""
+    own, entry = json.loads(settings), registry.entry(name)
+    check_settings(entry, own)
+    with torch.device("meta"):
+        model = assemble(entry, size, _shape(name, size, settings, match), own)
+        return sum(parameter.numel() for parameter in model.parameters()), training_flops(model, length)
+
+
+def _shape(name: str, size: Size, settings: str, match: Match) -> Shape:
+    """The solved shape, which no vocabulary changes: at one vocabulary for all, as a search for it takes a while."""
+    return solve(registry.entry(name), replace(size, vocab=TIMED_VOCABULARY), json.loads(settings), match)
+
+
+@cache
+def _kept_per_token(name: str, size: Size, settings: str, match: Match = PARAMETERS) -> float:
+    """Bytes that a model's forward pass keeps for its backward pass, for each token of a text of two periods or more.
+
+    Counted in a model of one block and one of two, at most PROBED wide with heads of the same width: what is kept grows in
+    equal steps with depth and with the number of heads.
+    """
+    own, entry = json.loads(settings), registry.entry(name)
+    if "provider" in own:
+        own["provider"] = "auto"  # the one asked for may need another device, and keeps about as much
+    shape = _shape(name, size, settings, match)
+    heads = max(1, size.heads * PROBED // size.width) if size.width > PROBED else size.heads
+    share = heads / size.heads
+    small = replace(size, width=size.width // size.heads * heads, heads=heads)
+    if share < 1:
+        inner = shape.inner and max(2 * heads, round(shape.inner * share / (2 * heads)) * 2 * heads)
+        small, shape = replace(small, vocab=2), replace(shape, feed=round(shape.feed * share), inner=inner)
+    depth = size.depth if entry.is_language_model else shape.depth
+    found = []
+    for blocks in (1, 2) if depth > 1 else (1,):
+        with torch.random.fork_rng(devices=[]):
+            model = assemble(entry, replace(small, depth=blocks), replace(shape, depth=blocks), own)
+        found.append(_kept(model))
+    return (found[0] + (found[-1] - found[0]) * (depth - 1)) / share
+
+
+def _kept(model: nn.Module) -> float:
+    """Bytes a token that one model's forward pass keeps."""
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> tuple[Tensor, torch.UntypedStorage]:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor, storage  # which is held, so that no other takes its place
+
+    tokens = torch.zeros(1, max(SHORTEST, 2 * model.period), dtype=torch.long)
+    with unwatched(), torch.autograd.graph.saved_tensors_hooks(keep, lambda held: held[0]):
+        model(tokens)
+    return sum(kept.values()) / tokens.numel()
+
+
+def table(changed: dict[str, int], length: int) -> Table:
+    """Parameters, state and operations of every model at one size and context."""
+    size = sized({"vocab": 256, "width": 256, "depth": 4, "heads": 4}, changed)
+    capacity.check_size({"width": size.width, "depth": size.depth}, tokens=length)
+    title = f"Costs at {size}, {length:,} tokens; forward and training in FLOPs per token"
+    made = Table("model", "parameters", "state", "forward", "training", title=title)
+    for name in registry.names():
+        found = costs.costs(name, size, length)
+        work = ("no formula" if value is None else f"{value:,.0f}" for value in (found.forward, found.training))
+        made.add_row(name, f"{found.parameters:,}", byte_size(found.state_bytes), *work)
+    return made

@@ -1,0 +1,60 @@
+"""measure(cell) -> what was measured: the one call that a worker process makes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from models import user_file
+from models.ops import providers
+from results.cell import Cell
+from results.rows import store
+from runner.checkpoints.trained_model import Keeping
+from runner.contests import contested
+from runner.timing import timed
+from runner.training import floors, trained, tried
+from schema import surroundings
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+def prepare() -> None:
+    """Naming it makes a worker import this module, and so every baseline, before its first cell."""
+
+
+def with_own_files(cells: Iterable[Cell]) -> list[Cell]:
+    """Cells that name the user's files of their own models alone: those of the house name none, and import none."""
+    own = [user_file.files_of([cell.model, *(entrant["model"] for entrant in cell.entrants)]) for cell in cells]
+    return [replace(cell, model_files=tuple(files)) for cell, files in zip(cells, own, strict=True)]
+
+
+def measure(cell: Cell, progress: Progress, keeping: Keeping | None = None) -> store.Measured | list[dict[str, Any]]:
+    """Measure one cell: train and examine a model, time it or several in turn, or let a task's cheats sit the exam.
+
+    With `keeping`, trained models are kept and those that are there already are not trained again. What the cell leaves
+    changed in torch or in this process is put back, and told in a warning: the next cell finds what this one found.
+    """
+    torch.set_num_threads(cell.threads)
+    user_file.load_files(cell.model_files, own_process=True)
+    with surroundings.kept() as changed:
+        found = _measured(cell, progress, keeping)
+    if changed:
+        warnings.warn(f"{cell.describe()} changed {', '.join(changed)}; it is put back.", stacklevel=2)
+    return found
+
+
+def _measured(cell: Cell, progress: Progress, keeping: Keeping | None) -> store.Measured | list[dict[str, Any]]:
+    if cell.kind == "contest":
+        return contested(cell, progress)
+    learns = {"trial": tried, "training": trained}
+    with providers.watch() as ran:
+        if cell.kind in learns:
+            measured = learns[cell.kind](cell, progress, keeping)
+        else:
+            measured = {"floors": floors, "timing": timed}[cell.kind](cell, progress)
+    ran |= measured.pop("ran", set())  # a kept model was trained in another process
+    return store.Measured(**measured, provider="+".join(sorted(ran)))

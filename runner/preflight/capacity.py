@@ -1,0 +1,74 @@
+"""What no machine here could hold: refused from the numbers asked for, before a model is built or a text is drawn."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from models.matching.match import default_feed
+from results.cell import Cell
+from results.rows.metrics import byte_size
+from schema import shortened
+
+TOKEN = 8  # bytes of a token, as texts are drawn
+WEIGHT = 4  # bytes
+TRAINED = 16  # a weight, its gradient and the optimiser's two averages
+# What a block keeps of each token for its backward pass, in numbers as wide as the model: in and out of two norms (4), q, k, v
+# and what attention gives (4), SwiGLU's gate, its other half and their product (8, at 8/3 of the width each).
+KEPT = 16
+
+
+def memory_of(device: str) -> int:
+    """Bytes of the device's memory."""
+    if device == "cuda" and torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_size(size: dict[str, int], bytes_a_number: int = WEIGHT, tokens: int = 0, device: str = "cpu") -> None:
+    """ValueError where the reference Transformer of a size, to whose parameters all are matched, is larger than the memory.
+
+    With `tokens`, what its forward pass keeps of so many is counted too.
+    """
+    width, depth = size["width"], size["depth"]
+    numbers = depth * (4 * width * width + 3 * width * default_feed(width))
+    _refuse(
+        bytes_a_number * numbers + WEIGHT * KEPT * tokens * width * depth, f"a model of size {shortened(size)}", device
+    )
+
+
+def check_cell(cell: Cell) -> None:
+    """ValueError where a cell asks for more than the memory of its device holds: its model, or one text of its task."""
+    lengths = [cell.where.get("length", 1), *(n for key, n in _numbers(cell.task_settings) if "length" in key)]
+    setting = {key: n for key, n in _numbers(cell.task_settings) if "length" in key}
+    longest = max([n for n in lengths if isinstance(n, int)], default=1)
+    _refuse(TOKEN * longest, f"a text of {shortened(longest)} tokens ({', '.join(setting) or 'length'})", "cpu")
+    if cell.size:
+        learns = cell.kind in ("training", "trial")
+        tokens = cell.budget.get("batch_tokens", 0) // cell.budget.get("processes", 1)
+        check_size(
+            cell.size, TRAINED if learns else WEIGHT, tokens // (2 if cell.dtype == "bfloat16" else 1), cell.device
+        )
+
+
+def _numbers(settings: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    for key, value in settings.items():
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, int) and not isinstance(number, bool):
+                yield key, number
+
+
+def _refuse(needed: int, what: str, device: str) -> None:
+    if needed > (there := memory_of(device)):
+        raise ValueError(
+            f"{what} needs {byte_size(needed)} of memory or more, and there are {byte_size(there)} here; choose less."
+        )
+
+
+def check_threads(threads: int) -> None:
+    """ValueError for more threads than processors: their times would say nothing."""
+    if not 1 <= threads <= (most := os.cpu_count() or 1):
+        raise ValueError(f"threads must be from 1 to the {most} processors of this machine, not {shortened(threads)}.")

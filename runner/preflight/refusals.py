@@ -1,0 +1,91 @@
+"""What no run may begin with: a misspelt setting, an impossible size, an absent provider, device or opponent."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+
+import torch
+from torch import nn
+
+import tasks
+from models import language_model, registry
+from models.ops import providers
+from results.cell import Cell
+from runner.build import build, opponents
+from runner.preflight import capacity
+from tasks.harness import data_parallel
+from tasks.speed.throughput import Throughput
+
+
+def check_cells(cells: Sequence[Cell], elsewhere: bool = False, unread: bool = False) -> None:
+    """Refuse a misspelt setting, an impossible size, an absent provider or device before anything is measured.
+
+    `elsewhere` says that another machine measures them: what this one lacks is no reason to refuse. `unread` says that no
+    data may be read, so that of a task only names and types of settings are held against its signature. Questions that a
+    task must leave out, as no story fits, are told in a warning, and so are two names for models built alike.
+    """
+    seen, names = set(), {}
+    for cell in cells:
+        with suppress(providers.ProviderAbsent) if elsewhere else nullcontext():
+            providers.check_provider(cell.provider or "auto")
+        absent = cell.device == "cuda" and not torch.cuda.is_available()
+        if absent and not elsewhere:
+            raise ValueError("Device cuda was asked for, but torch sees no CUDA device here; use --device cpu.")
+        if not elsewhere:
+            capacity.check_cell(cell)
+            capacity.check_threads(cell.threads)
+        if "parallel" in cell.budget and not absent:
+            data_parallel.check(cell.budget["parallel"], cell.budget["processes"], cell.device)
+        if cell.kind == "contest":
+            _check_contest(cell)
+            continue
+        what = (cell.model, repr(cell.settings), repr(cell.size), cell.task, repr(cell.task_settings), cell.provider)
+        if what in seen:
+            continue
+        seen.add(what)
+        if cell.kind == "timing":
+            tasks.checked("throughput", Throughput, cell.task_settings)
+        elif cell.kind == "floors" and unread:
+            tasks.settings_for(cell.task, tasks.class_of(cell.task), cell.task_settings)
+        elif cell.kind == "floors":
+            left_out = getattr(tasks.create(cell.task, **cell.task_settings), "left_out", dict)()
+            for reason in dict.fromkeys(left_out.values()):
+                warnings.warn(f"{cell.task} leaves out what does not fit: {reason}", stacklevel=2)
+        if cell.model:
+            with torch.device("meta"):
+                structure = _structure(build(cell, 256))
+            name = cell.variant or cell.model
+            other = names.setdefault(structure, name)
+            if other != name:
+                warnings.warn(
+                    f"{other} and {name} are built alike; change a setting of one, or leave one out.", stacklevel=2
+                )
+
+
+def _structure(model: nn.Module) -> str:
+    """What tells models apart but their first weights: modules and their code, what they hold besides tensors, shapes.
+
+    A class is told by its module and its name: one copied into another file may be changed there in its code alone.
+    """
+    told = [f"{name}: {tuple(parameter.shape)}" for name, parameter in model.named_parameters()]
+    for name, module in model.named_modules():
+        held = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+        told.append(f"{name}: {type(module).__module__}.{type(module).__qualname__} {held}")
+    return re.sub(r" at 0x[0-9a-f]+", "", "\n".join(told))
+
+
+def _check_contest(cell: Cell) -> None:
+    """Refuse an entrant that does not exist or has a wrong setting; one that cannot be built only drops out."""
+    for entrant in cell.entrants:
+        if entrant["opponent"]:
+            opponents().check(entrant["opponent"], entrant["settings"])
+            continue
+        entry = registry.entry(entrant["model"])
+        language_model.check_settings(entry, entrant["settings"])
+        if cell.task_settings["level"] == "layer" and entry.is_language_model:
+            raise ValueError(
+                f"'{entry.name}' is a whole language model and has no layer to time; name it in a contest of level 'model'."
+            )

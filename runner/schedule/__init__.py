@@ -1,0 +1,1 @@
+"""Which cells run when, where, and how long that will take."""

@@ -1,0 +1,36 @@
+"""Timing cells: one model's speed, memory and state against the length of the context."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import tasks
+from models import language_model
+from models.matching import counts
+from results.cell import Cell
+from runner.build import build
+from tasks.speed.throughput import Throughput
+from tasks.speed.throughput import measure as measure_throughput
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+def timed(cell: Cell, progress: Progress) -> dict[str, Any]:
+    settings = tasks.checked("throughput", Throughput, cell.task_settings)
+    model = build(cell, 256)
+    found, begun, kept = [], time.perf_counter(), []
+    run = {"dtype": cell.dtype, "device": cell.device, "keep": kept.append}
+    for m in measure_throughput(model, settings, language_model.state_bytes, **run):
+        found.append((None, *m))
+        progress(m.where)
+    for length in settings.lengths:
+        work = counts.training_flops(model, length)
+        if work is not None:
+            found.append((None, "training_flops_per_token", work, 1, {"length": length}))
+    found.append((None, "timing_seconds", time.perf_counter() - begun, 1, {}))
+    parameters = language_model.parameter_count(model)
+    state = max(int(m[2]) for m in found if m[1] == "state_bytes")
+    timed = {"parameters": parameters, "state_bytes": state, "protocol": "timing", "measurements": found}
+    return timed | {"predictions": kept}

@@ -1,0 +1,1 @@
+"""BABILong: bAbI questions whose facts are scattered in book text."""

@@ -1,0 +1,1 @@
+"""bAbI's twenty tasks: our simulator, and the released files."""

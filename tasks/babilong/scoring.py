@@ -1,0 +1,69 @@
+"""How BABILong answers are compared, and how far one comes without understanding."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from tasks.babilong.babi.world import ROOMS
+
+DISAGREEMENT = "scorer_disagreement"
+TOUCHED = re.compile(
+    r"(\w+) (?:got|took|grabbed|picked up|left|dropped|discarded|put down) the (\w+)(?: there)?\.",
+)
+MOVED = r"\b{actor} (?:went to|journeyed to|travelled to|moved to|went back to) the ({rooms})\."
+
+
+def matches(output: str, target: str, question: str, labels: Sequence[str]) -> bool:
+    """BABILong's comparison: the labels named in the answer's first sentence, but not in the question, are the target.
+
+    Case is ignored; what follows the first ".", "<context>" or "<example>" is not read. A list (`apple,milk`) is right
+    where exactly its things are named, in any order. Labels are looked for as parts of words, with the consequences of
+    the original: a right "none" is wrong, as it holds "one" too; "I do not know" says no; `s, e` is not `s,e`.
+    """
+    said = re.split(r"\.|<context>|<example>", output.lower(), maxsplit=1)[0]
+    known = {label.lower() for label in labels}
+    named = {label for label in known if label in said and label not in question.lower()}
+    wanted = target.lower()
+    return named == (set(wanted.split(",")) if "," in wanted and len(wanted) > 3 else {wanted})
+
+
+def same(target: str, choice: str) -> bool:
+    """Whether two answers of the closed set agree; the things of a list (`apple,milk`, but not the path `s,e`) in any order."""
+    if "," not in target or len(target) <= 3:
+        return target == choice
+    return sorted(target.split(",")) == sorted(choice.split(","))
+
+
+def in_order(facts: Sequence[str], context: str) -> bool:
+    """Whether a context holds these facts one after another."""
+    place = 0
+    for fact in facts:
+        place = context.find(" " + fact, place) + 1
+        if not place:
+            return False
+        place += len(fact)
+    return True
+
+
+def last_mentioned(context: str, question: str, labels: Sequence[str]) -> str:
+    """The label that the context names last; the first label if it names none."""
+    return max(labels, key=context.rfind)
+
+
+def last_touchers_room(context: str, question: str, labels: Sequence[str]) -> str:
+    """For "Where is the X?": the last told room of the actor who took or dropped X last, or the last label named."""
+    thing = re.fullmatch(r"Where is the (\w+)\?", question)[1]
+    touchers = [actor for actor, touched in TOUCHED.findall(context) if touched == thing]
+    rooms = re.findall(MOVED.format(actor=touchers[-1], rooms="|".join(ROOMS)), context) if touchers else []
+    return rooms[-1] if rooms else last_mentioned(context, question, labels)
+
+
+def last_unasked_label(context: str, question: str, labels: Sequence[str]) -> str:
+    """The label that the context names last among those that the question does not name."""
+    return last_mentioned(context, question, [label for label in labels if label not in question])
+
+
+def commonest_label(context: str, question: str, labels: Sequence[str]) -> str:
+    """The label that the context names most often; of equally common ones the one named last."""
+    return max(labels, key=lambda label: (context.count(label), context.rfind(label)))

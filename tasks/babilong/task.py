@@ -1,0 +1,301 @@
+"""BABILong (Kuratov et al., arXiv 2406.10149): bAbI's facts scattered in book text, and a question at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
+from functools import cache
+from itertools import groupby, islice
+from random import Random
+from typing import Literal
+
+from tasks.babilong import floors as babilong_floors
+from tasks.babilong import lm_eval_prompts
+from tasks.babilong import questions as babilong_items
+from tasks.babilong.babi import released
+from tasks.babilong.babi.facts import TASKS
+from tasks.babilong.babi.story import Item
+from tasks.babilong.prompt import words_around
+from tasks.babilong.questions import SIMULATOR, Told
+from tasks.babilong.samples import Sample, Writer, batch
+from tasks.babilong.scoring import DISAGREEMENT, in_order, matches, same
+from tasks.babilong.tokens import END, answered, as_many
+from tasks.rng import stream
+from tasks.task import Answers, Batch, Exam, Measurement, Task
+from tasks.text import corpus as corpora
+from tasks.text.tokenizer import BYTES, DEFAULT, combined_hash, create, reversible
+
+EXAM_TOKENS = 65536  # at most about as many tokens in one exam
+GENERATION = 20  # tokens that an answer may have, as in BABILong; GPT-2's, where the template's answers are sentences
+CURRICULUM = 0.5  # share of the budget after which training has reached its full length
+STEP = 8  # at length 0, prompts in bytes are multiples of it, so that more of them share an exam
+LONG = 100_000  # tokens from which on `long_samples` are asked
+POLL = 500  # training items of each question that the majority answers are counted on
+QUESTIONS = ("qa1", "qa2", "qa3", "qa4", "qa5")  # those that leaderboards average
+
+
+class BABILong(Task):
+    """BABILong, qa1 to qa20: accuracy by question and length, facts scattered in book text.
+
+    Mary moved to the office. It is a truth uni\\nWhere is Mary? ->  office\\n
+
+    Stories come from our own simulator of bAbI. Lengths are in tokens of `tokenizer` (bytes, bpe:SIZE, gpt2 or a
+    JSON's path) and count everything fed: template, facts, book text, question and answer; 0 asks the facts alone, of
+    stories that fit the training `length`. `test_lengths` defaults to 0 and 1, 2 and 4 times `length`; `samples` are
+    asked for each question and length, `long_samples` from 100,000 tokens on.
+
+    `template="compact"` ends in the bare question; `instructed` has BABILong's order of parts (instruction, examples,
+    context, question) in our own words, not in the official ones; `harness` is lm-evaluation-harness's few-shot prompt,
+    read from the installed package (extra `lm-eval`).
+
+    `generated_accuracy` is BABILong's own comparison with all that it gets wrong: a right "none" of qa7 holds the label
+    "one" and fails; `scorer_disagreement` is the share of answers on which it and the exact comparison differ. Under the
+    template `harness` stands `harness_accuracy` too, lm-evaluation-harness's comparison: the target is a part of the answer.
+
+    `source` names a folder or archive of the released bAbI files (or `$VARIABLE`, which names one), whose own splits are
+    then asked instead of the simulator's stories; `test_sources` are those of the test alone: `("simulator", "FOLDER")`
+    asks both of one model, and `stories` tells the rows apart. Stories too long for a length are not drawn: under the
+    templates other than `compact` by BABILong's own rule, facts + 1 <= (length - 300) // 8 (its "1k" is 1,000 tokens),
+    and always those that would not fit. No exam asks a question about the same facts twice. `left_out()` tells which
+    questions cannot be asked at which length at all. `lessons="all"` trains on every
+    question of a story where bAbI's files have it, between the facts; exams ask the last alone.
+    """
+
+    name = "babilong"
+    exam_version = (
+        2  # other splits of qa4 and qa20, gifts of qa7, doubt of qa10; no question twice; answers told as in a text
+    )
+    exam_settings = ("test_lengths", "samples", "long_samples", "test_sources")
+    protocol = "trained"
+
+    def __init__(
+        self,
+        questions: tuple[str, ...] = QUESTIONS,
+        length: int = 256,
+        test_lengths: tuple[int, ...] = (),
+        samples: int = 100,
+        corpus: str = corpora.EMBEDDED,
+        template: Literal["compact", "instructed", "harness"] = "compact",
+        tokenizer: str = DEFAULT,
+        source: str = SIMULATOR,
+        test_sources: tuple[str, ...] = (),
+        lessons: Literal["last", "all"] = "last",
+        long_samples: int | None = None,
+    ) -> None:
+        unknown = [question for question in questions if question not in TASKS]
+        if unknown or not questions or len(set(questions)) < len(questions):
+            raise ValueError(f"BABILong's questions must be different ones of {', '.join(TASKS)}, not {questions}.")
+        self.samples, self.long_samples = samples, samples if long_samples is None else long_samples
+        if min(self.samples, self.long_samples) < 1 or any(asked < 0 for asked in test_lengths):
+            raise ValueError("BABILong needs samples of at least 1 and test_lengths of at least 0.")
+        if lessons == "all" and template != "compact":
+            raise ValueError("BABILong's lessons='all' ask between the facts, which only template='compact' can.")
+        self.questions, self.length, self.corpus = tuple(questions), length, corpus
+        self.source, self.test_sources, self.template = source, tuple(test_sources) or (source,), template
+        if len({babilong_items.kind(each) for each in self.test_sources}) < len(self.test_sources):
+            raise ValueError(f"BABILong's test_sources may name '{SIMULATOR}' and one source of files, each once.")
+        for each in self.test_sources:
+            babilong_items.check(each, self.questions, "test")
+        self.test_lengths = tuple(dict.fromkeys(test_lengths)) or (0, length, 2 * length, 4 * length)
+        self.tokenizer = reversible(create(tokenizer, corpus), " Is it? yes\n John moved to the hall.", "BABILong")
+        self.vocab = self.tokenizer.vocab
+        self._kept: dict[tuple[str, str, str, int], list[Item]] = {}
+        self.templates = {name: words_around(template, name).suited(self.tokenizer) for name in self.questions}
+        longest = {question: max(map(len, self._choices(question))) for question in questions}
+        self.lessons, self._writer = lessons, Writer(self.tokenizer, corpus, self.templates, longest)
+        self.trained = tuple(question for question in self.questions if self.minimum(question) <= length)
+        if not self.trained:
+            least = min(map(self.minimum, self.questions))
+            raise ValueError(f"BABILong's {template} template needs a length of at least {least}, not {length}.")
+        self.shortest = max(map(self.minimum, self.trained))
+        if not any(self._cells("test")):
+            least = min(map(self.minimum, self.trained))
+            raise ValueError(f"BABILong's test_lengths must hold 0 or a length of at least {least}: raise them.")
+
+    def _choices(self, question: str) -> tuple[tuple[int, ...], ...]:
+        """The tokens of every answer, each with its terminator."""
+        words, asked = self.templates[question], _extremes(question)[2].strip()
+        asked = words.after.format(question=asked)
+        said = (answered(self.tokenizer, asked, words.lead + label) for label in TASKS[question].answers)
+        return tuple(tuple(tokens.tolist()) for tokens in said)
+
+    def _may_say(self, question: str, count: int) -> int:
+        """How many tokens stand for `count` of BABILong's: `harness` asks for sentences, which bytes could not say else."""
+        if self.template != "harness":
+            return count
+        return as_many(self.tokenizer, self.templates[question].before, count)
+
+    def minimum(self, question: str) -> int:
+        """The smallest length at which every story with the fewest facts that `question` can follow fits."""
+        task, words = TASKS[question], self.templates[question]
+        _, fact, asked = _extremes(question)
+        parts = [*[" " + fact] * task.fewest, words.after.format(question=asked.strip())]
+        written = len(self.tokenizer.encode(words.before)) + sum(len(self._writer.encode(part)) for part in parts)
+        written += self._writer.longest[question] - 1
+        return written if self.template == "compact" else max(written, babilong_items.least_length(task.fewest))
+
+    def left_out(self) -> dict[tuple[str, int], str]:
+        """Why a question is neither trained nor asked at a length, for each (question, length) of which this holds."""
+        reasons = {}
+        for question in self.questions:
+            least = self.minimum(question)
+            for length in sorted({self.length, *self.test_lengths}):
+                if question not in self.trained:
+                    reasons[question, length] = f"{question} needs a training length of at least {least}."
+                elif 0 < length < least:
+                    reasons[question, length] = f"{question} needs a length of at least {least}."
+        return reasons
+
+    def training(self, seed: int, step: int, progress: float, tokens: int) -> Batch:
+        """Samples of all questions in turn, at one length, log-uniform up to a limit that grows to `length`.
+
+        Every length occurs, so that questions end at every place of a chunk or segment, as they do in an exam.
+        """
+        draws = stream(self.name, "train", seed, step)
+        reach = min(1.0, progress / CURRICULUM) * draws.random()
+        length = min(self.length, math.ceil(self.shortest * (self.length / self.shortest) ** reach))
+        rows = [self.trained[(step + row) % len(self.trained)] for row in range(max(1, tokens // length))]
+        told = {name: self._items(draws, self.source, "train", name, length, rows.count(name)) for name in self.trained}
+        samples = []
+        for name in rows:
+            item, earlier = told[name].pop()
+            earlier = earlier if self.lessons == "all" else ()
+            samples.append(self._writer.write(draws, "train", name, length, item, earlier))
+        return batch(samples, length, {"length": length, "unit": self.tokenizer.name})
+
+    def _items(self, random: Random, source: str, split: str, question: str, length: int, count: int) -> list[Told]:
+        """`count` of the split's items that fit the length.
+
+        At length 0 they fit the training length, and of our own stories only prompts of a multiple of `STEP` bytes are
+        taken, so that more of them share an exam; in other tokens all prompts of a question may be equally long.
+        """
+        most = (length or self.length) - self._writer.longest[question] + 1
+        fact = self._writer.encode(" " + _extremes(question)[0])
+        most_facts = (most - len(self.tokenizer.encode(self.templates[question].before))) // len(fact)
+        if length and self.template != "compact":
+            most_facts = min(most_facts, babilong_items.official_most(length))
+        step = STEP if self.tokenizer is BYTES and source == SIMULATOR else 1
+
+        def fits(item: Item) -> bool:
+            written = self._writer.least(item, question)
+            return len(item.facts) <= most_facts and written <= most and bool(length or written % step == 0)
+
+        return babilong_items.draw(random, source, split, question, count, most_facts, fits)
+
+    def _exam_items(self, source: str, split: str, question: str, length: int) -> list[Item]:
+        """The items of one cell, kept because they take longer to find than to write."""
+        key = source, split, question, length
+        if key not in self._kept:
+            draws = stream(self.name, "stories", *key[1:], self.length if not length else None)
+            count = self.samples if length < LONG else self.long_samples
+            self._kept[key] = [told.item for told in self._items(draws, *key, count)]
+        return self._kept[key]
+
+    def _cells(self, split: str) -> Iterator[tuple[str, str, int]]:
+        """Source, question and length of each."""
+        left_out = self.left_out()
+        for source in self.test_sources if split == "test" else (self.source,):
+            for question in self.questions:
+                for length in self.test_lengths if split == "test" else (self.length,):
+                    if (question, length) not in left_out:
+                        yield source, question, length
+
+    def exams(self, split: str) -> Iterator[Exam]:
+        """One cell for each question and length, the training length alone for validation; equal prompts together."""
+        if split not in ("validation", "test"):
+            raise ValueError(f"There is no exam '{split}': ask for validation or test.")
+        for source, question, length in self._cells(split):
+            draws = stream(self.name, "text", split, question, length)
+            where = {"question": question, "length": length, "unit": self.tokenizer.name}
+            if len(self.test_sources) > 1 and split == "test":
+                where["stories"] = babilong_items.kind(source)
+            choices = self._choices(question)
+            for samples in self._written(draws, source, split, question, length):
+                prompt = len(samples[0].prompt)
+                asked = batch(samples, prompt + self._writer.longest[question] - 1, where)
+                yield Exam(asked, prompt, choices, self._may_say(question, GENERATION), choices[0][-1])
+
+    def _written(
+        self, draws: Random, source: str, split: str, question: str, length: int
+    ) -> Iterator[tuple[Sample, ...]]:
+        """A cell's samples, those of one exam at a time: their prompts are equally long, and long texts are not all held."""
+        items = self._exam_items(source, split, question, length)
+        samples = (self._writer.write(draws, split, question, length, item) for item in items)
+        if length:  # one prompt is as long as another
+            groups = [(length + 1 - self._writer.longest[question], samples)]
+        else:
+            groups = groupby(sorted(samples, key=_prompt_length), _prompt_length)
+        for prompt, equally_long in groups:
+            rows = max(1, EXAM_TOKENS // prompt)
+            while some := tuple(islice(equally_long, rows)):
+                yield some
+
+    def mark(self, exam: Exam, answers: Answers) -> Iterable[Measurement]:
+        """The share of right choices, of answers right by BABILong's comparison, and of answers right to the letter."""
+        right: dict[str, list[bool]] = {}
+        targets = [self.tokenizer.decode(self.truth(exam, row)).strip() for row in range(len(exam.batch.tokens))]
+        if answers.choice is not None:
+            chosen = [self.tokenizer.decode(exam.choices[index]).strip() for index in answers.choice.tolist()]
+            right["choice_accuracy"] = [same(target, choice) for target, choice in zip(targets, chosen, strict=True)]
+        if answers.text is not None:
+            question = exam.batch.where["question"]
+            lead = self.templates[question].lead
+            said = [self.tokenizer.decode(text) for text in answers.text]
+            both = list(zip(said, targets, self.read(exam), strict=True))
+            labels = TASKS[question].labels
+            right["generated_accuracy"] = [matches(text, target, asked, labels) for text, target, (_, asked) in both]
+            right["exact_accuracy"] = [text.split(END)[0].removeprefix(lead) == target for text, target, _ in both]
+            if self.template == "harness":
+                most = self._may_say(question, lm_eval_prompts.GENERATION)
+                read = [self.tokenizer.decode(text[:most]).lower() for text in answers.text]
+                right["harness_accuracy"] = [target.lower() in text for text, target in zip(read, targets, strict=True)]
+            pairs = zip(right["generated_accuracy"], right["exact_accuracy"], strict=True)
+            right[DISAGREEMENT] = [official != exact for official, exact in pairs]
+        for metric, marks in right.items():
+            yield Measurement(metric, sum(marks) / len(marks), len(marks), exam.batch.where)
+
+    def read(self, exam: Exam) -> Iterator[tuple[str, str]]:
+        """Context and question of each row, read from its prompt."""
+        words = self.templates[exam.batch.where["question"]]
+        for prompt in exam.batch.tokens[:, : exam.prompt].numpy():
+            yield words.read(self.tokenizer.decode(prompt))
+
+    def floors(self) -> dict[str, list[Measurement]]:
+        """Two guessers who never read the context, and cheats that read it without understanding, run on the test."""
+        return babilong_floors.floors(self)
+
+    def poll(self, question: str, count: int = POLL) -> list[Item]:
+        """Training items of a question, on which majorities are counted and cheats are fitted."""
+        draws = stream(self.name, "poll", question, self.length)
+        return [told.item for told in self._items(draws, self.source, "train", question, self.length, count)]
+
+    def evidence(self, exam: Exam, row: int) -> tuple[str, ...]:
+        """The supporting facts of a row."""
+        where = exam.batch.where
+        prompt = self.tokenizer.decode(exam.batch.tokens[row, : exam.prompt].tolist())
+        context, question = self.templates[where["question"]].read(prompt)
+        answer = self.tokenizer.decode(self.truth(exam, row)).strip()
+        for (_, _, name, length), items in self._kept.items():
+            for item in items if (name, length) == (where["question"], where["length"]) else ():
+                asked = item.question.strip() == question and item.answer == answer
+                if asked and in_order(item.facts, context):
+                    return tuple(dict.fromkeys(item.facts[index] for index in sorted(item.supports)))
+        return ()
+
+    def data_hash(self) -> str:
+        """Of the corpus, of a tokenizer other than bytes, and of sources and prompts that are not made by code."""
+        read = dict.fromkeys((self.source, *self.test_sources))
+        files = [released.data_hash(source)[:16] for source in read if source != SIMULATOR]
+        if self.template == "harness":
+            files.append(hashlib.sha256(repr(self.templates).encode()).hexdigest()[:16])
+        return combined_hash(corpora.data_hash(self.corpus), self.tokenizer) + "".join(files)
+
+
+@cache
+def _extremes(question: str) -> tuple[str, str, str]:
+    return TASKS[question].extremes()
+
+
+def _prompt_length(sample: Sample) -> int:
+    return len(sample.prompt)

@@ -1,0 +1,1 @@
+"""Language modelling, and what is asked after it."""

@@ -1,0 +1,1 @@
+"""Needle in a haystack: RULER's and a compact form."""

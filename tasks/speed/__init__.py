@@ -1,0 +1,1 @@
+"""Throughput, memory and side-by-side benchmarks."""

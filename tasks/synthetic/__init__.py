@@ -1,0 +1,1 @@
+"""Tasks of symbols: recall, copying, forgetting, state tracking."""

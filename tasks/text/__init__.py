@@ -1,0 +1,1 @@
+"""Texts, their splits and their tokens."""

@@ -1,0 +1,84 @@
+"""Runs from the plan to the figures in a copy of the project: killed and started twice, and with a baseline added."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from results.rows import store
+from schema.places import ROOT
+from tests.support.tiny_plan import tiny_plan
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    """A copy of the project's code with the comparison `tiny`."""
+    copy = tmp_path / "project"
+    copy.mkdir()
+    for name in ("schema", "models", "baselines", "tasks", "results", "measuring"):
+        shutil.copytree(
+            ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "rows.jsonl", "reference")
+        )
+    shutil.copy(ROOT / "bench.py", copy)
+    (copy / "results" / "tiny").mkdir()
+    (copy / "results" / "tiny" / "plan.toml").write_text(tiny_plan())
+    return copy
+
+
+def call(project: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "bench.py", *arguments], cwd=project, capture_output=True, text=True, timeout=200
+    )
+
+
+def test_a_killed_run_goes_on_and_measures_nothing_twice(project):
+    plan = project / "results" / "tiny" / "plan.toml"
+    plan.write_text(tiny_plan(budget="steps = 60, batch_tokens = 256"))
+    rows = project / "results" / "tiny" / "rows.jsonl"
+    run = subprocess.Popen(
+        [sys.executable, "bench.py", "run", "tiny"], cwd=project, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    for _ in range(1500):  # two minutes and a half: the machine may be busy
+        if rows.exists() and len({row["cell"] for row in store.read(rows)}) >= 2:
+            break
+        time.sleep(0.1)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    before = store.read(rows)
+    assert before
+    pair = [subprocess.Popen([sys.executable, "bench.py", "run", "tiny"], cwd=project) for _ in range(2)]
+    assert [process.wait(timeout=200) for process in pair] == [0, 0]
+    after = store.read(rows)
+    assert after[: len(before)] == before
+    assert len({row["cell"] for row in after}) == 5
+    numbers = [(row["cell"], row["model"], row["metric"], json.dumps(row["where"], sort_keys=True)) for row in after]
+    assert len(numbers) == len(set(numbers))
+
+
+def test_a_baseline_is_one_file(project, tmp_path):
+    page = (ROOT / "docs" / "add_a_baseline.md").read_text()
+    source = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "@register" in block)
+    (project / "baselines" / "second_generation" / "hgrn2.py").write_text(source)
+    mine = tmp_path / "mine.py"
+    mine.write_text(source.replace('"hgrn2"', '"my-hgrn2"'))
+    assert "hgrn2" in call(project, "list").stdout
+    assert call(project, "check", "hgrn2").returncode == 0
+    assert call(project, "check", str(mine)).returncode == 0
+    done = call(project, "run", "tiny", "--models", f"transformer,hgrn2,{mine}")
+    assert done.returncode == 0, done.stderr
+    report = project / "results" / "tiny" / "report"
+    table = (report / "tables" / "needle.md").read_text()
+    assert "| hgrn2 |" in table and "| my-hgrn2 |" in table and "**yours**" in table
+    assert any("hgrn2" in figure.read_text() for figure in (report / "figures").glob("*.svg"))
+    rows = store.read(project / "results" / "tiny" / "rows.jsonl")
+    assert {row["family"] for row in rows if row["model"] == "hgrn2"} == {"second_generation"}
+    assert {row["family"] for row in rows if row["model"] == "my-hgrn2"} == {"yours"}

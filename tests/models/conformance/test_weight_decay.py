@@ -1,0 +1,105 @@
+"""What the optimiser leaves alone in every registered model, name by name, and how `check` tells it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import baselines  # noqa: F401  fills the registry
+from models import registry
+from models.conformance.kit import check
+from models.language_model import Size, build
+from schema.weight_decay import decisions
+
+SHELL = {"norm.weight", "mixer_norm.weight", "feed_norm.weight"}
+WITHOUT_SWIGLU = SHELL - {"feed_norm.weight"}
+# Both TTT layers norm their input themselves.
+TTT = SHELL - {"mixer_norm.weight"} | {
+    f"mixer.{name}"
+    for name in (
+        "pre_norm.weight", "input_norm.weight", "pre_convolution.bias", "convolution_q.bias", "convolution_k.bias", "rate.bias",
+        "place_factor", "biases.0", "scale", "shift", "norm.weight", "norm.bias",
+    )
+}  # fmt: skip
+GATING = {"mixer.gating.kept.weight", "mixer.gating.gate.weight"}
+LEFT_ALONE = {
+    "transformer": SHELL,
+    "transformer-window": SHELL,
+    "retnet": SHELL,
+    "mamba": WITHOUT_SWIGLU | {"mixer.A_log", "mixer.D", "mixer.convolution.bias", "mixer.step.bias"},
+    "mamba2": WITHOUT_SWIGLU
+    | {"mixer.A_log", "mixer.D", "mixer.convolution.bias", "mixer.step_bias", "mixer.norm.weight"},
+    "gla": SHELL | {"mixer.forget.1.bias", "mixer.norm.weight"},
+    "deltanet": SHELL | {"mixer.norm.weight"},
+    "gated-deltanet": SHELL | {"mixer.A_log", "mixer.step_bias", "mixer.rate.bias", "mixer.norm.weight"},
+    "ttt-linear": TTT,
+    "ttt-mlp": TTT | {"mixer.biases.1"},
+    "rmt": SHELL,
+    "titans-lmm": SHELL | {"mixer.memory.gates.bias", "mixer.norm.gain"},
+    "titans-mac": SHELL | {"mixer.memory.gates.bias", "mixer.recall_norm.gain"} | GATING,
+    "titans-mag": SHELL | {"mixer.memory.gates.bias"} | GATING,
+    "titans-mal": SHELL | {"mixer.memory.memory.gates.bias", "mixer.memory.norm.gain", "mixer.norm.weight"},
+}
+# Parameters of no torch layer that decay: learned starts, as in the code of TTT and RMT.
+STARTS = {
+    "ttt-linear": {"mixer.weights.0"},
+    "ttt-mlp": {"mixer.weights.0", "mixer.weights.1"},
+    "rmt": {"memory"},
+    "titans-lmm": {"mixer.memory.initial.0", "mixer.memory.initial.1"},
+    "titans-mac": {"mixer.memory.initial.0", "mixer.memory.initial.1", "mixer.persistent"},
+    "titans-mag": {"mixer.memory.initial.0", "mixer.memory.initial.1", "mixer.persistent"},
+    "titans-mal": {"mixer.memory.memory.initial.0", "mixer.memory.memory.initial.1", "mixer.persistent"},
+}
+
+
+def names(found) -> set[str]:
+    return {one.name.split(".", 2)[2] if one.name.startswith("blocks.") else one.name for one in found}
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_what_is_left_alone_is_what_the_classes_declare(name):
+    found = decisions(build(name, Size(64, 32, 2, 2)))
+    assert all(one.declared for one in found)
+    assert names(one for one in found if not one.decays) == LEFT_ALONE[name]
+    decayed = names(one for one in found if one.decays)
+    assert {end for end in decayed if not end.endswith(".weight")} == STARTS.get(name, set())
+    assert "embedding.weight" in decayed
+
+
+def test_settings_leave_nothing_undeclared():
+    for name, settings in (
+        ("titans-mac", {"persistent": 0, "layer_gates": True, "forget": "channel", "memory_depth": 3}),
+        ("titans-lmm", {"convolution": False, "momentum": False, "forget": "none"}),
+        ("ttt-linear", {"convolution": 0, "pre_convolution": 0}),
+    ):
+        assert all(one.declared for one in decisions(build(name, Size(64, 32, 2, 2), match=False, **settings)))
+
+
+def test_check_prints_what_is_left_alone():
+    (line,) = check("mamba", only=["weight decay"])
+    assert line.passed and "blocks.*.mixer.A_log" in line.detail and "blocks.*.mixer.D" in line.detail
+    assert line.detail.count("A_log") == 1 and line.figure.endswith("decay")
+
+
+class Own(nn.Module):
+    """A user's mixer with a parameter that it says nothing about."""
+
+    fixed_state = True
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.out = nn.Linear(width, width, bias=False)
+        self.mystery = nn.Parameter(torch.ones(width, width))
+
+    def forward(self, x, state=None):
+        return self.out(x @ self.mystery), ()
+
+
+@pytest.mark.parametrize("family, passed", [("yours", True), ("third_generation", False)])
+def test_undeclared_parameter_is_told_and_fails_but_in_a_users_own_file(monkeypatch, family, passed):
+    entry = registry.Entry("own", Own, family, "", "", registry.entry("gla").file)
+    monkeypatch.setitem(registry._entries, "own", entry)
+    (line,) = check("own", only=["weight decay"])
+    assert line.passed is passed
+    assert "not declared: blocks.*.mixer.mystery" in line.detail and "does not decay" in line.detail

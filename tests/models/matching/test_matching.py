@@ -1,0 +1,121 @@
+"""Matches other than by parameters: equal training FLOPs, equal state, and who keeps the parameter match."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import baselines  # noqa: F401  fills the registry
+from models import costs, language_model, registry
+from models.language_model import Match, Size, build, seeded, solve
+from models.matching.counts import largest_state, parameter_count, training_flops
+from models.matching.match import Shape, state_tolerance, tolerance
+from models.ops import providers
+
+SIZE = Size(256, 32, 1, 2)
+LENGTH = 128
+BYTES = 4096
+FLOPS, STATE = Match("flops", flops_length=LENGTH), Match("state", state_bytes=BYTES)
+KEEP_STATE = {"transformer", "rmt", "ttt-mlp", "titans-mac"}  # it grows; has no setting; is larger at the least width
+SLOW = ("titans-mac", "titans-mal")
+
+
+def shape(name: str, match: Match, **settings) -> Shape:
+    return solve(registry.entry(name), SIZE, settings, match)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_training_flops_are_the_references(name):
+    with torch.device("meta"):
+        figure = training_flops(build(name, SIZE, match=FLOPS), LENGTH)
+    found = costs.standing(name, SIZE, FLOPS)
+    assert found.figure == figure
+    assert found.aim == costs.training_flops_per_token("transformer", SIZE, LENGTH)
+    assert figure == pytest.approx(found.aim, rel=tolerance(found.reference_parameters))
+
+
+def test_equal_flops_let_parameters_float():
+    found = costs.standing("titans-lmm", SIZE, FLOPS)
+    assert abs(found.parameters / found.reference_parameters - 1) > tolerance(found.reference_parameters)
+    assert shape("transformer", FLOPS) == shape("transformer", Match())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in registry.names()],
+)
+def test_state_has_the_bytes_asked_for_and_parameters_stay_matched(name):
+    found = costs.standing(name, SIZE, STATE)
+    assert found.aim == BYTES
+    assert found.parameters == pytest.approx(found.reference_parameters, rel=tolerance(found.reference_parameters))
+    if name in KEEP_STATE:
+        assert shape(name, STATE) == shape(name, Match())
+    else:
+        assert found.figure == pytest.approx(BYTES, rel=state_tolerance(BYTES))
+
+
+@pytest.mark.parametrize("name", ["gated-deltanet", "mamba", "mamba2", "transformer-window", "rmt", "titans-lmm"])
+def test_figure_is_that_of_the_model_that_is_built(name):
+    model, found = seeded(name, SIZE, 0, match=STATE), costs.standing(name, SIZE, STATE)
+    start = 3 * model.period
+    tokens = torch.zeros(1, start + model.period, dtype=torch.long)
+    assert largest_state(model, tokens, start) == found.figure
+    assert parameter_count(model) == found.parameters
+
+
+def test_state_beyond_reach_leaves_the_parameter_match():
+    huge = Match("state", state_bytes=2**30)
+    assert shape("retnet", huge) == shape("retnet", Match())
+    assert costs.standing("retnet", SIZE, huge).figure == costs.costs("retnet", SIZE, 64).state_bytes
+
+
+def test_flops_beyond_reach_leave_the_parameter_match():
+    size = Size(128, 32, 1, 2)  # where Mamba-2's 128 states are most of its work, whatever its inner width
+    found = costs.standing("mamba2", size, Match("flops", flops_length=64))
+    assert found.figure > 1.2 * found.aim
+    assert found == costs.standing("mamba2", size, Match("flops", flops_length=64), states=128)
+    assert found.parameters == costs.standing("mamba2", size, Match()).parameters
+
+
+def test_setting_that_is_given_is_not_solved():
+    assert shape("retnet", STATE, inner=32).state is None
+    assert costs.standing("retnet", SIZE, STATE, inner=32).figure == 4 * 32 * 32 // 2
+
+
+def test_growing_state_and_absent_formula_have_no_figure(monkeypatch):
+    assert costs.standing("transformer", SIZE, STATE).figure is None
+    monkeypatch.setattr(language_model, "_solved", {})
+    monkeypatch.delattr(registry.entry("retnet").cls, "flops")
+    assert costs.standing("retnet", SIZE, FLOPS).figure is None
+    assert shape("retnet", FLOPS) == shape("retnet", Match())
+
+
+def test_search_leaves_no_trace_in_weights_or_providers(monkeypatch):
+    monkeypatch.setattr(language_model, "_solved", {})
+    with providers.watch() as ran, torch.device("meta"):
+        assert build("deltanet", SIZE, match=STATE).embedding.weight.is_meta
+    assert ran == set()
+    solved = seeded("deltanet", SIZE, 3, match=STATE).state_dict()
+    language_model._solved.clear()
+    anew = seeded("deltanet", SIZE, 3, match=STATE, provider="recurrence").state_dict()
+    assert all(torch.equal(solved[name], tensor) for name, tensor in anew.items())
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"by": "weights"}, "match is one of parameters, state, flops, not 'weights'"),
+        ({"by": "state"}, "match 'state' needs state_bytes, a whole number of at least 1, not None"),
+        ({"by": "flops", "flops_length": 0}, "match 'flops' needs flops_length, .* not 0"),
+        ({"by": "flops", "flops_length": 9, "state_bytes": 9}, "'flops' takes no state_bytes; .* match by 'state'"),
+        ({"state_bytes": 9}, "match 'parameters' takes no state_bytes"),
+    ],
+)
+def test_wrong_match_is_one_sentence(given, says):
+    with pytest.raises(ValueError, match=says):
+        Match(**given)
+
+
+def test_build_says_what_a_match_is():
+    with pytest.raises(ValueError, match="match takes a Match .* or False, not 'state'"):
+        build("retnet", SIZE, match="state")

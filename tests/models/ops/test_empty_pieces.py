@@ -1,0 +1,176 @@
+"""A piece without tokens, a batch without rows, and a state that a model was not given by itself: for every model."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+from torch.utils._pytree import tree_leaves, tree_map
+
+import baselines  # noqa: F401  fills the registry
+from models import registry
+from models.carried_state import StateMismatch
+from models.conformance.subject import difference
+from models.language_model import Size, seeded
+from models.ops.neural_memory.recurrence import Rule
+from models.ops.providers import OPERATIONS, choose
+
+SIZE = Size(vocab=64, width=32, depth=1, heads=2)
+BUILDS = [(name, {}) for name in registry.names()] + [
+    (name, {"provider": "recurrence"})
+    for name in registry.names()
+    if "provider" in inspect.signature(registry.entry(name).cls).parameters
+]
+
+
+def model_of(name: str, settings: dict | None = None) -> torch.nn.Module:
+    return seeded(name, SIZE, 0, **settings or {}).eval()
+
+
+def text(rows: int = 2, time: int = 40) -> torch.Tensor:
+    return torch.randint(64, (rows, time), generator=torch.Generator().manual_seed(0))
+
+
+def cast(state, kind):
+    return tree_map(lambda x: x.to(kind) if isinstance(x, torch.Tensor) and x.is_floating_point() else x, state)
+
+
+@pytest.mark.parametrize(("name", "settings"), BUILDS, ids=str)
+@torch.no_grad()
+def test_empty_piece_gives_no_logits_and_the_state_as_it_was(name, settings):
+    model, tokens = model_of(name, settings), text()
+    whole, _ = model(tokens)
+    first, state = model(tokens[:, :0])
+    begin, state = model(tokens[:, :20], state)
+    none, same = model(tokens[:, :0], state)
+    end, _ = model(tokens[:, 20:], same)
+    assert first.shape == none.shape == (2, 0, 64)
+    assert first.dtype == none.dtype == whole.dtype
+    assert all(a is b for a, b in zip(tree_leaves(state), tree_leaves(same), strict=True))
+    assert difference(torch.cat([begin, end], 1), whole) < 1e-4
+
+
+@pytest.mark.parametrize(("name", "settings"), BUILDS, ids=str)
+@torch.no_grad()
+def test_batch_without_rows_keeps_shapes(name, settings):
+    model, tokens = model_of(name, settings), text()[:0]
+    logits, state = model(tokens[:, :21])
+    more, state = model(tokens[:, 21:], state)
+    nothing, _ = model(tokens[:, :0], state)
+    assert (logits.shape, more.shape, nothing.shape) == ((0, 21, 64), (0, 19, 64), (0, 0, 64))
+    assert all(len(leaf) == 0 for leaf in tree_leaves(state) if isinstance(leaf, torch.Tensor))
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", registry.names())
+@torch.no_grad()
+def test_state_of_another_dtype_goes_on_in_the_models_own(name, kind):
+    model, tokens = model_of(name), text(time=100)
+    _, state = model(tokens[:, :70])
+    expected, own = model(tokens[:, 70:], cast(cast(state, kind), torch.float32))
+    logits, after = model(tokens[:, 70:], cast(state, kind))
+    assert torch.equal(logits, expected)
+    assert [getattr(x, "dtype", None) for x in tree_leaves(after)] == [
+        getattr(x, "dtype", None) for x in tree_leaves(own)
+    ]
+
+
+@pytest.mark.parametrize("name", registry.names())
+@torch.no_grad()
+def test_state_goes_on_across_every_precision(name):
+    """From float32 to float64, to bfloat16, and into and out of autocast."""
+    tokens = text(time=100)
+    models = {kind: model_of(name).to(kind) for kind in (torch.float32, torch.float64, torch.bfloat16)}
+    right, _ = models[torch.float64](tokens)
+    _, state = models[torch.float32](tokens[:, :70])
+    for kind, bound in ((torch.float64, 1e-4), (torch.bfloat16, 0.2)):
+        logits, _ = models[kind](tokens[:, 70:], state)
+        assert logits.dtype == kind
+        assert (logits.double() - right[:, 70:]).norm() <= bound * right[:, 70:].norm()
+    with torch.autocast("cpu", torch.bfloat16):
+        _, inside = models[torch.float32](tokens[:, :70])
+        after, _ = models[torch.float32](tokens[:, 70:], state)
+    outside, _ = models[torch.float32](tokens[:, 70:], inside)
+    for logits in (after, outside):
+        assert (logits.double() - right[:, 70:]).norm() <= 0.2 * right[:, 70:].norm()
+
+
+@pytest.mark.parametrize("name", registry.names())
+@torch.no_grad()
+def test_state_of_other_rows_is_refused_in_one_sentence(name):
+    model = model_of(name)
+    _, state = model(text(3, 20))
+    with pytest.raises(StateMismatch, match=r"A state of 3 row\(s\) cannot go on with a text of 2"):
+        model(text(2, 20), state)
+
+
+@pytest.mark.parametrize("name", registry.names())
+@torch.no_grad()
+def test_state_on_another_device_is_refused_in_one_sentence(name):
+    model = model_of(name)
+    _, state = model(text(2, 20))
+    elsewhere = tree_map(lambda x: x.to("meta") if isinstance(x, torch.Tensor) else x, state)
+    with pytest.raises(StateMismatch, match="The state lies on meta, the text on cpu"):
+        model(text(2, 20), elsewhere)
+
+
+@pytest.mark.parametrize("name", registry.names())
+@torch.no_grad()
+def test_state_of_another_model_is_refused_in_one_sentence(name):
+    other = "mamba" if name != "mamba" else "titans-mac"
+    _, state = model_of(other)(text(2, 20))
+    with pytest.raises(
+        StateMismatch, match=r"a state goes on only in a model of the same class|another model's"
+    ) as told:
+        model_of(name)(text(2, 20), state)
+    assert "\n" not in str(told.value)
+
+
+@torch.no_grad()
+def test_state_of_a_deeper_model_is_refused():
+    _, state = seeded("retnet", Size(64, 32, 3, 2), 0)(text())
+    with pytest.raises(StateMismatch, match="no tuple of 1 mixers' states"):
+        model_of("retnet")(text(), state)
+
+
+def test_error_that_is_not_the_states_stays_itself():
+    model = model_of("retnet")
+    _, state = model(text())
+    with pytest.raises(IndexError):
+        model(text() + 64, state)
+
+
+def given_to(operation: str, time: int) -> tuple[tuple, dict]:
+    """Inputs of an operation over `time` tokens: two rows, three heads."""
+    x = torch.randn(2, time, 3, 4)
+    if operation == "scan":
+        return (x, x, x), {"state": torch.randn(2, 3, 4, 4), "log_forget": -x[..., 0].abs()}
+    if operation == "selective":
+        flat = x.flatten(2)
+        return (flat, flat.abs(), -torch.ones(12, 4), x[:, :, 0], x[:, :, 1]), {"state": torch.randn(2, 12, 4)}
+    if operation == "short convolution":
+        return (x.flatten(2), torch.randn(12, 1, 4)), {"state": torch.randn(2, 3, 12)}
+    if operation == "test-time training":
+        weights, norm = (torch.randn(3, 5, 4),), (torch.ones(3, 4), torch.zeros(3, 4))
+        return (x, x, x), {"rate": x[..., 0].abs(), "factor": torch.ones(4), "weights": weights, "norm": norm}
+    gates = {gate: x[..., 0].sigmoid() for gate in ("momentum", "rate", "keep")}
+    initial = (torch.randn(3, 4, 4),) * (1 if operation == "linear memory" else 2)
+    return (x, x, x), {**gates, "initial": initial, "rule": Rule(4)}
+
+
+@pytest.mark.parametrize("provider", ["recurrence", "chunked"])
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_form_takes_no_tokens(operation, provider):
+    inputs, named = given_to(operation, 0)
+    form = choose(operation, provider)
+    y, state = form(*inputs, **named)
+    assert y.shape == inputs[0].shape
+    if "state" in named:
+        assert torch.equal(state, named["state"])
+    more, whole = given_to(operation, 6)
+    _, before = form(*more, **whole)
+    none, after = form(*inputs, **{**named, "state": before})
+    assert none.shape == inputs[0].shape
+    for a, b in zip(tree_leaves(before), tree_leaves(after), strict=True):
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b

@@ -1,0 +1,134 @@
+"""The web page and the LaTeX tables: whole, closed, self-contained, and true to the rows."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+
+import pytest
+
+from results.report import evaluations, html_page
+from results.report.figures import catalogue
+from results.report.section import Section
+from results.report.tables import latex, table
+from tests.support import synthetic
+
+FEW = ("transformer", "retnet", "titans-mac")
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+SVG = '<?xml version="1.0"?>\n<svg viewBox="0 0 1 1"><defs><path id="p1" d="M0 0"/></defs><use href="#p1"/></svg>'
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects elements and refuses tags that do not close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open, self.elements = [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def all(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def exams():
+    return evaluations.exams(
+        synthetic.fails(synthetic.comparison(FEW, seeds=(0, 1)), "retnet", "babilong", "out of <memory>")
+    )
+
+
+@pytest.fixture(scope="module")
+def page(exams, tmp_path_factory) -> str:
+    vector = tmp_path_factory.mktemp("figures") / "a.svg"
+    vector.write_text(SVG)
+    drawings = [catalogue.Drawing(name, f"Figure & {name}", "needle", [vector]) for name in ("one", "two")]
+    sections = (Section("Fairness", "| a |\n|---|\n| <b>1</b> |", "needle"), Section("Findings", "*None.*"))
+    look = html_page.Look("Made <up>", "Which?", sections=sections)
+    return html_page.page(exams, [None] * len(exams), drawings, look)
+
+
+def test_the_page_is_well_formed_and_asks_for_nothing_else(page):
+    read = Reader(page)
+    ids = [attributes["id"] for _, attributes in read.elements if "id" in attributes]
+    assert len(ids) == len(set(ids)) > 5
+    links = [a[name] for _, a in read.elements for name in ("href", "src", "xlink:href", "action") if a.get(name)]
+    assert links and all(link.startswith("#") or link == "data:," for link in links)
+    assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+    assert "url(http" not in page and "@import" not in page and "fetch(" not in page
+    assert "@@" not in page and "Made &lt;up&gt;" in page and "<b>1</b>" not in page
+
+
+def test_tables_have_headers_and_figures_have_words(page, exams):
+    read = Reader(page)
+    assert all(attributes.get("scope") in ("col", "row", None) for attributes in read.all("th"))
+    tables = sum(len(table.layout(exam)) for exam in exams)
+    assert sum("aria-label" in attributes for attributes in read.all("table")) == tables
+    assert [a["aria-label"] for a in read.all("svg")] == ["Figure & one", "Figure & two"]
+    assert page.index("<h3>Fairness</h3>") > page.index('id="needle"')
+    assert page.index('id="findings"') > page.index('id="throughput"')
+    assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
+
+
+def test_every_number_leads_to_the_cells_that_it_came_from(page, exams):
+    stored = json.loads(
+        re.search(r'<script type="application/json" id="rows">(.*?)</script>', page, re.DOTALL).group(1)
+    )
+    buttons = [a for a in Reader(page).all("button") if "data-cells" in a]
+    assert {key for a in buttons for key in a["data-cells"].split()} == set(stored)
+    by_cell = {row["cell"]: row for exam in exams for rows in exam.rows.values() for row in rows}
+    for cell, facts in stored.items():
+        assert facts["commit"] == by_cell[cell]["commit"] and facts["seed"] == by_cell[cell]["seed"]
+        assert facts["settings"] == by_cell[cell]["settings"] and facts["machine"] == "A CPU, 2 cores"
+    needle = next(exam for exam in exams if exam.task == "needle")
+    column = table.layout(needle)[0].columns[0]
+    point = needle.point("titans-mac", column.metric, column.where)
+    said = next(a for a in buttons if a["data-what"].startswith(f"titans-mac, {column.metric.replace('_', ' ')}"))
+    assert f"{point.value:.6g} from {point.count:,} items, 2 seed(s)" in said["data-what"]
+    assert len(said["data-cells"].split()) == 2
+    assert "failed: out of &lt;memory&gt;" in page
+
+
+def test_latex_marks_the_best_and_the_second_and_gives_intervals(exams):
+    needle = next(exam for exam in exams if exam.task == "needle")
+    one = table.layout(needle)[0]
+    column = one.columns[0]
+    points = {m.label: needle.point(m.label, column.metric, column.where) for m in needle.learners}
+    best, second, _ = sorted(points, key=lambda label: -points[label].value)
+    assert latex.ranked(needle, column) == {best: 1, second: 2}
+    text = latex.tabular(needle, one)
+    number = f"{100 * points[best].value:.1f}"
+    interval = f"[{100 * points[best].low:.1f}, {100 * points[best].high:.1f}]"
+    assert rf"{best} &" in text and rf"\textbf{{{number}}} {{\scriptsize{interval}}}" in text
+    assert rf"\underline{{{100 * points[second].value:.1f}}}" in text
+    for word in (r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}"):
+        assert word in text
+    widths = {line.count(" & ") for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line}
+    assert widths == {1 + len(one.columns)}
+
+
+def test_latex_ranks_low_losses_first_and_times_never_and_escapes(exams):
+    modelling = next(exam for exam in exams if exam.task == "language-modelling")
+    losses = [column for one in table.layout(modelling) for column in one.columns if column.metric == "bits_per_byte"]
+    ranks = latex.ranked(modelling, losses[0])
+    values = {label: modelling.point(label, "bits_per_byte", {}).value for label in ranks}
+    assert min(values, key=values.get) == next(label for label, rank in ranks.items() if rank == 1)
+    about = table.Column("training seconds", "training_seconds", {})
+    assert latex.ranked(modelling, about) == {}
+    tied = evaluations.exams([r for r in synthetic.comparison(("retnet",)) if r["task"] == "needle"])
+    assert latex.ranked(tied[0], table.layout(tied[0])[0].columns[0]) == {}
+    babilong = next(exam for exam in exams if exam.task == "babilong")
+    assert r"failed: out of \textless{}memory\textgreater{}" in latex.document_part(babilong)
+    assert latex.escape("a_b & 5 % {x} ✓") == r"a\_b \& 5 \% \{x\} $\checkmark$"

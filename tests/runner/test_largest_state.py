@@ -1,0 +1,31 @@
+"""The state of a model after a long text is measured at constant memory: the text is fed in pieces."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from runner.training import largest_state
+from tasks.harness.evaluate import LONG, PIECE
+
+
+class Growing(torch.nn.Module):
+    """Its state is one float a token; it notes how many tokens it is fed at once."""
+
+    period = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fed: list[int] = []
+
+    def forward(self, tokens, state=None):
+        self.fed.append(tokens.shape[1])
+        seen = torch.zeros(1, tokens.shape[1]) if state is None else torch.cat([state, torch.zeros(tokens.shape)], 1)
+        return torch.zeros(*tokens.shape, 2), seen
+
+
+@pytest.mark.parametrize("context", [1, LONG, LONG + 1, 5 * LONG + 7])
+def test_a_long_text_is_fed_in_pieces(context):
+    model = Growing()
+    assert largest_state(model, context, "cpu") == 4 * (context + 1)
+    assert max(model.fed) <= (context if context <= LONG else PIECE)

@@ -1,0 +1,55 @@
+"""Trainings as a run measures them: the rate that a grid finds, and the loss of long ones."""
+
+from __future__ import annotations
+
+import bench
+from results.rows import store
+from runner import training
+from tests.support.tiny_plan import tiny_plan
+
+GRID = (
+    tiny_plan(
+        models=["deltanet", "transformer"],
+        rates="learning_rates = [1e-3, 1e-2]\nsearch = { fraction = 0.5, seed = 0 }",
+        budget="tokens = 1024, batch_tokens = 256",
+    )
+    + """
+[[claims]]
+text = "DeltaNet is better than attention"
+source = "nobody"
+better = "deltanet"
+worse = "transformer"
+task = "needle"
+metric = "compact_exact_match"
+"""
+)
+
+
+ALONE = ["--models", "deltanet"]  # the claim's other model is not measured
+
+
+def test_a_long_training_leaves_its_loss_by_tenths(monkeypatch):
+    monkeypatch.setattr(training, "LONG", 20)
+    curve = training._curve([float(step) for step in range(20)])
+    assert [(row[2], row[3], row[4]["tenth"]) for row in curve] == [(2 * k + 0.5, 2, k + 1) for k in range(10)]
+    assert training._curve([1.0] * 19) == []
+
+
+def test_a_grid_is_searched_once_and_its_best_rate_trained(results, capsys):
+    (results / "tiny" / "plan.toml").write_text(GRID)
+    assert bench.main(["run", "tiny", *ALONE, "--dry-run"]) == 0
+    assert "5 cells, 5 to be measured" in capsys.readouterr().out
+    assert bench.main(["run", "tiny", *ALONE]) == 0
+    assert "5 cells measured, 0 already there" in capsys.readouterr().out
+    rows = store.read(results / "tiny" / "rows.jsonl")
+    trials = [row for row in rows if row["metric"] == "validation_loss"]
+    assert [row["settings"]["stage"] for row in trials] == ["trial"] * 2 and {
+        row["budget"]["steps"] for row in trials
+    } == {2}
+    best = min(trials, key=lambda row: (row["value"], row["lr"]))["lr"]
+    chosen = [row for row in rows if row["settings"].get("stage") == "chosen"]
+    assert {(row["seed"], row["lr"], row["budget"]["steps"]) for row in chosen} == {(0, best, 4), (1, best, 4)}
+    page = (results / "tiny" / "report" / "report.md").read_text()
+    assert "optimiser: AdamW" in page and f"deltanet ({best:g})" in page and "not measured here" in page
+    assert bench.main(["run", "tiny", *ALONE]) == 0
+    assert "0 cells measured, 5 already there" in capsys.readouterr().out

@@ -1,0 +1,126 @@
+"""Two processes that train one model: the numbers of one process, and ends that are told and leave nobody behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from schema.places import ROOT
+from tasks.harness import data_parallel
+from tests.support import crew_of_two
+from tests.support.crew_of_two import MODELS, Uneven
+
+pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
+
+
+@pytest.fixture(scope="module")
+def trained():
+    names = list(MODELS)
+    with data_parallel.lead("ddp", 2, "cpu", crew_of_two.together, (names,)) as crew:
+        return crew_of_two.together(crew, names)
+
+
+@pytest.mark.parametrize("kind", data_parallel.KINDS)
+@pytest.mark.parametrize("name", MODELS)
+def test_two_processes_give_the_losses_and_weights_of_one(trained, name, kind):
+    (alone, one), (model, two) = crew_of_two.alone(name), trained[name, kind]
+    assert two.losses == pytest.approx(one.losses, abs=1e-5)
+    assert two.tokens == one.tokens
+    assert type(model) is type(alone)
+    weights = model.state_dict()
+    assert weights.keys() == alone.state_dict().keys()
+    for key, wanted in alone.state_dict().items():
+        assert type(weights[key]) is torch.Tensor
+        assert torch.allclose(weights[key], wanted, rtol=0, atol=1e-5), key
+    assert one.losses[0] != one.losses[-1]
+
+
+def test_another_process_that_fails_gives_its_reason():
+    with pytest.raises(RuntimeError, match="process 1 of 2: MemoryError: out of memory on purpose"):
+        with data_parallel.lead("ddp", 2, "cpu", crew_of_two.fail):
+            dist.all_reduce(torch.zeros(1))
+
+
+def test_another_process_that_dies_is_told():
+    with pytest.raises(RuntimeError, match=r"process 1 of 2 died \(signal 9\)"):
+        with data_parallel.lead("ddp", 2, "cpu", crew_of_two.die):
+            dist.all_reduce(torch.zeros(1))
+
+
+def test_a_failure_here_is_raised_as_it_is_and_ends_the_others(tmp_path):
+    note = tmp_path / "pid"
+    with pytest.raises(FloatingPointError, match="diverged"):
+        with data_parallel.lead("ddp", 2, "cpu", crew_of_two.linger, (str(note),)):
+            pid = _pid(note)
+            raise FloatingPointError("diverged")
+    assert not _alive(pid)
+    assert not dist.is_initialized()
+
+
+@pytest.mark.slow
+def test_the_others_end_with_a_leader_that_is_killed(tmp_path):
+    note = tmp_path / "pid"
+    script = (
+        "import time, crew_of_two\nfrom tasks import data_parallel\n"
+        f"with data_parallel.lead('ddp', 2, 'cpu', crew_of_two.linger, ({str(note)!r},)): time.sleep(600)"
+    )
+    paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    leader = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": paths})
+    pid = _pid(note)
+    leader.send_signal(signal.SIGKILL)
+    leader.wait()
+    end = time.monotonic() + 10
+    while _alive(pid):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("kind", "processes", "device", "what"),
+    [
+        ("zero", 2, "cpu", "unknown; choose one of ddp, fsdp2"),
+        ("ddp", 0, "cpu", "at least one process"),
+        ("fsdp2", 1000, "cuda", "install one that has|lower --processes"),
+    ],
+)
+def test_impossible_crews_are_refused(kind, processes, device, what):
+    with pytest.raises(ValueError, match=what):
+        data_parallel.check(kind, processes, device)
+
+
+def test_torchrun_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="without torchrun"):
+        data_parallel.check("ddp", 2, "cpu")
+
+
+def test_rows_that_cannot_be_shared_are_refused():
+    data_parallel.check_rows(Uneven(), 0, 240, 2)
+    with pytest.raises(ValueError, match="6 rows cannot be shared evenly by 4 processes"):
+        data_parallel.check_rows(Uneven(), 0, 240, 4)
+    batch, nobody = Uneven().training(0, 3, 0.0, 240), data_parallel.Crew("ddp", 8, 0, "cpu")
+    with pytest.raises(ValueError, match="5 rows gives 8 processes no row each"):
+        data_parallel._share(nobody, torch.nn.Identity(), batch)
+
+
+def _pid(note: Path) -> int:
+    end = time.monotonic() + 60
+    while not (note.exists() and note.read_text()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return int(note.read_text())
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

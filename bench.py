@@ -41,6 +41,7 @@ from results.plans import reader as plans
 from results.plans.files import LAPTOP, scales
 from results.plans.reader import Cell, Plan
 from results.report import report
+from results.report.families import Family
 from results.report.tables import contest_table
 from results.rows import committed, submission, verification
 from results.rows import store as record
@@ -218,7 +219,7 @@ def command_verify(arguments: argparse.Namespace, console: Console) -> int:
     verdict = verification.verify(rows, folder / "predictions", rederive, rebuild, comparison)
     differences = verdict.differences
     if arguments.reference:
-        stale = report.stale_tables(rows, folder)
+        stale = report.stale_tables(rows, folder, families=_families())
         differences = [*submission.differences(folder), *differences, *stale]
     for difference in differences:
         console.print(f"DIFFERS  {difference}", style="red", markup=False, soft_wrap=True)
@@ -251,7 +252,7 @@ def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console, w
         rows, own = committed.beside(rows, reference), len(rows)
         console.print(f"{len(rows) - own} committed rows stand beside {own} of this machine")
     out = folder if is_reference else folder / "report"
-    shown = {"claims": plan.claims, "tables": plan.printed, "forms": plan.figures}
+    shown = {"claims": plan.claims, "tables": plan.printed, "forms": plan.figures, "families": _families()}
     page = report.report(rows, out, title=plan.title, question=plan.question, reference=reference, **shown)
     if is_reference:
         submission.seal(folder)
@@ -364,6 +365,11 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     model_files.name(files)
     chosen = [name for name in names if name not in files] + own
     return plan.with_overrides(**command_line.changes(arguments, chosen, files))
+
+
+def _families() -> list[Family]:
+    """The families of the models here, as a report shows them."""
+    return [Family(one.name, one.title, one.place, one.hue) for one in registry.families()]
 
 
 def _shown(path: Path) -> str:

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.ops.providers import choose_or_auto
+from models.ops.flops import Flops, product_flops
+from models.ops.short_convolution import short_convolution
 
 
 class RMSNorm(nn.Module):
@@ -63,7 +64,7 @@ class ShortConvolution(nn.Module):
                 nn.init.uniform_(part, -(kernel**-0.5), kernel**-0.5)
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return choose_or_auto("short convolution", self.provider)(x, self.weight, self.bias, state)
+        return short_convolution.form_or_auto(self.provider)(x, self.weight, self.bias, state)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -104,3 +105,12 @@ def step_bias(count: int, low: float = 1e-3, high: float = 1e-1) -> Tensor:
     """The bias that makes softplus(bias) log-uniform in [low, high]: the initial step sizes of Mamba."""
     step = torch.exp(torch.rand(count) * (math.log(high) - math.log(low)) + math.log(low)).clamp(min=1e-4)
     return step + torch.log(-torch.expm1(-step))
+
+
+def linear_flops(module: nn.Module, rows: int) -> Flops:
+    """Operations of all `nn.Linear` and short convolutions in a module, each applied to `rows` rows."""
+    weights = 0
+    for part in module.modules():
+        if isinstance(part, nn.Linear | ShortConvolution):
+            weights += part.weight.numel()
+    return product_flops(rows * weights)

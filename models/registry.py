@@ -1,7 +1,7 @@
 """Every model by name, and the families they belong to.
 
-A class joins with one decorator in its own file, and nothing else is touched. Its family is the folder that the file lies
-in: `baselines/<family>/` and `models/titans/`; a file from anywhere else joins the family `yours`. This module knows no model:
+A class joins with one decorator in its own file, and nothing else is touched. Its family is what the folder that the file
+lies in says in its `__init__.py` (`FAMILY`); a file from anywhere else joins the family `yours`. This module knows no model:
 `import baselines` (and `models.titans`) is what fills it.
 """
 
@@ -9,19 +9,12 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-FAMILIES = (
-    "attention",
-    "first_generation",
-    "second_generation",
-    "third_generation",
-    "segment_recurrent",
-    "titans",
-    "yours",
-)
+from models.family import OTHERS, YOURS, Family
 
 
 @dataclass(frozen=True)
@@ -30,15 +23,20 @@ class Entry:
 
     name: str
     cls: type
-    family: str
+    group: Family
     paper: str
     equation: str
     file: Path
 
     @property
+    def family(self) -> str:
+        """The name of its family, as rows carry it."""
+        return self.group.name
+
+    @property
     def family_order(self) -> int:
-        """Place of the family in history; tables and figures take their order and hue from it."""
-        return FAMILIES.index(self.family)
+        """Place of the family in history, by which tables and figures are ordered."""
+        return self.group.place
 
     @property
     def is_language_model(self) -> bool:
@@ -80,12 +78,18 @@ def register(name: str, *, paper: str, equation: str) -> Callable[[type], type]:
     return enter
 
 
-def _family(module: str) -> str:
-    """The family that a module's place gives: `baselines.third_generation.ttt` -> third_generation."""
-    parts = module.split(".")
-    if len(parts) > 2 and parts[0] in ("baselines", "models") and parts[1] in FAMILIES:
-        return parts[1]
-    return "yours"
+def _family(module: str) -> Family:
+    """The family that a module's folder says: `baselines.third_generation.ttt` -> third_generation; else `yours`."""
+    package = module.rpartition(".")[0]
+    return (
+        getattr(sys.modules.get(package), "FAMILY", YOURS) if package.startswith(("baselines.", "models.")) else YOURS
+    )
+
+
+def families() -> list[Family]:
+    """Every family that a registered model is of, in historical order, then those of no folder."""
+    found = {entry.group.name: entry.group for entry in _entries.values()} | {one.name: one for one in (YOURS, OTHERS)}
+    return sorted(found.values(), key=lambda family: family.place)
 
 
 def snapshot() -> dict[str, Entry]:

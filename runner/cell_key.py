@@ -1,4 +1,4 @@
-"""What a cell is before it is measured: its key, its model's family, and the hashes of its code and data."""
+"""What a cell is before it is measured: its key, its model's family, and the hashes of the code and data that it uses."""
 
 from __future__ import annotations
 
@@ -13,26 +13,44 @@ from typing import Any
 import torch
 
 import tasks
-from models import registry, user_file
+from models import language_model, registry, user_file
+from models.family import OTHERS
+from models.matching.match import NoMatch
 from results.cell import Cell
 from results.rows import provenance, store
 from results.rows.row import canonical, exam_of
-from runner.build import opponents
+from runner.build import opponents, settings_of, terms
+from schema.places import ROOT
+from tasks.outline import outline
 from tasks.task import Task
 
-ROOT = Path(__file__).resolve().parent.parent
-CODE_OF_WEIGHTS = ("models/*.py", "models/kernels/*.py", "tasks/harness/train.py", "tasks/harness/precision.py")
-CODE_OF_EXAMS = ("tasks/harness/evaluate.py", "tasks/harness/peak_memory.py")
-SHARED = ROOT / "tasks" / "data_parallel.py"  # of cells that several processes train
-NOT_IN_RESULTS = ("check*.py", "user_file.py", "surroundings.py")  # what judges or loads models, but measures nothing
-OPPONENTS_FAMILY = "other_people's_code"
-MEASURED_BY = {
-    "floors": ("cells", "trained"),
-    "trial": ("cells", "trained", "learning", "teaching", "building"),
-    "training": ("cells", "trained", "learning", "teaching", "building"),
-    "timing": ("cells", "timed", "building"),
-    "contest": ("cells", "contested", "building"),
+BYTES = 256  # the vocabulary of a timing cell
+# What every model is built and trained by; what judges, lists or counts models stands in no key.
+SHELL = ("models/language_model.py", "runner/build.py")
+TRAINING = ("tasks/harness/train.py", "tasks/harness/precision.py", "runner/checkpoints/teaching.py")
+PARALLEL = ("tasks/harness/data_parallel.py",)  # of cells that several processes train
+EVALUATION = (
+    "tasks/harness/evaluate.py",
+    "tasks/harness/peak_memory.py",
+    "runner/training.py",
+    "runner/checkpoints/trained_model.py",
+)
+TIMING = ("tasks/speed/throughput.py", "runner/timing.py")
+CONTEST = ("tasks/speed/contest.py", "runner/contests.py")
+OPPONENTS = ("baselines/oracles/adapters/opponents.py",)
+MEASURED_BY = {  # by a cell's kind
+    "floors": ("tasks/harness/floors.py",),
+    "trial": (*SHELL, *TRAINING, *EVALUATION),
+    "training": (*SHELL, *TRAINING, *EVALUATION),
+    "timing": (*SHELL, *TIMING),
+    "contest": (*SHELL, *CONTEST),
 }
+NEVER = (  # files that no number depends on: the solved shape, which does, stands in the hash itself
+    "models/registry.py", "models/family.py", "models/user_file.py", "baselines/*/__init__.py", "models/titans/__init__.py",
+    "models/matching/*.py", "models/ops/flops.py", "models/ops/*/flops.py", "runner/**/*.py", "results/**/*.py",
+    "schema/__init__.py", "schema/checked.py", "schema/checkout.py", "schema/places.py", "schema/surroundings.py", "schema/words.py",
+)  # fmt: skip
+WHOLE = "models/ops"  # an operation's folder counts whole: its forms are imported by name, at their first use
 
 
 def identify(cell: Cell, under: tuple[str, int] | None = None) -> store.Identity:
@@ -43,20 +61,19 @@ def identify(cell: Cell, under: tuple[str, int] | None = None) -> store.Identity
     user_file.load_files(cell.model_files)
     if cell.kind == "contest":
         return _identify_contest(cell)
-    if cell.kind == "timing":
-        task_file, data_hash, exam = ROOT / "tasks" / "throughput.py", "", 1
-    elif under is not None:
-        task_file, (data_hash, exam) = Path(inspect.getfile(tasks.class_of(cell.task))), under
-    else:
-        task_file, data_hash, exam = _task_facts(cell.task, repr(sorted(cell.task_settings.items())))
-    files, family, order = {task_file}, "", 0
+    files, family, order, data_hash, exam, vocab = set(), "", 0, "", 1, BYTES
+    if cell.kind != "timing":
+        files.add(Path(inspect.getfile(tasks.class_of(cell.task))))
+        if under is not None:
+            (data_hash, exam), vocab = under, outline(cell.task, cell.task_settings).vocab
+        else:
+            data_hash, exam, vocab = _task_facts(cell.task, repr(sorted(cell.task_settings.items())))
     if cell.model:
         entry = registry.entry(cell.model)
         files.add(entry.file)
         family, order = entry.family, entry.family_order
-    if "parallel" in cell.budget:
-        files.add(SHARED)
-    code = _code_hash(frozenset(files), cell.kind)
+    extra = PARALLEL if "parallel" in cell.budget else ()
+    code = _code_hash(frozenset(files), (*MEASURED_BY[cell.kind], *extra), _shape(cell, vocab))
     key = store.key(cell, data_hash, code, _device_class(cell), provenance.machine(), cell.threads, exam)
     return store.Identity(key, family, order, code, data_hash, exam=exam)
 
@@ -70,30 +87,31 @@ def key_among(cell: Cell, rows: Sequence[dict[str, Any]]) -> str:
 
 def _identify_contest(cell: Cell) -> store.Identity:
     """A contest's identity: the families of its entrants; the versions of other people's packages stand for its data."""
-    files, families, versions = {ROOT / "tasks" / "contest.py"}, {}, {}
+    families, versions = {}, {}
     for entrant in cell.entrants:
         if entrant["opponent"]:
-            files.add(ROOT / "baselines" / "oracles" / "opponents.py")
             package = opponents().OPPONENTS[entrant["opponent"]].package
             versions[package] = opponents().comparison.version(package)
-            families[entrant["name"]] = (OPPONENTS_FAMILY, len(registry.FAMILIES))
+            families[entrant["name"]] = (OTHERS.name, OTHERS.place)
         else:
             entry = registry.entry(entrant["model"])
-            files.add(entry.file)
             families[entrant["name"]] = (entry.family, entry.family_order)
     packages = hashlib.sha256(repr(sorted(versions.items(), key=str)).encode()).hexdigest()[:16] if versions else ""
-    code = _code_hash(frozenset(files), cell.kind)
+    code = contest_code([cell.of(entrant) for entrant in cell.entrants])
     key = store.key(cell, packages, code, _device_class(cell), provenance.machine(), cell.threads)
     return store.Identity(key, code_hash=code, data_hash=packages, families=families)
 
 
-def contest_code(models: Iterable[str]) -> str:
-    """The hash of the code that a contest of these models and opponents is held with now."""
-    files = {ROOT / "tasks" / "contest.py"}
-    for model in models:
-        ours = model in registry.names()
-        files.add(registry.entry(model).file if ours else ROOT / "baselines" / "oracles" / "opponents.py")
-    return _code_hash(frozenset(files), "contest")
+def contest_code(entrants: Iterable[Cell]) -> str:
+    """The hash of the code that a contest is held with now; of each entrant the cell that it is measured in."""
+    files, shapes, extra = set(), set(), ()
+    for cell in entrants:
+        if cell.model in registry.names():
+            files.add(registry.entry(cell.model).file)
+            shapes.add(f"{cell.model} {_shape(cell, BYTES)}")
+        else:
+            extra = OPPONENTS
+    return _code_hash(frozenset(files), (*MEASURED_BY["contest"], *extra), repr(sorted(shapes)))
 
 
 def _device_class(cell: Cell) -> str:
@@ -102,22 +120,35 @@ def _device_class(cell: Cell) -> str:
 
 
 @cache
-def _task_facts(name: str, settings: str) -> tuple[Path, str, int]:
+def _task_facts(name: str, settings: str) -> tuple[str, int, int]:
     task = tasks.create(name, **dict(ast.literal_eval(settings)))
-    return Path(inspect.getfile(type(task))), task.data_hash(), task.exam_version
+    return task.data_hash(), task.exam_version, task.vocab
+
+
+def _shape(cell: Cell, vocab: int | None) -> str:
+    """The solved shape of a cell's model in words; "" without a model, or where none can be solved, as its run will say."""
+    if not cell.model or not vocab:
+        return ""
+    size, match = terms(cell.size, vocab)
+    settings = {name: value for name, value in settings_of(cell).items() if name != "provider"}  # computes the same
+    try:
+        return repr(language_model.solve(registry.entry(cell.model), size, settings, match))
+    except (NoMatch, ValueError):
+        return ""
 
 
 @cache
-def _code_hash(files: frozenset[Path], kind: str) -> str:
-    """Hash of the code that a cell's numbers depend on: its own files, what they import, and what measures its kind."""
-    found = set(files) if kind == "floors" else files | _matching((*CODE_OF_WEIGHTS, *CODE_OF_EXAMS))
-    measuring = {ROOT / "measuring" / f"{name}.py" for name in MEASURED_BY[kind]}
-    return provenance.code_hash(provenance.named(ROOT, provenance.import_closure(ROOT, found) | measuring))
+def _code_hash(own: frozenset[Path], measured_by: tuple[str, ...], shape: str = "") -> str:
+    """Hash of the code that a cell's numbers depend on: its own files, what measures its kind, what they import, the shape."""
+    return provenance.code_hash(provenance.named(ROOT, _closure(own, measured_by)), shape)
 
 
-def _matching(patterns: tuple[str, ...]) -> set[Path]:
-    every = {path for pattern in patterns for path in ROOT.glob(pattern)}
-    return {path for path in every if not any(path.match(pattern) for pattern in NOT_IN_RESULTS)}
+def _closure(own: frozenset[Path], measured_by: tuple[str, ...]) -> set[Path]:
+    """Every file that these import; of the runner's files each alone, since they know every wing."""
+    named = {ROOT / name for name in measured_by}
+    runner = {path for path in named if path.is_relative_to(ROOT / "runner")}
+    never = {path for pattern in NEVER for path in provenance.matching(ROOT, pattern)}
+    return provenance.import_closure(ROOT, own | named - runner, without=never - own, whole=ROOT / WHOLE) | runner
 
 
 def training_key(cell: Cell, task: Task) -> str:
@@ -135,7 +166,7 @@ def training_key_of(cell: Cell, task: type[Task], vocab: int, data_hash: str) ->
         name: value for name, value in cell.task_settings.items() if name not in task.exam_settings
     }
     code = code_of_training(cell.model, task, "parallel" in cell.budget)
-    decides |= {"vocab": vocab, "data_hash": data_hash, "code_hash": code}
+    decides |= {"vocab": vocab, "data_hash": data_hash, "code_hash": code, "shape": _shape(cell, vocab)}
     decides["device_class"] = _device_class(cell)
     return hashlib.sha256(canonical(decides).encode()).hexdigest()[:16]
 
@@ -147,12 +178,5 @@ def training_code(cell: Cell, task: Task) -> str:
 
 def code_of_training(model: str, task: type[Task], is_parallel: bool) -> str:
     """The same by the model's name and the task's class."""
-    shared = {SHARED} if is_parallel else set()
-    return _training_code(frozenset({Path(inspect.getfile(task)), registry.entry(model).file} | shared))
-
-
-@cache
-def _training_code(files: frozenset[Path]) -> str:
-    closure = provenance.import_closure(ROOT, files | _matching(CODE_OF_WEIGHTS)) - _matching(CODE_OF_EXAMS)
-    measuring = {ROOT / "measuring" / "building.py", ROOT / "measuring" / "teaching.py"}
-    return provenance.code_hash(provenance.named(ROOT, closure | measuring))
+    own = frozenset({Path(inspect.getfile(task)), registry.entry(model).file})
+    return _code_hash(own, (*SHELL, *TRAINING, *(PARALLEL if is_parallel else ())))

@@ -1,1 +1,5 @@
 """Softmax attention: the reference that every recurrence is compared with."""
+
+from models.family import Family
+
+FAMILY = Family(__name__, "attention", place=10, hue=255.0)

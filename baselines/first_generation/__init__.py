@@ -1,1 +1,5 @@
 """Linear recurrences whose decay does not depend on the input."""
+
+from models.family import Family
+
+FAMILY = Family(__name__, "first generation", place=30, hue=195.0)

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers import RMSNorm, rotary, split_heads
-from models.ops.flops import Flops, scan_flops
-from models.ops.providers import choose
+from models.ops.flops import Flops
+from models.ops.scan import scan
+from models.ops.scan.flops import scan_flops
 from models.registry import register
 
 
@@ -56,7 +57,7 @@ class RetNet(nn.Module):
         q = rotary(q, start, self.frequency)
         k = rotary(k, start, self.frequency) * k.shape[-1] ** -0.5
         decay = self.log_decay.to(torch.promote_types(x.dtype, torch.float32)).expand(x.shape[0], x.shape[1], -1)
-        y, matrix = choose("scan", self.provider)(q, k, v, log_forget=decay, state=matrix)
+        y, matrix = scan(q, k, v, log_forget=decay, state=matrix, provider=self.provider)
         y = F.silu(self.gate(x)) * self.norm(y).flatten(2)
         return self.out(y), (matrix, start + x.shape[1])
 

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers import RMSNorm, at_least_float32, split_heads
-from models.ops.flops import Flops, scan_flops
-from models.ops.providers import choose
+from models.ops.flops import Flops
+from models.ops.scan import scan
+from models.ops.scan.flops import scan_flops
 from models.registry import register
 
 
@@ -68,8 +69,13 @@ class GLA(nn.Module):
     def forward(self, x: Tensor, state: tuple[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor]]:
         q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).split(self.widths, dim=-1))
         log_forget = F.logsigmoid(at_least_float32(split_heads(self.forget(x), self.heads))) / self.temperature
-        y, matrix = choose("scan", self.provider)(
-            q * q.shape[-1] ** -0.5, k, v, log_forget=log_forget, state=None if state is None else state[0]
+        y, matrix = scan(
+            q * q.shape[-1] ** -0.5,
+            k,
+            v,
+            log_forget=log_forget,
+            state=None if state is None else state[0],
+            provider=self.provider,
         )
         return self.out(self.norm(y).flatten(2) * F.silu(self.gate(x))), (matrix,)
 

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers import ShortConvolution, step_bias
-from models.ops.flops import Flops, selective_flops
-from models.ops.providers import choose
+from models.ops.flops import Flops
+from models.ops.selective_scan import selective_scan
+from models.ops.selective_scan.flops import selective_flops
 from models.registry import register
 
 
@@ -69,7 +70,7 @@ class Mamba(nn.Module):
         x = F.silu(x)
         step, B, C = self.select(x).split([self.rank, self.states, self.states], dim=-1)
         delta = F.softplus(self.step(step))
-        y, h = choose("selective", self.provider)(x, delta, -self.A_log.exp(), B, C, h)
+        y, h = selective_scan(x, delta, -self.A_log.exp(), B, C, h, provider=self.provider)
         return self.out((y + self.D * x) * F.silu(z)), (tail, h)
 
     def flops(self, time: int) -> Flops:

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers import RMSNorm, ShortConvolution, at_least_float32, split_heads, step_bias
-from models.ops.flops import Flops, scan_flops
-from models.ops.providers import choose
+from models.ops.flops import Flops
+from models.ops.scan import scan
+from models.ops.scan.flops import scan_flops
 from models.registry import register
 
 
@@ -66,8 +67,14 @@ class Mamba2(nn.Module):
         x, B, C = F.silu(x).split([self.inner, self.states, self.states], dim=-1)
         delta = F.softplus(at_least_float32(step) + self.step_bias)
         x = split_heads(x, self.heads)
-        y, matrix = choose("scan", self.provider)(
-            C[:, :, None], B[:, :, None], x, log_forget=-self.A_log.exp() * delta, rate=delta, state=matrix
+        y, matrix = scan(
+            C[:, :, None],
+            B[:, :, None],
+            x,
+            log_forget=-self.A_log.exp() * delta,
+            rate=delta,
+            state=matrix,
+            provider=self.provider,
         )
         y = (y + self.D[:, None] * x).flatten(2)
         return self.out(self.norm(y * F.silu(z))), (tail, matrix)

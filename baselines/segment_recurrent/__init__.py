@@ -1,1 +1,5 @@
 """Transformers that carry memory tokens from segment to segment."""
+
+from models.family import Family
+
+FAMILY = Family(__name__, "segment recurrent", place=60, hue=300.0)

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from models.attention import Cache, causal_attention
 from models.language_model import Block, LanguageModel, Size
-from models.layers import rotary, split_heads
-from models.matching.counts import linear_flops
+from models.layers import linear_flops, rotary, split_heads
 from models.ops.flops import Flops, attention_flops
 from models.registry import register
 

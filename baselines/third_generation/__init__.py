@@ -1,1 +1,5 @@
 """The delta rule and online learning: what is written is compared with what is known."""
+
+from models.family import Family
+
+FAMILY = Family(__name__, "third generation", place=50, hue=85.0)

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers import RMSNorm, ShortConvolution, l2_norm, split_heads
-from models.ops.flops import Flops, scan_flops
-from models.ops.providers import choose
+from models.ops.flops import Flops
+from models.ops.scan import scan
+from models.ops.scan.flops import scan_flops
 from models.registry import register
 
 
@@ -50,7 +51,7 @@ class DeltaNet(nn.Module):
         q, k, v = (split_heads(part, self.heads) for part in F.silu(qkv).chunk(3, dim=-1))
         q, k = l2_norm(q) * q.shape[-1] ** -0.5, l2_norm(k)
         rate = self.rate(x).sigmoid()
-        y, matrix = choose("scan", self.provider)(q, k, v, rate=rate, compare=True, state=matrix)
+        y, matrix = scan(q, k, v, rate=rate, compare=True, state=matrix, provider=self.provider)
         return self.out(self.norm(y).flatten(2)), (tail, matrix)
 
     def flops(self, time: int) -> Flops:

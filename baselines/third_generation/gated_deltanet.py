@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers import RMSNorm, ShortConvolution, at_least_float32, l2_norm, split_heads, step_bias
-from models.ops.flops import Flops, scan_flops
-from models.ops.providers import choose
+from models.ops.flops import Flops
+from models.ops.scan import scan
+from models.ops.scan.flops import scan_flops
 from models.registry import register
 
 
@@ -58,8 +59,8 @@ class GatedDeltaNet(nn.Module):
         q, k = l2_norm(q) * q.shape[-1] ** -0.5, l2_norm(k)
         step, rate = at_least_float32(self.step(x)), at_least_float32(self.rate(x))
         log_forget = -self.A_log.exp() * F.softplus(step + self.step_bias)
-        y, matrix = choose("scan", self.provider)(
-            q, k, v, log_forget=log_forget, rate=rate.sigmoid(), compare=True, state=matrix
+        y, matrix = scan(
+            q, k, v, log_forget=log_forget, rate=rate.sigmoid(), compare=True, state=matrix, provider=self.provider
         )
         y = self.norm(y).flatten(2) * F.silu(self.gate(x))
         return self.out(y), (tail, matrix)

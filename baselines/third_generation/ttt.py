@@ -30,8 +30,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import RMSNorm, ShortConvolution, split_heads
-from models.ops.flops import Flops, test_time_training_flops
-from models.ops.providers import choose
+from models.ops.flops import Flops
+from models.ops.ttt import test_time_training
+from models.ops.ttt.flops import test_time_training_flops
 from models.ops.ttt.recurrence import EPSILON, State, Weights
 from models.registry import register
 
@@ -126,13 +127,14 @@ class TTT(nn.Module):
         kind = torch.float64 if x.dtype == torch.float64 else torch.float32
         q, k, v = (split_heads(part, self.heads).to(kind) for part in (q, k, v))
         turn = rotation(self.channels, self.period, 0 if law is None else law[2], x.shape[1], q)
-        y, law = choose("test-time training", self.provider)(
+        y, law = test_time_training(
             turned(q, turn),
             turned(k, turn),
             v,
             rate=self.rate_share * self.base_rate / self.channels * self.rate(x).to(kind).sigmoid(),
             factor=self.factor().to(kind),
             weights=self.first_weights(kind),
+            provider=self.provider,
             norm=(self.scale.to(kind), self.shift.to(kind)),
             state=law,
         )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from models.layers import ShortConvolution
+from models.layers import linear_flops
 from models.ops.flops import Flops, product_flops
 
 
@@ -68,12 +68,3 @@ def says_flops(model: nn.Module) -> bool:
         return True
     mixers = [block.mixer for block in getattr(model, "blocks", ()) if hasattr(block, "mixer")]
     return bool(mixers) and all(any(hasattr(module, "flops") for module in mixer.modules()) for mixer in mixers)
-
-
-def linear_flops(module: nn.Module, rows: int) -> Flops:
-    """Operations of all `nn.Linear` and short convolutions in a module, each applied to `rows` rows."""
-    weights = 0
-    for part in module.modules():
-        if isinstance(part, nn.Linear | ShortConvolution):
-            weights += part.weight.numel()
-    return product_flops(rows * weights)

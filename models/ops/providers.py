@@ -1,4 +1,7 @@
-"""The fast forms, with the laws' own signatures, and the one place that chooses who computes.
+"""Who computes an operation: its reference recurrence, or one of the fast forms with the same signature.
+
+Each folder beside this file is one operation or two of one kind; its `__init__.py` names the forms, an `Operation` that a model
+imports and calls as a function: `scan(q, k, v, log_forget=a, provider="auto")`.
 
 Providers: `recurrence` (the law's loop), `chunked` (plain PyTorch), `triton` (our own kernels), `fla`
 (flash-linear-attention), `mamba-ssm` and `causal-conv1d` (CUDA). `auto` is `chunked` on a CPU and, for tensors on a CUDA
@@ -9,12 +12,14 @@ that was asked for and is absent, or does not cover what is asked, is an error, 
 from __future__ import annotations
 
 import os
+import pkgutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -24,48 +29,6 @@ from schema import shortened, suggestion
 
 PROVIDERS = ("recurrence", "chunked", "triton", "fla", "mamba-ssm", "causal-conv1d")
 ON_CUDA = ("triton", "fla", "mamba-ssm", "causal-conv1d", "chunked")  # in the order in which auto asks them
-
-# operation -> provider -> "module:function", all with one signature. Imported at the first use.
-OPERATIONS: dict[str, dict[str, str]] = {
-    "linear memory": {
-        "recurrence": "models.ops.neural_memory.recurrence:recurrence",
-        "chunked": "models.ops.neural_memory.chunked_linear:chunked",
-        "triton": "models.ops.neural_memory.triton.forms:linear",
-    },
-    "deep memory": {
-        "recurrence": "models.ops.neural_memory.recurrence:recurrence",
-        "chunked": "models.ops.neural_memory.chunked_deep:chunked",
-        "triton": "models.ops.neural_memory.triton.forms:deep",
-    },
-    "selective": {
-        "recurrence": "models.ops.scan.recurrence:selective",
-        "chunked": "models.ops.selective_scan.chunked:streamed",
-        "mamba-ssm": "models.ops.scan.mamba_ssm:selective",
-    },
-    "scan": {
-        "recurrence": "models.ops.scan.recurrence:recurrence",
-        "chunked": "models.ops.scan.chunked:chunked",
-        "fla": "models.ops.scan.fla:scan",
-        "mamba-ssm": "models.ops.scan.mamba_ssm:scan",
-    },
-    "test-time training": {
-        "recurrence": "models.ops.ttt.recurrence:recurrence",
-        "chunked": "models.ops.ttt.chunked:chunked",
-    },
-    "short convolution": {
-        "recurrence": "models.ops.short_convolution.recurrence:recurrence",
-        "chunked": "models.ops.short_convolution.chunked:chunked",
-        "causal-conv1d": "models.ops.short_convolution.causal_conv1d:convolution",
-    },
-}
-
-# What a provider has a form of, and why it is not used.
-NOT_THE_SAME = {
-    (
-        "test-time training",
-        "fla",
-    ): "fla's kernel has no rate of the token that writes, and its read adds z to LN(z), not q",
-}
 
 
 class Package(NamedTuple):
@@ -151,11 +114,6 @@ def check_provider(provider: str) -> None:
     if provider not in PROVIDERS:
         word = f"{shortened(provider)}{suggestion(provider, ('auto', *PROVIDERS))}"
         raise ValueError(f"Unknown provider {word}; choose auto, {', '.join(PROVIDERS)}.")
-    present = dict.fromkeys(name for forms in OPERATIONS.values() for name in forms)
-    if provider not in present:
-        raise ProviderAbsent(
-            f"Provider '{provider}' has no form here in this version; use {', '.join(present)} or auto."
-        )
     if provider not in PACKAGES:
         return
     package = PACKAGES[provider]
@@ -169,56 +127,76 @@ def check_provider(provider: str) -> None:
         )
 
 
-def choose(operation: str, provider: str) -> Callable:
-    """The function that computes `operation`; what runs is noted under its provider's name.
+class Operation:
+    """One operation with its forms, called as a function: `scan(q, k, v, provider="auto")`.
 
-    A named provider is noted here; `auto` looks at the device of the tensors that the function is called with. Raises
-    ProviderAbsent, with what there is, if `provider` is absent or has no form of the operation.
+    `forms` names a function in a module beside the operation's `__init__.py` for each provider, as "chunked:chunked"; it is
+    imported at the first use. All have one signature, that of the reference recurrence. `lacks` says of a provider's package
+    that has something alike why it is not used.
     """
-    check_provider(provider)
-    forms = OPERATIONS[operation]
-    if provider == "auto":
-        return partial(_automatic, operation)
-    if provider not in forms:
-        why = NOT_THE_SAME.get((operation, provider))
-        raise ProviderAbsent(
-            f"Provider '{provider}' has no form of '{operation}' in this version{f' ({why})' if why else ''}; "
-            f"use one of: {', '.join(forms)} (or auto)."
-        )
-    note(provider)
-    return _form(forms[provider])
+
+    def __init__(self, name: str, package: str, forms: dict[str, str], lacks: dict[str, str] | None = None) -> None:
+        self.name, self.package, self.forms, self.lacks = name, package, forms, lacks or {}
+
+    def __call__(self, *inputs: Any, provider: str = "auto", **named: Any) -> Any:
+        """What the provider's form returns; raises what `form` raises, and NotCovered for inputs that the form cannot take."""
+        return self.form(provider)(*inputs, **named)
+
+    def form(self, provider: str) -> Callable:
+        """The function that computes; what runs is noted under its provider's name.
+
+        A named provider is noted here; `auto` looks at the device of the tensors that the function is called with. Raises
+        ProviderAbsent, with what there is, if `provider` is absent or has no form of the operation.
+        """
+        check_provider(provider)
+        if provider == "auto":
+            return self._automatic
+        if provider not in self.forms:
+            why = f" ({self.lacks[provider]})" if provider in self.lacks else ""
+            raise ProviderAbsent(
+                f"Provider '{provider}' has no form of '{self.name}' in this version{why}; "
+                f"use one of: {', '.join(self.forms)} (or auto)."
+            )
+        note(provider)
+        return self._imported(provider)
+
+    def form_or_auto(self, provider: str) -> Callable:
+        """`form` for a part that a model's named provider may have no form of: the part then runs under `auto`."""
+        return self.form(provider if provider in self.forms else "auto")
+
+    def _imported(self, provider: str) -> Callable:
+        module, function = self.forms[provider].split(":")
+        return getattr(import_module(f"{self.package}.{module}"), function)
+
+    def _automatic(self, *inputs: Any, **named: Any) -> Any:
+        tensor = next(x for x in (*inputs, *named.values()) if isinstance(x, Tensor))
+        for provider in order(tensor.device):
+            if provider not in self.forms or (provider in PACKAGES and _missing(provider)):
+                continue
+            try:
+                found = self._imported(provider)(*inputs, **named)
+            except NotCovered:
+                continue
+            except ImportError as error:
+                warnings.warn(
+                    f"Provider '{provider}' is installed but cannot be imported ({error}); auto goes on.", stacklevel=2
+                )
+                continue
+            note(provider)
+            return found
+        raise ProviderAbsent(f"No provider covers '{self.name}' as it was asked for; ask for provider='recurrence'.")
 
 
-def choose_or_auto(operation: str, provider: str) -> Callable:
-    """`choose` for a part that a model's named provider may have no form of: the part then runs under `auto`."""
-    return choose(operation, provider if provider in OPERATIONS[operation] else "auto")
-
-
-def _form(entry: str) -> Callable:
-    module, function = entry.split(":")
-    return getattr(import_module(module), function)
+def operations() -> dict[str, Operation]:
+    """Every operation by its name: what the folders beside this file offer."""
+    found = {}
+    for folder in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if folder.ispkg:
+            package = import_module(f"{__package__}.{folder.name}")
+            found |= {value.name: value for value in vars(package).values() if isinstance(value, Operation)}
+    return found
 
 
 def order(device: torch.device) -> tuple[str, ...]:
     """The providers that `auto` asks for tensors on a device, the preferred first."""
     return ON_CUDA if device.type == "cuda" else ("chunked",)
-
-
-def _automatic(operation: str, *inputs: Any, **named: Any) -> Any:
-    forms = OPERATIONS[operation]
-    tensor = next(x for x in (*inputs, *named.values()) if isinstance(x, Tensor))
-    for provider in order(tensor.device):
-        if provider not in forms or (provider in PACKAGES and _missing(provider)):
-            continue
-        try:
-            found = _form(forms[provider])(*inputs, **named)
-        except NotCovered:
-            continue
-        except ImportError as error:
-            warnings.warn(
-                f"Provider '{provider}' is installed but cannot be imported ({error}); auto goes on.", stacklevel=2
-            )
-            continue
-        note(provider)
-        return found
-    raise ProviderAbsent(f"No provider covers '{operation}' as it was asked for; ask for provider='recurrence'.")

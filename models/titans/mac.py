@@ -24,8 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import l2_norm, rotary, split_heads
-from models.matching.counts import linear_flops
+from models.layers import l2_norm, linear_flops, rotary, split_heads
 from models.ops.flops import Flops, attention_flops, product_flops
 from models.ops.neural_memory.recurrence import Rule, Weights
 from models.ops.providers import note

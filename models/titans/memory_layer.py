@@ -24,10 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import RMSNorm, ShortConvolution, at_least_float32, l2_norm, split_heads
-from models.ops.flops import Flops, linear_memory_flops, memory_flops
+from models.ops.flops import Flops
+from models.ops.neural_memory import deep_memory, linear_memory
 from models.ops.neural_memory.activation_checkpointing import stored_every
+from models.ops.neural_memory.flops import linear_memory_flops, memory_flops
 from models.ops.neural_memory.recurrence import Rule, Weights, begin, network
-from models.ops.providers import choose
 
 MOMENTUM_BOUND = 0.97
 SHARPER = (
@@ -108,7 +109,7 @@ class Memory(nn.Module):
         self.store_every = store_every
         self.bound = rate_bound(rule.chunk, depth) if bound is None else bound
         plain = depth == 1 and not rule.residual and forget != "channel"
-        self.operation = "linear memory" if plain else "deep memory"
+        self.operation = linear_memory if plain else deep_memory
         self.query = nn.Linear(width, inner, bias=False)
         self.key_value = nn.Linear(width, 2 * inner, bias=False)
         self.query_conv = convolution_of(inner, convolution, provider)
@@ -171,7 +172,7 @@ class Memory(nn.Module):
         )
         rate = rate.sigmoid()
         momentum = MOMENTUM_BOUND * momentum.sigmoid() if self.gate_sizes[0] else torch.zeros_like(rate)
-        form = choose(self.operation, self.provider)
+        form = self.operation.form(self.provider)
         y, memory = (form if self.store_every is None else stored_every(self.store_every, form))(
             q,
             l2_norm(k),
@@ -193,7 +194,7 @@ class Memory(nn.Module):
     def flops(self, time: int) -> Flops:
         """Of the law; the few persistent tokens that some variants put before a text are left out."""
         widths = [self.initial[0].shape[1], *(weight.shape[2] for weight in self.initial)]
-        if self.operation == "linear memory":
+        if self.operation is linear_memory:
             return linear_memory_flops(time, self.rule.chunk, self.heads, *widths)
         return memory_flops(time, self.rule.chunk, self.heads, widths)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from results.plans.learning_rates import CHOSEN, TRIAL
 from results.report import intervals
+from results.report.families import Families
 from results.rows import labels, metrics, readers, store
 from results.rows.committed import MARK, SIGN
 from results.rows.labels import SETUP
@@ -27,6 +28,8 @@ class Model:
     name: str
     family: str
     order: int
+    hue: float = 0.0
+    group: str = ""  # the family's title
     parameters: int | None = None
     state_bytes: int | None = None
     committed: bool = False  # measured elsewhere: taken from the committed rows
@@ -279,8 +282,11 @@ def _pooled(rows: list[Row]) -> float:
     return sum(row["value"] * row["count"] for row in rows) / weight
 
 
-def exams(rows: Iterable[Row]) -> list[Exam]:
-    """Every exam of the rows, in a fixed order that does not depend on theirs; superseded attempts are left out."""
+def exams(rows: Iterable[Row], families: Families = Families()) -> list[Exam]:
+    """Every exam of the rows, in a fixed order that does not depend on theirs; superseded attempts are left out.
+
+    `families` says the order, titles and hues of the models' families.
+    """
     attempts = store.attempts(rows)
     current = labels.newest([row for row in attempts if row["settings"].get("stage") != TRIAL])
     tried = labels.newest([row for row in attempts if row["settings"].get("stage") == TRIAL])
@@ -299,7 +305,7 @@ def exams(rows: Iterable[Row]) -> list[Exam]:
     found = []
     for group_key, group in groups.items():
         task = _task(group[0]) if group else group_key
-        found.append(_exam(group, floors.get(task, []), shown))
+        found.append(_exam(group, floors.get(task, []), shown, families))
     everyone = {model.label: model for exam in found if not exam.is_contest for model in exam.learners}
     for exam in found:
         exam.trials = _trials(exam, tried)
@@ -318,12 +324,12 @@ def everyone(exams: Iterable[Exam]) -> list[Model]:
     return sorted(models.values(), key=lambda model: model.rank)
 
 
-def _exam(group: list[Row], floors: list[Row], shown: dict[str, str]) -> Exam:
+def _exam(group: list[Row], floors: list[Row], shown: dict[str, str], families: Families) -> Exam:
     by_label: dict[str, list[Row]] = {}
     for row in [*group, *floors]:
         label = shown.get(labels.variant_key(row), readers.label(row["model"]))
         by_label.setdefault(label or "floors", []).append(row)
-    models = [_model(label, rows) for label, rows in by_label.items()]
+    models = [_model(label, rows, families) for label, rows in by_label.items()]
     first = (group or floors)[0]
     setup = {name: first[name] for name in SETUP}
     ranked = sorted(models, key=lambda m: m.rank)
@@ -359,14 +365,16 @@ def _settings(row: Row) -> tuple[str, dict[str, Any]]:
     return row["settings"].get("variant", ""), row["settings"]["model"]
 
 
-def _model(label: str, rows: list[Row]) -> Model:
+def _model(label: str, rows: list[Row], families: Families) -> Model:
     newest = max(rows, key=lambda row: (row["status"] == "ok", row["when"]))
     largest = {
         name: max((row[name] for row in rows if row[name] is not None), default=None)
         for name in ("parameters", "state_bytes")
     }
     committed = any(row.get(MARK) for row in rows)
-    return Model(label, newest["model"], newest["family"], newest["family_order"], **largest, committed=committed)
+    family = families.of(newest)
+    place = {"family": family.name, "order": family.place, "hue": family.hue, "group": family.title}
+    return Model(label, newest["model"], **place, **largest, committed=committed)
 
 
 def _named(found: list[Exam]) -> list[Exam]:

@@ -107,7 +107,7 @@ def _line(exam: Exam, model: Model, one: Table, beside: Exam | None, look: Look)
         *(_cell(exam, model, column, beside) for column in one.columns),
         f'<td class="number" data-value="{model.parameters or ""}">{escape(parameters)}</td>',
         f'<td class="number" data-value="{model.state_bytes or ""}">{escape(state)}</td>',
-        f'<td data-value="{model.order}">{escape(metrics.words(model.family))}</td>',
+        f'<td data-value="{model.order}">{escape(model.group)}</td>',
         f"<td>{escape(table.providers(exam, model))}</td>",
     ]
     return f"<tr>{''.join(cells)}</tr>"

@@ -9,6 +9,7 @@ from typing import Any
 from results.plans.paper import Form, Printed
 from results.report import evaluations, html_page
 from results.report.evaluations import Exam
+from results.report.families import Families, Family
 from results.report.figures import catalogue, paper, rank
 from results.report.findings import claims as claimed
 from results.report.findings import pairwise
@@ -37,19 +38,22 @@ def report(
     sections: Sequence[Section] = (),
     tables: Sequence[Printed] = (),
     forms: Sequence[Form] = (),
+    families: Iterable[Family] = (),
 ) -> Path:
     """Write `out_dir`/report.md and report.html with tables/*.md, *.csv, *.tex and figures/*.png, *.svg, *.pdf.
 
     Returns the path of report.md. Equal rows give equal bytes, whatever their order. `reference` are the committed
     rows, shown in brackets beside ours where task, settings and set-up are equal; `only` limits the figures to some
     models; `with_printed` adds what papers print, or the `tables` that the plan names; `forms` are figures in papers'
-    own form; `claims` are judged; `sections` are further text, each below its exam or at the end. Raises ValueError if
+    own form; `claims` are judged; `sections` are further text, each below its exam or at the end; `families` says the
+    order, titles and hues of the models' families. Raises ValueError if
     there are no rows.
     """
-    exams = evaluations.exams(rows)
+    known_families = Families(families)
+    exams = evaluations.exams(rows, known_families)
     if not exams:
         raise ValueError("There are no rows to report; run the comparison first.")
-    out_dir, known = Path(out_dir), evaluations.exams(reference)
+    out_dir, known = Path(out_dir), evaluations.exams(reference, known_families)
     beside = [_beside(exam, known) for exam in exams]
     drawings = catalogue.draw(exams, out_dir / "figures", only)
     drawings += paper.draw(exams, forms, out_dir / "figures")
@@ -88,12 +92,14 @@ def _cards(exams: Sequence[Exam], reference_model: str) -> list[Section]:
     return [card for card in cards if card.text]
 
 
-def stale_tables(rows: Iterable[Row], out_dir: Path, reference_model: str = "transformer") -> list[str]:
+def stale_tables(
+    rows: Iterable[Row], out_dir: Path, reference_model: str = "transformer", families: Iterable[Family] = ()
+) -> list[str]:
     """One sentence for each table below `out_dir`, or on its page, that is missing or not what the rows give."""
     found, page = [], _text(Path(out_dir) / "report.md")
     if page is None:
         found.append("report.md is missing; redraw the report.")
-    for exam in evaluations.exams(rows):
+    for exam in evaluations.exams(rows, Families(families)):
         for name, text in _tables(exam, None, reference_model).items():
             drawn = _text(Path(out_dir) / "tables" / name)
             if drawn is None:

@@ -16,7 +16,8 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from schema.places import ROOT
+
 PROVIDERS = ("triton", "fla-core", "mamba-ssm", "causal-conv1d")  # packages named in a row where they are installed
 
 
@@ -75,12 +76,12 @@ def dirty(root: Path = ROOT) -> bool:
     return status is None or bool(status)
 
 
-def code_hash(files: Iterable[tuple[str, Path]]) -> str:
-    """A hash over (relative name, what it does) of files; neither their order nor where they lie matters.
+def code_hash(files: Iterable[tuple[str, Path]], besides: str = "") -> str:
+    """A hash over (relative name, what it does) of files, and `besides`; neither their order nor where they lie matters.
 
     Comments, docstrings and empty lines of Python are left out: a number that was measured stays valid when they change.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(besides.encode())
     for name, path in sorted({(str(name), Path(path)) for name, path in files}):
         content = Path(path).read_bytes()
         if name.endswith(".py"):
@@ -139,21 +140,35 @@ def named(root: Path, files: Iterable[Path]) -> list[tuple[str, Path]]:
     return [(p.relative_to(root).as_posix() if p.is_relative_to(root) else p.name, p) for p in paths]
 
 
-def import_closure(root: Path, files: Iterable[Path]) -> set[Path]:
+def matching(root: Path, pattern: str) -> list[Path]:
+    """The files below `root` that a pattern names. Raises FileNotFoundError where it names none: a file has moved."""
+    found = sorted(Path(root).glob(pattern))
+    if not found:
+        raise FileNotFoundError(f"No file below {root} matches {pattern!r}; it has moved: mend the pattern.")
+    return found
+
+
+def import_closure(
+    root: Path, files: Iterable[Path], without: Iterable[Path] = (), whole: Path | None = None
+) -> set[Path]:
     """`files` and every module below `root` that they import, transitively, read from their text without running it.
 
-    Packages on the way count by their __init__.py. Raises SyntaxError for a file that is not Python.
+    Packages on the way count by their __init__.py; one below `whole` counts with all of its files. Modules in `without` are
+    neither counted nor followed. Raises SyntaxError for a file that is not Python, FileNotFoundError for one that is not there.
     """
     root = Path(root).resolve()
+    left_out = {Path(file).resolve() for file in without}
     waiting = [Path(file).resolve() for file in files]
     closure: set[Path] = set()
     while waiting:
         file = waiting.pop()
-        if file in closure:
+        if file in closure or file in left_out:
             continue
         closure.add(file)
         for name in _imported(root, file):
             waiting += _module_files(root, name)
+        if whole is not None and file.is_relative_to(whole) and file.parent != whole:
+            waiting += (whole / file.relative_to(whole).parts[0]).rglob("*.py")
     return closure
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import pandas as pd
 
 import schema
+from schema.places import ROOT
 
-FOLDER = Path(__file__).resolve().parent / "published"
+FOLDER = ROOT / "results" / "published"
 COLUMNS = ("paper", "table", "model", "params", "tokens", "task", "setting", "metric", "value", "source", "confidence")
 PROTOCOLS = "protocols.toml"
 CONFIDENCES = ("exact-from-table", "digitised-from-figure", "quoted-by-secondary")

@@ -15,7 +15,7 @@ from torch import nn
 
 import schema
 from models import language_model
-from models.ops import providers as kernels
+from models.ops import providers
 from results.cell import Cell
 from results.rows import provenance
 from results.rows import store as record
@@ -82,7 +82,7 @@ def _trained(cell: Cell, task: Task, progress: Progress, admit: Admit | None, sn
     model = build(cell, task.vocab)
     if admit is not None:
         admit(model)
-    with kernels.watch() as ran:
+    with providers.watch() as ran:
         log = teach(cell, model, task, progress, snapshots=snapshots)
     return Learnt(model, log, ran)
 

@@ -10,12 +10,12 @@ import torch
 
 import tasks
 from models import language_model, registry
+from models.family import OTHERS
 from models.ops import providers
 from results.rows import labels
 from results.rows.row import FLOOR_FAMILY, FLOOR_ORDER, canonical, cell_of_row
 from results.rows.verification import AnyOf
 from runner.build import build, opponents
-from runner.cell_key import OPPONENTS_FAMILY
 from runner.training import largest_state
 
 Row = dict[str, Any]
@@ -58,7 +58,7 @@ def _entrant(row: Row) -> dict[str, Any]:
         return {"family": entry.family, "family_order": entry.family_order, "provider": AnyOf(_providers(row))}
     if row["model"] not in opponents().OPPONENTS:
         raise LookupError(f"{row['model']} is neither a model nor an opponent here")
-    return {"family": OPPONENTS_FAMILY, "family_order": len(registry.FAMILIES), "provider": row["model"]}
+    return {"family": OTHERS.name, "family_order": OTHERS.place, "provider": row["model"]}
 
 
 def _providers(row: Row) -> tuple[str, ...]:

@@ -22,8 +22,7 @@ def rederive(rows: list[dict[str, Any]], kept: list[dict[str, Any]] | None) -> v
     """
     row, is_floors = rows[0], rows[0]["family"] == FLOOR_FAMILY
     if labels.is_contest(row["settings"]["task"]):
-        models = {one["model"] for one in rows}
-        same_code = contest_code(models) == row["code_hash"]
+        same_code = contest_code(map(cell_of_row, rows)) == row["code_hash"]
         return verification.Again(_from_rounds(rows), "itself a sample, or measured once", same_code, "samples")
     try:
         identity = identify(cell_of_row(row))

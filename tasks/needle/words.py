@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 from importlib.util import find_spec
-from pathlib import Path
 from typing import NamedTuple
 
-FOLDER = Path(__file__).parent / "data"
+from schema.places import ROOT
+
+FOLDER = ROOT / "tasks" / "data"
 
 
 class Words(NamedTuple):

@@ -9,13 +9,15 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from schema.places import ROOT
+
 VARIABLE = "TITANOMACHY_CACHE"
 UNFINISHED = "unfinished-"
 
 
 def folder() -> Path:
     """The cache's folder; it may not be there yet."""
-    return Path(os.environ.get(VARIABLE) or Path(__file__).resolve().parent.parent / ".cache")
+    return Path(os.environ.get(VARIABLE) or ROOT / ".cache")
 
 
 def kept(place: str, make: Callable[[Path], None]) -> Path:

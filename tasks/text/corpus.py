@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import schema
+from schema.places import ROOT
 from tasks.text import files as corpus_files
 from tasks.text import named as corpus_named
 from tasks.text import store
@@ -27,7 +28,7 @@ from tasks.text.splits import SPLITS, Document, assign, cut
 __all__ = ["EMBEDDED", "SPLITS", "Document", "data_hash", "documents", "label", "texts", "version"]
 
 EMBEDDED = "austen-melville"
-PACK = Path(__file__).parent / "data" / "austen-melville.jsonl.xz"
+PACK = ROOT / "tasks" / "data" / "austen-melville.jsonl.xz"
 PACK_SHA256 = "96370e27b62df6cbc5dca7d29ea922fc9a9e37bdac601c425b5ec19db7a918af"
 PACK_SPLITS = {"austen_persuasion": "test", "austen_northanger_abbey": "validation"}
 CUT_MARK = "#cut"

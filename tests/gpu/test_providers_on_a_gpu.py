@@ -16,7 +16,9 @@ import baselines  # noqa: F401, registers the models
 from models import registry
 from models.language_model import Size, build
 from models.ops import providers
-from models.ops.providers import ProviderAbsent, check_provider, choose, watch
+from models.ops.providers import ProviderAbsent, check_provider, operations, watch
+from models.ops.scan import scan
+from models.ops.selective_scan import selective_scan
 
 DEVICE = "cuda"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -87,9 +89,9 @@ def differentiated(form, given, settings, kind: torch.dtype, reads: tuple[str, .
 def hold(operation: str, provider: str, given, settings, kind, reads=("q", "k", "v")) -> None:
     given = {name: x.to(kind).float() if name in reads else x for name, x in given.items()}
     with watch() as ran:
-        ours = differentiated(choose(operation, provider), given, settings, kind, reads)
+        ours = differentiated(operations()[operation].form(provider), given, settings, kind, reads)
     assert ran == {provider}
-    law = differentiated(choose(operation, "recurrence"), given, settings, torch.float64, reads)
+    law = differentiated(operations()[operation].form("recurrence"), given, settings, torch.float64, reads)
     for one, expected in zip(ours[0], law[0], strict=True):
         assert relative([one], [expected]) < FORWARD[kind]
     for name, one, expected in zip(given, ours[1], law[1], strict=True):
@@ -110,8 +112,8 @@ def test_one_token_without_a_gradient_is_the_law(name, carried):
     present("fla")
     given, settings = row(name, 1, carried)
     with torch.no_grad():
-        ours = choose("scan", "fla")(**given, **settings)
-        law = choose("scan", "recurrence")(**{key: x.double() for key, x in given.items()}, **settings)
+        ours = scan(**given, **settings, provider="fla")
+        law = scan(**{key: x.double() for key, x in given.items()}, **settings, provider="recurrence")
     assert relative(ours, law) < FORWARD[torch.float32]
 
 
@@ -126,7 +128,7 @@ def test_selective_scan_is_the_law(time, carried):
     given = {name: x.to(DEVICE) for name, x in given.items()}
     hold("selective", "mamba-ssm", given, {}, torch.float32, reads=())
     with torch.no_grad():
-        ours, law = (choose("selective", name)(**given) for name in ("mamba-ssm", "chunked"))
+        ours, law = (selective_scan(**given, provider=name) for name in ("mamba-ssm", "chunked"))
     assert relative(ours, law) < 1e-4
 
 

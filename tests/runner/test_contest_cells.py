@@ -6,9 +6,10 @@ import pytest
 
 import bench
 from models import registry
+from models.family import OTHERS
 from results.rows import store
 from runner.build import opponents
-from runner.cell_key import OPPONENTS_FAMILY, identify
+from runner.cell_key import identify
 from runner.measure import measure
 
 CONTEST = """
@@ -57,7 +58,7 @@ def test_a_contest_of_layers_gives_rows_for_every_entrant(results, monkeypatch):
     lmm = by_name["linear memory"]["time_ratio"]
     assert (lmm["model"], lmm["family"], lmm["provider"]) == ("titans-lmm", "titans", "chunked")
     assert lmm["settings"]["model"] == {"memory_depth": 1} and lmm["where"] == {"length": 32}
-    assert by_name["attention"]["time_ratio"]["family"] == OPPONENTS_FAMILY
+    assert by_name["attention"]["time_ratio"]["family"] == OTHERS.name
     assert len({(row["cell"], row["when"]) for row in rows}) == 1
 
 

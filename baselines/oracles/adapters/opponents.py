@@ -27,6 +27,7 @@ from baselines.second_generation.mamba import Mamba
 from baselines.second_generation.mamba2 import Mamba2
 from baselines.third_generation.deltanet import DeltaNet
 from baselines.third_generation.gated_deltanet import GatedDeltaNet
+from models.ops.providers import Operation
 from models.titans.lmm import TitansLMM
 
 CHUNK = 64
@@ -50,16 +51,29 @@ class Opponent:
         return dict(list(inspect.signature(self.make).parameters.items())[2:])
 
 
+class OtherForm(Operation):
+    """Another package's function in the place of an operation, whichever provider a layer asks for."""
+
+    def __init__(self, function: Callable[..., tuple[Tensor, Any]]):
+        super().__init__("another form", __name__, {})
+        self.function = function
+
+    def form(self, provider: str) -> Callable[..., tuple[Tensor, Any]]:
+        return self.function
+
+
 class Substituted(nn.Module):
     """A layer of ours in which another form computes what our kernels would."""
 
     def __init__(self, layer: nn.Module, form: Callable[..., tuple[Tensor, Any]]):
         super().__init__()
-        inner = layer.memory if isinstance(layer, TitansLMM) else layer
-        self.layer, self.form, self.module = layer, form, sys.modules[type(inner).__module__]
+        self.layer, self.other = layer, OtherForm(form)
+        # Titans' memory holds its operation itself, the other layers call the one that their module imports.
+        is_memory = isinstance(layer, TitansLMM)
+        self.place = (layer.memory, "operation") if is_memory else (sys.modules[type(layer).__module__], "scan")
 
     def forward(self, x: Tensor) -> Tensor:
-        with patch.object(self.module, "choose", lambda operation, provider: self.form):
+        with patch.object(*self.place, self.other):
             return self.layer(x)[0]
 
 

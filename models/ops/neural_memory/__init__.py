@@ -1,1 +1,14 @@
-"""Titans' neural memory."""
+"""Titans' memory: gradient steps with momentum and forgetting. `linear_memory(...)` of one matrix, `deep_memory(...)` of more."""
+
+from models.ops.providers import Operation
+
+linear_memory = Operation(
+    "linear memory",
+    __name__,
+    {"recurrence": "recurrence:recurrence", "chunked": "chunked_linear:chunked", "triton": "triton.forms:linear"},
+)
+deep_memory = Operation(
+    "deep memory",
+    __name__,
+    {"recurrence": "recurrence:recurrence", "chunked": "chunked_deep:chunked", "triton": "triton.forms:deep"},
+)

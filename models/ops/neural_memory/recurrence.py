@@ -12,7 +12,7 @@ A linear memory without momentum and forgetting, one token per gradient, is the 
 Letters: b batch, t time, h heads. A memory of depth L is a tuple of L weights [b, h, in, out] that act from the right,
 `x @ W`. Gates are [b, t, h]; or per layer, [b, t, h, L]; and what is kept may differ from output channel to output channel,
 [b, t, h, all layers' outputs one after the other] (the camera-ready's channel-wise alpha). Token by token and in any dtype, with
-the gradient left to torch.func; the fast forms in `models/kernels/` derive it by hand, have this signature, and are held to
+the gradient left to torch.func; the fast forms in this folder derive it by hand, have this signature, and are held to
 this loop.
 """
 

@@ -5,10 +5,10 @@
     write     S <- S + b * k e^T
     read      y  = S q
 
-Letters, here and in `models/kernels/`: b batch, t time, h heads, k key width, v value width. The state S is stored as
+Letters, here and in `models/ops/scan/`: b batch, t time, h heads, k key width, v value width. The state S is stored as
 [b, h, k, v], so that "S q" is `einsum("bhkv,bhk->bhv")`; forgetting is given as its logarithm, `log_forget = log a <= 0`.
 
-Token by token, as a reader follows it, in any dtype (float64 for tests). The fast forms in `models/kernels/` have this
+Token by token, as a reader follows it, in any dtype (float64 for tests). The fast forms in `models/ops/scan/` have this
 signature and are held to this loop, forward and backward.
 """
 
@@ -86,21 +86,3 @@ def recurrence(
         y, state = step(state, q[:, t], k[:, t], v[:, t], a, b, compare)
         ys.append(y)
     return torch.stack(ys, dim=1) if ys else v.new_empty(v.shape), state
-
-
-def selective(
-    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Mamba's own spelling of the law (arXiv 2312.00752, eq. 2): `h_t = exp(Delta_t A) h_{t-1} + Delta_t B_t x_t; y_t = C_t h_t`.
-
-    Every channel is a head of value width 1 whose N key channels forget by themselves. Shapes: x, delta [b, t, d];
-    A [d, N] negative; B, C [b, t, N]; state [b, d, N]. Returns y [b, t, d] and the last state.
-    """
-    y, state = recurrence(
-        C[:, :, None].expand(-1, -1, x.shape[2], -1),
-        B[:, :, None].expand(-1, -1, x.shape[2], -1),
-        (delta * x)[..., None],
-        log_forget=delta[..., None] * A,
-        state=None if state is None else state[..., None],
-    )
-    return y[..., 0], state[..., 0]

@@ -1,1 +1,9 @@
-"""Mamba's selective scan."""
+"""Mamba's selective scan. `selective_scan(x, delta, A, B, C, state, provider)`."""
+
+from models.ops.providers import Operation
+
+selective_scan = Operation(
+    "selective",
+    __name__,
+    {"recurrence": "recurrence:selective", "chunked": "chunked:streamed", "mamba-ssm": "mamba_ssm:selective"},
+)

@@ -3,7 +3,7 @@
     y_t = sum_j w_j x_{t-j} + bias,   j = 0 .. kernel - 1
 
 Letters: b batch, t time, d channels. What a piece of text leaves for the next is its last `kernel - 1` inputs. The fast forms
-in `models/kernels/` have this signature and are held to this loop.
+beside it have this signature and are held to this loop.
 """
 
 from __future__ import annotations

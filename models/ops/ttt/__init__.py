@@ -1,1 +1,10 @@
-"""Test-time training."""
+"""Test-time training: a small network's weights are the state. `test_time_training(...)`."""
+
+from models.ops.providers import Operation
+
+test_time_training = Operation(
+    "test-time training",
+    __name__,
+    {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked"},
+    lacks={"fla": "fla's kernel has no rate of the token that writes, and its read adds z to LN(z), not q"},
+)

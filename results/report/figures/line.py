@@ -99,7 +99,7 @@ def legend(
         if model.family != family:
             family = model.family
             headings.add(len(handles))
-            handles.append(Line2D([], [], linestyle="none", label=metrics.words(family)))
+            handles.append(Line2D([], [], linestyle="none", label=model.group))
         look = palette.line(model) | ({} if lines else {"linestyle": "none"})
         handles.append(Line2D([], [], label=model.title, **look))
     for kind, label in (readers or {}).items():

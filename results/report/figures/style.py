@@ -15,9 +15,6 @@ from matplotlib.figure import Figure
 
 from results.report.evaluations import Model
 
-# OKLCH hues in the order of the families; further families walk on by the golden angle.
-HUES = (255.0, 195.0, 145.0, 85.0, 300.0, 25.0, 350.0, 55.0)
-BEYOND, GOLDEN_ANGLE = 225.0, 137.508
 LIGHTEST, DARKEST, CHROMA = 0.76, 0.42, 0.135
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", (0, (5, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1.5, 1.5)), (0, (1, 1)))
@@ -62,21 +59,21 @@ SETTINGS: dict[str, Any] = {
 class Palette:
     """Colour, marker and line of every model.
 
-    The hue is the family's, by its order; the shade is the model's rank among the family's models by name. Ranks are
+    The hue is the family's; the shade is the model's rank among the family's models by name. Ranks are
     taken once, over all models that the report knows, and not over those that a figure draws: so a model looks the
     same in every figure, whichever are filtered out. Names decide nothing but the order within a family.
     """
 
     def __init__(self, models: Iterable[Model]) -> None:
-        families: dict[tuple[int, str], set[str]] = {}
+        families: dict[tuple[float, str], set[str]] = {}
         for model in models:
-            families.setdefault((model.order, model.family), set()).add(model.label)
+            families.setdefault((model.hue, model.family), set()).add(model.label)
         self._looks: dict[tuple[str, str], tuple[str, Any, Any]] = {}
-        for (order, family), labels in families.items():
+        for (hue, family), labels in families.items():
             for rank, label in enumerate(sorted(labels)):
                 shade = rank / (len(labels) - 1) if len(labels) > 1 else 0.4
                 lightness = DARKEST + (LIGHTEST - DARKEST) * shade
-                look = (_colour(lightness, hue(order)), MARKERS[rank % len(MARKERS)], LINES[rank % len(LINES)])
+                look = (_colour(lightness, hue), MARKERS[rank % len(MARKERS)], LINES[rank % len(LINES)])
                 self._looks[family, label] = look
 
     def colour(self, model: Model) -> str:
@@ -102,11 +99,6 @@ class Palette:
         """Keyword arguments of `Axes.scatter` for a model's point."""
         colour, marker, _ = self._looks[model.family, model.label]
         return {"color": colour, "marker": marker, "edgecolors": "white", "linewidths": 0.6}
-
-
-def hue(order: int) -> float:
-    """The hue of a family in degrees, from its place in history."""
-    return HUES[order] if 0 <= order < len(HUES) else (BEYOND + GOLDEN_ANGLE * (order - len(HUES))) % 360
 
 
 def figure(width: float, height: float) -> Figure:

@@ -34,7 +34,7 @@ def tabular(exam: Exam, one: Table, reference_model: str = "transformer", below:
         if model.family != family:
             lines += [r"\midrule"] if family is not None and model.is_floor else []
             family = model.family
-            title = table.FLOORS if model.is_floor else metrics.words(family)
+            title = table.FLOORS if model.is_floor else model.group
             lines.append(rf"\multicolumn{{{len(head)}}}{{l}}{{\emph{{{escape(title)}}}}} \\")
         facts = [model.title, "" if model.is_floor else table.parameters(exam, model, reference_model)]
         cells = [_cell(exam, model, column, rank) for column, rank in zip(one.columns, ranks, strict=True)]

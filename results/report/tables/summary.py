@@ -32,7 +32,7 @@ def markdown(exams: Sequence[Exam]) -> str:
         here = [next((m for m in exam.learners if m.label == model.label), model) for exam, _ in columns]
         shown = next((one for one in here if one.committed), model)
         cells = [table.cell(exam, one, c) for one, (exam, c) in zip(here, columns, strict=True)]
-        lines.append("| " + " | ".join([metrics.words(model.family), shown.title, *cells]) + " |")
+        lines.append("| " + " | ".join([model.group, shown.title, *cells]) + " |")
     for kind in (readers.FLOOR, readers.SHORTCUT):
         best = [exam.best([kind], c.metric, c.where) for exam, c in columns]
         if any(best):

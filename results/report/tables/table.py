@@ -69,7 +69,7 @@ def markdown(exam: Exam, table: Table, reference_model: str = "transformer", bes
     for model in shown(exam, table):
         if model.family != family:
             family = model.family
-            title = FLOORS if model.is_floor else metrics.words(family)
+            title = FLOORS if model.is_floor else model.group
             lines.append(_line([f"**{title}**", *blank]))
         facts = [model.title, parameters(exam, model, reference_model), metrics.byte_size(model.state_bytes)]
         if model.is_floor or model.label not in exam.rows:

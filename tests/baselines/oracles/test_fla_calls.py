@@ -12,7 +12,9 @@ import torch
 
 from baselines.oracles.parity.fla import interpreter
 from baselines.oracles.parity.fla.kernels import CALLS, TOKENS, Call, of_a_token, over_a_text, side
-from models.ops.providers import NotCovered, ProviderAbsent, choose, watch
+from models.ops.providers import NotCovered, ProviderAbsent, watch
+from models.ops.scan import scan
+from models.ops.ttt import test_time_training as ttt
 
 pytestmark = pytest.mark.skipif(bool(interpreter.reason()), reason=interpreter.reason())
 
@@ -60,13 +62,13 @@ def test_provider_that_ran_is_noted_and_what_it_lacks_is_refused():
     interpreter.prepare()
     x = torch.randn(1, 3, 1, 16)
     with watch() as ran:
-        y, _ = choose("scan", "fla")(x, x, x)
+        y, _ = scan(x, x, x, provider="fla")
     assert ran == {"fla"} and not math.isnan(y.sum().item())
     with pytest.raises(NotCovered, match="float64"):
-        choose("scan", "fla")(*3 * [x.double()])
+        scan(*3 * [x.double()], provider="fla")
     with pytest.raises(NotCovered, match="gates per head and keys of at most 256"):
-        choose("scan", "fla")(x, x, x, log_forget=-x.abs(), compare=True)
+        scan(x, x, x, log_forget=-x.abs(), compare=True, provider="fla")
     with pytest.raises(
         ProviderAbsent, match="'fla' has no form of 'test-time training'.*rate of the token that writes"
     ):
-        choose("test-time training", "fla")
+        ttt.form("fla")

@@ -21,7 +21,9 @@ from torch.nn import functional as F
 
 from models.ops.providers import NotCovered
 from models.ops.scan import mamba_ssm
-from models.ops.scan.recurrence import recurrence, selective
+from models.ops.scan.recurrence import recurrence
+from models.ops.selective_scan import mamba_ssm as mamba_ssm_selective
+from models.ops.selective_scan.recurrence import selective
 from models.ops.short_convolution import causal_conv1d as causal_conv1d_convolution
 from models.ops.short_convolution.recurrence import recurrence as convolution
 from tests.support import cuda_stand_ins
@@ -48,7 +50,7 @@ def own_packages(monkeypatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_device_is_needed(monkeypatch):
-    for form in (mamba_ssm, causal_conv1d_convolution):
+    for form in (mamba_ssm, mamba_ssm_selective, causal_conv1d_convolution):
         monkeypatch.setattr(form, "require", lambda provider, like: None)
 
 
@@ -61,7 +63,7 @@ def selective_scan(request, monkeypatch):
         found = import_module("mamba_ssm.ops.selective_scan_interface")
         assert inspect.signature(found.selective_scan_fn) == inspect.signature(kernel)
         kernel = found.selective_scan_ref
-    monkeypatch.setattr(mamba_ssm, "_kernel", lambda module, name: kernel)
+    monkeypatch.setattr(mamba_ssm_selective, "kernel_of", lambda module, name: kernel)
 
 
 @pytest.fixture(params=["stand-in", OWN_CODE])
@@ -80,7 +82,7 @@ def chunk_scan(request, monkeypatch):
         found = import_module("mamba_ssm.ops.triton.ssd_combined").mamba_chunk_scan_combined
         assert inspect.signature(found) == inspect.signature(kernel)
         kernel = found
-    monkeypatch.setattr(mamba_ssm, "_kernel", lambda module, name: kernel)
+    monkeypatch.setattr(mamba_ssm, "kernel_of", lambda module, name: kernel)
 
 
 @pytest.fixture(params=["stand-in", OWN_CODE])
@@ -121,9 +123,9 @@ def test_selective_scan_is_the_law(selective_scan, time, carried):
     }
     if carried:
         given["state"] = torch.randn(2, 6, 5)
-    agree(selective, mamba_ssm.selective, given)
+    agree(selective, mamba_ssm_selective.selective, given)
     with torch.no_grad():
-        for ours, law in zip(mamba_ssm.selective(**given), selective(**given), strict=True):
+        for ours, law in zip(mamba_ssm_selective.selective(**given), selective(**given), strict=True):
             torch.testing.assert_close(ours, law, rtol=1e-5, atol=1e-5)
 
 
@@ -133,7 +135,7 @@ def test_state_of_the_selective_scan_crosses_pieces_with_its_gradient(selective_
     x, delta = torch.randn(1, 12, 4), torch.rand(1, 12, 4)
     A, B, C = -torch.rand(4, 3), torch.randn(1, 12, 3), torch.randn(1, 12, 3)
     gradients = []
-    for form in (selective, mamba_ssm.selective):
+    for form in (selective, mamba_ssm_selective.selective):
         first = x.clone().requires_grad_()
         _, state = form(first[:, :5], delta[:, :5], A, B[:, :5], C[:, :5])
         y, _ = form(first[:, 5:], delta[:, 5:], A, B[:, 5:], C[:, 5:], state)

@@ -10,23 +10,24 @@ import torch
 
 from models.layers import ShortConvolution
 from models.ops import providers
-from models.ops.providers import NotCovered, ProviderAbsent, check_provider, choose, choose_or_auto, note, watch
+from models.ops.providers import NotCovered, Operation, ProviderAbsent, check_provider, note, operations, watch
+from models.ops.scan import scan
+from models.ops.short_convolution import short_convolution
 from models.ops.short_convolution.recurrence import recurrence
 
 
 @pytest.fixture
 def forms(monkeypatch):
-    """An operation of stand-ins on a machine where every package is there and every tensor counts as CUDA's."""
-    module = types.ModuleType("stand_ins")
-    monkeypatch.setitem(sys.modules, "stand_ins", module)
+    """Makes an operation of stand-ins on a machine where every package is there and every tensor counts as CUDA's."""
+    module = types.ModuleType("stand_ins.forms")
+    monkeypatch.setitem(sys.modules, "stand_ins.forms", module)
     monkeypatch.setattr(providers, "_missing", lambda provider: "")
     monkeypatch.setattr(providers, "order", lambda device: providers.ON_CUDA)
 
     def offer(**functions):
-        names = {name.replace("_", "-"): f"stand_ins:{name}" for name in functions}
         for name, function in functions.items():
             setattr(module, name, function)
-        monkeypatch.setitem(providers.OPERATIONS, "work", names)
+        return Operation("work", "stand_ins", {name.replace("_", "-"): f"forms:{name}" for name in functions})
 
     return offer
 
@@ -51,11 +52,11 @@ def test_a_watcher_inside_another_takes_its_own_names_and_leaves_the_outer_watch
 def test_auto_on_a_cpu_is_chunked_and_says_so():
     x = torch.randn(1, 5, 2, 4)
     with watch() as ran:
-        auto = choose("scan", "auto")
+        auto = scan.form("auto")
         assert ran == set()
         y, _ = auto(x, x, x)
     assert ran == {"chunked"}
-    assert torch.equal(y, choose("scan", "chunked")(x, x, x)[0])
+    assert torch.equal(y, scan(x, x, x, provider="chunked")[0])
 
 
 def test_order_depends_on_the_device_of_the_tensors():
@@ -65,42 +66,42 @@ def test_order_depends_on_the_device_of_the_tensors():
 
 
 def test_auto_takes_the_first_that_covers_what_is_asked(forms):
-    forms(chunked=lambda x: "chunked", mamba_ssm=lambda x: "mamba-ssm", fla=refuses)
+    work = forms(chunked=lambda x: "chunked", mamba_ssm=lambda x: "mamba-ssm", fla=refuses)
     with watch() as ran:
-        assert choose("work", "auto")(torch.ones(1)) == "mamba-ssm"
+        assert work(torch.ones(1)) == "mamba-ssm"
     assert ran == {"mamba-ssm"}
 
 
 def test_auto_passes_by_what_is_not_installed(forms, monkeypatch):
-    forms(chunked=lambda x: "chunked", fla=lambda x: "fla")
+    work = forms(chunked=lambda x: "chunked", fla=lambda x: "fla")
     monkeypatch.setattr(providers, "_missing", lambda provider: "triton")
-    assert choose("work", "auto")(torch.ones(1)) == "chunked"
+    assert work(torch.ones(1)) == "chunked"
 
 
 def test_auto_warns_of_an_installation_that_cannot_be_imported(forms):
-    forms(chunked=lambda x: "chunked", fla=lacks)
+    work = forms(chunked=lambda x: "chunked", fla=lacks)
     with pytest.warns(UserWarning, match="'fla' is installed but cannot be imported .no libcudart"):
-        assert choose("work", "auto")(torch.ones(1)) == "chunked"
+        assert work(torch.ones(1)) == "chunked"
 
 
 def test_auto_hides_no_other_error(forms):
     def broken(x):
         raise RuntimeError("out of shared memory")
 
-    forms(chunked=lambda x: "chunked", fla=broken)
+    work = forms(chunked=lambda x: "chunked", fla=broken)
     with pytest.raises(RuntimeError, match="out of shared memory"):
-        choose("work", "auto")(torch.ones(1))
+        work(torch.ones(1))
 
 
 def test_auto_that_nothing_covers_is_an_error(forms):
-    forms(chunked=refuses, fla=refuses)
+    work = forms(chunked=refuses, fla=refuses)
     with pytest.raises(ProviderAbsent, match="No provider covers 'work'"):
-        choose("work", "auto")(torch.ones(1))
+        work(torch.ones(1))
 
 
 def test_tensor_among_the_named_inputs_is_found(forms):
-    forms(chunked=lambda count, x: count + x.item())
-    assert choose("work", "auto")(1, x=torch.ones(1)) == 2
+    work = forms(chunked=lambda count, x: count + x.item())
+    assert work(1, x=torch.ones(1)) == 2
 
 
 @pytest.mark.parametrize("provider", ["fla", "mamba-ssm", "causal-conv1d"])
@@ -144,7 +145,7 @@ def test_provider_without_a_form_of_the_operation_names_who_has_one(operation, p
     with pytest.raises(
         ProviderAbsent, match=f"'{provider}' has no form of '{operation}'.*use one of: recurrence, chunked"
     ):
-        choose(operation, provider)
+        operations()[operation].form(provider)
 
 
 @pytest.mark.parametrize("provider, like, match", [
@@ -161,10 +162,10 @@ def test_part_without_a_form_of_the_named_provider_runs_under_auto(monkeypatch):
     monkeypatch.setattr(providers, "check_provider", lambda provider: None)
     x, weight = torch.randn(1, 6, 8), torch.randn(8, 1, 4)
     with watch() as ran:
-        choose_or_auto("short convolution", "fla")(x, weight)
+        short_convolution.form_or_auto("fla")(x, weight)
     assert ran == {"chunked"}
     with watch() as ran:
-        assert choose_or_auto("short convolution", "recurrence") is recurrence
+        assert short_convolution.form_or_auto("recurrence") is recurrence
     assert ran == {"recurrence"}
 
 
@@ -179,7 +180,7 @@ def test_convolution_is_its_law(time, bias):
     given = [torch.randn(2, time, 6).double(), layer.weight.detach(), shift, torch.randn(2, 3, 6).double()]
     for provider in ("recurrence", "chunked"):
         inputs = [None if x is None else x.clone().requires_grad_() for x in given]
-        y, left = choose("short convolution", provider)(*inputs)
+        y, left = short_convolution(*inputs, provider=provider)
         assert left.untyped_storage().nbytes() == left.numel() * left.element_size()
         loss = (y * y.detach().sin()).sum() + (left * left.detach().cos()).sum()
         answers.append([y, left, *torch.autograd.grad(loss, [x for x in inputs if x is not None])])

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.ops.providers import OPERATIONS, choose, watch
+from models.ops.providers import operations, watch
 from models.ops.scan.chunked import CHANNEL_CHUNK, CHUNK, NARROW, chunked
-from models.ops.scan.recurrence import ROWS, recurrence, selective
+from models.ops.scan.recurrence import ROWS, recurrence
 from models.ops.selective_scan.chunked import STEPS, streamed
+from models.ops.selective_scan.recurrence import selective
 from models.ops.triangular import unit_lower_inverse
 
 BOUND = 1e-9
@@ -212,11 +213,11 @@ def test_table_has_a_row_of_every_generation():
     assert [name for name, row in ROWS.items() if row.compare] == ["deltanet", "gated-deltanet"]
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", operations())
 def test_every_operation_has_a_law_and_a_chunked_form(operation):
     for provider in ("recurrence", "chunked"):
         with watch() as names:
-            assert callable(choose(operation, provider))
+            assert callable(operations()[operation].form(provider))
         assert names == {provider}
 
 

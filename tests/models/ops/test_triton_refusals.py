@@ -23,7 +23,7 @@ def ask(form, sizes: tuple[int, ...] = (16, 16), rule=None, dtype=torch.float32,
 def test_absent_triton_is_an_error(operation: str, monkeypatch):
     monkeypatch.setattr(providers, "_missing", lambda provider: "triton")
     with pytest.raises(providers.ProviderAbsent, match="needs the module triton, which is not installed: pip install"):
-        providers.choose(operation, "triton")
+        providers.operations()[operation].form("triton")
 
 
 def test_a_machine_without_cuda_is_an_error(monkeypatch):

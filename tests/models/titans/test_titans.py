@@ -63,7 +63,7 @@ def test_what_an_ablation_leaves_out_is_not_there(monkeypatch):
         seen.update(gates)
         return deep.chunked(*args, **gates)
 
-    monkeypatch.setattr("models.titans.memory_layer.choose", lambda *_: watching)
+    monkeypatch.setattr(type(layer.memory.operation), "form", lambda *_: watching)
     layer(text(20))
     assert not seen["momentum"].any() and (seen["keep"] == 1).all()
     assert 0 < seen["rate"].min() and seen["rate"].max() < layer.memory.bound

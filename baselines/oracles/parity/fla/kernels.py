@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from baselines.oracles.parity.comparison import FP16, FP32, Comparison, Draw, Errors, compare
 from baselines.oracles.parity.fla import interpreter
-from models.ops.providers import choose
+from models.ops.scan import scan
 
 PACKAGE = "fla-core"
 TIME, HEADS, KEYS, VALUES = 70, 2, 16, 24  # a chunk of 64 and a short one
@@ -73,7 +73,7 @@ def side(call: Call, provider: str) -> Callable[..., tuple[Tensor, Tensor]]:
         reads = (x.to(call.kind).to(call.kind if provider == "fla" else x.dtype) for x in (q, k, v))
         if call.forget == "fixed":
             rest["log_forget"] = torch.log1p(-(2.0 ** (-5 - torch.arange(HEADS)))).expand(2, q.shape[1], -1)
-        y, state = choose("scan", provider)(*reads, compare=call.compare, **rest)
+        y, state = scan(*reads, compare=call.compare, provider=provider, **rest)
         return y.float(), state
 
     return computed

@@ -1,6 +1,6 @@
 """Who imports whom, read from the files: wings apart, baselines apart, everything downward, no ring.
 
-`measuring` and `bench` alone know every wing; nothing but the hall, `bench`, imports `measuring`.
+`runner` and `bench` alone know every wing; nothing but the hall, `bench`, imports `runner`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import pytest
 from schema.places import ROOT
 
 WINGS = ("models", "tasks", "results")
-ROOMS = ("schema", *WINGS, "baselines", "measuring", "bench")
+ROOMS = ("schema", *WINGS, "baselines", "runner", "bench")
 ALLOWED = {
     "schema": {"schema"},
     "models": {"schema", "models"},
     "tasks": {"schema", "tasks"},
     "results": {"schema", "results"},
     "baselines": {"schema", "baselines", "models"},
-    "measuring": {"schema", "measuring", "baselines", *WINGS},
+    "runner": {"schema", "runner", "baselines", *WINGS},
 }
 
 
@@ -119,11 +119,11 @@ def test_baselines_do_not_import_one_another():
     assert neighbours(graph(ROOT)) == []
 
 
-def test_only_the_hall_and_the_measuring_know_every_wing():
+def test_only_the_hall_and_the_runner_know_every_wing():
     links = graph(ROOT)
     rooms = {name: {target.split(".")[0] for target in targets} for name, targets in links.items()}
     knowing = {name.split(".")[0] for name, seen in rooms.items() if len(seen & set(WINGS)) > 1}
-    assert knowing == {"measuring", "bench"}
+    assert knowing == {"runner", "bench"}
 
 
 def test_no_ring():
@@ -135,7 +135,7 @@ def house(tmp_path):
     """A function that writes a small project: dotted file path -> source."""
 
     def write(**files: str) -> dict[str, set[str]]:
-        for room in (*WINGS, "baselines", "baselines/first", "measuring"):
+        for room in (*WINGS, "baselines", "baselines/first", "runner"):
             (tmp_path / room).mkdir(exist_ok=True)
             (tmp_path / room / "__init__.py").touch()
         for name, source in files.items():
@@ -166,7 +166,7 @@ def test_wing_that_imports_the_hall_or_a_baseline_is_seen(house):
     )
     assert trespasses(links) == [
         "models.layers imports baselines.first.one",
-        "results.report.tables.table imports bench",
+        "results.table imports bench",
     ]
 
 
@@ -176,10 +176,10 @@ def test_neighbouring_baseline_is_seen(house, source):
     assert neighbours(links) == ["baselines.first.one imports baselines.first.two"]
 
 
-def test_who_imports_the_measuring_beside_the_hall_is_seen(house):
+def test_who_imports_the_runner_beside_the_hall_is_seen(house):
     source = "from runner.measure import measure"
     links = house(
-        bench="", measuring__cells="import bench", results__a=source, models__a=source, baselines__first__a=source
+        bench="", runner__measure="import bench", results__a=source, models__a=source, baselines__first__a=source
     )
     assert sorted(trespasses(links)) == [
         "baselines.first.a imports runner.measure",

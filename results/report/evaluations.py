@@ -18,6 +18,7 @@ from results.rows.row import FLOOR_FAMILY, canonical, exam_of
 
 Row = dict[str, Any]
 ASKED = ("question", "variant")  # keys of `where` that say what is asked
+UNTOLD = Families()  # rows alone tell of their families
 
 
 @dataclass(frozen=True)
@@ -282,7 +283,7 @@ def _pooled(rows: list[Row]) -> float:
     return sum(row["value"] * row["count"] for row in rows) / weight
 
 
-def exams(rows: Iterable[Row], families: Families = Families()) -> list[Exam]:
+def exams(rows: Iterable[Row], families: Families = UNTOLD) -> list[Exam]:
     """Every exam of the rows, in a fixed order that does not depend on theirs; superseded attempts are left out.
 
     `families` says the order, titles and hues of the models' families.

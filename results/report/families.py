@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from results.rows.row import FLOOR_FAMILY
 
 LAST = 1_000_000  # of floors, which stand below every model
-UNKNOWN = 10_000  # of families that nobody tells of: behind all others, in the order that their rows name
+UNKNOWN = 10_000  # of families that are not in the list: behind those that are, in the order that their rows name
 # OKLCH hues of families that nobody tells of, by that order; further ones walk on by the golden angle.
 HUES = (255.0, 195.0, 145.0, 85.0, 300.0, 25.0, 350.0, 55.0)
 BEYOND, GOLDEN_ANGLE = 225.0, 137.508
@@ -37,4 +37,5 @@ class Families:
         if name in self.known:
             return self.known[name]
         hue = HUES[order] if 0 <= order < len(HUES) else (BEYOND + GOLDEN_ANGLE * (order - len(HUES))) % 360
-        return Family(name, name.replace("_", " "), UNKNOWN + order, hue)
+        place = UNKNOWN + order if self.known else order
+        return Family(name, name.replace("_", " "), place, hue)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from results.report import evaluations, report
+from results.report.families import Families
 from results.report.figures import style
 from results.report.tables import printed
 from results.rows import store
@@ -35,12 +36,12 @@ def drawn(tmp_path_factory) -> tuple[Path, dict[str, bytes]]:
 
 def test_equal_rows_in_any_order_give_equal_bytes_in_another_process(drawn, tmp_path):
     code = (
-        "import random, sys; sys.path[:0] = sys.argv[2:]; import synthetic; from results import report; "
+        "import random, sys; sys.path[:0] = sys.argv[2:]; from tests.support import synthetic; from results.report import report; "
         f"rows = synthetic.comparison({FEW!r}); random.Random(3).shuffle(rows); "
         "report.report(rows, sys.argv[1], title='Made up', question='Which?')"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "77"}
-    command = [sys.executable, "-c", code, str(tmp_path), str(ROOT), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", code, str(tmp_path), str(ROOT)]
     subprocess.run(command, check=True, env=environment)
     again = files(tmp_path)
     assert again.keys() == drawn[1].keys()
@@ -119,7 +120,8 @@ def test_colours_depend_on_the_whole_and_not_on_what_is_shown(tmp_path):
 
 
 def test_each_family_has_a_hue_of_its_own_also_beyond_the_known_ones():
-    hues = [style.hue(order) % 360 for order in range(12)]
+    rows = [{"family": f"family_{order}", "family_order": order} for order in range(12)]
+    hues = [Families().of(row).hue % 360 for row in rows]
     gaps = [abs((a - b + 180) % 360 - 180) for i, a in enumerate(hues) for b in hues[:i]]
     assert min(gaps) > 4 and len(set(hues)) == 12
 

@@ -121,7 +121,7 @@ def test_git_tells_commit_and_changes(tmp_path):
 
 def test_versions_name_packages_without_importing_torch():
     code = (
-        "import json, sys; from results import provenance; "
+        "import json, sys; from results.rows import provenance; "
         "print(json.dumps({**provenance.versions(), 'loaded': 'torch' in sys.modules}))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -31,7 +31,7 @@ def by_model(path: Path) -> dict[str, dict]:
 
 
 def start_run(path: Path, log: Path, count: int, seconds: float) -> subprocess.Popen:
-    search = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    search = str(ROOT)
     command = [sys.executable, fake_measure.__file__, str(path), str(log), str(count), str(seconds), "2"]
     return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": search}, stdout=subprocess.PIPE, text=True)
 

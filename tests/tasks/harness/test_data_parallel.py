@@ -69,11 +69,10 @@ def test_a_failure_here_is_raised_as_it_is_and_ends_the_others(tmp_path):
 def test_the_others_end_with_a_leader_that_is_killed(tmp_path):
     note = tmp_path / "pid"
     script = (
-        "import time, crew_of_two\nfrom tasks import data_parallel\n"
+        "import time\nfrom tasks.harness import data_parallel\nfrom tests.support import crew_of_two\n"
         f"with data_parallel.lead('ddp', 2, 'cpu', crew_of_two.linger, ({str(note)!r},)): time.sleep(600)"
     )
-    paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
-    leader = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": paths})
+    leader = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT)})
     pid = _pid(note)
     leader.send_signal(signal.SIGKILL)
     leader.wait()

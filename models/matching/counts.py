@@ -1,8 +1,8 @@
 """What a built model holds and does: learned numbers, bytes of state, floating-point operations.
 
 Operations come from formulas. An `nn.Linear`, a short convolution and the tied output are counted from the modules that are
-there; what a module computes beside them it says itself, `flops(time) -> models.ops.flops.Flops` for one text of `time` tokens, with
-the formula of its recurrence from `models/ops/flops.py`. A test holds every model's sum to torch's counter on the chunked form.
+there; what a module computes beside them it says itself, `flops(time) -> Flops` for one text of `time` tokens, with
+the formula of its recurrence from its operation's folder. A test holds every model's sum to torch's counter on the chunked form.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Families:
         """The family of a row."""
         name, order = row["family"], row["family_order"]
         if name == FLOOR_FAMILY:
-            return Family(name, name, LAST, 0.0)
+            return Family(name, name, LAST if self.known else order, 0.0)
         if name in self.known:
             return self.known[name]
         hue = HUES[order] if 0 <= order < len(HUES) else (BEYOND + GOLDEN_ANGLE * (order - len(HUES))) % 360

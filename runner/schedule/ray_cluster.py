@@ -32,7 +32,7 @@ LIKE_HERE = "every node needs the project at the same path, with the same packag
 
 
 class RayCluster:
-    """A connection to the cluster at `address` ("local": one started here), and what `runner.schedule.schedule.run` takes as cluster.
+    """A connection to the cluster at `address` ("local": one started here), and what `schedule.run` takes as cluster.
 
     `at_once` cells are measured side by side, without it as many as the nodes have processors (or GPUs) for. Use as a
     context manager. Raises ImportError without ray, ConnectionError where no cluster answers.

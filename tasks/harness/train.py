@@ -107,7 +107,7 @@ def train(
 ) -> Training:
     """Train `model` on `task` for `steps` steps of about `batch_tokens` tokens; data order depends on `seed` alone.
 
-    Loss is the mean over asked targets; `loss_of` takes it otherwise than in this process alone (`tasks/harness/data_parallel.py`).
+    Loss is the mean over asked targets; `loss_of` takes it otherwise than in this process alone (`data_parallel.py`).
     `progress` is told step, steps, loss and tokens_per_second about twice a second. With `snapshots` it goes on from the
     last one; what is returned is then of the whole training, the seconds of all its sittings. Raises FloatingPointError
     when the loss is no longer finite.

@@ -101,7 +101,7 @@ def markdown(rows: Sequence[Row]) -> str:
         "",
         "The same inputs and weights go through another package's code and through ours; an error is the largest",
         "`max |ours - theirs| / max |theirs|` over the outputs, and over the gradients of all inputs and weights for one random",
-        "projection of the outputs. Below 1e-5 in float32 and 1e-9 in float64 is a pass, and `tests/baselines/oracles/` asserts it.",
+        "projection of the outputs. Below 1e-5 in float32 and 1e-9 in float64 is a pass, and `tests/baselines/` asserts it.",
         "A scan or law is compared in both its forms, the plain loop and the chunked one, and the worse counts.",
         "",
         "What our provider `fla` calls is compared with the law, its kernels run by Triton's interpreter (float16: below 5e-3).",

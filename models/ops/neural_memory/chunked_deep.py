@@ -2,7 +2,7 @@
 
 A token's write to layer l is the rank-one a_{l-1}^T e_l, its layer's input and back-propagated error at the anchor; so every
 layer is a linear memory with these for keys and errors, and a query passes through its own token's weights layer by layer. The
-formulas are in `models/ops/neural_memory/deep_chunks.py`; the shares are those of `models/ops/neural_memory/gate_table.py`, one table for all
+formulas are in `deep_chunks.py`; the shares are those of `gate_table.py`, one table for all
 layers or one each. Where every output channel forgets at its own pace, so does every column of e: the table has a column index
 too, chunk x chunk x channels numbers.
 """

@@ -1,7 +1,7 @@
 """The linear neural memory in chunks, for every gradient anchor from one token to the whole chunk; exact.
 
-Gates become shares in two running scans (`models/ops/neural_memory/gate_table.py`), and blocks of tokens pass one another the memory and
-the surprise (`models/ops/neural_memory/linear_blocks.py`, where the formulas are). Where an anchor is a block, nothing is solved; where
+Gates become shares in two running scans (`gate_table.py`), and blocks of tokens pass one another the memory and
+the surprise (`linear_blocks.py`, where the formulas are). Where an anchor is a block, nothing is solved; where
 several anchors share a block, one unit-triangular system serves them.
 """
 

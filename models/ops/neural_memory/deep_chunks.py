@@ -10,8 +10,9 @@ At the start of a chunk its keys run through the weights W_1 .. W_L of that mome
     y_l = A[.,W] h_{l-1} W_l + A[.,S] h_{l-1} S_l + (h_{l-1} a_{l-1}^T o A) e_l,   h_0 = Q,   h_l = s(y_l)
     W <- A[C,W] W + A[C,S] S + a^T (e o A[C]),   S <- P[C,S] S + a^T (e o P[C])
 
-with the shares A and P of `models/ops/neural_memory/gate_table.py`. Chunks n come first, then groups g (batch times heads); a slab of
-chunks is computed together where no chunk waits for another, small enough for a core's cache. `memory_walk_back.py` goes back.
+with the shares A and P of `gate_table.py`. Chunks n come first, then groups g (batch times heads); a slab of
+chunks is computed together where no chunk waits for another, small enough for a core's cache. `deep_chunks_backward.py`
+goes back.
 """
 
 from __future__ import annotations

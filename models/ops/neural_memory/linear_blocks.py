@@ -1,7 +1,7 @@
 """The matrix memory's walk over its blocks, with its reads and its backward walk written out.
 
 Z = [M; S], the memory above the surprise, stands before a block; K, V, Q are its tokens. With the shares A and P of
-`models/ops/neural_memory/gate_table.py`, and e = v - k M_a what a token finds wrong at its anchor,
+`gate_table.py`, and e = v - k M_a what a token finds wrong at its anchor,
 
     (I + X) E = V - A[a,M] K M - A[a,S] K S,      X[t,s] = A[a(t),s] (k_t . k_s)          X = 0 with one anchor per block
     O = A[.,M] Q M + A[.,S] Q S + (Q K^T o A) E

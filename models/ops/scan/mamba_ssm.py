@@ -29,7 +29,7 @@ def scan(
     compare: bool = False,
     state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`models.ops.scan.recurrence.recurrence` by `mamba_chunk_scan_combined` for Mamba-2's row; same shapes, the state in float32.
+    """The law, `recurrence.recurrence`, by `mamba_chunk_scan_combined` for Mamba-2's row; same shapes, the state in float32.
 
     Raises NotCovered unless forgetting is per head, a rate is given and nothing is compared, for float64, and for tensors that
     Triton cannot reach.

@@ -18,6 +18,7 @@ from models import registry
 from schema.places import ROOT
 
 DOCUMENT = ROOT / "docs" / "parity.md"
+LEDGER = ROOT / "baselines" / "oracles" / "parity" / "ledger.jsonl"
 LISTED = "retnet mamba mamba2 gla deltanet gated-deltanet ttt-linear ttt-mlp rmt transformer".split()
 
 
@@ -164,7 +165,7 @@ def test_committed_page_holds_every_comparison_and_no_failure():
         )
         assert item.package in line and "e-" in line
     assert "FAILS" not in page.partition("| --- |")[2]
-    assert page == book.markdown(ledger_rows.read(DOCUMENT.with_suffix(".jsonl")))
+    assert page == book.markdown(ledger_rows.read(LEDGER))
 
 
 def test_obstacle_is_a_reason_not_a_figure(monkeypatch):

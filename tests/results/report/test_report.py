@@ -36,7 +36,8 @@ def drawn(tmp_path_factory) -> tuple[Path, dict[str, bytes]]:
 
 def test_equal_rows_in_any_order_give_equal_bytes_in_another_process(drawn, tmp_path):
     code = (
-        "import random, sys; sys.path[:0] = sys.argv[2:]; from tests.support import synthetic; from results.report import report; "
+        "import random, sys; sys.path[:0] = sys.argv[2:]; "
+        "from tests.support import synthetic; from results.report import report; "
         f"rows = synthetic.comparison({FEW!r}); random.Random(3).shuffle(rows); "
         "report.report(rows, sys.argv[1], title='Made up', question='Which?')"
     )

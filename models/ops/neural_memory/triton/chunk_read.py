@@ -1,6 +1,6 @@
 """Triton kernels of what every chunk does by itself: the two scans over its gates, and what its tokens read; and back.
 
-The table A and its momenta P are as in `models/ops/neural_memory/gate_table.py` (the rate is left to E), [chunks, size + 1, size +
+The table A and its momenta P are as in `../gate_table.py` (the rate is left to E), [chunks, size + 1, size +
 2]: sums of products in [0, 1], by running scans. A read is `y = A[.,M] Q M + A[.,S] Q S + (Q K^T o A) E`, one program per
 chunk. `size` tokens are padded to the power of two BLOCK_C, head widths to BLOCK_D (in) and whole blocks of BLOCK_V (out);
 sums are float32, whatever the inputs are.

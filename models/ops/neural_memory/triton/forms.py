@@ -1,7 +1,7 @@
 """The neural memory by our own Triton kernels: `models.ops.neural_memory.recurrence.recurrence`'s signature, for a CUDA device.
 
 Left to PyTorch: cutting the text into chunks, and the unit-triangular system where several gradient anchors share a chunk. The
-kernels' arithmetic is described in `models/ops/neural_memory/linear_blocks.py` and `memory_walk.py`; which is which in `docs/titans.md`.
+kernels' arithmetic is described in `../linear_blocks.py` and `../deep_chunks.py`; which is which in `docs/titans.md`.
 Without CUDA they run in Triton's interpreter, if TRITON_INTERPRET=1 was set before Triton was first imported (slow: for tests).
 """
 

@@ -4,7 +4,7 @@
 
 M and S stay in registers from the first chunk to the last; their columns do not depend on one another. `ends` holds the rows
 (A, P) of each chunk's end, [chunks, 2, size + 2]: g and c, then A; nothing and p, then P. With JOINED several anchors share a
-chunk, and Y has columns for S too. The tensors are those of `models/ops/neural_memory/triton/autograd.py`, heads before chunks; sums
+chunk, and Y has columns for S too. The tensors are those of `autograd.py`, heads before chunks; sums
 are float32.
 """
 

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from results.plans.learning_rates import CHOSEN, TRIAL
-from results.report import intervals
+from results.report import statistics
 from results.report.families import Families
 from results.rows import labels, metrics, readers, store
 from results.rows.committed import MARK, SIGN
@@ -259,10 +259,10 @@ def aggregate(metric: str, rows: Sequence[Row]) -> Point:
     count = sum(row["count"] for row in rows)
     value, low, high = fmean(values), None, None
     if len(values) > 1:
-        value, half = intervals.student(values)
+        value, half = statistics.student(values)
         low, high = value - half, value + half
     if metrics.is_accuracy(metric):
-        ends = intervals.wilson(value, count)
+        ends = statistics.wilson(value, count)
         low = ends[0] if low is None else max(0.0, min(low, ends[0]))
         high = ends[1] if high is None else min(1.0, max(high, ends[1]))
     return Point(value, low, high, count, len(values))

@@ -1,4 +1,4 @@
-"""What may be said of differences: tests paired over seeds, corrected for how many pairs were compared."""
+"""95 % confidence intervals, and what may be said of differences: tests paired over seeds, corrected for their number."""
 
 from __future__ import annotations
 
@@ -8,17 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
-from results.report.intervals import student
+import numpy as np
+from scipy import stats
 
 LEVEL = 0.05
 FEWEST_SEEDS = 5  # below, no ordering is stated
 FEWEST_BLOCKS = 20  # below, average ranks over blocks are not compared
-# Nemenyi's q at 5 % for 2, 3, ... models: the studentized range over infinitely many degrees of freedom, by sqrt(2)
-NEMENYI = (
-    1.960, 2.343, 2.569, 2.728, 2.850, 2.949, 3.031, 3.102, 3.164, 3.219, 3.268, 3.313, 3.354, 3.391, 3.426, 3.458,
-    3.489, 3.517, 3.544,
-)  # fmt: skip
-MOST_MODELS = len(NEMENYI) + 1
 
 
 @dataclass(frozen=True)
@@ -41,23 +36,25 @@ class Difference:
         return 1 if self.mean > 0 else -1
 
 
-def tail(t: float, freedom: int) -> float:
-    """P(|T| >= |t|) of Student's t with a whole number of degrees of freedom, by its finite series.
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Wilson's score interval of a proportion `share` of `count` trials (E. B. Wilson, 1927); (0, 1) for no trial.
 
-    Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4.
+    By its formula, since scipy's takes whole successes alone, and a share of partly right answers is none.
     """
-    if freedom < 1:
-        raise ValueError(f"Student's t needs at least one degree of freedom, not {freedom}.")
-    if math.isinf(t):
-        return 0.0
-    angle = math.atan(abs(t) / math.sqrt(freedom))
-    square, odd = math.cos(angle) ** 2, freedom % 2
-    total, term = 0.0, math.cos(angle) if odd else 1.0
-    for step in range(freedom // 2):
-        total += term
-        term *= square * ((2 * step + 2) / (2 * step + 3) if odd else (2 * step + 1) / (2 * step + 2))
-    inside = 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
-    return min(1.0, max(0.0, 1.0 - inside))
+    if count <= 0:
+        return 0.0, 1.0
+    share, z = min(1.0, max(0.0, share)), float(stats.norm.ppf(1 - LEVEL / 2))
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return (0.0 if share == 0 else max(0.0, centre - half)), (1.0 if share == 1 else min(1.0, centre + half))
+
+
+def student(values: Sequence[float]) -> tuple[float, float]:
+    """(mean, half width) of the 95 % t interval of the mean of independent values, e.g. one a seed; at least two values."""
+    if len(values) < 2:
+        raise ValueError("An interval over seeds needs at least two seeds.")
+    quantile = float(stats.t.ppf(1 - LEVEL / 2, len(values) - 1))
+    return fmean(values), quantile * stdev(values) / math.sqrt(len(values))
 
 
 def paired(first: str, second: str, values: Mapping[str, Mapping[int, float]]) -> Difference | None:
@@ -76,7 +73,7 @@ def _p(gaps: Sequence[float]) -> float:
     mean, spread = fmean(gaps), stdev(gaps)
     if spread == 0:
         return 0.0 if mean else 1.0
-    return tail(mean / (spread / math.sqrt(len(gaps))), len(gaps) - 1)
+    return float(2 * stats.t.sf(abs(mean) / (spread / math.sqrt(len(gaps))), len(gaps) - 1))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -108,19 +105,15 @@ def average_ranks(blocks: Sequence[Mapping[str, float]], way: int) -> dict[str, 
     names = list(blocks[0]) if blocks else []
     if any(set(block) != set(names) for block in blocks):
         raise ValueError("Average ranks need every model in every block; leave out the blocks that lack one.")
-    ranks = {name: 0.0 for name in names}
-    for block in blocks:
-        for name in names:
-            ahead = sum(way * other > way * block[name] for other in block.values())
-            ties = sum(other == block[name] for other in block.values())
-            ranks[name] += (ahead + (ties + 1) / 2) / len(blocks)
-    return ranks
+    ranks = stats.rankdata([[-way * block[name] for name in names] for block in blocks], axis=1) if names else []
+    return {name: float(rank) for name, rank in zip(names, np.mean(ranks, axis=0), strict=True)} if names else {}
 
 
 def critical_difference(models: int, blocks: int) -> float:
     """How far average ranks of two models must lie apart at 5 % (Demšar, JMLR 2006); blocks are tasks, not seeds."""
     if blocks < FEWEST_BLOCKS:
         raise ValueError(f"Average ranks are compared from {FEWEST_BLOCKS} blocks up; there are {blocks}.")
-    if not 2 <= models <= MOST_MODELS:
-        raise ValueError(f"Critical differences are known for 2 to {MOST_MODELS} models, not {models}.")
-    return NEMENYI[models - 2] * math.sqrt(models * (models + 1) / (6 * blocks))
+    if models < 2:
+        raise ValueError(f"Average ranks are compared between at least 2 models, not {models}.")
+    nemenyi = float(stats.studentized_range.ppf(1 - LEVEL, models, math.inf)) / math.sqrt(2)
+    return nemenyi * math.sqrt(models * (models + 1) / (6 * blocks))

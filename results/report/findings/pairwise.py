@@ -60,16 +60,16 @@ def _compared(exam: Exam) -> Column | None:
 
 
 def are_ranked(blocks: Sequence[Mapping[str, float]]) -> bool:
-    """Whether there are blocks enough, and as many models in each as critical differences are known for."""
-    return len(blocks) >= statistics.FEWEST_BLOCKS and 2 <= len(blocks[0]) <= statistics.MOST_MODELS
+    """Whether there are blocks enough, and more than one model in all of them."""
+    return len(blocks) >= statistics.FEWEST_BLOCKS and len(blocks[0]) >= 2
 
 
 def _about_ranks(blocks: Sequence[Mapping[str, float]]) -> str:
-    few, most = statistics.FEWEST_BLOCKS, statistics.MOST_MODELS
+    few = statistics.FEWEST_BLOCKS
     if are_ranked(blocks):
         return f"Average ranks over {len(blocks)} blocks (tasks, their questions and variants) held apart by Nemenyi's test:"
     if len(blocks) >= few:
-        return f"Average ranks are compared for 2 to {most} models; {len(blocks[0])} have all {len(blocks)} blocks."
+        return f"Average ranks are compared between models that have all {len(blocks)} blocks; {len(blocks[0])} has them."
     return f"Average ranks are compared from {few} blocks (tasks, their questions and variants) up; here are {len(blocks)}."
 
 

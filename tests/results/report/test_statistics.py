@@ -6,20 +6,19 @@ import math
 
 import pytest
 
-from results.report import intervals, statistics
+from results.report import statistics
 from results.report.statistics import Difference
 
 
-def test_tail_equals_closed_forms_and_the_tabled_quantiles():
-    assert statistics.tail(1.0, 1) == pytest.approx(0.5)  # Cauchy: 1 - 2 atan(1) / pi
-    assert statistics.tail(2.0, 2) == pytest.approx(1 - 2 / math.sqrt(6))
-    assert statistics.tail(0.0, 5) == 1.0
-    assert statistics.tail(math.inf, 4) == 0.0
-    for freedom, quantile in enumerate(intervals.STUDENT, 1):
-        assert statistics.tail(quantile, freedom) == pytest.approx(0.05, abs=1e-5)
-        assert statistics.tail(-quantile, freedom) == pytest.approx(0.05, abs=1e-5)
-    with pytest.raises(ValueError, match="at least one degree"):
-        statistics.tail(1.0, 0)
+def test_intervals_equal_closed_forms():
+    mean, half = statistics.student([0.0, 2.0])  # one degree of freedom: the Cauchy quantile tan(0.475 pi)
+    assert (mean, half) == pytest.approx((1.0, math.tan(0.475 * math.pi)))
+    low, high = statistics.wilson(0.5, 4)  # z^2 = 3.8415: centre 1/2, half z / 2 / sqrt(4 + z^2)
+    assert high - 0.5 == pytest.approx(0.5 - low) == pytest.approx(1.959964 / 2 / math.sqrt(4 + 3.841459), abs=1e-6)
+    assert statistics.wilson(0.0, 10)[0] == 0.0 and statistics.wilson(1.0, 10)[1] == 1.0
+    assert statistics.wilson(0.3, 0) == (0.0, 1.0)
+    with pytest.raises(ValueError, match="at least two seeds"):
+        statistics.student([1.0])
 
 
 def test_a_difference_pairs_the_seeds_that_both_have():
@@ -27,7 +26,7 @@ def test_a_difference_pairs_the_seeds_that_both_have():
     found = statistics.paired("a", "b", values)
     # gaps 1, 2, 3: mean 2, standard error 1 / sqrt(3), t = 2 sqrt(3), two degrees of freedom
     assert (found.mean, found.seeds) == (2.0, 3)
-    assert found.high - found.mean == pytest.approx(4.3027 / math.sqrt(3))
+    assert found.high - found.mean == pytest.approx(4.302653 / math.sqrt(3))
     t = 2 * math.sqrt(3)
     assert found.p == pytest.approx(1 - t / math.sqrt(2 + t * t))
     assert found.shown == 0  # three seeds state no ordering
@@ -74,8 +73,12 @@ def test_average_ranks_share_ties_and_follow_the_metric():
 
 def test_critical_difference_needs_twenty_blocks():
     # Demšar's example has 4 models: q = 2.569; at 20 blocks 2.569 sqrt(20 / 120)
-    assert statistics.critical_difference(4, 20) == pytest.approx(2.569 * math.sqrt(20 / 120))
+    assert statistics.critical_difference(4, 20) == pytest.approx(2.569 * math.sqrt(20 / 120), rel=1e-4)
     with pytest.raises(ValueError, match="from 20 blocks up; there are 19"):
         statistics.critical_difference(4, 19)
-    with pytest.raises(ValueError, match="2 to 20 models"):
-        statistics.critical_difference(21, 30)
+    with pytest.raises(ValueError, match="at least 2 models"):
+        statistics.critical_difference(1, 30)
+
+
+def test_critical_difference_knows_no_limit_of_models():
+    assert statistics.critical_difference(60, 30) > statistics.critical_difference(20, 30)

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from results.report import evaluations, intervals
+from results.report import evaluations, statistics
 from results.report.tables import table
 from results.rows import metrics, store
 from tests.support import synthetic
@@ -96,8 +96,8 @@ def test_templates_never_share_a_table_and_only_ruler_reads_as_comparable():
 
 def test_learned_means_above_the_best_floor_by_the_interval():
     exam = small({"transformer": [0.45], "retnet": [0.32], "mamba": [0.1]}, floor=0.3)
-    low, _ = intervals.wilson(0.45, 100)
-    assert low > 0.3 > intervals.wilson(0.32, 100)[0]
+    low, _ = statistics.wilson(0.45, 100)
+    assert low > 0.3 > statistics.wilson(0.32, 100)[0]
     found = lines(table.markdown(exam, table.layout(exam)[0]))
     assert [found[name][-1] for name in ("transformer", "retnet", "mamba")] == ["45.0 ✓", "32.0", "10.0"]
     assert found["guess"][-1] == "30.0"
@@ -111,7 +111,7 @@ def test_two_equal_seeds_do_not_make_a_lucky_guess_learned():
     exam = small({"retnet": [0.35, 0.35]}, floor=0.3, count=40)
     assert exam.learned("retnet", "accuracy", {}) == "no"
     point = exam.point("retnet", "accuracy", {})
-    assert (point.low, point.high) == intervals.wilson(0.35, 80) and point.seeds == 2
+    assert (point.low, point.high) == statistics.wilson(0.35, 80) and point.seeds == 2
 
 
 def test_an_interval_of_shares_is_printed_and_ends_at_0_and_1():
@@ -125,10 +125,10 @@ def test_an_interval_of_shares_is_printed_and_ends_at_0_and_1():
 
 
 def test_intervals_agree_with_published_values():
-    assert intervals.wilson(0.0, 10) == pytest.approx((0.0, 0.27753), abs=1e-4)
-    assert intervals.wilson(0.5, 100) == pytest.approx((0.40383, 0.59617), abs=1e-4)
-    assert intervals.wilson(1.0, 10) == pytest.approx((0.72247, 1.0), abs=1e-4)
-    assert intervals.student([1.0, 2.0, 3.0]) == pytest.approx((2.0, 2.48414), abs=1e-4)
+    assert statistics.wilson(0.0, 10) == pytest.approx((0.0, 0.27753), abs=1e-4)
+    assert statistics.wilson(0.5, 100) == pytest.approx((0.40383, 0.59617), abs=1e-4)
+    assert statistics.wilson(1.0, 10) == pytest.approx((0.72247, 1.0), abs=1e-4)
+    assert statistics.student([1.0, 2.0, 3.0]) == pytest.approx((2.0, 2.48414), abs=1e-4)
 
 
 def test_depths_are_pooled_by_count_and_kept_in_the_csv():

@@ -6,7 +6,6 @@ embeddings, a last norm. It initialises its own parts only: a wrapper that re-in
 
 from __future__ import annotations
 
-import inspect
 import math
 import types
 import typing
@@ -25,6 +24,8 @@ from models.matching.counts import parameter_count, state_bytes
 from models.matching.match import PARAMETERS, Match, Shape, default_feed
 from models.matching.solver import Candidate
 from models.ops.providers import check_provider
+from models.settings import construct, parameters
+from models.settings import settings as settings_of
 from schema import shortened, suggestion
 
 __all__ = (
@@ -140,7 +141,7 @@ _solved: dict[tuple, Shape] = {}  # a search builds a model a dozen times
 
 def candidate(entry: registry.Entry, size: Size, settings: dict[str, Any]) -> Candidate:
     """A model as the search for its shape sees it; settings that the user gives are not solved."""
-    own, setting = inspect.signature(entry.cls).parameters, getattr(entry.cls, "state_setting", "inner")
+    own, setting = parameters(entry.cls), getattr(entry.cls, "state_setting", "inner")
     unit = 2 * size.heads
     has_state = getattr(entry.cls, "fixed_state", False) and setting in own and setting not in settings
     return Candidate(
@@ -189,24 +190,25 @@ def assemble(entry: registry.Entry, size: Size, shape: Shape, settings: dict[str
     solved = [("inner", shape.inner), (getattr(entry.cls, "state_setting", "inner"), shape.state)]
     own = settings | {name: value for name, value in solved if value is not None}
     if entry.is_language_model:
-        return entry.cls(size, feed=shape.feed, **own)
-    blocks = [Block(size.width, entry.cls(size.width, size.heads, **own), shape.feed) for _ in range(shape.depth)]
+        return construct(entry.cls, size, feed=shape.feed, **own)
+    blocks = [
+        Block(size.width, construct(entry.cls, size.width, size.heads, **own), shape.feed) for _ in range(shape.depth)
+    ]
     return LanguageModel(size, blocks)
 
 
 def check_settings(entry: registry.Entry, settings: dict[str, Any]) -> None:
     """Raise ValueError, printing the signature, for a setting that the class does not know or that has the wrong type."""
-    signature = inspect.signature(entry.cls)
-    hints = typing.get_type_hints(entry.cls.__init__)
-    known = [name for name in signature.parameters if name not in ("width", "heads", "size", "feed")]
-    text = ", ".join(str(signature.parameters[name]) for name in known) or "no settings"
+    known = settings_of(entry.cls)
+    text = ", ".join(map(str, known.values())) or "no settings"
     check_provider(settings.get("provider", "auto"))
     for name, value in settings.items():
         if name not in known:
             word = f"{shortened(name)}{suggestion(name, known)}"
             raise ValueError(f"Model '{entry.name}' has no setting {word}; its settings are: {text}.")
-        if not _fits(value, hints.get(name, Any)):
-            near = suggestion(value, _words(hints[name])) if isinstance(value, str) else ""
+        hint = known[name].annotation
+        if not _fits(value, hint):
+            near = suggestion(value, _words(hint)) if isinstance(value, str) else ""
             shown = f"{entry.name}.{name}={shortened(value)}"
             raise ValueError(f"Setting {shown} has the wrong type{near}; its settings are: {text}.")
 

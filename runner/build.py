@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +11,7 @@ import baselines  # noqa: F401  registers every baseline, in worker processes to
 from models import language_model, registry
 from models.language_model import Match, Size
 from models.matching.match import PARAMETERS
+from models.settings import construct, parameters
 from results.cell import Cell
 
 
@@ -42,7 +42,7 @@ def settings_of(cell: Cell) -> dict[str, Any]:
 
 def with_provider(model: str, settings: dict[str, Any], provider: str) -> dict[str, Any]:
     """A model's settings with the provider asked for, unless they name one or the model has none to choose."""
-    has_one = "provider" in inspect.signature(registry.entry(model).cls).parameters
+    has_one = "provider" in parameters(registry.entry(model).cls)
     return {"provider": provider, **settings} if has_one else dict(settings)
 
 
@@ -53,7 +53,7 @@ def layer(cell: Cell, entrant: dict[str, Any]) -> torch.nn.Module:
         torch.manual_seed(cell.seed)
         if entrant["opponent"]:
             return opponents().build(entrant["opponent"], width, heads, **cell.settings)
-        return registry.entry(cell.model).cls(width, heads, **settings_of(cell))
+        return construct(registry.entry(cell.model).cls, width, heads, **settings_of(cell))
 
 
 def opponents() -> ModuleType:

@@ -10,6 +10,7 @@ from torch import Tensor
 from models.conformance.subject import Finding, Subject, difference, loss, train
 from models.language_model import parameter_count, reference_parameters, solve
 from models.matching.match import tolerance
+from models.settings import construct
 
 START = 0.05  # relative: the loss at initialisation against log(vocab)
 SPREAD = 1.5  # a standard deviation inside the model over the one alone, either way
@@ -62,7 +63,7 @@ def _alone(subject: Subject) -> dict[str, Tensor]:
     own = subject.settings if inner is None else {**subject.settings, "inner": inner}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        mixer = subject.entry.cls(subject.size.width, subject.size.heads, **own)
+        mixer = construct(subject.entry.cls, subject.size.width, subject.size.heads, **own)
     return dict(mixer.named_parameters())
 
 

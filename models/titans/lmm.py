@@ -7,14 +7,12 @@ then a norm per head, a linear gate and the output projection (section 4.4). `do
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.ops.neural_memory.recurrence import Rule
 from models.registry import register
 from models.titans.memory_layer import HeadNorm, Memory, MemoryState, inner_width, output_projection
+from models.titans.memory_settings import MemorySettings
 
 
 @register(
@@ -32,42 +30,13 @@ class TitansLMM(nn.Module):
         width: int,
         heads: int,
         inner: int | None = None,
-        memory_depth: int = 2,
-        expansion: int = 1,
-        chunk: int = 16,
-        activation: Literal["gelu", "silu"] = "gelu",
-        residual: bool = False,
-        exclusive: bool = False,
-        decayed: bool = False,
-        rate_bound: float | None = None,
-        unit_values: bool = True,
-        layer_gates: bool = False,
-        forget: Literal["head", "channel", "none"] = "head",
-        momentum: bool = True,
-        convolution: bool = True,
-        store_every: int | None = None,
+        memory: MemorySettings = MemorySettings(),
         provider: str = "auto",
     ):
         super().__init__()
         inner = inner_width(width, heads, inner)
-        rule = Rule(chunk, activation, residual, decayed, exclusive)
-        self.period = chunk
-        self.memory = Memory(
-            width,
-            heads,
-            inner,
-            memory_depth,
-            expansion,
-            rule,
-            rate_bound,
-            unit_values,
-            layer_gates,
-            forget,
-            momentum,
-            convolution,
-            store_every,
-            provider,
-        )
+        self.period = memory.chunk
+        self.memory = Memory(width, heads, inner, memory, provider)
         self.norm = HeadNorm(heads, inner)
         self.gate = nn.Linear(width, inner, bias=False)
         self.out = output_projection(inner, width)

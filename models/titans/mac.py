@@ -18,15 +18,13 @@ for, and its gate reads the memory written by the whole segment. Neither happens
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import l2_norm, linear_flops, rotary, split_heads
 from models.ops.flops import Flops, attention_flops, product_flops
-from models.ops.neural_memory.recurrence import Rule, Weights
+from models.ops.neural_memory.recurrence import Weights
 from models.ops.providers import note
 from models.registry import register
 from models.titans.memory_layer import (
@@ -39,6 +37,7 @@ from models.titans.memory_layer import (
     output_projection,
     persistent_tokens,
 )
+from models.titans.memory_settings import MemorySettings
 
 # Convolution tails of attention and retrieval; the memory; its weights before the open segment; of that segment the keys and
 # values of h and of S, [b, n, h, d], the queries that wait to be pooled, and how many tokens it has.
@@ -66,27 +65,14 @@ class TitansMAC(nn.Module):
         memory_tokens: int | None = None,
         literal: bool = False,
         inner_residual: bool = True,
-        memory_depth: int = 2,
-        expansion: int = 1,
-        chunk: int = 16,
-        activation: Literal["gelu", "silu"] = "gelu",
-        residual: bool = False,
-        exclusive: bool = False,
-        decayed: bool = False,
-        rate_bound: float | None = None,
-        unit_values: bool = True,
-        layer_gates: bool = False,
-        forget: Literal["head", "channel", "none"] = "head",
-        momentum: bool = True,
-        convolution: bool = True,
-        store_every: int | None = None,
+        memory: MemorySettings = MemorySettings(),
         provider: str = "auto",
     ):
         super().__init__()
         inner = inner_width(width, heads, inner)
-        if segment < 1 or segment % chunk:
+        if segment < 1 or segment % memory.chunk:
             raise ValueError(
-                f"A segment of {segment} tokens must be made of whole chunks; make it a multiple of {chunk}."
+                f"A segment of {segment} tokens must be made of whole chunks; make it a multiple of {memory.chunk}."
             )
         memory_tokens = segment if memory_tokens is None else memory_tokens
         if memory_tokens < 1 or segment % memory_tokens:
@@ -95,31 +81,15 @@ class TitansMAC(nn.Module):
             )
         if inner % (2 * heads):
             raise ValueError(f"Rotary positions need an even width per head: make {inner} a multiple of {2 * heads}.")
-        rule = Rule(chunk, activation, residual, decayed, exclusive)
         self.heads, self.period, self.segment = heads, segment, segment
         self.pool, self.literal, self.inner_residual = segment // memory_tokens, literal, inner_residual
         self.persistent = persistent_tokens(persistent, width)
-        self.memory = Memory(
-            width,
-            heads,
-            inner,
-            memory_depth,
-            expansion,
-            rule,
-            rate_bound,
-            unit_values,
-            layer_gates,
-            forget,
-            momentum,
-            convolution,
-            store_every,
-            provider,
-        )
+        self.memory = Memory(width, heads, inner, memory, provider)
         self.recall_norm = HeadNorm(heads, inner)
         self.recall_out = output_projection(inner, width)
         self.query = nn.Linear(width, inner, bias=False)
         self.key_value = nn.Linear(width, 2 * inner, bias=False)
-        self.conv = convolution_of(3 * inner, convolution)
+        self.conv = convolution_of(3 * inner, memory.convolution)
         self.attention_out = output_projection(inner, width)
         self.gating = Gating(width)
         self.out = output_projection(width, width)

@@ -8,14 +8,12 @@ first thing that the memory learns.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-from models.ops.neural_memory.recurrence import Rule
 from models.registry import register
 from models.titans.memory_layer import Gating, Memory, MemoryState, inner_width, output_projection, persistent_tokens
+from models.titans.memory_settings import MemorySettings
 from models.titans.window import PrefixedWindow, WindowState
 
 
@@ -37,44 +35,15 @@ class TitansMAG(nn.Module):
         inner: int | None = None,
         window: int = 64,
         persistent: int = 4,
-        memory_depth: int = 2,
-        expansion: int = 1,
-        chunk: int = 16,
-        activation: Literal["gelu", "silu"] = "gelu",
-        residual: bool = False,
-        exclusive: bool = False,
-        decayed: bool = False,
-        rate_bound: float | None = None,
-        unit_values: bool = True,
-        layer_gates: bool = False,
-        forget: Literal["head", "channel", "none"] = "head",
-        momentum: bool = True,
-        convolution: bool = True,
-        store_every: int | None = None,
+        memory: MemorySettings = MemorySettings(),
         provider: str = "auto",
     ):
         super().__init__()
         inner = inner_width(width, heads, inner)
-        rule = Rule(chunk, activation, residual, decayed, exclusive)
-        self.period = max(chunk, window)
+        self.period = max(memory.chunk, window)
         self.persistent = persistent_tokens(persistent, width)
-        self.memory = Memory(
-            width,
-            heads,
-            inner,
-            memory_depth,
-            expansion,
-            rule,
-            rate_bound,
-            unit_values,
-            layer_gates,
-            forget,
-            momentum,
-            convolution,
-            store_every,
-            provider,
-        )
-        self.attention = PrefixedWindow(width, heads, inner, window, persistent, convolution)
+        self.memory = Memory(width, heads, inner, memory, provider)
+        self.attention = PrefixedWindow(width, heads, inner, window, persistent, memory.convolution)
         self.gating = Gating(inner)
         self.out = output_projection(inner, width)
 

@@ -8,8 +8,6 @@ the layer adds M(x~) + SW-Attn*(RMSNorm(y)) to the stream. `inner_residual=False
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +15,7 @@ from models.layers import RMSNorm
 from models.registry import register
 from models.titans.lmm import TitansLMM
 from models.titans.memory_layer import MemoryState, inner_width, output_projection, persistent_tokens
+from models.titans.memory_settings import MemorySettings
 from models.titans.window import PrefixedWindow, WindowState
 
 
@@ -39,48 +38,16 @@ class TitansMAL(nn.Module):
         window: int = 64,
         persistent: int = 4,
         inner_residual: bool = True,
-        memory_depth: int = 2,
-        expansion: int = 1,
-        chunk: int = 16,
-        activation: Literal["gelu", "silu"] = "gelu",
-        residual: bool = False,
-        exclusive: bool = False,
-        decayed: bool = False,
-        rate_bound: float | None = None,
-        unit_values: bool = True,
-        layer_gates: bool = False,
-        forget: Literal["head", "channel", "none"] = "head",
-        momentum: bool = True,
-        convolution: bool = True,
-        store_every: int | None = None,
+        memory: MemorySettings = MemorySettings(),
         provider: str = "auto",
     ):
         super().__init__()
         inner = inner_width(width, heads, inner)
-        self.period, self.inner_residual = max(chunk, window), inner_residual
+        self.period, self.inner_residual = max(memory.chunk, window), inner_residual
         self.persistent = persistent_tokens(persistent, width)
-        self.memory = TitansLMM(
-            width,
-            heads,
-            inner,
-            memory_depth,
-            expansion,
-            chunk,
-            activation,
-            residual,
-            exclusive,
-            decayed,
-            rate_bound,
-            unit_values,
-            layer_gates,
-            forget,
-            momentum,
-            convolution,
-            store_every,
-            provider,
-        )
+        self.memory = TitansLMM(width, heads, inner, memory, provider)
         self.norm = RMSNorm(width)
-        self.attention = PrefixedWindow(width, heads, inner, window, persistent, convolution)
+        self.attention = PrefixedWindow(width, heads, inner, window, persistent, memory.convolution)
         self.out = output_projection(inner, width)
 
     def forward(

@@ -17,7 +17,7 @@ would compute them is not there then.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,8 @@ from models.ops.flops import Flops
 from models.ops.neural_memory import deep_memory, linear_memory
 from models.ops.neural_memory.activation_checkpointing import stored_every
 from models.ops.neural_memory.flops import linear_memory_flops, memory_flops
-from models.ops.neural_memory.recurrence import Rule, Weights, begin, network
+from models.ops.neural_memory.recurrence import Weights, begin, network
+from models.titans.memory_settings import MemorySettings
 
 MOMENTUM_BOUND = 0.97
 SHARPER = (
@@ -76,7 +77,7 @@ def inner_width(width: int, heads: int, inner: int | None) -> int:
 class Memory(nn.Module):
     """A neural memory with its projections: x [b, t, width] -> what each token reads, [b, t, heads, inner / heads].
 
-    State: the convolutions' last inputs and the law's own state. Raises ValueError for an impossible depth or expansion.
+    State: the convolutions' last inputs and the law's own state.
     """
 
     with_weight_decay = ("initial",)  # the paper is silent; TTT's code, the nearest that is published, decays its W_0
@@ -86,43 +87,26 @@ class Memory(nn.Module):
         width: int,
         heads: int,
         inner: int,
-        depth: int,
-        expansion: int,
-        rule: Rule,
-        bound: float | None,
-        unit_values: bool,
-        layer_gates: bool,
-        forget: Literal["head", "channel", "none"],
-        momentum: bool,
-        convolution: bool,
-        store_every: int | None,
+        settings: MemorySettings,
         provider: str,
     ):
         super().__init__()
-        if forget not in ("head", "channel", "none"):
-            raise ValueError(f"Unknown forgetting '{forget}'; choose head or channel, or none.")
-        if store_every is not None and (store_every < 1 or store_every % rule.chunk):
-            raise ValueError(f"store_every must be a multiple of the chunk of {rule.chunk} tokens, not {store_every}.")
-        if depth < 1 or expansion < 1:
-            raise ValueError(f"memory_depth and expansion must be at least 1, not {depth} and {expansion}.")
-        self.heads, self.rule, self.unit_values, self.provider = heads, rule, unit_values, provider
-        self.store_every = store_every
-        self.bound = rate_bound(rule.chunk, depth) if bound is None else bound
-        plain = depth == 1 and not rule.residual and forget != "channel"
+        self.heads, self.rule, self.unit_values, self.provider = heads, settings.rule, settings.unit_values, provider
+        self.store_every, depth, forget = settings.store_every, settings.memory_depth, settings.forget
+        bound = settings.rate_bound
+        self.bound = rate_bound(settings.chunk, depth) if bound is None else bound
+        plain = depth == 1 and not settings.residual and forget != "channel"
         self.operation = linear_memory if plain else deep_memory
         self.query = nn.Linear(width, inner, bias=False)
         self.key_value = nn.Linear(width, 2 * inner, bias=False)
-        self.query_conv = convolution_of(inner, convolution, provider)
-        self.key_value_conv = convolution_of(2 * inner, convolution, provider)
+        self.query_conv = convolution_of(inner, settings.convolution, provider)
+        self.key_value_conv = convolution_of(2 * inner, settings.convolution, provider)
         head = inner // heads
-        sizes = [head, *[expansion * head] * (depth - 1), head]
-        layers = depth if layer_gates else 1
+        sizes = [head, *[settings.expansion * head] * (depth - 1), head]
+        layers = depth if settings.layer_gates else 1
         forgets = {"head": layers, "channel": sum(sizes[1:]), "none": 0}
-        self.gate_sizes = [
-            layers if momentum else 0,
-            layers,
-            forgets[forget],
-        ]  # per head: of momentum, rate, forgetting
+        # Per head: of momentum, rate, forgetting.
+        self.gate_sizes = [layers if settings.momentum else 0, layers, forgets[forget]]
         self.gates = nn.Linear(width, heads * sum(self.gate_sizes))
         self.initial = nn.ParameterList(torch.empty(heads, *pair) for pair in zip(sizes, sizes[1:], strict=False))
         self._initialise(width)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.settings import construct
 from models.titans.lmm import TitansLMM
 from models.titans.mac import TitansMAC
 from models.titans.mag import TitansMAG
@@ -40,7 +41,7 @@ CASES = {
 def mixer(case: str, **settings) -> nn.Module:
     cls, own = CASES[case]
     torch.manual_seed(0)
-    return cls(WIDTH, HEADS, **{**own, **settings})
+    return construct(cls, WIDTH, HEADS, **{**own, **settings})
 
 
 def text(time: int, batch: int = 2) -> Tensor:

@@ -29,6 +29,7 @@ from baselines.third_generation.deltanet import DeltaNet
 from baselines.third_generation.gated_deltanet import GatedDeltaNet
 from models.ops.providers import Operation
 from models.titans.lmm import TitansLMM
+from models.titans.memory_settings import MemorySettings
 
 CHUNK = 64
 
@@ -114,7 +115,7 @@ def _sdpa(width: int, heads: int) -> nn.Module:
     def form(q: Tensor, k: Tensor, v: Tensor, **unused: Any) -> tuple[Tensor, None]:
         return turned(F.scaled_dot_product_attention(*turned(q, k, v), is_causal=True))[0], None
 
-    return Substituted(TitansLMM(width, heads, memory_depth=1), form)
+    return Substituted(TitansLMM(width, heads, memory=MemorySettings(memory_depth=1)), form)
 
 
 def _gated_delta_rule(rule: Callable, width: int, heads: int, layer: str) -> nn.Module:
@@ -126,7 +127,7 @@ def _gated_delta_rule(rule: Callable, width: int, heads: int, layer: str) -> nn.
     def in_scan(q: Tensor, k: Tensor, v: Tensor, *, log_forget: Tensor, rate: Tensor, **unused: Any):
         return rule(q * q.shape[-1] ** 0.5, k, v, g=log_forget, beta=rate)  # the rule scales its queries itself
 
-    layers = {"titans-lmm": (lambda: TitansLMM(width, heads, memory_depth=1), in_memory)}
+    layers = {"titans-lmm": (lambda: TitansLMM(width, heads, memory=MemorySettings(memory_depth=1)), in_memory)}
     layers["gated-deltanet"] = (lambda: GatedDeltaNet(width, heads), in_scan)
     if layer not in layers:
         raise ValueError(f"There is no layer '{layer}' for a gated delta rule; choose one of {', '.join(layers)}.")

@@ -69,7 +69,9 @@ def _about_ranks(blocks: Sequence[Mapping[str, float]]) -> str:
     if are_ranked(blocks):
         return f"Average ranks over {len(blocks)} blocks (tasks, their questions and variants) held apart by Nemenyi's test:"
     if len(blocks) >= few:
-        return f"Average ranks are compared between models that have all {len(blocks)} blocks; {len(blocks[0])} has them."
+        return (
+            f"Average ranks are compared between models that have all {len(blocks)} blocks; {len(blocks[0])} has them."
+        )
     return f"Average ranks are compared from {few} blocks (tasks, their questions and variants) up; here are {len(blocks)}."
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from models.ops.neural_memory import chunked_deep as deep
 from models.ops.providers import watch
+from models.settings import construct
 from models.titans.mac import TitansMAC
 from models.titans.mag import TitansMAG
 from tests.support.titans_layers import CASES, HEADS, mixer, relative, text
@@ -124,7 +125,7 @@ def test_camera_ready_settings_build(cls: type, segment: dict):
         "persistent": 128,
     }
     with torch.device("meta"):
-        layer = cls(256, 4, store_every=256, **shared, **segment)
+        layer = construct(cls, 256, 4, store_every=256, **shared, **segment)
     assert layer.persistent.shape == (128, 256)
     assert [tuple(weight.shape) for weight in layer.memory.initial] == [(4, 64, 256), (4, 256, 64)]
     assert layer.memory.gates.out_features == 4 * (2 + 2 + 256 + 64)

@@ -14,6 +14,7 @@ from models.ops.neural_memory import chunked_linear as linear
 from models.ops.neural_memory.recurrence import Rule
 from models.titans.lmm import TitansLMM
 from models.titans.memory_layer import MOMENTUM_BOUND, rate_bound
+from models.titans.memory_settings import MemorySettings
 from tests.support.titans_layers import HEADS, mixer, relative, text
 
 
@@ -70,7 +71,7 @@ def test_memory_stays_bounded_under_correlated_keys_at_full_rate(kind: str, chun
     k = correlated(kind, time, width)
     v = F.normalize(torch.randn(1, time, 2, width, generator=torch.Generator().manual_seed(2)), dim=-1)
     torch.manual_seed(0)
-    layer = TitansLMM(32, 2, memory_depth=depth, chunk=chunk)
+    layer = TitansLMM(32, 2, memory=MemorySettings(memory_depth=depth, chunk=chunk))
     initial = tuple(layer.memory.initial)
     for momentum in (0.0, 0.5, MOMENTUM_BOUND):
         eta = torch.full((1, time, 2), momentum)
@@ -98,7 +99,7 @@ def test_sixteen_thousand_correlated_tokens_stay_bounded(chunk: int, depth: int,
     k = correlated("neighbours", time, width)
     v = F.normalize(correlated("neighbours", time, width) - 0.2, dim=-1)
     torch.manual_seed(0)
-    initial = tuple(TitansLMM(32, 2, memory_depth=depth, chunk=chunk).memory.initial)
+    initial = tuple(TitansLMM(32, 2, memory=MemorySettings(memory_depth=depth, chunk=chunk)).memory.initial)
     eta = torch.full((1, time, 2), 0.9)
     gates = {"momentum": eta, "rate": rate_bound(chunk, depth) * (1 - eta), "keep": torch.ones_like(eta)}
     form = (linear if depth == 1 else deep).chunked

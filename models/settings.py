@@ -1,0 +1,47 @@
+"""A class's settings: its constructor's signature, a parameter that is a dataclass opened into its fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from typing import Any
+
+NO_SETTINGS = ("width", "heads", "size", "feed")  # given by whoever builds the model
+
+
+def parameters(cls: type) -> dict[str, inspect.Parameter]:
+    """Every parameter of a class's constructor by name, annotated with its type; a dataclass stands as its fields.
+
+    Raises ValueError where two would have one name.
+    """
+    hints = typing.get_type_hints(cls.__init__)
+    found: dict[str, inspect.Parameter] = {}
+    for name, parameter in inspect.signature(cls).parameters.items():
+        kind = hints.get(name, Any)
+        opened = parameters(kind) if _is_group(name, kind) else {name: parameter.replace(annotation=kind)}
+        if twice := set(opened) & set(found):
+            raise ValueError(f"{cls.__name__} has two settings called {min(twice)}; rename one of them.")
+        found |= opened
+    return found
+
+
+def settings(cls: type) -> dict[str, inspect.Parameter]:
+    """The parameters that a user may set."""
+    return {name: parameter for name, parameter in parameters(cls).items() if name not in NO_SETTINGS}
+
+
+def construct(cls: type, *given: Any, **chosen: Any) -> Any:
+    """`cls(*given, **chosen)`, the fields of its dataclasses chosen by their own names."""
+    hints, own = typing.get_type_hints(cls.__init__), dict(chosen)
+    for name in inspect.signature(cls).parameters:
+        kind = hints.get(name, Any)
+        if _is_group(name, kind) and name not in own:
+            own[name] = construct(kind, **{field: own.pop(field) for field in parameters(kind) if field in own})
+    return cls(*given, **own)
+
+
+def _is_group(name: str, kind: Any) -> bool:
+    """Whether a parameter is settings that belong together: a frozen dataclass, but for the model's `size`."""
+    frozen = isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__dataclass_params__.frozen
+    return frozen and name not in NO_SETTINGS

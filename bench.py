@@ -86,7 +86,7 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
     console.print(tasks_table())
     table = Table("comparison", "scales", "question", title="Comparisons")
     for name in plans.comparisons(RESULTS):
-        table.add_row(name, ", ".join([LAPTOP, *scales(RESULTS / name)]), _question(name))
+        table.add_row(name, ", ".join([LAPTOP, *scales(plans.folder_of(RESULTS, name))]), _question(name))
     console.print(table)
     for module, error in baselines.failures.items():
         console.print(f"not importable: {module}: {error}", style="red", markup=False)
@@ -96,7 +96,7 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
 def _question(name: str) -> str:
     """What a comparison asks; of a broken plan, what is wrong with it, which stops no other."""
     try:
-        return plans.load(RESULTS / name).question
+        return plans.load(plans.folder_of(RESULTS, name)).question
     except (ValueError, OSError) as error:
         return f"[red]not readable: {escape(terminal.told(error))}[/red]"
 
@@ -104,7 +104,7 @@ def _question(name: str) -> str:
 def command_run(arguments: argparse.Namespace, console: Console) -> int:
     """Measure the cells of a comparison that are missing, and draw its report."""
     plan = _plan(arguments)
-    rows_path = RESULTS / plan.comparison / "rows.jsonl"
+    rows_path = plans.folder_of(RESULTS, plan.comparison) / "rows.jsonl"
     here = record.read(rows_path, plan.comparison)
     if arguments.dry_run:  # which reads and downloads no data
         cells = _cells(plan, here, partial(key_among, rows=here))
@@ -138,9 +138,10 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
         f"{summary.measured} cells measured, {summary.skipped} already there, {summary.failed} failed, "
         f"in {time.monotonic() - begun:.0f} s; rows in {_shown(rows_path)}"
     )
-    whole = _cells(plans.load(RESULTS / plan.comparison), record.read(rows_path))
+    folder = rows_path.parent
+    whole = _cells(plans.load(folder), record.read(rows_path))
     keys = {identify(cell).key for cell in [*whole, *cells]}
-    _report(plan, RESULTS / plan.comparison, keys, console, arguments.with_committed)
+    _report(plan, folder, keys, console, arguments.with_committed)
     return 1 if summary.failed else 0
 
 

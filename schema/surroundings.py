@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 
-OURS = ("models", "baselines", "tasks", "results", "measuring", "schema")
+OURS = ("models", "baselines", "tasks", "results", "runner", "schema")
 WATCHED = (*OURS, "torch.nn", "torch.optim", "torch.autograd", "torch.backends", "torch.linalg", "torch.random")
 WATCHED += ("numpy",)
 WATCHED_ALONE = ("bench", "torch", "torch.functional", "torch._tensor", "torch._C", "torch._C._nn")

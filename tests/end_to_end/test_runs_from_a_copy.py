@@ -24,7 +24,7 @@ def project(tmp_path) -> Path:
     """A copy of the project's code with the comparison `tiny`."""
     copy = tmp_path / "project"
     copy.mkdir()
-    for name in ("schema", "models", "baselines", "tasks", "results", "measuring"):
+    for name in ("schema", "models", "baselines", "tasks", "results", "runner"):
         shutil.copytree(
             ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "rows.jsonl", "reference")
         )

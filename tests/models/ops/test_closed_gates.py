@@ -16,8 +16,9 @@ from models.ops.neural_memory import chunked_linear as linear_form
 from models.ops.neural_memory import recurrence as neural_memory
 from models.ops.neural_memory.recurrence import Rule
 from models.ops.scan.chunked import chunked
-from models.ops.scan.recurrence import recurrence, selective
+from models.ops.scan.recurrence import recurrence
 from models.ops.selective_scan.chunked import streamed
+from models.ops.selective_scan.recurrence import selective
 
 LOGARITHMS = (-0.0, -1e-3, -1.0, -30.0, -100.0, -1e5, -math.inf)
 EXACT = {torch.float32: 2e-6, torch.float64: 1e-13}  # of the norm; the loop itself in float32: 1e-7 to 4e-7

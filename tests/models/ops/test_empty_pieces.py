@@ -14,7 +14,7 @@ from models.carried_state import StateMismatch
 from models.conformance.subject import difference
 from models.language_model import Size, seeded
 from models.ops.neural_memory.recurrence import Rule
-from models.ops.providers import OPERATIONS, choose
+from models.ops.providers import operations
 
 SIZE = Size(vocab=64, width=32, depth=1, heads=2)
 BUILDS = [(name, {}) for name in registry.names()] + [
@@ -160,10 +160,10 @@ def given_to(operation: str, time: int) -> tuple[tuple, dict]:
 
 
 @pytest.mark.parametrize("provider", ["recurrence", "chunked"])
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", operations())
 def test_every_form_takes_no_tokens(operation, provider):
     inputs, named = given_to(operation, 0)
-    form = choose(operation, provider)
+    form = operations()[operation].form(provider)
     y, state = form(*inputs, **named)
     assert y.shape == inputs[0].shape
     if "state" in named:

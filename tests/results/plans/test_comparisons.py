@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -20,12 +20,17 @@ from results.rows import published
 from schema.places import ROOT
 
 RESULTS = ROOT / "results"
+folder_of = partial(files.folder_of, RESULTS)
 PAPERS = (
     "titans-table1", "titans-table2", "titans-fig6", "titans-fig7", "titans-fig9", "titans-ablation", "gdn-table2", "gdn-fig3",
     "rmt-babilong", "mqar-capacity",
 )  # fmt: skip
-FILES = sorted(file for file in RESULTS.glob("*/*.toml") if file.parent.name != "published")
-COMMITTED = sorted(path.parent.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("reference") if path.is_dir())
+FILES = sorted(RESULTS.glob("comparisons/*/*/*.toml"))
+COMMITTED = sorted(  # by name, /SCALE behind it
+    path.parent.relative_to(RESULTS / "comparisons").as_posix().partition("/")[2]
+    for path in RESULTS.rglob("reference")
+    if path.is_dir()
+)
 SMALL = {
     "language-modelling": {"length": 64, "test_bytes": 2048},
     "babilong": {"questions": ["qa1"], "length": 128, "test_lengths": [128], "samples": 2},
@@ -44,11 +49,9 @@ def name(file: Path) -> str:
 
 @pytest.mark.parametrize("comparison", PAPERS)
 def test_every_paper_comparison_has_three_scales(comparison: str):
-    assert files.scales(RESULTS / comparison) == ["one-gpu", "paper"]
-    laptop, others = (
-        plans.load(RESULTS / comparison),
-        [plans.load(RESULTS / comparison / s) for s in ("one-gpu", "paper")],
-    )
+    assert files.scales(folder_of(comparison)) == ["one-gpu", "paper"]
+    folder = folder_of(comparison)
+    laptop, others = plans.load(folder), [plans.load(folder / scale) for scale in ("one-gpu", "paper")]
     assert laptop.device == "cpu" and all(one.device == "cuda" for one in others)
     assert laptop.question == others[0].question == others[1].question
     assert all(one.claims for one in (laptop, *others))
@@ -76,19 +79,19 @@ def test_a_plan_names_models_tasks_settings_and_metrics_that_exist(file: Path):
 
 @pytest.mark.parametrize("comparison", PAPERS)
 def test_the_models_of_a_laptop_plan_can_be_built(comparison: str):
-    build(plans.load(RESULTS / comparison))
+    build(plans.load(folder_of(comparison)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", ["one-gpu", "paper"])
 @pytest.mark.parametrize("comparison", PAPERS)
 def test_the_models_of_a_large_plan_can_be_built(comparison: str, scale: str):
-    build(plans.load(RESULTS / comparison / scale))
+    build(plans.load(folder_of(comparison) / scale))
 
 
-@pytest.mark.parametrize("comparison", [one for one in PAPERS if plans.load(RESULTS / one).tasks])
+@pytest.mark.parametrize("comparison", [one for one in PAPERS if plans.load(folder_of(one)).tasks])
 def test_the_tasks_of_a_laptop_plan_can_be_set(comparison: str):
-    for entry in plans.load(RESULTS / comparison).tasks:
+    for entry in plans.load(folder_of(comparison)).tasks:
         task = tasks.create(entry.name, **entry.settings)
         assert task.training(0, 0, 0.0, entry.budget.get("batch_tokens", 1024)).tokens.shape[1] > 0
 

@@ -38,7 +38,7 @@ from models.conformance import kit
 from models.ops import providers
 from results.plans import learning_rates
 from results.plans import reader as plans
-from results.plans.files import LAPTOP, scales
+from results.plans.files import LAPTOP, file_of, scales
 from results.plans.reader import Cell, Plan
 from results.report import report
 from results.report.families import Family
@@ -200,7 +200,7 @@ def command_submit(arguments: argparse.Namespace, console: Console) -> int:
     missing = len(keys - {row["cell"] for row in rows})
     if missing:
         raise ValueError(f"{missing} cells of {plan.comparison} are not measured here; run it before submitting it.")
-    packed = submission.pack(folder, rows)
+    packed = submission.pack(folder, file_of(folder), rows)
     console.print(f"{len(rows)} rows and the predictions of {packed.cells} cells in {_shown(folder / 'reference')}")
     for reason in dict.fromkeys(packed.left_out.values()):
         cells = [cell for cell, why in packed.left_out.items() if why == reason]

@@ -24,9 +24,9 @@ from models.matching.counts import parameter_count, state_bytes
 from models.matching.match import PARAMETERS, Match, Shape, default_feed
 from models.matching.solver import Candidate
 from models.ops.providers import check_provider
-from models.settings import construct, parameters
-from models.settings import settings as settings_of
 from schema import shortened, suggestion
+from schema.settings import construct, parameters
+from schema.settings import settings as settings_of
 
 __all__ = (
     "Block", "LanguageModel", "Match", "Size", "assemble", "build", "candidate", "check_settings", "parameter_count",

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+TRIAL, CHOSEN = "trial", "chosen"  # stages of a cell whose learning rate is searched for
+UNKNOWN_RATE = 0.0  # of a cell whose trials have not ended, or none of whose trials gave a loss
+
 
 @dataclass(frozen=True)
 class Cell:

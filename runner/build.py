@@ -11,8 +11,8 @@ import baselines  # noqa: F401  registers every baseline, in worker processes to
 from models import language_model, registry
 from models.language_model import Match, Size
 from models.matching.match import PARAMETERS
-from models.settings import construct, parameters
 from results.cell import Cell
+from schema.settings import construct, parameters
 
 
 def build(cell: Cell, vocab: int) -> torch.nn.Module:

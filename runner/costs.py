@@ -21,8 +21,7 @@ from models.language_model import Match, Size, assemble, check_settings, solve
 from models.matching.counts import training_flops
 from models.matching.match import PARAMETERS, Shape
 from models.ops.providers import unwatched
-from results.cell import Cell
-from results.plans import learning_rates
+from results.cell import UNKNOWN_RATE, Cell
 from results.rows.metrics import byte_size
 from results.rows.row import canonical
 from runner.build import settings_of, sized, terms, with_provider
@@ -77,7 +76,7 @@ def of_cell(cell: Cell, keeping: Keeping | None, past: Sequence[Row] = ()) -> Co
 
 def _is_trained(cell: Cell, keeping: Keeping | None) -> bool:
     """Whether the cell's model is kept, trained on data of any hash that a kept model of its task had."""
-    if keeping is None or cell.lr == learning_rates.UNKNOWN:
+    if keeping is None or cell.lr == UNKNOWN_RATE:
         return False
     known = {
         (facts["vocab"], facts["data_hash"]) for facts in _kept_facts(keeping.folder) if facts["task"] == cell.task

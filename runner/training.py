@@ -12,7 +12,7 @@ import torch
 import tasks
 from models import costs, language_model
 from models.conformance import streaming
-from results.cell import Cell
+from results.cell import UNKNOWN_RATE, Cell
 from results.plans import learning_rates
 from runner.build import settings_of, terms
 from runner.checkpoints.trained_model import Keeping, Learnt, learn
@@ -55,7 +55,7 @@ def tried(cell: Cell, progress: Progress, keeping: Keeping | None) -> dict[str, 
 
 def trained(cell: Cell, progress: Progress, keeping: Keeping | None) -> dict[str, Any]:
     """A model trained on the task's training split and examined on its test split."""
-    if cell.lr == learning_rates.UNKNOWN:
+    if cell.lr == UNKNOWN_RATE:
         raise FloatingPointError("no learning rate of the grid came through its trial")
     task = tasks.create(cell.task, **cell.task_settings)
     run = {"dtype": cell.dtype, "device": cell.device}

@@ -25,6 +25,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+FIRST_BIN = 8  # places of a text before this one are one bin of what is measured by position
 IGNORE = -100  # a target that is not asked; torch's own default for cross entropy
 
 
@@ -137,3 +138,14 @@ class Task(ABC):
     def data_hash(self) -> str:
         """A hash of the data that the task reads (files, word lists), for the keys of results; "" for none."""
         return ""
+
+
+def doubling(length: int) -> Iterator[tuple[int, int]]:
+    """First place and end of each bin that a text of `length` places reaches into: 0 to 8, 8 to 16, 16 to 32, ...
+
+    What is measured by position so has few numbers at any length.
+    """
+    start, end = 0, FIRST_BIN
+    while start < length:
+        yield start, end
+        start, end = end, 2 * end

@@ -1,6 +1,6 @@
-"""Who imports whom, read from the files: wings apart, baselines apart, everything downward, no ring.
+"""Who imports whom, read from the files: wings apart, baselines apart, everything downward, no ring; and how full a folder is.
 
-`runner` and `bench` alone know every wing; nothing but the hall, `bench`, imports `runner`.
+`runner` and `bench` alone know every wing; nothing but the command line, `bench`, imports `runner`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,19 @@ ALLOWED = {
     "baselines": {"schema", "baselines", "models"},
     "runner": {"schema", "runner", "baselines", *WINGS},
 }
+
+FLOORS = {  # of a wing, the lowest first: what stands on a floor imports from those below it alone
+    "models": (
+        "family", "registry", "ops", "layers attention carried_state", "matching", "language_model",
+        "titans user_file costs conformance",
+    ),
+    "tasks": ("task rng", "text", "harness", "language_modelling", "needle babilong synthetic", "speed show outline"),
+    "results": ("cell", "rows", "plans", "report"),
+}  # fmt: skip
+FULL = 12  # entries of a folder at most
+OF_ONE_KIND = (  # folders whose entries are all of one kind may hold more
+    "baselines/*", "results/published", "results/comparisons/*", "tests/support",
+)  # fmt: skip
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -76,6 +89,41 @@ def trespasses(links: dict[str, set[str]]) -> list[str]:
     ]
 
 
+def climbs(links: dict[str, set[str]]) -> list[str]:
+    """Imports inside a wing from the same floor or a higher one, and modules that stand on no floor."""
+    found = []
+    for wing, floors in FLOORS.items():
+        floor = {name: level for level, names in enumerate(floors) for name in names.split()}
+        inside = {name: name.split(".")[1] for name in links if name.startswith(f"{wing}.")}
+        found += [f"{name} stands on no floor" for name, room in inside.items() if room not in floor]
+        found += [
+            f"{name} imports {target}"
+            for name, room in inside.items()
+            for target in sorted(links[name] & set(inside))
+            if room != inside[target] and floor.get(room, 0) <= floor.get(inside[target], 0)
+        ]
+    return found
+
+
+def crowded(root: Path) -> list[str]:
+    """Folders with code that hold more than FULL entries, though these are not all of one kind."""
+    folders = {path.parent for room in (*ROOMS, "tests") for path in (root / room).rglob("*.py")}
+    found = []
+    for folder in sorted(folders):
+        entries = [one for one in folder.iterdir() if _counts(one)]
+        name = folder.relative_to(root)
+        if len(entries) > FULL and not any(name.match(pattern) for pattern in OF_ONE_KIND):
+            found.append(f"{name} holds {len(entries)} entries")
+    return found
+
+
+def _counts(entry: Path) -> bool:
+    """Whether an entry is one that a visitor reads; a folder that only Python's caches have kept alive is not."""
+    if entry.is_dir():
+        return any(path.is_file() and path.suffix != ".pyc" for path in entry.rglob("*"))
+    return not entry.name.startswith(("__", ".", "conftest"))
+
+
 def neighbours(links: dict[str, set[str]]) -> list[str]:
     """Imports from one baseline into another."""
     return [
@@ -124,6 +172,14 @@ def test_only_the_hall_and_the_runner_know_every_wing():
     rooms = {name: {target.split(".")[0] for target in targets} for name, targets in links.items()}
     knowing = {name.split(".")[0] for name, seen in rooms.items() if len(seen & set(WINGS)) > 1}
     assert knowing == {"runner", "bench"}
+
+
+def test_inside_a_wing_everything_is_imported_downward():
+    assert climbs(graph(ROOT)) == []
+
+
+def test_no_folder_is_crowded():
+    assert crowded(ROOT) == []
 
 
 def test_no_ring():
@@ -183,9 +239,9 @@ def test_who_imports_the_runner_beside_the_hall_is_seen(house):
     )
     assert sorted(trespasses(links)) == [
         "baselines.first.a imports runner.measure",
-        "runner.measure imports bench",
         "models.a imports runner.measure",
         "results.a imports runner.measure",
+        "runner.measure imports bench",
     ]
 
 
@@ -202,3 +258,14 @@ def test_lawful_house_passes(house):
     )
     assert (trespasses(links), neighbours(links), ring(links)) == ([], [], [])
     assert links["bench"] == {"baselines", "models.a", "tasks"}
+
+
+def test_who_climbs_inside_a_wing_is_seen(house):
+    links = house(results__cell="from results.rows import row", results__rows="", results__other="", tasks__rng="")
+    assert climbs(links) == ["results.other stands on no floor", "results.cell imports results.rows"]
+
+
+def test_a_crowded_folder_is_seen(house, tmp_path):
+    house(**{f"results__part_{number}": "" for number in range(FULL + 1)})
+    house(**{f"baselines__first__part_{number}": "" for number in range(FULL + 1)})
+    assert crowded(tmp_path) == [f"results holds {FULL + 1} entries"]

@@ -10,7 +10,7 @@ from torch import Tensor
 from models.conformance.subject import Finding, Subject, difference, loss, train
 from models.language_model import parameter_count, reference_parameters, solve
 from models.matching.match import tolerance
-from models.settings import construct
+from schema.settings import construct
 
 START = 0.05  # relative: the loss at initialisation against log(vocab)
 SPREAD = 1.5  # a standard deviation inside the model over the one alone, either way

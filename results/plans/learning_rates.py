@@ -10,13 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from results.cell import Cell
+from results.cell import CHOSEN, TRIAL, UNKNOWN_RATE, Cell
 from results.plans.toml_reader import LARGEST, PlanError, TableReader
 from results.rows.row import canonical
 
-TRIAL, CHOSEN = "trial", "chosen"
 METRIC = "validation_loss"  # nats per asked token on the validation split
-UNKNOWN = 0.0  # the rate of a cell whose trials have not ended, or none of whose trials gave a loss
 
 Row = dict[str, Any]
 ExamSettings = Mapping[str, Sequence[str]]
@@ -75,7 +73,7 @@ def chosen(
 ) -> list[Cell]:
     """The cells with the rate of the lowest validation loss, the lower rate of two equal ones; `key` names a cell's rows.
 
-    A rate stays UNKNOWN while a trial has no rows yet, and where every trial failed. `exam_settings` as in `trials`.
+    A rate stays UNKNOWN_RATE while a trial has no rows yet, and where every trial failed. `exam_settings` as in `trials`.
     """
     losses: dict[str, float] = {}
     seen = set()
@@ -97,14 +95,14 @@ def chosen(
 
 def unsettled(cells: Sequence[Cell]) -> list[Cell]:
     """The cells whose rate is not known."""
-    return [cell for cell in cells if cell.stage == CHOSEN and cell.lr == UNKNOWN]
+    return [cell for cell in cells if cell.stage == CHOSEN and cell.lr == UNKNOWN_RATE]
 
 
 def _best(search: Search, cell: Cell, losses: dict[str, float], seen: set[str], key: Callable[[Cell], str]) -> float:
     keys = {rate: key(_trial(search, cell, rate)) for rate in search.rates}
     known = {rate: losses[one] for rate, one in keys.items() if one in losses}
     if not known or not set(keys.values()) <= seen:
-        return UNKNOWN
+        return UNKNOWN_RATE
     return min(known, key=lambda rate: (known[rate], rate))
 
 

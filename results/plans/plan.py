@@ -11,9 +11,8 @@ from results.plans import learning_rates as search
 from results.plans import sizes
 from results.plans.contests import Contest
 from results.plans.entries import Entry, Variant
-from results.plans.paper import Form, Printed
+from results.plans.paper import Claim, Form, Printed
 from results.plans.toml_reader import LARGEST, PlanError
-from results.report.findings.claims import Claim
 from schema import shortened, suggestion
 
 DTYPES = ("float32", "float32+onednn", "bfloat16")

@@ -8,15 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from results.cell import Cell
+from results.cell import CHOSEN, UNKNOWN_RATE, Cell
 from results.plans import contests as contest_plan
 from results.plans import learning_rates, match, paper, sizes
 from results.plans.entries import Entry, in_steps, read_budget, read_entry, read_variant
 from results.plans.files import FILE_NAME, comparisons, file_of, folder_of
 from results.plans.names import check_names
+from results.plans.paper import read_claim
 from results.plans.plan import Plan, check, known
 from results.plans.toml_reader import PlanError, TableReader
-from results.report.findings.claims import read_claim
 from schema import read_toml
 
 __all__ = ("Plan", "PlanError", "cells", "comparisons", "folder_of", "load")
@@ -98,7 +98,7 @@ def cells(
 ) -> list[Cell]:
     """Every cell that the plan asks for: trials, floors, training, timing, contests. `names` are all models there are.
 
-    Where the rate is searched for, training cells have the rate search.UNKNOWN; `search.chosen` gives them theirs.
+    Where the rate is searched for, training cells have the rate UNKNOWN_RATE; `search.chosen` gives them theirs.
     `exam_settings` names, by model, settings that act in exams alone and are not searched for.
     """
     for name in plan.settings:
@@ -137,7 +137,7 @@ def _cell(plan: Plan, entry: Entry, kind: str, chosen: str, seed: int) -> Cell:
     """`chosen` is the name of a model or of a variant."""
     floors, variant = kind == "floors", plan.variants.get(chosen)
     searched = kind == "training" and plan.search is not None and entry.learning_rate is None
-    rate = learning_rates.UNKNOWN if searched else entry.learning_rate or plan.learning_rate
+    rate = UNKNOWN_RATE if searched else entry.learning_rate or plan.learning_rate
     model, own = (variant.model, variant.settings) if variant else (chosen, {})
     # in the budget, so that tables part what was trained otherwise and never average over both
     shared = {"parallel": plan.parallel, "processes": plan.processes} if plan.parallel else {}
@@ -152,7 +152,7 @@ def _cell(plan: Plan, entry: Entry, kind: str, chosen: str, seed: int) -> Cell:
         budget={**plan.budget, **entry.budget, **shared} if kind == "training" else {},
         seed=seed,
         lr=rate if kind == "training" else 0.0,
-        stage=learning_rates.CHOSEN if searched else "",
+        stage=CHOSEN if searched else "",
         dtype="" if floors else plan.dtype,
         provider="" if floors else plan.provider,
         device="cpu" if floors else plan.device,

@@ -8,7 +8,7 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any
 
-from results.plans.learning_rates import CHOSEN, TRIAL
+from results.cell import CHOSEN, TRIAL
 from results.report import statistics
 from results.report.families import Families
 from results.rows import labels, metrics, readers, store

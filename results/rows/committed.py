@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from results.plans.learning_rates import TRIAL
+from results.cell import TRIAL
 from results.rows import labels
 from results.rows.row import FLOOR_FAMILY, canonical, exam_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from results.plans.learning_rates import CHOSEN
+from results.cell import CHOSEN
 from results.rows.row import FLOOR_FAMILY, canonical
 
 Row = dict[str, Any]

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import schema
-from results.rows import packed
 from results.rows.columns import Plain
 from results.rows.row import canonical
+from schema import packed
 
 FOLDER = "predictions"
 ENDING = ".jsonl.xz"

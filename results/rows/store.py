@@ -16,9 +16,9 @@ from filelock import FileLock, Timeout
 from pydantic import Field
 
 import schema
-from results.rows import packed
 from results.rows.columns import Count
 from results.rows.row import COLUMNS, Identity, Measured, check, failure, key, now, one_attempt, rows
+from schema import packed
 
 __all__ = [
     "COLUMNS",

@@ -13,7 +13,6 @@ from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
 import schema
-from results.plans import files
 from results.rows import predictions, store
 from results.rows.columns import Name
 from results.rows.predictions import ENDING, FOLDER
@@ -46,8 +45,8 @@ class Packed:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
-def pack(comparison: Path, rows: Iterable[dict[str, Any]]) -> Packed:
-    """Put `rows` (of a comparison's folder) with its plan and its cells' predictions into its `reference/`.
+def pack(comparison: Path, plan: Path, rows: Iterable[dict[str, Any]]) -> Packed:
+    """Put `rows` (of a comparison's folder) with the file of its plan and its cells' predictions into its `reference/`.
 
     Predictions of more than LARGEST bytes stay behind and are named. Raises SubmissionError where there are no rows.
     """
@@ -55,7 +54,7 @@ def pack(comparison: Path, rows: Iterable[dict[str, Any]]) -> Packed:
     if not rows:
         raise SubmissionError(f"There are no rows of {Path(comparison).name} to submit; run the comparison first.")
     store.pack(reference / "rows.jsonl", rows)
-    shutil.copyfile(files.file_of(comparison), reference / "plan.toml")
+    shutil.copyfile(plan, reference / "plan.toml")
     folder = reference / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     left_out: dict[str, str] = {}

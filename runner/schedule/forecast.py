@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.table import Table
 
-from results.cell import Cell
-from results.plans import learning_rates, match
+from results.cell import TRIAL, Cell
+from results.plans import match
 from results.plans.match import Standing
 from results.plans.reader import Plan
 from results.rows import store
@@ -99,7 +99,7 @@ def _nearest(known: Sequence[dict[str, Any]], cell: Cell, metric: str) -> dict[s
 
     def likeness(row: dict[str, Any]) -> tuple[bool, ...]:
         settings = row["settings"]
-        stage = (settings.get("stage") == learning_rates.TRIAL) == (cell.kind == "trial")
+        stage = (settings.get("stage") == TRIAL) == (cell.kind == "trial")
         alike = settings["model"] == cell.settings, settings.get("variant", "") == cell.variant
         return stage, *alike, settings["task"] == cell.task_settings
 

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from tasks.harness.evaluate import average
 from tasks.language_modelling.ngram import Bigram, ByBytes, Floor, Trigram, Uniform, Unigram
-from tasks.position_bins import doubling
 from tasks.rng import generator
-from tasks.task import IGNORE, Answers, Batch, Exam, Measurement, Task
+from tasks.task import IGNORE, Answers, Batch, Exam, Measurement, Task, doubling
 from tasks.text import corpus as corpora
 from tasks.text import tokenizer as tokenizers
 from tasks.text.ragged_array import Parted

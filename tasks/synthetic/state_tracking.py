@@ -12,9 +12,8 @@ import numpy as np
 import torch
 
 from tasks.harness.floors import Reader
-from tasks.position_bins import doubling
 from tasks.synthetic.symbol_task import Row, SymbolTask, Where, length_of_lesson, refuse
-from tasks.task import Answers, Exam, Measurement
+from tasks.task import Answers, Exam, Measurement, doubling
 
 SHORTEST = 8  # shorter words are too few to be split
 PERMUTED = {"s3": 3, "s5": 5}

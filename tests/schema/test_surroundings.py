@@ -13,9 +13,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import tasks.harness.evaluate
-import tasks.harness.train
 from schema import surroundings
+from tasks.harness import evaluate, train
 
 
 def no_loss(*_, **__):
@@ -43,8 +42,8 @@ CHANGES = {
     "torch.nn.modules.linear.Linear.forward": lambda: setattr(torch.nn.Linear, "forward", no_loss),
     "torch.nn.modules.linear.Linear.__call__": lambda: setattr(torch.nn.Linear, "__call__", no_loss),
     "torch.optim.adamw.AdamW.step": lambda: setattr(torch.optim.AdamW, "step", no_loss),
-    "tasks.harness.evaluate.PIECE": lambda: setattr(tasks.evaluate, "PIECE", 3),
-    "tasks.harness.train.len": lambda: setattr(tasks.train, "len", no_loss),
+    "tasks.harness.evaluate.PIECE": lambda: setattr(evaluate, "PIECE", 3),
+    "tasks.harness.train.len": lambda: setattr(train, "len", no_loss),
     "the working folder": lambda: os.chdir("/"),
     "handlers of signals": lambda: signal.signal(signal.SIGUSR1, signal.SIG_IGN),
     "the recursion limit": lambda: sys.setrecursionlimit(sys.getrecursionlimit() + 1),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.settings import construct
 from models.titans.lmm import TitansLMM
 from models.titans.mac import TitansMAC
 from models.titans.mag import TitansMAG
 from models.titans.mal import TitansMAL
+from schema.settings import construct
 
 WIDTH, HEADS = 16, 2
 LINEAR = {"memory_depth": 1, "chunk": 4}

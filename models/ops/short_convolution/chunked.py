@@ -14,7 +14,7 @@ from models.ops.autograd import by_hand
 def chunked(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """`models.ops.short_convolution.recurrence.recurrence` over the whole text at once; same shapes. y is in autocast's dtype, if that is on."""
+    """The reference recurrence over the whole text at once; same shapes. y is in autocast's dtype, if that is on."""
     if state is None:
         state = x.new_zeros(x.shape[0], weight.shape[-1] - 1, x.shape[2])
     if not x.shape[1]:

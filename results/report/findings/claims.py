@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from results.plans.toml_reader import PlanError, TableReader
+from results.plans.paper import Claim
 from results.report import statistics
 from results.report.evaluations import Exam
 from results.report.statistics import Difference
@@ -21,53 +20,12 @@ UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True)
-class Claim:
-    """One [[claims]] table; `better` and `worse` are names as tables show them."""
-
-    text: str
-    source: str
-    better: str
-    worse: str
-    task: str
-    metric: str
-    where: dict[str, Any] = field(default_factory=dict)
-    parameters: float | None = None  # of the paper's models
-    tokens: float | None = None  # that they were trained on
-    protocol: str = ""
-
-
-@dataclass(frozen=True)
 class Verdict:
     """What the rows say of a claim, and on what ground."""
 
     claim: Claim
     verdict: str
     reason: str
-
-
-def read_claim(table: dict[str, Any], reader: TableReader) -> Claim:
-    """One [[claims]] table; raises PlanError."""
-    where, texts = "[[claims]] ", ("text", "source", "better", "worse", "task", "metric")
-    reader.refuse_unknown(table, (*texts, "where", "parameters", "tokens", "protocol"), where)
-    claim = Claim(
-        **{name: reader.take(table, name, str, where=where) for name in texts},
-        where=reader.take_values(table, "where", where),
-        parameters=reader.take(table, "parameters", float, None, where),
-        tokens=reader.take(table, "tokens", float, None, where),
-        protocol=reader.take(table, "protocol", str, where=where) if "protocol" in table else "",
-    )
-    problems = [
-        (claim.better == claim.worse, "better and worse name the same model"),
-        (not metrics.direction(claim.metric), f"which way {claim.metric!r} is better is not known"),
-        (
-            any(n is not None and not n > 0 for n in (claim.parameters, claim.tokens)),
-            "parameters and tokens are above 0",
-        ),
-    ]
-    for wrong, message in problems:
-        if wrong:
-            raise PlanError(f"{reader.source}: {where}{claim.text!r}: {message}.")
-    return claim
 
 
 def judge(claims: Sequence[Claim], exams: Sequence[Exam]) -> list[Verdict]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from results.cell import UNKNOWN_RATE
 from results.plans import learning_rates, match
 from results.report.evaluations import Exam, Model
 from results.report.tables import table
@@ -95,7 +96,7 @@ def _line(exam: Exam, model: Model, reference_model: str, searched: bool) -> lis
         _seeds(exam, model),
         table.providers(exam, model),
         str(len(tried)) if tried else "none",
-        ", ".join(f"{rate:g}" for rate in sorted({row["lr"] for row in rows}) if rate != learning_rates.UNKNOWN),
+        ", ".join(f"{rate:g}" for rate in sorted({row["lr"] for row in rows}) if rate != UNKNOWN_RATE),
     ]
     if searched:
         ranked = sorted(tried, key=lambda row: (row["value"] is None, row["value"] or 0.0, row["lr"]))

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from models.ops.neural_memory import chunked_deep as deep
 from models.ops.providers import watch
-from models.settings import construct
 from models.titans.mac import TitansMAC
 from models.titans.mag import TitansMAG
+from schema.settings import construct
 from tests.support.titans_layers import CASES, HEADS, mixer, relative, text
 
 

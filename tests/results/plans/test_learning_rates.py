@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from results.cell import CHOSEN
 from results.plans import learning_rates
 from results.plans import reader as plans
 from results.plans.reader import PlanError
@@ -78,7 +79,7 @@ def test_the_lowest_validation_loss_wins_and_the_lower_of_equal_rates(tmp_path):
     plan = load(tmp_path)
     cells = plans.cells(plan, NAMES)
     settled = learning_rates.chosen(plan.search, cells, trial_rows(cells, LOSSES), identity.key)
-    rates = {(c.model, c.seed): c.lr for c in settled if c.stage == learning_rates.CHOSEN}
+    rates = {(c.model, c.seed): c.lr for c in settled if c.stage == CHOSEN}
     assert rates == {("transformer", s): 2e-3 for s in (0, 1, 2)} | {("retnet", s): 1e-3 for s in (0, 1, 2)}
     assert not learning_rates.unsettled(settled)
 
@@ -167,10 +168,10 @@ def test_settings_of_the_exam_alone_take_the_rate_of_the_model_without_them(tmp_
     wide = [cell for cell in trials if cell.variant]
     rows += [row for c in wide for row in rows_of(c, [(None, learning_rates.METRIC, 9 - c.lr, 10, c.where)])]
     settled = learning_rates.chosen(plan.search, cells, rows, identity.key, of_exams)
-    rates = {(c.variant or c.model): c.lr for c in settled if c.stage == learning_rates.CHOSEN}
+    rates = {(c.variant or c.model): c.lr for c in settled if c.stage == CHOSEN}
     assert rates == {"transformer": 2e-3, "transformer-ntk": 2e-3, "transformer-wide": 4e-3, "retnet": 1e-3}
     for cell in settled:
-        rows += rows_of(cell, [(None, "accuracy", 0.5, 10, {})]) if cell.stage == learning_rates.CHOSEN else []
+        rows += rows_of(cell, [(None, "accuracy", 0.5, 10, {})]) if cell.stage == CHOSEN else []
     (needle,) = evaluations.exams(rows)
     assert needle.trials["transformer-ntk"] == needle.trials["transformer"] != needle.trials["transformer-wide"]
     assert not any("trials" in one for one in fairness.deviations(needle) if "number" in one)

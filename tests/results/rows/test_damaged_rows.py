@@ -105,7 +105,7 @@ def test_a_damaged_packed_file_is_one_sentence(tmp_path, damage):
 
 
 def test_a_packed_bomb_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr("results.rows.packed.LARGEST", 1000)
+    monkeypatch.setattr("schema.packed.LARGEST", 1000)
     store.pack(tmp_path / "rows.jsonl", made())
     with pytest.raises(store.RecordError, match="more than 1,000 bytes when unpacked"):
         store.read(tmp_path / "rows.jsonl")
@@ -139,7 +139,7 @@ def test_what_no_file_can_hold_is_its_cells_failed_row(tmp_path, predictions, mo
 
 def test_a_manifest_that_is_missing_or_none_is_told(tmp_path):
     (tmp_path / "plan.toml").write_text("title = 'x'\n")
-    submission.pack(tmp_path, made())
+    submission.pack(tmp_path, tmp_path / "plan.toml", made())
     reference = tmp_path / "reference"
     assert submission.differences(reference) == []
     (reference / "report.md").write_text("drawn")

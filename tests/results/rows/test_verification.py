@@ -103,7 +103,7 @@ def test_a_row_that_was_taken_away_is_missed(folder):
 
 def test_a_forged_prediction_is_caught_by_its_marks_and_by_its_hash(folder):
     rows = store.read(folder / "rows.jsonl")
-    packed = submission.pack(folder, rows)
+    packed = submission.pack(folder, folder / "plan.toml", rows)
     reference = folder / "reference"
     assert packed.cells == 1 and packed.left_out == {} and submission.differences(reference) == []
     assert verdict(store.read(reference / "rows.jsonl"), reference).held == 2
@@ -119,7 +119,7 @@ def test_a_forged_prediction_is_caught_by_its_marks_and_by_its_hash(folder):
 
 
 def test_files_beside_the_manifest_are_named(folder):
-    submission.pack(folder, store.read(folder / "rows.jsonl"))
+    submission.pack(folder, folder / "plan.toml", store.read(folder / "rows.jsonl"))
     reference = folder / "reference"
     (kept,) = (reference / "predictions").iterdir()
     kept.rename(kept.with_name("0123.jsonl.xz"))
@@ -144,8 +144,8 @@ def test_predictions_under_another_cells_name_or_damaged_are_a_difference(folder
 
 def test_predictions_that_are_too_large_stay_behind_and_are_named(folder, monkeypatch):
     monkeypatch.setattr(submission, "LARGEST", 10)
-    packed = submission.pack(folder, store.read(folder / "rows.jsonl"))
+    packed = submission.pack(folder, folder / "plan.toml", store.read(folder / "rows.jsonl"))
     assert packed.cells == 0 and ["more than 10" in why for why in packed.left_out.values()] == [True]
     assert submission.differences(folder / "reference") == []
     with pytest.raises(submission.SubmissionError, match="run the comparison first"):
-        submission.pack(folder, [])
+        submission.pack(folder, folder / "plan.toml", [])

@@ -19,6 +19,7 @@ from runner.checkpoints import store, teaching, trained_model
 from runner.checkpoints.store import CheckpointError, load
 from runner.checkpoints.trained_model import Keeping, learn
 from runner.measure import measure
+from schema.places import ROOT
 from tasks.harness import tensor_file
 from tasks.text.tokenizer import BYTES
 
@@ -181,7 +182,7 @@ def test_a_model_of_a_file_is_loaded_with_its_file(keeping, tmp_path):
 
     from models import registry, user_file
 
-    page = (Path(store.__file__).parent.parent / "docs" / "add_a_baseline.md").read_text()
+    page = (ROOT / "docs" / "add_a_baseline.md").read_text()
     source = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "@register" in block)
     mine = tmp_path / "kept_mine.py"
     mine.write_text(source.replace('"hgrn2"', '"kept-hgrn2"'))

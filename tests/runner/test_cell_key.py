@@ -1,0 +1,94 @@
+"""A cell's key covers what the cell uses and nothing else, seen in copies of the project to which files are added."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from results.rows import provenance
+from schema.places import ROOT
+
+KEYS = """
+import json
+import baselines
+from models import registry
+from results.cell import Cell
+from runner.cell_key import identify
+
+size, budget = {"width": 32, "depth": 2, "heads": 2}, {"steps": 2, "batch_tokens": 64}
+task, nothing = {"pairs": [2], "length": 16, "vocab": 16, "samples": 2}, {}
+found = {}
+for name in registry.names():
+    for kind, settings, own in (("training", task, budget), ("timing", {"batch": 1, "length": 16}, {})):
+        cell = Cell("c", kind, name, {}, "mqar" if own else "throughput", settings, size, own, 0, 1e-3, "float32", "auto", "cpu", 1)
+        found[f"{name}, {kind}"] = identify(cell).key
+print(json.dumps(found))
+"""
+FAMILY = """\"\"\"A family that comes later.\"\"\"
+
+from models.family import Family
+
+FAMILY = Family(__name__, "later", place=35, hue=10.0)
+"""
+BASELINE = """\"\"\"A baseline that comes later.\"\"\"
+
+from torch import nn
+
+from models.registry import register
+
+
+@register("later", paper="Nobody 2026", equation="y = x")
+class Later(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x, state=None):
+        return self.out(x), ()
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A copy of the project's code."""
+    copy = tmp_path_factory.mktemp("copy") / "project"
+    for name in ("schema", "models", "baselines", "tasks", "results", "runner"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "comparisons"))
+    return copy
+
+
+def keys(project: Path) -> dict[str, str]:
+    """The key of every model's cell of a training and of a timing."""
+    done = subprocess.run([sys.executable, "-c", KEYS], cwd=project, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_what_is_added_elsewhere_changes_no_other_models_key(project):
+    before = keys(project)
+    (project / "models" / "ops" / "later").mkdir()
+    (project / "models" / "ops" / "later" / "__init__.py").write_text('"""An operation that comes later."""\n')
+    (project / "models" / "ops" / "ttt" / "native.py").write_text('"""A form that comes later."""\n\nPLACE = 1\n')
+    (project / "baselines" / "later").mkdir()
+    (project / "baselines" / "later" / "__init__.py").write_text(FAMILY)
+    (project / "baselines" / "later" / "later.py").write_text(BASELINE)
+    (project / "baselines" / "attention" / "another.py").write_text(BASELINE.replace("later", "another"))
+    with (project / "models" / "layers.py").open("a") as file:
+        file.write("\n# a comment\n")
+    after = keys(project)
+    changed = {name for name, key in before.items() if after[name] != key}
+    assert changed == {name for name in before if name.startswith("ttt")} and changed
+    assert {"later, training", "another, timing"} <= set(after)
+    with (project / "models" / "layers.py").open("a") as file:
+        file.write("\nNEW = 1\n")
+    assert not set(keys(project).values()) & set(after[name] for name in before if name.startswith("transformer"))
+
+
+def test_a_pattern_without_a_match_is_an_error():
+    with pytest.raises(FileNotFoundError, match="matches 'models/kernels/\\*.py'; it has moved"):
+        provenance.matching(ROOT, "models/kernels/*.py")

@@ -9,8 +9,9 @@ import importlib
 import pkgutil
 
 import models.titans
-from schema import fault
+from schema import fault, moved
 
+moved.install()
 failures: dict[str, str] = {}
 
 

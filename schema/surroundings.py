@@ -209,7 +209,7 @@ def _spaces() -> list[tuple[str, Any]]:
     for name, module in list(sys.modules.items()):
         if not isinstance(module, ModuleType) or not _is_watched(name):
             continue
-        found[id(module)] = (name, module)
+        found.setdefault(id(module), (name, module))  # a second name of a module comes later
         for cls in list(vars(module).values()):
             if isinstance(cls, type) and _is_watched(getattr(cls, "__module__", None) or ""):
                 found.setdefault(id(cls), (f"{cls.__module__}.{cls.__qualname__}", cls))

@@ -16,8 +16,10 @@ import typing
 from functools import lru_cache
 from typing import Any
 
-from schema import shortened, suggestion
+from schema import moved, shortened, suggestion
 from tasks.task import Task
+
+moved.install()
 
 
 def names() -> list[str]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from rich.console import Console
 
 from schema import shortened
+from schema.places import ROOT
 
 WIDE = 10_000  # columns where no terminal is: wider than any table, so that none is cut and no line is wrapped
 # Characters of a fault's one line; the longest of ours, with a model's whole signature, has about 1,000.
 LONGEST = 1_500
-ROOT = Path(__file__).resolve().parent.parent
 TRACE = "TITANOMACHY_TRACE"
 # What bad input raises, by the house's own sentences or by Python's and torch's; all else is a fault of the program.
 OF_INPUT = (ValueError, KeyError, RuntimeError, OSError, ImportError)

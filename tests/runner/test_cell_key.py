@@ -25,7 +25,8 @@ task, nothing = {"pairs": [2], "length": 16, "vocab": 16, "samples": 2}, {}
 found = {}
 for name in registry.names():
     for kind, settings, own in (("training", task, budget), ("timing", {"batch": 1, "length": 16}, {})):
-        cell = Cell("c", kind, name, {}, "mqar" if own else "throughput", settings, size, own, 0, 1e-3, "float32", "auto", "cpu", 1)
+        asked = "mqar" if own else "throughput"
+        cell = Cell("c", kind, name, {}, asked, settings, size, own, 0, 1e-3, "float32", "auto", "cpu", 1)
         found[f"{name}, {kind}"] = identify(cell).key
 print(json.dumps(found))
 """

@@ -36,10 +36,11 @@ import tasks
 from models import registry, user_file
 from models.conformance import kit
 from models.ops import providers
+from results.cell import Cell
 from results.plans import learning_rates
 from results.plans import reader as plans
 from results.plans.files import LAPTOP, file_of, scales
-from results.plans.reader import Cell, Plan
+from results.plans.reader import Plan
 from results.report import report
 from results.report.families import Family
 from results.report.tables import contest_table

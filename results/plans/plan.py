@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -46,7 +47,7 @@ class Plan:
     provider: str = "auto"
     device: str = "cpu"
     workers: int = 1
-    threads: int = 1  # of a timed cell; a training cell always has one
+    threads: int = field(default_factory=lambda: _processors())  # of a timed cell; a training cell always has one
     timeout: float | None = None  # seconds a cell may take; None for no limit
     parallel: str = ""  # how the processes of a training cell share each batch; "" where one process trains
     processes: int = 1
@@ -58,46 +59,37 @@ class Plan:
         *,
         models: Sequence[str] | None = None,
         tasks: Sequence[str] | None = None,
-        seeds: Sequence[int] | None = None,
-        size: Mapping[str, int] | None = None,
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         steps: int | None = None,
-        device: str | None = None,
-        dtype: str | None = None,
-        provider: str | None = None,
-        workers: int | None = None,
-        parallel: str | None = None,
-        processes: int | None = None,
-        snapshot_minutes: float | None = None,
-        model_files: Sequence[str] | None = None,
+        **changes: Any,
     ) -> Plan:
-        """The plan with parts replaced; `tasks` filters tasks, timings and contests, `settings` may name models,
-        variants and tasks. Chosen models that are no entrants of a contest join it."""
+        """The plan with parts replaced; None leaves a part as it is.
+
+        `tasks` filters tasks, timings and contests; chosen models that are no entrants of a contest join it; `settings` may
+        name models, variants and tasks; `steps` are those of every task. `changes` are other fields of the plan: `size` may
+        name a part, and `dtype` is that of contests too. Raises PlanError.
+        """
         plan = self
         if models is not None:
             plan = replace(plan, models=tuple(models), contests=tuple(c.only(models) for c in plan.contests))
         if tasks is not None:
             plan = _only_tasks(plan, tasks)
-        for name, changes in (settings or {}).items():
-            plan = _with_settings(plan, name, changes)
+        for name, own in (settings or {}).items():
+            plan = _with_settings(plan, name, own)
         if steps is not None:
             plan = _with_steps(plan, steps)
-        simple = {
-            "seeds": None if seeds is None else tuple(seeds),
-            "size": None if size is None else {**self.size, **size},
-            "device": device,
-            "dtype": dtype,
-            "contests": None if dtype is None else tuple(replace(c, dtypes=(dtype,)) for c in plan.contests),
-            "provider": provider,
-            "workers": workers,
-            "parallel": parallel,
-            "processes": processes,
-            "snapshot_minutes": snapshot_minutes,
-            "model_files": None if model_files is None else tuple(str(file) for file in model_files),
-        }
-        plan = replace(plan, **{name: value for name, value in simple.items() if value is not None})
+        changes = {name: tuple(v) if isinstance(v, list) else v for name, v in changes.items() if v is not None}
+        if "size" in changes:
+            changes["size"] = {**self.size, **changes["size"]}
+        if "dtype" in changes:
+            changes["contests"] = tuple(replace(c, dtypes=(changes["dtype"],)) for c in plan.contests)
+        plan = replace(plan, **changes)
         check(plan, "the command line")
         return plan
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def known(name: str, names: Sequence[str], what: str, where: str) -> str:

@@ -1,31 +1,29 @@
-"""A comparison's question: `plan.toml`, read strictly, and the cells that it asks for."""
+"""A comparison's question: `plan.toml`, read strictly."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from results.cell import CHOSEN, UNKNOWN_RATE, Cell
 from results.plans import contests as contest_plan
 from results.plans import learning_rates, match, paper, sizes
+from results.plans.cells import cells
 from results.plans.entries import Entry, in_steps, read_budget, read_entry, read_variant
 from results.plans.files import FILE_NAME, comparisons, file_of, folder_of
 from results.plans.names import check_names
-from results.plans.paper import read_claim
-from results.plans.plan import Plan, check, known
+from results.plans.plan import Plan, check
 from results.plans.toml_reader import PlanError, TableReader
 from schema import read_toml
 
 __all__ = ("Plan", "PlanError", "cells", "comparisons", "folder_of", "load")
 
-KEYS = (
-    "title question models seeds learning_rate learning_rates search dtype provider device workers threads timeout "
-    "parallel processes snapshot_minutes size match state_bytes flops_length budget settings "
-    "variants tasks timings contests claims printed figures"
-)
+ONE_KEY = {"str": str, "int": int, "float": float, "float | None": float}  # kinds of fields that are one key each
+NOT_KEYS = {"comparison", "model_files"}  # fields that no plan.toml sets
+KEYS = [field.name for field in fields(Plan) if field.name not in NOT_KEYS]
+KEYS += ["learning_rates", "state_bytes", "flops_length"]  # parts of the fields `search` and `match`
 
 
 def load(path: Path, names: Sequence[str] | None = None) -> Plan:
@@ -45,7 +43,7 @@ def load(path: Path, names: Sequence[str] | None = None) -> Plan:
 
 
 def _plan(comparison: str, table: dict[str, Any], reader: TableReader) -> Plan:
-    reader.refuse_unknown(table, KEYS.split(), "")
+    reader.refuse_unknown(table, KEYS, "")
     settings = reader.take(table, "settings", dict, {})
     for name in settings:
         reader.take(settings, name, dict, where="[settings] ")
@@ -55,11 +53,14 @@ def _plan(comparison: str, table: dict[str, Any], reader: TableReader) -> Plan:
     size = sizes.read(table, reader) if asks or "size" in table else {}
     budget = read_budget(table, reader) if trains or "budget" in table else {}
     grid = learning_rates.read(table, reader)
-    dtype, tasks = reader.take(table, "dtype", str, "float32"), reader.take_list(table, "tasks", dict, [])
+    plain = {field.name: _plain(field, table, reader) for field in fields(Plan) if _is_plain(field)}
+
+    def each(key: str, read: Callable[[dict[str, Any]], Any]) -> tuple:
+        return tuple(read(item) for item in reader.take_list(table, key, dict, []))
+
     return Plan(
+        **plain,
         comparison=comparison,
-        title=reader.take(table, "title", str),
-        question=reader.take(table, "question", str),
         models=tuple(reader.take_list(table, "models", str, *([] if asks and not variants else [list(variants)]))),
         seeds=tuple(reader.take_list(table, "seeds", int, *([] if trains else [[0]]))),
         learning_rate=reader.take(table, "learning_rate", float, *([] if trains and not grid else [1e-3])),
@@ -67,114 +68,27 @@ def _plan(comparison: str, table: dict[str, Any], reader: TableReader) -> Plan:
         match=match.read(table, reader),
         budget=in_steps(budget, {}) if budget else {},
         settings=settings,
-        tasks=tuple(_with_budget(read_entry(item, "tasks", reader), budget) for item in tasks),
-        timings=tuple(read_entry(item, "timings", reader) for item in reader.take_list(table, "timings", dict, [])),
-        contests=tuple(
-            contest_plan.read(item, size, dtype, reader) for item in reader.take_list(table, "contests", dict, [])
-        ),
+        tasks=each("tasks", lambda item: _with_budget(read_entry(item, "tasks", reader), budget)),
+        timings=each("timings", lambda item: read_entry(item, "timings", reader)),
+        contests=each("contests", lambda item: contest_plan.read(item, size, plain["dtype"], reader)),
         variants=variants,
         search=grid,
-        claims=tuple(read_claim(item, reader) for item in reader.take_list(table, "claims", dict, [])),
-        printed=tuple(paper.read_printed(item, reader) for item in reader.take_list(table, "printed", dict, [])),
-        figures=tuple(paper.read_form(item, reader) for item in reader.take_list(table, "figures", dict, [])),
-        dtype=dtype,
-        provider=reader.take(table, "provider", str, "auto"),
-        device=reader.take(table, "device", str, "cpu"),
-        workers=reader.take(table, "workers", int, 1),
-        threads=reader.take(table, "threads", int, _processors()),
-        timeout=reader.take(table, "timeout", float, None),
-        parallel=reader.take(table, "parallel", str, ""),
-        processes=reader.take(table, "processes", int, 1),
-        snapshot_minutes=reader.take(table, "snapshot_minutes", float, Plan.snapshot_minutes),
+        claims=each("claims", lambda item: paper.read_claim(item, reader)),
+        printed=each("printed", lambda item: paper.read_printed(item, reader)),
+        figures=each("figures", lambda item: paper.read_form(item, reader)),
     )
+
+
+def _is_plain(field: Field) -> bool:
+    """Whether a field is one key, whatever else the plan says."""
+    return field.type in ONE_KEY and field.name in KEYS and field.name != "learning_rate"
+
+
+def _plain(field: Field, table: dict[str, Any], reader: TableReader) -> Any:
+    """The value of a field that is one key with a value of its type, or the field's default."""
+    default = field.default if field.default_factory is MISSING else field.default_factory()
+    return reader.take(table, field.name, ONE_KEY[field.type], *(() if default is MISSING else (default,)))
 
 
 def _with_budget(entry: Entry, budget: Mapping[str, int]) -> Entry:
     return replace(entry, budget=in_steps(budget, entry.budget)) if entry.budget else entry
-
-
-def cells(
-    plan: Plan, names: Sequence[str], exam_settings: learning_rates.ExamSettings = learning_rates.NONE
-) -> list[Cell]:
-    """Every cell that the plan asks for: trials, floors, training, timing, contests. `names` are all models there are.
-
-    Where the rate is searched for, training cells have the rate UNKNOWN_RATE; `search.chosen` gives them theirs.
-    `exam_settings` names, by model, settings that act in exams alone and are not searched for.
-    """
-    for name in plan.settings:
-        known(name, names, "model", f"[settings.{name}]")
-    for name, variant in plan.variants.items():
-        known(variant.model, names, "model", f"[variants.{name}]")
-        if name in names:
-            raise PlanError(f"[variants.{name}] has the name of a model; choose another.")
-    chosen = _expand(plan.models, names, plan.variants)
-    floors: list[Cell] = []
-    for entry in plan.tasks:
-        cell = _cell(plan, entry, "floors", "", plan.seeds[0])
-        floors += [] if cell in floors else [cell]
-    training = [
-        _cell(plan, entry, "training", model, seed)
-        for entry in plan.tasks
-        for seed in plan.seeds
-        for model in _chosen(plan, entry, chosen, names)
-    ]
-    timing = [
-        _cell(plan, entry, "timing", model, plan.seeds[0])
-        for entry in plan.timings
-        for model in _chosen(plan, entry, chosen, names)
-    ]
-    template = _cell(plan, Entry("", {}), "contest", "", plan.seeds[0])
-    contests = [c for contest in plan.contests for c in contest_plan.cells(contest, names, plan.settings, template)]
-    for model in {e["model"] for c in contests for e in c.entrants} - {""}:
-        known(model, names, "model", "[[contests]]")
-    if not training and not timing and not contests:
-        raise PlanError(f"Nothing is left to run in {plan.comparison!r}: no chosen model meets a chosen task.")
-    trials = learning_rates.trials(plan.search, training, exam_settings) if plan.search else []
-    return trials + floors + training + timing + contests
-
-
-def _cell(plan: Plan, entry: Entry, kind: str, chosen: str, seed: int) -> Cell:
-    """`chosen` is the name of a model or of a variant."""
-    floors, variant = kind == "floors", plan.variants.get(chosen)
-    searched = kind == "training" and plan.search is not None and entry.learning_rate is None
-    rate = UNKNOWN_RATE if searched else entry.learning_rate or plan.learning_rate
-    model, own = (variant.model, variant.settings) if variant else (chosen, {})
-    # in the budget, so that tables part what was trained otherwise and never average over both
-    shared = {"parallel": plan.parallel, "processes": plan.processes} if plan.parallel else {}
-    return Cell(
-        comparison=plan.comparison,
-        kind=kind,
-        model=model,
-        settings={**plan.settings.get(model, {}), **own},
-        task=entry.name,
-        task_settings=dict(entry.settings),
-        size={} if floors else {**plan.size, **plan.match},
-        budget={**plan.budget, **entry.budget, **shared} if kind == "training" else {},
-        seed=seed,
-        lr=rate if kind == "training" else 0.0,
-        stage=CHOSEN if searched else "",
-        dtype="" if floors else plan.dtype,
-        provider="" if floors else plan.provider,
-        device="cpu" if floors else plan.device,
-        threads=plan.threads if kind in ("timing", "contest") else 1,
-        model_files=() if floors else plan.model_files,
-        variant=chosen if variant else "",
-    )
-
-
-def _expand(models: Iterable[str], names: Sequence[str], variants: Iterable[str]) -> list[str]:
-    chosen: list[str] = []
-    for model in models:
-        for name in names if model == "all" else [known(model, [*names, *variants], "model", "")]:
-            if name not in chosen:
-                chosen.append(name)
-    return chosen
-
-
-def _chosen(plan: Plan, entry: Entry, chosen: list[str], names: Sequence[str]) -> list[str]:
-    allowed = chosen if entry.models is None else _expand(entry.models, names, plan.variants)
-    return [name for name in chosen if name in allowed]
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 from results.plans.files import LAPTOP
+from results.plans.plan import Plan
 from runner.commands import overrides
 from schema import shortened, suggestion
 
@@ -209,20 +211,17 @@ def parsed(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argp
 
 
 def changes(arguments: argparse.Namespace, models: Sequence[str], files: Sequence[str]) -> dict[str, Any]:
-    """What `Plan.with_overrides` takes, from parsed flags; `models` are the chosen names, `files` the user's own."""
-    return {
+    """What `Plan.with_overrides` takes, from parsed flags; `models` are the chosen names, `files` the user's own.
+
+    A flag that is called as a field of the plan replaces it as it is; the others are read here.
+    """
+    plain = {field.name for field in fields(Plan)} - {"comparison"}
+    return {name: value for name, value in vars(arguments).items() if name in plain} | {
         "models": list(models) or None,
         "tasks": overrides.names(arguments.tasks or "") or None,
         "seeds": overrides.seeds(arguments.seeds) if arguments.seeds else None,
         "size": overrides.size(arguments.size) if arguments.size else None,
         "settings": overrides.settings(arguments.set),
         "steps": arguments.steps,
-        "device": arguments.device,
-        "dtype": arguments.dtype,
-        "provider": arguments.provider,
-        "workers": arguments.workers,
-        "parallel": arguments.parallel,
-        "processes": arguments.processes,
-        "snapshot_minutes": arguments.snapshot_minutes,
         "model_files": [str(Path(file).expanduser().resolve()) for file in files],
     }

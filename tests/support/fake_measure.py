@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from results.plans.reader import Cell
+from results.cell import Cell
 from results.rows import store
 from runner.schedule import schedule
 

@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from results.plans.reader import Cell
+from results.cell import Cell
 from results.rows import store
 from runner.schedule import worker
 from tests.support import fake_measure

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from results.plans.reader import Cell
+from results.cell import Cell
 from results.rows import row as identity
 
 FAMILIES = {

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from results.cell import Cell
 from results.plans import reader as plans
 from results.plans.reader import PlanError
 from results.rows import row
@@ -73,7 +74,7 @@ def test_a_contest_is_a_cell_for_each_dtype_size_and_length(tmp_path):
     assert [e["repeats"] for e in cells[0].entrants] == [9, 9, 3]
     assert [e["repeats"] for e in cells[1].entrants] == [2, 2, 2] and cells[0].entrants[2]["longest"] == 64
     assert cells[0].entrants[1]["settings"] == {"chunk": 64, "memory_depth": 1}
-    restored = plans.Cell(**json.loads(json.dumps(dataclasses.asdict(cells[0]))))
+    restored = Cell(**json.loads(json.dumps(dataclasses.asdict(cells[0]))))
     assert dataclasses.replace(restored, model_files=()) == cells[0]
 
 

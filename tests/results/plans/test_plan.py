@@ -8,6 +8,7 @@ import pickle
 
 import pytest
 
+from results.cell import Cell
 from results.plans import files
 from results.plans import reader as plans
 from results.plans.reader import PlanError
@@ -75,7 +76,7 @@ def test_cells_come_as_floors_then_training_then_timing(plan):
 def test_cells_survive_json_and_pickle(plan):
     for cell in plans.cells(plan, NAMES):
         assert pickle.loads(pickle.dumps(cell)) == cell
-        restored = plans.Cell(**json.loads(json.dumps(dataclasses.asdict(cell))))
+        restored = Cell(**json.loads(json.dumps(dataclasses.asdict(cell))))
         assert dataclasses.replace(restored, model_files=()) == cell
 
 

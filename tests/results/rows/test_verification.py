@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from results.plans.reader import Cell
+from results.cell import Cell
 from results.rows import predictions, store, submission, verification
 from results.rows import row as identity
 

@@ -112,6 +112,6 @@ def test_a_fault_is_told_in_one_line_with_its_place():
         [].no_such  # noqa: B018
     except AttributeError as error:
         said = terminal.told(error)
-    assert "tests/results/test_words.py:" in said and "TITANOMACHY_TRACE=1" in said
+    assert "tests/runner/commands/test_command_words.py:" in said and "TITANOMACHY_TRACE=1" in said
     assert len(terminal.told(ValueError("line one\n" + "x" * 100_000))) <= terminal.LONGEST
     assert "not enough memory" in terminal.told(MemoryError()) and "too large" in terminal.told(OverflowError("x"))

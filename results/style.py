@@ -10,8 +10,6 @@ from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_pdf import FigureCanvasPdf
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
@@ -121,6 +119,9 @@ def figure(width: float, height: float) -> Figure:
 
 def save(drawn: Figure, stem: Path) -> list[Path]:
     """Write `stem`.png, .svg and .pdf; equal figures give equal bytes, since no date and no version enters."""
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf  # with a package on fonts: not before it is needed
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     stem.parent.mkdir(parents=True, exist_ok=True)
     drawn.draw_without_rendering()
     drawn.set_layout_engine("none")  # laid out once, for all formats

@@ -76,7 +76,7 @@ def test_printed_numbers_are_labelled_and_stand_apart(drawn):
     assert printed.section("counting", {"exact_match"}) == "" == printed.csv_text("counting")
 
 
-def test_what_has_no_rows_is_not_drawn_and_says_why(tmp_path):
+def test_what_has_no_rows_is_not_drawn_and_says_why(tmp_path, light_fonts):
     rows = [row for row in synthetic.comparison(FEW[:1]) if row["task"] == "throughput"]
     page = report.report(rows, tmp_path).read_text()
     assert {name for name in files(tmp_path) if "figures" in name} == {
@@ -91,7 +91,7 @@ def test_what_has_no_rows_is_not_drawn_and_says_why(tmp_path):
         report.report([], tmp_path)
 
 
-def test_a_task_where_everything_failed_is_still_reported(tmp_path):
+def test_a_task_where_everything_failed_is_still_reported(tmp_path, light_fonts):
     rows = synthetic.fails([], "retnet", "needle", "out of memory")
     page = report.report(rows, tmp_path).read_text()
     assert "nothing was measured" in page and "- retnet: failed: out of memory" in page
@@ -101,7 +101,7 @@ def test_a_task_where_everything_failed_is_still_reported(tmp_path):
     assert "| *floors* |  |  | failed: ValueError: no data |" in beside
 
 
-def test_colours_depend_on_the_whole_and_not_on_what_is_shown(tmp_path):
+def test_colours_depend_on_the_whole_and_not_on_what_is_shown(tmp_path, light_fonts):
     everyone = view.exams(synthetic.comparison())[0].everyone
     palette = style.Palette(everyone)
     again = style.Palette(random.Random(0).sample(everyone, len(everyone)))
@@ -137,7 +137,7 @@ def test_figures_ignore_the_users_own_style(drawn, tmp_path):
     assert files(tmp_path / "figures") == files(clean / "figures")
 
 
-def test_what_an_earlier_report_left_is_removed(tmp_path):
+def test_what_an_earlier_report_left_is_removed(tmp_path, light_fonts):
     rows = [row for row in synthetic.comparison() if row["task"] == "language-modelling"]
     before = report.report(rows, tmp_path).parent
     kept = {path for path in before.rglob("*.*")}

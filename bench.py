@@ -52,7 +52,6 @@ from results import (
     contest_table,
     overrides,
     record,
-    report,
     schedule,
     search,
     submission,
@@ -217,6 +216,8 @@ def command_verify(arguments: argparse.Namespace, console: Console) -> int:
     verdict = verification.verify(rows, folder / "predictions", rederive, rebuild, comparison)
     differences = verdict.differences
     if arguments.reference:
+        from results import report  # draws figures: most commands, and no worker, need matplotlib
+
         stale = report.stale_tables(rows, folder)
         differences = [*submission.differences(folder), *differences, *stale]
     for difference in differences:
@@ -239,6 +240,8 @@ def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console, w
 
     A run of a part passes the keys of the whole plan too: a new model stands beside the ones measured before it.
     """
+    from results import report  # draws figures: most commands, and no worker, need matplotlib
+
     rows = record.read(folder / "rows.jsonl", plan.comparison)
     if not rows:
         raise record.RecordError(f"There are no rows in {_shown(folder / 'rows.jsonl')}; run the comparison first.")

@@ -41,7 +41,6 @@ from results.plans import learning_rates
 from results.plans import reader as plans
 from results.plans.files import LAPTOP, file_of, scales
 from results.plans.reader import Plan
-from results.report import report
 from results.report.families import Family
 from results.report.tables import contest_table
 from results.rows import committed, submission, verification
@@ -221,6 +220,8 @@ def command_verify(arguments: argparse.Namespace, console: Console) -> int:
     verdict = verification.verify(rows, folder / "predictions", rederive, rebuild, comparison)
     differences = verdict.differences
     if arguments.reference:
+        from results.report import report  # draws figures: most commands, and no worker, need matplotlib
+
         stale = report.stale_tables(rows, folder, families=_families())
         differences = [*submission.differences(folder), *differences, *stale]
     for difference in differences:
@@ -243,6 +244,8 @@ def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console, w
 
     A run of a part passes the keys of the whole plan too: a new model stands beside the ones measured before it.
     """
+    from results.report import report  # draws figures: most commands, and no worker, need matplotlib
+
     rows = record.read(folder / "rows.jsonl", plan.comparison)
     if not rows:
         raise record.RecordError(f"There are no rows in {_shown(folder / 'rows.jsonl')}; run the comparison first.")

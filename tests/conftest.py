@@ -34,7 +34,18 @@ os.environ["XDG_STATE_HOME"] = str(_folder / "state")  # what tests name is not 
 
 
 @pytest.fixture
-def results(tmp_path, monkeypatch) -> Path:
+def light_fonts(monkeypatch) -> None:
+    """PDF figures with outlines of the letters they use: choosing them from a font file takes as long as the drawing.
+
+    For tests that read a report's words, tables or other figures; those of the figures themselves draw as users do.
+    """
+    from results.report.figures import style
+
+    monkeypatch.setitem(style.SETTINGS, "pdf.fonttype", 3)
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch, light_fonts) -> Path:
     """A results folder of its own with one comparison, `tiny`, and the place of a cache beside it."""
     import bench  # needs more than the environment of the kernels' tests has
 

@@ -49,10 +49,10 @@ def modules(root: Path) -> dict[str, Path]:
     return names
 
 
-def imports(name: str, path: Path, known: dict[str, Path]) -> set[str]:
-    """The project's modules that a module imports, anywhere in its file."""
+def imports(name: str, path: Path, known: dict[str, Path], at_once: bool = False) -> set[str]:
+    """The project's modules that a module imports: anywhere in its file, or `at_once`, when it is imported itself."""
     found = set()
-    for target in _targets(name, path):
+    for target in _targets(name, path, at_once):
         while target and target not in known:  # `from models.layers import RMSNorm` names a module and what is in it
             target = target.rpartition(".")[0]
         if target:
@@ -60,9 +60,10 @@ def imports(name: str, path: Path, known: dict[str, Path]) -> set[str]:
     return found - {name}
 
 
-def _targets(name: str, path: Path) -> Iterator[str]:
+def _targets(name: str, path: Path, at_once: bool = False) -> Iterator[str]:
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body if at_once else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -152,38 +153,54 @@ def ring(links: dict[str, set[str]]) -> list[str]:
     return next((found for name in sorted(links) if (found := walk(name, []))), [])
 
 
-def test_project_is_read():
-    links = graph(ROOT)
+@pytest.fixture(scope="module")
+def links() -> dict[str, set[str]]:
+    return graph(ROOT)
+
+
+def test_project_is_read(links):
     assert {"models.registry", "models.ops.scan.chunked", "baselines.attention.transformer", "tasks.task"} <= set(links)
     assert "models.layers" in links["baselines.attention.transformer"]
     assert "models.registry" in links["models.language_model"]  # written as `from models import registry`
 
 
-def test_wings_do_not_import_one_another():
-    assert trespasses(graph(ROOT)) == []
+def test_wings_do_not_import_one_another(links):
+    assert trespasses(links) == []
 
 
-def test_baselines_do_not_import_one_another():
-    assert neighbours(graph(ROOT)) == []
+def test_baselines_do_not_import_one_another(links):
+    assert neighbours(links) == []
 
 
-def test_only_the_hall_and_the_runner_know_every_wing():
-    links = graph(ROOT)
+def test_only_the_hall_and_the_runner_know_every_wing(links):
     rooms = {name: {target.split(".")[0] for target in targets} for name, targets in links.items()}
     knowing = {name.split(".")[0] for name, seen in rooms.items() if len(seen & set(WINGS)) > 1}
     assert knowing == {"runner", "bench"}
 
 
-def test_inside_a_wing_everything_is_imported_downward():
-    assert climbs(graph(ROOT)) == []
+def test_inside_a_wing_everything_is_imported_downward(links):
+    assert climbs(links) == []
 
 
 def test_no_folder_is_crowded():
     assert crowded(ROOT) == []
 
 
-def test_no_ring():
-    assert ring(graph(ROOT)) == []
+def test_no_ring(links):
+    assert ring(links) == []
+
+
+def test_what_draws_is_imported_when_something_is_drawn():
+    """Every command and every worker imports the hall; matplotlib and pandas would cost each of them a second."""
+    known = modules(ROOT)
+    seen, waiting = set(), {"bench"}
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        waiting |= imports(name, known[name], known, at_once=True) - seen
+    assert {"results.plans.reader", "results.rows.store", "runner.measure"} <= seen
+    outside = {target.split(".")[0] for name in seen for target in _targets(name, known[name], at_once=True)}
+    assert "torch" in outside and not outside & {"matplotlib", "pandas"}
 
 
 @pytest.fixture

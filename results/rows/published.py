@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 import schema
 from schema.places import ROOT
+
+if TYPE_CHECKING:
+    import pandas as pd  # imported where it is used: plans know this module, and most commands read no table
 
 FOLDER = ROOT / "results" / "published"
 COLUMNS = ("paper", "table", "model", "params", "tokens", "task", "setting", "metric", "value", "source", "confidence")
@@ -36,6 +38,8 @@ def names() -> list[str]:
 
 @lru_cache(maxsize=2)
 def _everything(folder: Path) -> pd.DataFrame:
+    import pandas as pd
+
     return pd.concat([_read(path) for path in sorted(folder.glob("*.csv"))], ignore_index=True)
 
 
@@ -48,7 +52,7 @@ def load(name: str | None = None) -> pd.DataFrame:
         return _everything(FOLDER).copy()
     if name not in names():
         raise PublishedError(f"There is no published table {name!r}; known: {', '.join(names())}.")
-    return _read(FOLDER / f"{name}.csv")
+    return _read(FOLDER / f"{name}.csv").copy()
 
 
 def protocol(name: str) -> str:
@@ -114,23 +118,28 @@ def _tidy(chosen: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read(path: Path) -> pd.DataFrame:
+    return _checked(path.name, schema.read_text(path, error=PublishedError))
+
+
+@lru_cache(maxsize=64)
+def _checked(file: str, text: str) -> pd.DataFrame:
+    """A file's text as a table, held against the README's rules once; whoever changes it takes a copy."""
+    import pandas as pd
+
     try:
-        text = schema.read_text(path, error=PublishedError)
         frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-    except PublishedError:
-        raise
     except (ValueError, csv.Error) as error:  # pandas' own are ValueErrors
-        raise PublishedError(f"{path.name} is no table: {schema.shortened(str(error), 160)[1:-1]}.") from None
+        raise PublishedError(f"{file} is no table: {schema.shortened(str(error), 160)[1:-1]}.") from None
     if tuple(frame.columns) != COLUMNS:
-        raise PublishedError(f"{path.name} must have the columns {', '.join(COLUMNS)}; it has {list(frame.columns)}.")
+        raise PublishedError(f"{file} must have the columns {', '.join(COLUMNS)}; it has {list(frame.columns)}.")
     if frame.isna().any(axis=None):
-        raise PublishedError(f"{path.name} has a line with fewer than {len(COLUMNS)} columns.")
+        raise PublishedError(f"{file} has a line with fewer than {len(COLUMNS)} columns.")
     frame["number"] = pd.to_numeric(frame.value, errors="coerce")
-    frame["file"] = path.stem
+    frame["file"] = file.removesuffix(".csv")
     for line, row in enumerate(frame.itertuples(index=False), 2):
         problem = _problem(row)
         if problem:
-            raise PublishedError(f"{path.name}, line {line}: {problem}.")
+            raise PublishedError(f"{file}, line {line}: {problem}.")
     return frame
 
 
@@ -141,7 +150,7 @@ def _problem(row: tuple) -> str:
     if row.confidence not in CONFIDENCES:
         return f"confidence {row.confidence!r} is unknown; known: {', '.join(CONFIDENCES)}"
     measured = "%" in row.metric or row.metric.split()[0] in ("acc", "ppl", "accuracy", "exact", "score", "MSE", "MAE")
-    if measured and pd.isna(row.number):
+    if measured and math.isnan(row.number):
         return f"{row.metric} must be a number, not {row.value!r}"
     if "%" in row.metric.split("(")[0] and not 0 <= row.number <= 100:
         return f"a percentage must lie between 0 and 100, not {row.value}"

@@ -9,9 +9,8 @@ import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 from filelock import FileLock, Timeout
 from pydantic import Field
 
@@ -19,6 +18,9 @@ import schema
 from results.rows.columns import Count
 from results.rows.row import COLUMNS, Identity, Measured, check, failure, key, now, one_attempt, rows
 from schema import packed
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = [
     "COLUMNS",
@@ -146,9 +148,11 @@ def _cell(line: bytes) -> str | None:
     return found and found[1].decode()
 
 
-def frame(path: Path) -> pd.DataFrame:
+def frame(path: Path) -> pandas.DataFrame:
     """The rows of a file as a table with the columns of `COLUMNS`."""
-    return pd.DataFrame(read(path), columns=list(COLUMNS))
+    import pandas  # takes its time; whoever measures needs it not
+
+    return pandas.DataFrame(read(path), columns=list(COLUMNS))
 
 
 def statuses(rows: Iterable[dict[str, Any]]) -> dict[str, str]:

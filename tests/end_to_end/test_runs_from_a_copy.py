@@ -73,7 +73,8 @@ def test_a_baseline_is_one_file(project, tmp_path):
     assert "hgrn2" in call(project, "list").stdout
     assert call(project, "check", "hgrn2").returncode == 0
     assert call(project, "check", str(mine)).returncode == 0
-    done = call(project, "run", "tiny", "--models", f"transformer,hgrn2,{mine}")
+    few = ("--seeds", "0", "--workers", "1")  # a process takes longer to start than these trainings take
+    done = call(project, "run", "tiny", "--models", f"transformer,hgrn2,{mine}", *few)
     assert done.returncode == 0, done.stderr
     report = project / "results" / "tiny" / "report"
     table = (report / "tables" / "needle.md").read_text()

@@ -20,6 +20,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", (0, (5, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1.5, 1.5)), (0, (1, 1)))
 FLOOR = "#6b6b6b"
 INK, GRID = "#222222", "#e3e3e3"
+DOTS = 160  # an inch
 
 METADATA: dict[str, dict[str, None]] = {
     "png": {"Software": None},
@@ -110,13 +111,23 @@ def figure(width: float, height: float) -> Figure:
 
 def save(drawn: Figure, stem: Path) -> list[Path]:
     """Write `stem`.png, .svg and .pdf; equal figures give equal bytes, since no date and no version enters."""
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf  # with a package on fonts: not before it is needed
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     stem.parent.mkdir(parents=True, exist_ok=True)
     drawn.draw_without_rendering()
     drawn.set_layout_engine("none")  # laid out once, for all formats
+    # Not by `savefig`, which draws a figure that ever had a layout a second time for each format.
+    writers = {
+        "png": FigureCanvasAgg(drawn).print_png,
+        "svg": FigureCanvasSVG(drawn).print_svg,
+        "pdf": FigureCanvasPdf(drawn).print_pdf,
+    }
     written = []
     for ending, metadata in METADATA.items():
         buffer = BytesIO()
-        drawn.savefig(buffer, format=ending, dpi=160, metadata=metadata)
+        drawn.set_dpi(DOTS)  # vector formats leave their own
+        writers[ending](buffer, metadata=metadata)
         path = stem.with_name(f"{stem.name}.{ending}")
         path.write_bytes(buffer.getvalue())
         written.append(path)

@@ -73,7 +73,7 @@ def test_a_repeated_contest_replaces_the_same_length_only(rows):
     assert exam.point("theirs", "time_ratio", {"length": 64}) is not None
 
 
-def test_the_page_shows_every_length_and_who_is_missing(rows, tmp_path):
+def test_the_page_shows_every_length_and_who_is_missing(rows, tmp_path, light_fonts):
     page = report.report(rows, tmp_path, title="Race").read_text()
     assert "(dtype=float32): length 64" in page and "(dtype=float32): length 256" in page
     assert "gone: absent: gone is not installed; pip install gone" in page and "(90 GFLOP/s)" in page
@@ -83,7 +83,7 @@ def test_the_page_shows_every_length_and_who_is_missing(rows, tmp_path):
     assert "training_step_seconds_sample" in next((tmp_path / "tables").glob("*.csv")).read_text()
 
 
-def test_an_output_that_is_not_finite_is_named(tmp_path):
+def test_an_output_that_is_not_finite_is_named(tmp_path, light_fonts):
     page = report.report(rows_at(64, finite=0.0), tmp_path).read_text()
     assert "theirs: its output was not finite" in page
 

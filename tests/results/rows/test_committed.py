@@ -55,7 +55,7 @@ def test_the_trials_of_a_committed_model_come_with_it():
     assert [row["model"] for row in rows if row["settings"].get("stage") == "trial"] == ["deltanet"]
 
 
-def test_committed_models_are_marked_in_tables_figures_and_conditions(tmp_path):
+def test_committed_models_are_marked_in_tables_figures_and_conditions(tmp_path, light_fonts):
     reference = synthetic.comparison(FEW)
     rows = committed.beside(synthetic.comparison(("titans-mac",)), reference)
     page = report.report(rows, tmp_path, reference=reference)

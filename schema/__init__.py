@@ -9,8 +9,8 @@ Whatever is wrong is one sentence that names the source and the place in it, rai
 subclass that the caller names.
 """
 
-from schema.checked import DataError, conform, parse_json, parse_toml, read_json, read_text, read_toml
+from schema.checked import DataError, conform, formed, parse_json, parse_toml, read_json, read_text, read_toml
 from schema.words import fault, message, shortened, suggestion
 
-__all__ = ["DataError", "conform", "parse_json", "parse_toml", "read_json", "read_text", "read_toml"]
+__all__ = ["DataError", "conform", "formed", "parse_json", "parse_toml", "read_json", "read_text", "read_toml"]
 __all__ += ["fault", "message", "shortened", "suggestion"]

@@ -6,7 +6,7 @@ import json
 import tomllib
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 
@@ -19,6 +19,15 @@ WANTED = {
     "float_type": "a number", "finite_number": "a finite number", "dataclass_type": "a table",
     "dataclass_exact_type": "a table", "model_type": "a table", "int_from_float": "a whole number",
 }  # fmt: skip
+
+# The same for bounds and forms, with what pydantic's context says of them.
+BOUNDS = {
+    "greater_than_equal": "at least {ge}", "greater_than": "more than {gt}", "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}", "too_short": "at least {min_length} long", "too_long": "at most {max_length} long",
+    "string_too_short": "at least {min_length} letters long", "string_too_long": "at most {max_length} letters long",
+    "string_unicode": "whole letters (it holds a lone surrogate)", "int_parsing_size": "a smaller whole number",
+}  # fmt: skip
+_forms: dict[str, str] = {}  # how a message calls what a pattern asks for
 
 
 class DataError(ValueError):
@@ -91,6 +100,12 @@ def _adapter(kind: Any) -> pydantic.TypeAdapter:
     return pydantic.TypeAdapter(kind)
 
 
+def formed(pattern: str, words: str) -> Any:
+    """The type of text that `pattern` matches; a message says that it must be `words`."""
+    _forms[pattern] = words
+    return Annotated[str, pydantic.Field(pattern=pattern)]
+
+
 def _sentence(source: str, fault: pydantic.ValidationError, value: Any) -> str:
     """The first fault in words. Of a union's alternatives the one that was matched furthest speaks."""
     first = max(fault.errors(include_url=False, include_context=True), key=_depth_in(value))
@@ -103,10 +118,18 @@ def _sentence(source: str, fault: pydantic.ValidationError, value: Any) -> str:
         return f"{source}: unknown key {shortened(word)}{suggestion(word, near)}; take it out."
     if first["type"] == "literal_error":
         return f"{where} must be one of {first['ctx']['expected']}, not {shortened(first['input'])}."
-    wanted = WANTED.get(first["type"])
-    if wanted is None:  # a bound, or a check of the caller's: pydantic's own words
+    wanted = WANTED.get(first["type"]) or _bound(first["type"], first.get("ctx") or {})
+    if wanted is None:  # a check of the caller's, or what pydantic alone has words for
         return f"{where}: {first['msg'].removeprefix('Value error, ')} (it is {shortened(first['input'])})."
     return f"{where} must be {wanted}, not {shortened(first['input'])}."
+
+
+def _bound(kind: str, context: dict[str, Any]) -> str | None:
+    """What a bound or a pattern that was not kept asks for."""
+    if kind == "string_pattern_mismatch":
+        return _forms.get(context["pattern"], f"text of the form {context['pattern']}")
+    words = BOUNDS.get(kind)
+    return words and words.format(**context)
 
 
 def _real(places: tuple, value: Any) -> list[Any]:

@@ -23,9 +23,9 @@ NUMERIC = ("length", "depth", "from", "to", "round", "tokens", "tenth", "full_st
 
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Name = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
-Key = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
-Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")]
+Name = schema.formed(r"^[^\x00-\x1f\x7f]*$", "text on one line, without control characters")
+Key = schema.formed(r"^[0-9A-Za-z_-]{1,64}$", "1 to 64 letters, digits, - or _")
+Time = schema.formed(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", "a time such as 2026-01-31T12:00:00")
 
 
 def _scalar(value: Any) -> Any:

@@ -31,12 +31,14 @@ def rebuild(rows: list[Row]) -> dict[str, Any]:
     """
     row = rows[0]
     if row["family"] == FLOOR_FAMILY:
-        return {"family_order": FLOOR_ORDER, "parameters": None, "state_bytes": None, "provider": ""}
+        nothing = {"family_order": FLOOR_ORDER, "parameters": None, "state_bytes": None, "provider": ""}
+        return nothing | _protocol(row, cell_of_row(row).kind)
     if labels.is_contest(row["settings"]["task"]):
         return _entrant(row)
     entry = registry.entry(row["model"])
-    facts = {"family": entry.family, "family_order": entry.family_order, "provider": AnyOf(_providers(row))}
     cell = cell_of_row(row)
+    facts = {"family": entry.family, "family_order": entry.family_order, "provider": AnyOf(_providers(row))}
+    facts |= _protocol(row, cell.kind)
     if cell.kind == "timing":
         known = {"parameters": _parameters(canonical(_plan(row)), 256)}
         states = [one["value"] for one in rows if one["metric"] == "state_bytes"]
@@ -55,10 +57,21 @@ def _entrant(row: Row) -> dict[str, Any]:
     """Of a contest's entrant: one of ours by its registration, else other people's code, which computes itself."""
     if row["model"] in registry.names():
         entry = registry.entry(row["model"])
-        return {"family": entry.family, "family_order": entry.family_order, "provider": AnyOf(_providers(row))}
+        known = {"family": entry.family, "family_order": entry.family_order, "provider": AnyOf(_providers(row))}
+        return known | _protocol(row, "contest")
     if row["model"] not in opponents().OPPONENTS:
         raise LookupError(f"{row['model']} is neither a model nor an opponent here")
-    return {"family": OTHERS.name, "family_order": OTHERS.place, "provider": row["model"]}
+    other = {"family": OTHERS.name, "family_order": OTHERS.place, "provider": row["model"]}
+    return other | _protocol(row, "contest")
+
+
+def _protocol(row: Row, kind: str) -> dict[str, Any]:
+    """How the numbers of a cell of some kind come about; what is no timing has one thread."""
+    if kind in ("contest", "timing"):
+        return {"protocol": kind}
+    if row["task"] not in tasks.classes():
+        return {}  # which is told where its predictions are marked again
+    return {"protocol": tasks.classes()[row["task"]].protocol, "threads": 1}
 
 
 def _providers(row: Row) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ TRAINED = 16  # a weight, its gradient and the optimiser's two averages
 # What a block keeps of each token for its backward pass, in numbers as wide as the model: in and out of two norms (4), q, k, v
 # and what attention gives (4), SwiGLU's gate, its other half and their product (8, at 8/3 of the width each).
 KEPT = 16
+ADDRESSES = 2**47  # bytes that one process can address on today's machines: what no other machine could hold either
 
 
 def memory_of(device: str) -> int:
@@ -28,30 +29,35 @@ def memory_of(device: str) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def check_size(size: dict[str, int], bytes_a_number: int = WEIGHT, tokens: int = 0, device: str = "cpu") -> None:
+def check_size(
+    size: dict[str, int], bytes_a_number: int = WEIGHT, tokens: int = 0, device: str = "cpu", elsewhere: bool = False
+) -> None:
     """ValueError where the reference Transformer of a size, to whose parameters all are matched, is larger than the memory.
 
-    With `tokens`, what its forward pass keeps of so many is counted too.
+    With `tokens`, what its forward pass keeps of so many is counted too. `elsewhere` as in `check_cell`.
     """
     width, depth = size["width"], size["depth"]
     numbers = depth * (4 * width * width + 3 * width * default_feed(width))
-    _refuse(
-        bytes_a_number * numbers + WEIGHT * KEPT * tokens * width * depth, f"a model of size {shortened(size)}", device
-    )
+    needed = bytes_a_number * numbers + WEIGHT * KEPT * tokens * width * depth
+    _refuse(needed, f"a model of size {shortened(size)}", device, elsewhere)
 
 
-def check_cell(cell: Cell) -> None:
-    """ValueError where a cell asks for more than the memory of its device holds: its model, or one text of its task."""
+def check_cell(cell: Cell, elsewhere: bool = False) -> None:
+    """ValueError where a cell asks for more than the memory of its device holds: its model, or one text of its task.
+
+    `elsewhere` says that another machine measures it: only what none could hold is refused.
+    """
     lengths = [cell.where.get("length", 1), *(n for key, n in _numbers(cell.task_settings) if "length" in key)]
     setting = {key: n for key, n in _numbers(cell.task_settings) if "length" in key}
     longest = max([n for n in lengths if isinstance(n, int)], default=1)
-    _refuse(TOKEN * longest, f"a text of {shortened(longest)} tokens ({', '.join(setting) or 'length'})", "cpu")
+    _refuse(
+        TOKEN * longest, f"a text of {shortened(longest)} tokens ({', '.join(setting) or 'length'})", "cpu", elsewhere
+    )
     if cell.size:
         learns = cell.kind in ("training", "trial")
         tokens = cell.budget.get("batch_tokens", 0) // cell.budget.get("processes", 1)
-        check_size(
-            cell.size, TRAINED if learns else WEIGHT, tokens // (2 if cell.dtype == "bfloat16" else 1), cell.device
-        )
+        tokens //= 2 if cell.dtype == "bfloat16" else 1
+        check_size(cell.size, TRAINED if learns else WEIGHT, tokens, cell.device, elsewhere)
 
 
 def _numbers(settings: dict[str, Any]) -> Iterator[tuple[str, int]]:
@@ -61,11 +67,12 @@ def _numbers(settings: dict[str, Any]) -> Iterator[tuple[str, int]]:
                 yield key, number
 
 
-def _refuse(needed: int, what: str, device: str) -> None:
-    if needed > (there := memory_of(device)):
-        raise ValueError(
-            f"{what} needs {byte_size(needed)} of memory or more, and there are {byte_size(there)} here; choose less."
-        )
+def _refuse(needed: int, what: str, device: str, elsewhere: bool) -> None:
+    there = ADDRESSES if elsewhere else memory_of(device)
+    if needed <= there:
+        return
+    told = f"{byte_size(there)} are what one process can address" if elsewhere else f"there are {byte_size(there)} here"
+    raise ValueError(f"{what} needs {byte_size(needed)} of memory or more, and {told}; choose less.")
 
 
 def check_threads(threads: int) -> None:

@@ -23,9 +23,10 @@ from tasks.speed.throughput import Throughput
 def check_cells(cells: Sequence[Cell], elsewhere: bool = False, unread: bool = False) -> None:
     """Refuse a misspelt setting, an impossible size, an absent provider or device before anything is measured.
 
-    `elsewhere` says that another machine measures them: what this one lacks is no reason to refuse. `unread` says that no
-    data may be read, so that of a task only names and types of settings are held against its signature. Questions that a
-    task must leave out, as no story fits, are told in a warning, and so are two names for models built alike.
+    `elsewhere` says that another machine measures them: what this one lacks is no reason to refuse, only what none has.
+    `unread` says that no data may be read, so that of a task only names and types of settings are held against its
+    signature. Questions that a task must leave out, as no story fits, are told in a warning, and so are two names for
+    models built alike.
     """
     seen, names = set(), {}
     for cell in cells:
@@ -34,8 +35,8 @@ def check_cells(cells: Sequence[Cell], elsewhere: bool = False, unread: bool = F
         absent = cell.device == "cuda" and not torch.cuda.is_available()
         if absent and not elsewhere:
             raise ValueError("Device cuda was asked for, but torch sees no CUDA device here; use --device cpu.")
+        capacity.check_cell(cell, elsewhere)
         if not elsewhere:
-            capacity.check_cell(cell)
             capacity.check_threads(cell.threads)
         if "parallel" in cell.budget and not absent:
             data_parallel.check(cell.budget["parallel"], cell.budget["processes"], cell.device)

@@ -69,6 +69,8 @@ def _path(corpus: str) -> Path:
     """The file or folder of a corpus; ValueError where there is none."""
     if corpus_named.is_named(corpus):
         return corpus_named.prepared(corpus)
+    if not corpus.removesuffix(CUT_MARK).strip():  # else it would be the folder that one happens to stand in
+        raise ValueError(f"The corpus is empty: name a file, a folder ('.' for this one) or '{EMBEDDED}'.")
     path = PACK if corpus == EMBEDDED else Path(corpus.removesuffix(CUT_MARK))
     if not _is_text(path):
         names = ", ".join(corpus_named.NAMES)

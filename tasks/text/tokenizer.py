@@ -96,7 +96,7 @@ def create(name: str = DEFAULT, corpus: str = EMBEDDED) -> Tokenizer:
     path = Path(name)
     try:
         path = path / "tokenizer.json" if path.is_dir() else path
-        known = path.is_file()
+        known = bool(name.strip()) and path.is_file()  # "" is no name of the folder that one stands in
     except (OSError, ValueError):  # too long for a path, or with a byte 0 in it
         known = False
     if not known:

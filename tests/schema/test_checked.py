@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 from typing_extensions import TypedDict
 
 import schema
@@ -44,6 +46,23 @@ def test_wrong_values_are_one_sentence(change, sentence):
     with pytest.raises(schema.DataError) as caught:
         schema.conform(SOUND | change, Row, "rows, line 3")
     assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "wanted"),
+    [
+        (-1, Annotated[int, Field(ge=0)], "at least 0"), (0, Annotated[int, Field(gt=0)], "more than 0"),
+        (10**50, Annotated[int, Field(le=9)], "at most 9"), (9, Annotated[int, Field(lt=9)], "less than 9"),
+        ([1], Annotated[list[int], Field(min_length=2)], "at least 2 long"), ("b", schema.formed("^a$", "an a"), "an a"),
+        ("\ud800", schema.formed("^.$", "one letter"), "whole letters"),
+        ("", Annotated[str, Field(min_length=2)], "at least 2 letters long"),
+        ("b", Annotated[str, Field(pattern="^c$")], "text of the form ^c$"),
+    ],
+)  # fmt: skip
+def test_bounds_and_forms_are_told_in_the_house_s_words(value, kind, wanted):
+    with pytest.raises(schema.DataError, match=re.escape(f"count must be {wanted}")) as caught:
+        schema.conform(value, kind, "count")
+    assert "should" not in str(caught.value) and len(str(caught.value)) < 200
 
 
 def test_a_missing_key_is_named():

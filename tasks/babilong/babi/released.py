@@ -69,7 +69,7 @@ def data_hash(source: str) -> str:
 def version(source: str) -> tuple:
     """The state of a source's files, for caches to notice a change."""
     path = _place(source)
-    if not path.exists():
+    if not os.path.expandvars(source).strip() or not path.exists():  # "" would be the folder that one stands in
         advice = "let the variable name" if source.startswith("$") else "name"
         raise SourceError(
             f"There is no bAbI data at '{source}': {advice} a folder or a .tar archive of the released files."

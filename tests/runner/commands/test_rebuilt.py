@@ -46,6 +46,8 @@ def test_true_rows_differ_in_nothing(measured):
         ({"provider": "fla"}, "provider is 'fla' in the rows"), ({"family": "titans"}, "family is 'titans' in the rows"),
         ({"family_order": 0}, "family_order is 0 in the rows"), ({"provider": "chunked+magic"}, "'chunked+magic'"),
         ({"device": "tpu"}, "no device is called 'tpu'"), ({"device": "cuda"}, "was measured on a cpu, not on cuda"),
+        ({"protocol": "zero-shot"}, "protocol is 'zero-shot' in the rows, built again it is trained"),
+        ({"threads": 64}, "threads is 64 in the rows, built again it is 1"),
         ({"comparison": "other"}, "it is a row of the comparison 'other', not of 'tiny'"),
     ],
 )  # fmt: skip
@@ -53,6 +55,12 @@ def test_what_is_forged_in_all_rows_of_a_model_is_a_difference(measured, change,
     rows, folder = measured
     forged = [{**row, **change} if row["model"] == "deltanet" else row for row in rows]
     assert any(says in one for one in verdict(forged, folder).differences)
+
+
+def test_a_forged_protocol_of_floors_is_a_difference(measured):
+    rows, folder = measured
+    forged = [{**row, "protocol": "few-shot"} if row["family"] == "floor" else row for row in rows]
+    assert any("floors" in one and "protocol is 'few-shot'" in one for one in verdict(forged, folder).differences)
 
 
 def test_rows_of_an_earlier_exam_neither_hold_nor_differ(measured, monkeypatch):

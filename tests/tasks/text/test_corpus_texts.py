@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.text import archives, corpus
+from tasks.text import archives, corpus, tokenizer
 from tasks.text import files as corpus_files
 from tasks.text.corpus import documents
 from tasks.text.splits import Document, Found, assign, cut, fingerprint, told_by_name
@@ -245,3 +245,14 @@ def test_what_is_neither_file_nor_folder_is_refused(tmp_path):
     for device in ("/dev/zero", "/dev/null"):
         with pytest.raises(ValueError, match="neither a file nor a folder"):
             documents("train", device)
+
+
+@pytest.mark.parametrize("empty", ["", " ", "#cut"])
+def test_an_empty_name_is_not_the_folder_that_one_stands_in(tmp_path, monkeypatch, empty):
+    (tmp_path / "notes.txt").write_text("not meant")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="The corpus is empty: name a file, a folder"):
+        documents("train", empty)
+    with pytest.raises(ValueError, match="There is no tokenizer"):
+        tokenizer.create(empty)

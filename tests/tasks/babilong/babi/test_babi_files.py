@@ -79,6 +79,8 @@ def test_babilong_asks_the_released_questions(folder):
     ("prepare", "message"),
     [
         (lambda path: path / "nowhere", "There is no bAbI data"),
+        (lambda path: "", "There is no bAbI data at ''"),
+        (lambda path: "$EMPTY", "There is no bAbI data"),
         (lambda path: path, "holds no file named as bAbI's are"),
         (lambda path: (path / "x.tar").write_bytes(b"no archive") and path / "x.tar", "cannot be read as bAbI data"),
         (
@@ -87,7 +89,8 @@ def test_babilong_asks_the_released_questions(folder):
         ),
     ],
 )
-def test_a_bad_source_is_told_in_one_sentence(prepare, message, tmp_path):
+def test_a_bad_source_is_told_in_one_sentence(prepare, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("EMPTY", "")
     with pytest.raises(SourceError, match=message):
         tasks.create("babilong", questions=("qa1",), source=str(prepare(tmp_path)))
 

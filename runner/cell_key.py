@@ -6,6 +6,7 @@ import ast
 import hashlib
 import inspect
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ def _shape(cell: Cell, vocab: int | None) -> str:
     settings = {name: value for name, value in settings_of(cell).items() if name != "provider"}  # computes the same
     try:
         return repr(language_model.solve(registry.entry(cell.model), size, settings, match))
-    except (NoMatch, ValueError):
+    except (NoMatch, ValueError, TypeError):  # the last: a setting that the model does not know
         return ""
 
 
@@ -167,7 +168,12 @@ def training_key_of(cell: Cell, task: type[Task], vocab: int, data_hash: str) ->
         name: value for name, value in cell.task_settings.items() if name not in task.exam_settings
     }
     code = code_of_training(cell.model, task, "parallel" in cell.budget)
-    decides |= {"vocab": vocab, "data_hash": data_hash, "code_hash": code, "shape": _shape(cell, vocab)}
+    decides |= {
+        "vocab": vocab,
+        "data_hash": data_hash,
+        "code_hash": code,
+        "shape": _shape(replace(cell, settings=decides["settings"]), vocab),
+    }
     decides["device_class"] = _device_class(cell)
     return hashlib.sha256(canonical(decides).encode()).hexdigest()[:16]
 

@@ -21,6 +21,7 @@ from runner.training import largest_state
 Row = dict[str, Any]
 SOFTMAX = "sdpa"  # softmax attention's provider, which no operation of models.ops.providers names
 ON_CPU = ("", "chunked", "recurrence", SOFTMAX)
+LINE = [10, 30, 40, 50, 60, 70]  # places of the families that there were before families had places
 LONGEST = 4096  # tokens up to which a growing state is built again
 
 
@@ -37,7 +38,11 @@ def rebuild(rows: list[Row]) -> dict[str, Any]:
         return _entrant(row)
     entry = registry.entry(row["model"])
     cell = cell_of_row(row)
-    facts = {"family": entry.family, "family_order": entry.family_order, "provider": AnyOf(_providers(row))}
+    facts = {
+        "family": entry.family,
+        "family_order": _place(row, entry.family_order),
+        "provider": AnyOf(_providers(row)),
+    }
     facts |= _protocol(row, cell.kind)
     if cell.kind == "timing":
         known = {"parameters": _parameters(canonical(_plan(row)), 256)}
@@ -53,15 +58,24 @@ def rebuild(rows: list[Row]) -> dict[str, Any]:
     return facts
 
 
+def _place(row: Row, place: int) -> int:
+    """A family's place as the row may say it: rows from before families had places say which in the line of that time it was."""
+    return row["family_order"] if [place] == LINE[row["family_order"] :][:1] else place
+
+
 def _entrant(row: Row) -> dict[str, Any]:
     """Of a contest's entrant: one of ours by its registration, else other people's code, which computes itself."""
     if row["model"] in registry.names():
         entry = registry.entry(row["model"])
-        known = {"family": entry.family, "family_order": entry.family_order, "provider": AnyOf(_providers(row))}
+        known = {
+            "family": entry.family,
+            "family_order": _place(row, entry.family_order),
+            "provider": AnyOf(_providers(row)),
+        }
         return known | _protocol(row, "contest")
     if row["model"] not in opponents().OPPONENTS:
         raise LookupError(f"{row['model']} is neither a model nor an opponent here")
-    other = {"family": OTHERS.name, "family_order": OTHERS.place, "provider": row["model"]}
+    other = {"family": OTHERS.name, "family_order": _place(row, OTHERS.place), "provider": row["model"]}
     return other | _protocol(row, "contest")
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from models.counting import training_flops
 from models.kernels import unwatched
 from models.language_model import Match, Size, assemble, check_settings, solve
 from models.matching import PARAMETERS, Shape
+from models.shapes_only import shapes_only
 from results import search
 from results.cell import Cell
 from results.forecast import Cost, Standing
@@ -117,11 +118,17 @@ def _stands(name: str, size: Size, match: Match, settings: str) -> Standing:
 @cache
 def _model(name: str, size: Size, match: Match, settings: str, length: int) -> tuple[int, float | None]:
     """All learned numbers of a model, its embedding too, and the operations of training it on one token."""
+    model = _unfilled(name, size, match, settings)
+    return sum(parameter.numel() for parameter in model.parameters()), training_flops(model, length)
+
+
+@lru_cache(maxsize=64)
+def _unfilled(name: str, size: Size, match: Match, settings: str) -> nn.Module:
+    """A model without memory for its weights; cells that differ in task, seed or rate share it."""
     own, entry = json.loads(settings), registry.entry(name)
     check_settings(entry, own)
-    with torch.device("meta"):
-        model = assemble(entry, size, _shape(name, size, settings, match), own)
-        return sum(parameter.numel() for parameter in model.parameters()), training_flops(model, length)
+    with shapes_only():
+        return assemble(entry, size, _shape(name, size, settings, match), own)
 
 
 def _shape(name: str, size: Size, settings: str, match: Match) -> Shape:

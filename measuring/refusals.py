@@ -14,6 +14,7 @@ import tasks
 from measuring import capacity
 from measuring.building import build, opponents
 from models import kernels, language_model, registry
+from models.shapes_only import shapes_only
 from results.cell import Cell
 from tasks import data_parallel
 from tasks.throughput import Throughput
@@ -54,7 +55,7 @@ def check_cells(cells: Sequence[Cell], elsewhere: bool = False, unread: bool = F
             for reason in dict.fromkeys(left_out.values()):
                 warnings.warn(f"{cell.task} leaves out what does not fit: {reason}", stacklevel=2)
         if cell.model:
-            with torch.device("meta"):
+            with shapes_only():
                 structure = _structure(build(cell, 256))
             name = cell.variant or cell.model
             other = names.setdefault(structure, name)

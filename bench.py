@@ -37,7 +37,7 @@ from measuring import capacity, checked, checkpoints, costs, own_files
 from measuring.asked import asked_table
 from measuring.building import sized
 from measuring.cells import measure, prepare, with_own_files
-from measuring.identity import identify, key_among
+from measuring.identity import identify, keys_among
 from measuring.learning import Keeping
 from measuring.listed import models_markdown, models_table, tasks_table
 from measuring.profiled import VOCABULARY, profile_table
@@ -52,7 +52,6 @@ from results import (
     contest_table,
     overrides,
     record,
-    report,
     schedule,
     search,
     submission,
@@ -60,7 +59,7 @@ from results import (
     verification,
 )
 from results import plan as plans
-from results.forecast import forecast, matched, timings
+from results.forecast import TIMES, forecast, matched, timings
 from results.plan import Cell, Plan
 from results.plan_files import LAPTOP, scales
 from results.progress import Display
@@ -105,7 +104,7 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
     rows_path = RESULTS / plan.comparison / "rows.jsonl"
     here = record.read(rows_path, plan.comparison)
     if arguments.dry_run:  # which reads and downloads no data
-        cells = _cells(plan, here, partial(key_among, rows=here))
+        cells = _cells(plan, here, keys_among(here))
     else:
         cells = _cells(plan, here)
     elsewhere = arguments.dry_run or arguments.launcher == "ray"
@@ -113,7 +112,7 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
         check_cells(cells, elsewhere=elsewhere, unread=arguments.dry_run)
     keeping = None if arguments.no_checkpoints else Keeping(checkpoints.default_folder(), plan.snapshot_minutes)
     if arguments.dry_run:
-        past = timings(RESULTS) + _reference(rows_path.parent, console) + here
+        past = timings(RESULTS) + _reference(rows_path.parent, console, TIMES) + here
         return _dry_run(plan, cells, here, past, keeping, console)
     begun = time.monotonic()
     with _cluster(arguments) as cluster, Display(len(cells), quiet=arguments.quiet) as display:
@@ -153,9 +152,9 @@ def _cluster(arguments: argparse.Namespace) -> AbstractContextManager[RayCluster
 
 def _dry_run(plan: Plan, cells: list[Cell], here: list, past: list, keeping: Keeping | None, console: Console) -> int:
     """Print what a run would do and cost."""
-    done, known = record.statuses(here), partial(costs.of_cell, keeping=keeping, past=past)
+    done, key, known = record.statuses(here), keys_among(here), partial(costs.of_cell, keeping=keeping, past=past)
     with surroundings.kept():  # a user's code is asked what it costs
-        table, line = forecast(plan, cells, lambda cell: done.get(key_among(cell, here)), past, known)
+        table, line = forecast(plan, cells, lambda cell: done.get(key(cell)) if done else None, past, known)
     console.print(table)
     if (standings := matched(plan, cells, known)) is not None:
         console.print(standings)
@@ -217,6 +216,8 @@ def command_verify(arguments: argparse.Namespace, console: Console) -> int:
     verdict = verification.verify(rows, folder / "predictions", rederive, rebuild, comparison)
     differences = verdict.differences
     if arguments.reference:
+        from results import report
+
         stale = report.stale_tables(rows, folder)
         differences = [*submission.differences(folder), *differences, *stale]
     for difference in differences:
@@ -245,6 +246,8 @@ def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console, w
     if keys is not None:
         rows = [row for row in rows if row["cell"] in keys]
     is_reference = folder.name == "reference"
+    from results import report  # with matplotlib, which a run that is refused or only forecast has no use for
+
     reference = [] if is_reference else _reference(folder, console)
     if with_committed:
         rows, own = committed.beside(rows, reference), len(rows)
@@ -259,10 +262,10 @@ def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console, w
     console.print(f"report: {_shown(page)}")
 
 
-def _reference(folder: Path, console: Console) -> list[dict[str, Any]]:
+def _reference(folder: Path, console: Console, metrics: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """The committed rows of a comparison's folder; none, and a sentence on it, where they cannot be read."""
     try:
-        return record.read(folder / "reference" / "rows.jsonl")
+        return record.read(folder / "reference" / "rows.jsonl", metrics=metrics)
     except record.RecordError as error:
         console.print(f"Going on without the committed rows: {error}", style="yellow", markup=False, soft_wrap=True)
         return []

@@ -77,8 +77,11 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
         print(models_markdown())
         return 0
     if arguments.costs:
-        console.print(costs.table(overrides.size(arguments.size) if arguments.size else {}, arguments.length))
+        names = [name for word in arguments.models for name in _named(word)] or None
+        console.print(costs.table(overrides.size(arguments.size) if arguments.size else {}, arguments.length, names))
         return 0
+    if arguments.models:
+        raise ValueError(f"list takes {arguments.models[0]} with --costs alone; add it, or leave the name out.")
     console.print(models_table())
     console.print(tasks_table())
     table = Table("comparison", "scales", "question", title="Comparisons")
@@ -88,6 +91,11 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
     for module, error in baselines.failures.items():
         console.print(f"not importable: {module}: {error}", style="red", markup=False)
     return 0
+
+
+def _named(word: str) -> list[str]:
+    """The models that a word names: the registered one, or those of a path/to/file.py. Raises UnknownModel."""
+    return user_file.load_file(word) if word.endswith(".py") else [registry.entry(word).name]
 
 
 def _question(name: str) -> str:

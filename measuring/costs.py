@@ -179,13 +179,13 @@ def _kept(model: nn.Module) -> float:
     return sum(kept.values()) / tokens.numel()
 
 
-def table(changed: dict[str, int], length: int) -> Table:
-    """Parameters, state and operations of every model at one size and context."""
+def table(changed: dict[str, int], length: int, names: Sequence[str] | None = None) -> Table:
+    """Parameters, state and operations of every model, or of those named, at one size and context."""
     size = sized({"vocab": 256, "width": 256, "depth": 4, "heads": 4}, changed)
     capacity.check_size({"width": size.width, "depth": size.depth}, tokens=length)
     title = f"Costs at {size}, {length:,} tokens; forward and training in FLOPs per token"
     made = Table("model", "parameters", "state", "forward", "training", title=title)
-    for name in registry.names():
+    for name in registry.names() if names is None else dict.fromkeys(names):
         found = accounting.costs(name, size, length)
         work = ("no formula" if value is None else f"{value:,.0f}" for value in (found.forward, found.training))
         made.add_row(name, f"{found.parameters:,}", byte_size(found.state_bytes), *work)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 import schema
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FOLDER = Path(__file__).resolve().parent / "published"
 COLUMNS = ("paper", "table", "model", "params", "tokens", "task", "setting", "metric", "value", "source", "confidence")
@@ -35,6 +37,8 @@ def names() -> list[str]:
 
 @lru_cache(maxsize=2)
 def _everything(folder: Path) -> pd.DataFrame:
+    import pandas as pd  # here, as a run that reads no printed number need not wait for it
+
     return pd.concat([_read(path) for path in sorted(folder.glob("*.csv"))], ignore_index=True)
 
 
@@ -113,6 +117,8 @@ def _tidy(chosen: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
     try:
         text = schema.read_text(path, error=PublishedError)
         frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
@@ -140,7 +146,7 @@ def _problem(row: tuple) -> str:
     if row.confidence not in CONFIDENCES:
         return f"confidence {row.confidence!r} is unknown; known: {', '.join(CONFIDENCES)}"
     measured = "%" in row.metric or row.metric.split()[0] in ("acc", "ppl", "accuracy", "exact", "score", "MSE", "MAE")
-    if measured and pd.isna(row.number):
+    if measured and math.isnan(row.number):
         return f"{row.metric} must be a number, not {row.value!r}"
     if "%" in row.metric.split("(")[0] and not 0 <= row.number <= 100:
         return f"a percentage must lie between 0 and 100, not {row.value}"

@@ -1,6 +1,6 @@
 """The hall: the command line. What turns a cell into rows stands in measuring/.
 
-python bench.py list [--costs]            models by family, tasks, comparisons; what each model costs
+python bench.py list [--costs [MODEL|FILE.py ...]]  models by family, tasks, comparisons; what models cost
 python bench.py run COMPARISON            measure what is missing, then draw the report
 python bench.py report COMPARISON         redraw tables and figures from the stored rows
 python bench.py submit COMPARISON         pack plan, rows and raw predictions for others, and draw their report

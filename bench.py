@@ -1,6 +1,6 @@
 """The hall: the command line. What turns a cell into rows stands in measuring/.
 
-python bench.py list [--costs]            models by family, tasks, comparisons; what each model costs
+python bench.py list [--costs [MODEL|FILE.py ...]]  models by family, tasks, comparisons; what models cost
 python bench.py run COMPARISON            measure what is missing, then draw the report
 python bench.py report COMPARISON         redraw tables and figures from the stored rows
 python bench.py submit COMPARISON         pack plan, rows and raw predictions for others, and draw their report
@@ -37,7 +37,7 @@ from measuring import capacity, checked, checkpoints, costs, own_files
 from measuring.asked import asked_table
 from measuring.building import sized
 from measuring.cells import measure, prepare, with_own_files
-from measuring.identity import identify, key_among
+from measuring.identity import identify, keys_among
 from measuring.learning import Keeping
 from measuring.listed import models_markdown, models_table, tasks_table
 from measuring.profiled import VOCABULARY, profile_table
@@ -59,7 +59,7 @@ from results import (
     verification,
 )
 from results import plan as plans
-from results.forecast import forecast, matched, timings
+from results.forecast import TIMES, forecast, matched, timings
 from results.plan import Cell, Plan
 from results.plan_files import LAPTOP, scales
 from results.progress import Display
@@ -77,8 +77,11 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
         print(models_markdown())
         return 0
     if arguments.costs:
-        console.print(costs.table(overrides.size(arguments.size) if arguments.size else {}, arguments.length))
+        names = [name for word in arguments.models for name in _named(word)] or None
+        console.print(costs.table(overrides.size(arguments.size) if arguments.size else {}, arguments.length, names))
         return 0
+    if arguments.models:
+        raise ValueError(f"list takes {arguments.models[0]} with --costs alone; add it, or leave the name out.")
     console.print(models_table())
     console.print(tasks_table())
     table = Table("comparison", "scales", "question", title="Comparisons")
@@ -88,6 +91,11 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
     for module, error in baselines.failures.items():
         console.print(f"not importable: {module}: {error}", style="red", markup=False)
     return 0
+
+
+def _named(word: str) -> list[str]:
+    """The models that a word names: the registered one, or those of a path/to/file.py. Raises UnknownModel."""
+    return user_file.load_file(word) if word.endswith(".py") else [registry.entry(word).name]
 
 
 def _question(name: str) -> str:
@@ -104,7 +112,7 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
     rows_path = RESULTS / plan.comparison / "rows.jsonl"
     here = record.read(rows_path, plan.comparison)
     if arguments.dry_run:  # which reads and downloads no data
-        cells = _cells(plan, here, partial(key_among, rows=here))
+        cells = _cells(plan, here, keys_among(here))
     else:
         cells = _cells(plan, here)
     elsewhere = arguments.dry_run or arguments.launcher == "ray"
@@ -112,7 +120,7 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
         check_cells(cells, elsewhere=elsewhere, unread=arguments.dry_run)
     keeping = None if arguments.no_checkpoints else Keeping(checkpoints.default_folder(), plan.snapshot_minutes)
     if arguments.dry_run:
-        past = timings(RESULTS) + _reference(rows_path.parent, console) + here
+        past = timings(RESULTS) + _reference(rows_path.parent, console, TIMES) + here
         return _dry_run(plan, cells, here, past, keeping, console)
     begun = time.monotonic()
     with _cluster(arguments) as cluster, Display(len(cells), quiet=arguments.quiet) as display:
@@ -152,9 +160,9 @@ def _cluster(arguments: argparse.Namespace) -> AbstractContextManager[RayCluster
 
 def _dry_run(plan: Plan, cells: list[Cell], here: list, past: list, keeping: Keeping | None, console: Console) -> int:
     """Print what a run would do and cost."""
-    done, known = record.statuses(here), partial(costs.of_cell, keeping=keeping, past=past)
+    done, key, known = record.statuses(here), keys_among(here), partial(costs.of_cell, keeping=keeping, past=past)
     with surroundings.kept():  # a user's code is asked what it costs
-        table, line = forecast(plan, cells, lambda cell: done.get(key_among(cell, here)), past, known)
+        table, line = forecast(plan, cells, lambda cell: done.get(key(cell)) if done else None, past, known)
     console.print(table)
     if (standings := matched(plan, cells, known)) is not None:
         console.print(standings)
@@ -248,6 +256,8 @@ def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console, w
     if keys is not None:
         rows = [row for row in rows if row["cell"] in keys]
     is_reference = folder.name == "reference"
+    from results import report  # with matplotlib, which a run that is refused or only forecast has no use for
+
     reference = [] if is_reference else _reference(folder, console)
     if with_committed:
         rows, own = committed.beside(rows, reference), len(rows)
@@ -262,10 +272,10 @@ def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console, w
     console.print(f"report: {_shown(page)}")
 
 
-def _reference(folder: Path, console: Console) -> list[dict[str, Any]]:
+def _reference(folder: Path, console: Console, metrics: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """The committed rows of a comparison's folder; none, and a sentence on it, where they cannot be read."""
     try:
-        return record.read(folder / "reference" / "rows.jsonl")
+        return record.read(folder / "reference" / "rows.jsonl", metrics=metrics)
     except record.RecordError as error:
         console.print(f"Going on without the committed rows: {error}", style="yellow", markup=False, soft_wrap=True)
         return []

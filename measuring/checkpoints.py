@@ -24,6 +24,7 @@ from measuring.building import terms, with_provider
 from measuring.checkpoint_facts import SCHEMA, CheckpointError, Facts, TokenizerFacts
 from measuring.identity import code_of_training
 from models import language_model, registry, user_file
+from models.shapes_only import shapes_only
 from tasks import cache, tensor_file
 from tasks.byte_pair import JsonTokenizer
 from tasks.tokenizer import BYTES, Tokenizer
@@ -110,7 +111,7 @@ def _build(facts: Facts, provider: str) -> nn.Module:
 def _unbuilt(folder: Path, facts: Facts, provider: str) -> nn.Module:
     """The model without memory for its weights, so that an absurd size costs none."""
     try:
-        with torch.device("meta"):
+        with shapes_only():
             return _build(facts, provider)
     except (RuntimeError, OverflowError, MemoryError, TypeError) as error:
         raise CheckpointError(f"{folder} holds no model that can be built: {schema.fault(error)}.") from None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,17 @@ def identify(cell: Cell, under: tuple[str, int] | None = None) -> record.Identit
     return record.Identity(key, family, order, code, data_hash, exam=exam)
 
 
-def key_among(cell: Cell, rows: Sequence[dict[str, Any]]) -> str:
-    """The key under which `rows` hold the cell, if they do, whatever their data were; no data are read."""
-    known = {(row["data_hash"], exam_of(row)) for row in rows if row["task"] == cell.task} or {("", 1)}
-    keys, there = [identify(cell, one).key for one in sorted(known)], {row["cell"] for row in rows}
-    return next((key for key in keys if key in there), keys[0])
+def keys_among(rows: Sequence[dict[str, Any]]) -> Callable[[Cell], str]:
+    """What gives the key under which `rows` hold a cell, if they do, whatever their data were; no data are read."""
+    there, known = {row["cell"] for row in rows}, defaultdict(set)
+    for row in rows:
+        known[row["task"]].add((row["data_hash"], exam_of(row)))
+
+    def key_of(cell: Cell) -> str:
+        keys = [identify(cell, one).key for one in sorted(known.get(cell.task, {("", 1)}))]
+        return next((key for key in keys if key in there), keys[0])
+
+    return key_of
 
 
 def _identify_contest(cell: Cell) -> record.Identity:
@@ -110,9 +117,15 @@ def _task_facts(name: str, settings: str) -> tuple[Path, str, int]:
 @cache
 def _code_hash(files: frozenset[Path], kind: str) -> str:
     """Hash of the code that a cell's numbers depend on: its own files, what they import, and what measures its kind."""
-    found = set(files) if kind == "floors" else files | _matching((*CODE_OF_WEIGHTS, *CODE_OF_EXAMS))
+    shared = frozenset() if kind == "floors" else _shared_code((*CODE_OF_WEIGHTS, *CODE_OF_EXAMS))
     measuring = {ROOT / "measuring" / f"{name}.py" for name in MEASURED_BY[kind]}
-    return provenance.code_hash(provenance.named(ROOT, provenance.import_closure(ROOT, found) | measuring))
+    return provenance.code_hash(provenance.named(ROOT, provenance.import_closure(ROOT, files, shared) | measuring))
+
+
+@cache
+def _shared_code(patterns: tuple[str, ...]) -> frozenset[Path]:
+    """The code that cells of every model and task share, with all that it imports."""
+    return frozenset(provenance.import_closure(ROOT, _matching(patterns)))
 
 
 def _matching(patterns: tuple[str, ...]) -> set[Path]:
@@ -153,6 +166,6 @@ def code_of_training(model: str, task: type[Task], is_parallel: bool) -> str:
 
 @cache
 def _training_code(files: frozenset[Path]) -> str:
-    closure = provenance.import_closure(ROOT, files | _matching(CODE_OF_WEIGHTS)) - _matching(CODE_OF_EXAMS)
+    closure = provenance.import_closure(ROOT, files, _shared_code(CODE_OF_WEIGHTS)) - _matching(CODE_OF_EXAMS)
     measuring = {ROOT / "measuring" / "building.py", ROOT / "measuring" / "teaching.py"}
     return provenance.code_hash(provenance.named(ROOT, closure | measuring))

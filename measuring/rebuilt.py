@@ -6,13 +6,12 @@ import json
 from functools import lru_cache
 from typing import Any
 
-import torch
-
 import tasks
 from measuring.building import build, opponents
 from measuring.identity import OPPONENTS_FAMILY
 from measuring.trained import largest_state
 from models import kernels, language_model, registry
+from models.shapes_only import shapes_only
 from results import labels
 from results.identity import FLOOR_FAMILY, FLOOR_ORDER, canonical, cell_of_row
 from results.verification import AnyOf
@@ -89,7 +88,7 @@ def _plan(row: Row) -> Row:
 
 @lru_cache(maxsize=256)
 def _parameters(plan: str, vocab: int) -> int:
-    with torch.device("meta"):
+    with shapes_only():
         return language_model.parameter_count(build(cell_of_row(json.loads(plan)), vocab))
 
 

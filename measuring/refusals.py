@@ -14,6 +14,7 @@ import tasks
 from measuring import capacity
 from measuring.building import build, opponents
 from models import kernels, language_model, registry
+from models.shapes_only import shapes_only
 from results.cell import Cell
 from tasks import data_parallel
 from tasks.throughput import Throughput
@@ -27,7 +28,7 @@ def check_cells(cells: Sequence[Cell], elsewhere: bool = False, unread: bool = F
     signature. Questions that a task must leave out, as no story fits, are told in a warning, and so are two names for
     models built alike.
     """
-    seen, names = set(), {}
+    seen, built, names = set(), set(), {}
     for cell in cells:
         with suppress(kernels.ProviderAbsent) if elsewhere else nullcontext():
             kernels.check_provider(cell.provider or "auto")
@@ -54,8 +55,10 @@ def check_cells(cells: Sequence[Cell], elsewhere: bool = False, unread: bool = F
             left_out = getattr(tasks.create(cell.task, **cell.task_settings), "left_out", dict)()
             for reason in dict.fromkeys(left_out.values()):
                 warnings.warn(f"{cell.task} leaves out what does not fit: {reason}", stacklevel=2)
-        if cell.model:
-            with torch.device("meta"):
+        asked = (cell.model, repr(cell.settings), repr(cell.size), cell.provider, cell.variant)
+        if cell.model and asked not in built:
+            built.add(asked)
+            with shapes_only():
                 structure = _structure(build(cell, 256))
             name = cell.variant or cell.model
             other = names.setdefault(structure, name)

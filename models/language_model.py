@@ -23,6 +23,7 @@ from models.counting import parameter_count, state_bytes
 from models.kernels import check_provider
 from models.layers import RMSNorm, SwiGLU
 from models.matching import PARAMETERS, Match, Shape, default_feed
+from models.shapes_only import shapes_only
 from models.solving import Candidate
 from schema import shortened, suggestion
 
@@ -179,7 +180,7 @@ def _reference(size: Size) -> nn.Module:
 
 def reference_parameters(size: Size) -> int:
     """Non-embedding parameters of the reference Transformer at this size."""
-    with torch.device("meta"):
+    with shapes_only():
         return parameter_count(_reference(size))
 
 

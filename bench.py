@@ -1,6 +1,6 @@
 """The hall: the command line. What turns a cell into rows stands in measuring/.
 
-python bench.py list [--costs]            models by family, tasks, comparisons; what each model costs
+python bench.py list [--costs [MODEL|FILE.py ...]]  models by family, tasks, comparisons; what models cost
 python bench.py run COMPARISON            measure what is missing, then draw the report
 python bench.py report COMPARISON         redraw tables and figures from the stored rows
 python bench.py submit COMPARISON         pack plan, rows and raw predictions for others, and draw their report
@@ -47,7 +47,7 @@ from results.rows import committed, submission, verification
 from results.rows import store as record
 from runner import costs
 from runner.build import sized
-from runner.cell_key import identify, key_among
+from runner.cell_key import identify, keys_among
 from runner.checkpoints import model_files, store
 from runner.checkpoints.trained_model import Keeping
 from runner.commands import arguments as command_line
@@ -63,7 +63,7 @@ from runner.measure import measure, prepare, with_own_files
 from runner.preflight import capacity
 from runner.preflight.refusals import check_cells
 from runner.schedule import schedule
-from runner.schedule.forecast import forecast, matched, timings
+from runner.schedule.forecast import TIMES, forecast, matched, timings
 from runner.schedule.progress import Display
 from runner.schedule.ray_cluster import RayCluster
 from schema import checkout, surroundings
@@ -80,8 +80,11 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
         print(models_markdown())
         return 0
     if arguments.costs:
-        console.print(costs.table(overrides.size(arguments.size) if arguments.size else {}, arguments.length))
+        names = [name for word in arguments.models for name in _named(word)] or None
+        console.print(costs.table(overrides.size(arguments.size) if arguments.size else {}, arguments.length, names))
         return 0
+    if arguments.models:
+        raise ValueError(f"list takes {arguments.models[0]} with --costs alone; add it, or leave the name out.")
     console.print(models_table())
     console.print(tasks_table())
     table = Table("comparison", "scales", "question", title="Comparisons")
@@ -91,6 +94,11 @@ def command_list(arguments: argparse.Namespace, console: Console) -> int:
     for module, error in baselines.failures.items():
         console.print(f"not importable: {module}: {error}", style="red", markup=False)
     return 0
+
+
+def _named(word: str) -> list[str]:
+    """The models that a word names: the registered one, or those of a path/to/file.py. Raises UnknownModel."""
+    return user_file.load_file(word) if word.endswith(".py") else [registry.entry(word).name]
 
 
 def _question(name: str) -> str:
@@ -107,7 +115,7 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
     rows_path = plans.folder_of(RESULTS, plan.comparison) / "rows.jsonl"
     here = record.read(rows_path, plan.comparison)
     if arguments.dry_run:  # which reads and downloads no data
-        cells = _cells(plan, here, partial(key_among, rows=here))
+        cells = _cells(plan, here, keys_among(here))
     else:
         cells = _cells(plan, here)
     elsewhere = arguments.dry_run or arguments.launcher == "ray"
@@ -115,7 +123,7 @@ def command_run(arguments: argparse.Namespace, console: Console) -> int:
         check_cells(cells, elsewhere=elsewhere, unread=arguments.dry_run)
     keeping = None if arguments.no_checkpoints else Keeping(store.default_folder(), plan.snapshot_minutes)
     if arguments.dry_run:
-        past = timings(RESULTS) + _reference(rows_path.parent, console) + here
+        past = timings(RESULTS) + _reference(rows_path.parent, console, TIMES) + here
         return _dry_run(plan, cells, here, past, keeping, console)
     begun = time.monotonic()
     with _cluster(arguments) as cluster, Display(len(cells), quiet=arguments.quiet) as display:
@@ -156,9 +164,9 @@ def _cluster(arguments: argparse.Namespace) -> AbstractContextManager[RayCluster
 
 def _dry_run(plan: Plan, cells: list[Cell], here: list, past: list, keeping: Keeping | None, console: Console) -> int:
     """Print what a run would do and cost."""
-    done, known = record.statuses(here), partial(costs.of_cell, keeping=keeping, past=past)
+    done, key, known = record.statuses(here), keys_among(here), partial(costs.of_cell, keeping=keeping, past=past)
     with surroundings.kept():  # a user's code is asked what it costs
-        table, line = forecast(plan, cells, lambda cell: done.get(key_among(cell, here)), past, known)
+        table, line = forecast(plan, cells, lambda cell: done.get(key(cell)) if done else None, past, known)
     console.print(table)
     if (standings := matched(plan, cells, known)) is not None:
         console.print(standings)
@@ -266,10 +274,10 @@ def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console, w
     console.print(f"report: {_shown(page)}")
 
 
-def _reference(folder: Path, console: Console) -> list[dict[str, Any]]:
+def _reference(folder: Path, console: Console, metrics: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """The committed rows of a comparison's folder; none, and a sentence on it, where they cannot be read."""
     try:
-        return record.read(folder / "reference" / "rows.jsonl")
+        return record.read(folder / "reference" / "rows.jsonl", metrics=metrics)
     except record.RecordError as error:
         console.print(f"Going on without the committed rows: {error}", style="yellow", markup=False, soft_wrap=True)
         return []

@@ -23,6 +23,7 @@ from models.language_model import (
     solve,
 )
 from models.matching.counts import flops, largest_state, parameter_count, training_flops
+from models.matching.shapes_only import shapes_only
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def costs(name: str, size: Size, length: int, **settings: Any) -> Costs:
 
 def training_flops_per_token(name: str, size: Size, length: int, **settings: Any) -> float | None:
     """Operations per token of a training step on texts of `length` tokens; None where the model's class says no `flops`."""
-    with torch.device("meta"):
+    with shapes_only():
         return training_flops(build(name, size, **settings), length)
 
 

@@ -22,6 +22,7 @@ from models.layers import RMSNorm, SwiGLU
 from models.matching import solver
 from models.matching.counts import parameter_count, state_bytes
 from models.matching.match import PARAMETERS, Match, Shape, default_feed
+from models.matching.shapes_only import shapes_only
 from models.matching.solver import Candidate
 from models.ops.providers import check_provider
 from schema import shortened, suggestion
@@ -181,7 +182,7 @@ def _reference(size: Size) -> nn.Module:
 
 def reference_parameters(size: Size) -> int:
     """Non-embedding parameters of the reference Transformer at this size."""
-    with torch.device("meta"):
+    with shapes_only():
         return parameter_count(_reference(size))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -80,11 +81,17 @@ def identify(cell: Cell, under: tuple[str, int] | None = None) -> store.Identity
     return store.Identity(key, family, order, code, data_hash, exam=exam)
 
 
-def key_among(cell: Cell, rows: Sequence[dict[str, Any]]) -> str:
-    """The key under which `rows` hold the cell, if they do, whatever their data were; no data are read."""
-    known = {(row["data_hash"], exam_of(row)) for row in rows if row["task"] == cell.task} or {("", 1)}
-    keys, there = [identify(cell, one).key for one in sorted(known)], {row["cell"] for row in rows}
-    return next((key for key in keys if key in there), keys[0])
+def keys_among(rows: Sequence[dict[str, Any]]) -> Callable[[Cell], str]:
+    """What gives the key under which `rows` hold a cell, if they do, whatever their data were; no data are read."""
+    there, known = {row["cell"] for row in rows}, defaultdict(set)
+    for row in rows:
+        known[row["task"]].add((row["data_hash"], exam_of(row)))
+
+    def key_of(cell: Cell) -> str:
+        keys = [identify(cell, one).key for one in sorted(known.get(cell.task, {("", 1)}))]
+        return next((key for key in keys if key in there), keys[0])
+
+    return key_of
 
 
 def _identify_contest(cell: Cell) -> store.Identity:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from models import costs, registry
 from models.language_model import Match, Size, assemble, check_settings, solve
 from models.matching.counts import training_flops
 from models.matching.match import PARAMETERS, Shape
+from models.matching.shapes_only import shapes_only
 from models.ops.providers import unwatched
 from results.cell import UNKNOWN_RATE, Cell
 from results.rows.metrics import byte_size
@@ -118,11 +119,17 @@ def _stands(name: str, size: Size, match: Match, settings: str) -> Standing:
 @cache
 def _model(name: str, size: Size, match: Match, settings: str, length: int) -> tuple[int, float | None]:
     """All learned numbers of a model, its embedding too, and the operations of training it on one token."""
+    model = _unfilled(name, size, match, settings)
+    return sum(parameter.numel() for parameter in model.parameters()), training_flops(model, length)
+
+
+@lru_cache(maxsize=64)
+def _unfilled(name: str, size: Size, match: Match, settings: str) -> nn.Module:
+    """A model without memory for its weights; cells that differ in task, seed or rate share it."""
     own, entry = json.loads(settings), registry.entry(name)
     check_settings(entry, own)
-    with torch.device("meta"):
-        model = assemble(entry, size, _shape(name, size, settings, match), own)
-        return sum(parameter.numel() for parameter in model.parameters()), training_flops(model, length)
+    with shapes_only():
+        return assemble(entry, size, _shape(name, size, settings, match), own)
 
 
 def _shape(name: str, size: Size, settings: str, match: Match) -> Shape:
@@ -173,13 +180,13 @@ def _kept(model: nn.Module) -> float:
     return sum(kept.values()) / tokens.numel()
 
 
-def table(changed: dict[str, int], length: int) -> Table:
-    """Parameters, state and operations of every model at one size and context."""
+def table(changed: dict[str, int], length: int, names: Sequence[str] | None = None) -> Table:
+    """Parameters, state and operations of every model, or of those named, at one size and context."""
     size = sized({"vocab": 256, "width": 256, "depth": 4, "heads": 4}, changed)
     capacity.check_size({"width": size.width, "depth": size.depth}, tokens=length)
     title = f"Costs at {size}, {length:,} tokens; forward and training in FLOPs per token"
     made = Table("model", "parameters", "state", "forward", "training", title=title)
-    for name in registry.names():
+    for name in registry.names() if names is None else dict.fromkeys(names):
         found = costs.costs(name, size, length)
         work = ("no formula" if value is None else f"{value:,.0f}" for value in (found.forward, found.training))
         made.add_row(name, f"{found.parameters:,}", byte_size(found.state_bytes), *work)

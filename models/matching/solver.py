@@ -16,6 +16,7 @@ from torch import nn
 
 from models.matching.counts import largest_state, parameter_count, training_flops
 from models.matching.match import Match, NoMatch, Shape, by_depth, by_feed, nearest, state_tolerance, tolerance
+from models.matching.shapes_only import shapes_only
 from models.ops.providers import unwatched
 
 SETTLED = 16  # tokens after which a short convolution's tail is full, whatever the model's period
@@ -52,12 +53,19 @@ class Candidate:
 
     def parameters(self, shape: Shape) -> int:
         """Learned numbers outside the embedding."""
-        with torch.device("meta"):
+        with shapes_only():
             return parameter_count(self.assemble(shape))
+
+    def estimate(self, shape: Shape) -> int:
+        """The same from the first two blocks, as if every further one were like the second: a search asks for many depths."""
+        if shape.depth < 3:
+            return self.parameters(shape)
+        one, two = (self.parameters(replace(shape, depth=depth)) for depth in (1, 2))
+        return one + (two - one) * (shape.depth - 1)
 
     def flops(self, shape: Shape, length: int) -> float | None:
         """Operations per token of training on texts of `length` tokens; None without a formula."""
-        with torch.device("meta"):
+        with shapes_only():
             return training_flops(self.assemble(shape), length)
 
     def state(self, shape: Shape, is_rough: bool = False) -> int:
@@ -83,8 +91,11 @@ def solve(candidate: Candidate, match: Match) -> Shape:
 
 def _by_parameters(candidate: Candidate) -> Shape:
     target = _parameters_of_reference(candidate)
-    shape = candidate.nearest(candidate.parameters, target, candidate.unit)
+    shape = candidate.nearest(candidate.estimate, target, candidate.unit)
     count = candidate.parameters(shape)
+    if count != candidate.estimate(shape):  # its blocks differ from one another
+        shape = candidate.nearest(candidate.parameters, target, candidate.unit)
+        count = candidate.parameters(shape)
     if not _near(count, target, tolerance(target)):
         raise NoMatch(
             f"Model '{candidate.name}' cannot be matched at {candidate.size}: the nearest has {count:,} parameters ({shape}) and "
@@ -96,7 +107,7 @@ def _by_parameters(candidate: Candidate) -> Shape:
 def _by_flops(candidate: Candidate, length: int) -> Shape | None:
     if candidate.flops(candidate.start, length) is None:
         return None
-    with torch.device("meta"):
+    with shapes_only():
         target = training_flops(candidate.reference(), length)
     shape = candidate.nearest(lambda shape: candidate.flops(shape, length), target, candidate.unit)
     within = tolerance(_parameters_of_reference(candidate))
@@ -137,7 +148,7 @@ def _state_of(candidate: Candidate, draft: Shape, step: int, steps: int) -> int:
 
 
 def _parameters_of_reference(candidate: Candidate) -> int:
-    with torch.device("meta"):
+    with shapes_only():
         return parameter_count(candidate.reference())
 
 

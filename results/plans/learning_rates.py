@@ -99,6 +99,8 @@ def unsettled(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def _best(search: Search, cell: Cell, losses: dict[str, float], seen: set[str], key: Callable[[Cell], str]) -> float:
+    if not seen:
+        return UNKNOWN_RATE  # a key, which reads all code that a cell uses, would find nothing
     keys = {rate: key(_trial(search, cell, rate)) for rate in search.rates}
     known = {rate: losses[one] for rate, one in keys.items() if one in losses}
     if not known or not set(keys.values()) <= seen:

@@ -99,7 +99,7 @@ def _effective(content: bytes) -> bytes:
     """
     try:
         text = content.decode()
-        documented = _documented(text)
+        documented = _documented(text, _tree(content, ""))
         tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
     except (SyntaxError, UnicodeDecodeError, tokenize.TokenError):
         return content
@@ -119,10 +119,10 @@ def _effective(content: bytes) -> bytes:
     return "\n".join(kept).encode()
 
 
-def _documented(text: str) -> set[int]:
+def _documented(text: str, tree: ast.Module) -> set[int]:
     """The rows of Python's docstrings that share no row with code."""
     rows, lines = set(), text.split("\n")
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(tree):
         documentable = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         if not documentable or ast.get_docstring(node, clean=False) is None:
             continue
@@ -160,13 +160,16 @@ def import_closure(
     left_out = {Path(file).resolve() for file in without}
     waiting = [Path(file).resolve() for file in files]
     closure: set[Path] = set()
+    places: dict[str, list[Path]] = {}  # most files import the same names
     while waiting:
         file = waiting.pop()
         if file in closure or file in left_out:
             continue
         closure.add(file)
         for name in _imported(root, file):
-            waiting += _module_files(root, name)
+            if name not in places:
+                places[name] = _module_files(root, name)
+            waiting += places[name]
         if whole is not None and file.is_relative_to(whole) and file.parent != whole:
             waiting += (whole / file.relative_to(whole).parts[0]).rglob("*.py")
     return closure
@@ -178,10 +181,24 @@ def _imported(root: Path, file: Path) -> tuple[str, ...]:
     return _names(file.read_bytes(), package, str(file))
 
 
+def _tree(content: bytes, filename: str) -> ast.Module:
+    """A file's syntax, which both its imports and its docstrings are read from."""
+    try:
+        return _parsed(content)
+    except SyntaxError as error:
+        error.filename = filename or error.filename
+        raise
+
+
+@lru_cache(maxsize=512)
+def _parsed(content: bytes) -> ast.Module:
+    return ast.parse(content)
+
+
 @lru_cache(maxsize=4096)  # every closure of a run reads the same files
 def _names(content: bytes, package: tuple[str, ...], filename: str) -> tuple[str, ...]:
     found: dict[str, None] = {}
-    for node in ast.walk(ast.parse(content, filename=filename)):
+    for node in ast.walk(_tree(content, filename)):
         if isinstance(node, ast.Import):
             found.update(dict.fromkeys(alias.name for alias in node.names))
         elif isinstance(node, ast.ImportFrom):

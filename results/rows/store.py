@@ -6,7 +6,7 @@ import json
 import lzma
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -82,18 +82,19 @@ def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         ) from error
 
 
-def read(path: Path, comparison: str | None = None) -> list[dict[str, Any]]:
+def read(path: Path, comparison: str | None = None, metrics: Collection[str] | None = None) -> list[dict[str, Any]]:
     """All complete rows, oldest first; none if there is no file, packed or not.
 
     What a broken append left is passed over; a whole last row counts though its newline is gone; of a cell whose last row
     is torn no row counts. Raises RecordError, naming file and line, for anything else that is no row, and, where
-    `comparison` says whose rows these must be, for another's.
+    `comparison` says whose rows these must be, for another's. With `metrics`, the rows of these alone: others are not looked
+    at, so that what is wrong with them is not told.
     """
     path = Path(path)
     packed_path = path.with_name(path.name + ".xz")
     try:
         if not path.exists():
-            return _rows(packed_path, packed.unpack(packed_path), comparison) if packed_path.exists() else []
+            return _rows(packed_path, packed.unpack(packed_path), comparison, metrics) if packed_path.exists() else []
         intent, data = _intent(path), path.read_bytes()
     except packed.PackedError as error:
         raise RecordError(f"{error} Take it again from where it came, or run and submit the comparison anew.") from None
@@ -101,7 +102,7 @@ def read(path: Path, comparison: str | None = None) -> list[dict[str, Any]]:
         raise RecordError(f"{error.filename or path} could not be read: {error.strerror}.") from error
     if intent and len(data) < intent[0] + intent[1]:
         data = data[: intent[0]]
-    return _rows(path, data, comparison)
+    return _rows(path, data, comparison, metrics)
 
 
 def pack(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -112,10 +113,14 @@ def pack(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     packed_path.write_bytes(lzma.compress(text.encode("utf-8"), preset=9))
 
 
-def _rows(path: Path, data: bytes, comparison: str | None) -> list[dict[str, Any]]:
+def _rows(
+    path: Path, data: bytes, comparison: str | None, metrics: Collection[str] | None = None
+) -> list[dict[str, Any]]:
     lines, torn = _lines(data)
-    rows = []
+    rows, may_hold = [], _holding(metrics)
     for number, line in enumerate(lines, 1):
+        if not may_hold(line):
+            continue
         source = f"{path}, line {number}"
         try:
             row = schema.parse_json(line, dict, source)
@@ -125,10 +130,19 @@ def _rows(path: Path, data: bytes, comparison: str | None) -> list[dict[str, Any
         if comparison is not None and row["comparison"] != comparison:
             of = schema.shortened(row["comparison"])
             raise RecordError(f"{source} is a row of the comparison {of}, not of {comparison!r}; take it out.")
-        rows.append(row)
+        if metrics is None or row["metric"] in metrics:
+            rows.append(row)
     while rows and rows[-1]["cell"] == torn:
         rows.pop()
     return rows
+
+
+def _holding(metrics: Collection[str] | None) -> Callable[[bytes], bool]:
+    """Whether a line may be a row of these metrics: it holds the name of one, or letters that are written by their number."""
+    if metrics is None:
+        return lambda line: True
+    names = [*(json.dumps(name).encode() for name in metrics), b"\\u"]
+    return lambda line: any(name in line for name in names)
 
 
 def _lines(data: bytes) -> tuple[list[bytes], str | None]:

@@ -20,6 +20,7 @@ from torch import nn
 import schema
 import tasks
 from models import language_model, registry, user_file
+from models.matching.shapes_only import shapes_only
 from runner.build import terms, with_provider
 from runner.cell_key import code_of_training
 from runner.checkpoints import facts as checkpoint_facts
@@ -112,7 +113,7 @@ def _build(facts: Facts, provider: str) -> nn.Module:
 def _unbuilt(folder: Path, facts: Facts, provider: str) -> nn.Module:
     """The model without memory for its weights, so that an absurd size costs none."""
     try:
-        with torch.device("meta"):
+        with shapes_only():
             return _build(facts, provider)
     except (RuntimeError, OverflowError, MemoryError, TypeError) as error:
         raise CheckpointError(f"{folder} holds no model that can be built: {schema.fault(error)}.") from None

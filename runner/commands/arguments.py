@@ -68,6 +68,7 @@ def _add_list(commands: Commands) -> None:
     listed.add_argument(
         "--costs", action="store_true", help="parameters, state bytes and FLOPs per token of every model"
     )
+    listed.add_argument("models", nargs="*", metavar="MODEL|FILE.py", help="with --costs: these alone, not all")
     listed.add_argument("--size", metavar="width=256,depth=4,heads=4", help="with --costs: the size")
     listed.add_argument("--length", type=int, default=1024, help="with --costs: tokens of context")
 

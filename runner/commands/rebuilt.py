@@ -6,11 +6,10 @@ import json
 from functools import lru_cache
 from typing import Any
 
-import torch
-
 import tasks
 from models import language_model, registry
 from models.family import OTHERS
+from models.matching.shapes_only import shapes_only
 from models.ops import providers
 from results.rows import labels
 from results.rows.row import FLOOR_FAMILY, FLOOR_ORDER, canonical, cell_of_row
@@ -104,7 +103,7 @@ def _plan(row: Row) -> Row:
 
 @lru_cache(maxsize=256)
 def _parameters(plan: str, vocab: int) -> int:
-    with torch.device("meta"):
+    with shapes_only():
         return language_model.parameter_count(build(cell_of_row(json.loads(plan)), vocab))
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 import tasks
 from models import language_model, registry
+from models.matching.shapes_only import shapes_only
 from models.ops import providers
 from results.cell import Cell
 from runner.build import build, opponents
@@ -28,7 +29,7 @@ def check_cells(cells: Sequence[Cell], elsewhere: bool = False, unread: bool = F
     signature. Questions that a task must leave out, as no story fits, are told in a warning, and so are two names for
     models built alike.
     """
-    seen, names = set(), {}
+    seen, built, names = set(), set(), {}
     for cell in cells:
         with suppress(providers.ProviderAbsent) if elsewhere else nullcontext():
             providers.check_provider(cell.provider or "auto")
@@ -55,8 +56,10 @@ def check_cells(cells: Sequence[Cell], elsewhere: bool = False, unread: bool = F
             left_out = getattr(tasks.create(cell.task, **cell.task_settings), "left_out", dict)()
             for reason in dict.fromkeys(left_out.values()):
                 warnings.warn(f"{cell.task} leaves out what does not fit: {reason}", stacklevel=2)
-        if cell.model:
-            with torch.device("meta"):
+        asked = (cell.model, repr(cell.settings), repr(cell.size), cell.provider, cell.variant)
+        if cell.model and asked not in built:
+            built.add(asked)
+            with shapes_only():
                 structure = _structure(build(cell, 256))
             name = cell.variant or cell.model
             other = names.setdefault(structure, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,15 +73,15 @@ def is_timed_otherwise(cell: Cell, past: Sequence[dict[str, Any]]) -> bool:
 
 
 def timings(results: Path) -> list[dict[str, Any]]:
-    """The rows of every comparison below `results`, committed or not, that say how long a cell took."""
+    """The rows of every comparison below `results`, committed or not, that say how long a cell took; no others are read."""
     files = sorted({path.with_suffix("") if path.suffix == ".xz" else path for path in results.rglob("rows.jsonl*")})
-    return [row for path in files for row in _readable(path) if row["metric"] in TIMES]
+    return [row for path in files for row in _readable(path)]
 
 
 def _readable(path: Path) -> list[dict[str, Any]]:
     """The rows of a file; none where it is damaged: a forecast goes on without what another comparison took."""
     try:
-        return store.read(path)
+        return store.read(path, metrics=TIMES)
     except store.RecordError:
         return []
 
@@ -89,6 +90,20 @@ def _same_model(row: dict[str, Any], cell: Cell) -> bool:
     """Whether a row timed the cell's model at its size, or the same contest at the same length and size."""
     same = (row["size"], row["dtype"], row["device"]) == (cell.size, cell.dtype, cell.device)
     return same and (row["where"] == cell.where if cell.kind == "contest" else row["model"] == cell.model)
+
+
+def _by_subject(past: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Rows by task and model, and by task alone, in their order."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in past:
+        for subject in dict.fromkeys([(row["task"], row["model"]), (row["task"], "")]):
+            found[subject].append(row)
+    return found
+
+
+def _subject(cell: Cell) -> tuple[str, str]:
+    """Whose rows may say how long a cell takes; those of a contest stand under its entrants' names."""
+    return cell.task, "" if cell.kind == "contest" else cell.model
 
 
 def _nearest(known: Sequence[dict[str, Any]], cell: Cell, metric: str) -> dict[str, Any] | None:
@@ -146,6 +161,7 @@ def forecast(
     training that was never timed is scaled by its operations from the rate that `cost` gives it; without one it is unknown.
     """
     groups: dict[tuple[str, ...], _Group] = {}
+    timed_before = _by_subject(past)
     totals, sources, notes = {"timed": 0.0, "measured": 0.0, "stated": 0.0}, {}, set()
     counts = {"timed": 0, "measured": 0, "stated": 0, "unknown": 0, "otherwise": 0}
     for cell in cells:
@@ -157,14 +173,15 @@ def forecast(
         notes |= set() if costs.has_vocab else {"vocabulary"}
         if stands is not None:
             continue
-        seconds, basis = _time(cell, past, costs)
+        known = timed_before[_subject(cell)]
+        seconds, basis = _time(cell, known, costs)
         group.missing, group.examined = group.missing + 1, group.examined + costs.is_trained
         group.work += 0.0 if costs.is_trained else costs.operations or 0.0
         group.seconds += seconds or 0.0
         group.unknown += seconds is None
         group.is_estimate |= basis in ("measured", "stated")
         counts[basis] += 1
-        counts["otherwise"] += basis == "timed" and is_timed_otherwise(cell, past)
+        counts["otherwise"] += basis == "timed" and is_timed_otherwise(cell, known)
         if seconds is not None:
             totals[basis] += seconds / (1 if cell.is_timed or basis == "stated" else plan.workers)
         if basis in ("measured", "stated"):

@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from schema import message
 from tasks.babilong.babi.story import Item
 
 FILE_NAME = re.compile(r"(qa\d+)_.*_(train|valid|test)\b.*\.txt")
@@ -112,4 +113,6 @@ def _files(path: Path) -> Iterator[tuple[str, str]]:
                 if member.isfile() and member.name.endswith(".txt"):
                     yield Path(member.name).name, archive.extractfile(member).read().decode("utf-8")
     except (tarfile.TarError, OSError, UnicodeDecodeError, EOFError) as error:
-        raise SourceError(f"'{path}' cannot be read as bAbI data ({error}): give the released files.") from None
+        raise SourceError(
+            f"'{path}' cannot be read as bAbI data ({message(error)}): give the released files."
+        ) from None

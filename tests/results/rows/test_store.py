@@ -171,3 +171,16 @@ def test_key_changes_with_what_decides_the_numbers_and_nothing_else():
     timing = dataclasses.replace(base, kind="timing")
     assert len({store.key(timing), store.key(timing, machine="x"), store.key(timing, threads=2)}) == 3
     assert store.key(cell("fixed"), "d", "c") == "e0e8e62d83f69e67"
+
+
+def test_the_rows_of_some_metrics_are_read_without_the_others(tmp_path):
+    """A name whose letters are written by their number is read too; what is wrong with another row does not hide it."""
+    path = tmp_path / "rows.jsonl"
+    (row, *_) = made()
+    timed, marked = (json.dumps(row | {"metric": metric}) for metric in ("training_seconds", "accuracy"))
+    path.write_text(
+        "\n".join([timed, marked, timed.replace('"training_s', '"\\u0074raining_s'), "{broken}", marked, ""])
+    )
+    assert [row["metric"] for row in store.read(path, metrics=("training_seconds",))] == ["training_seconds"] * 2
+    with pytest.raises(store.RecordError, match="line 4"):
+        store.read(path)

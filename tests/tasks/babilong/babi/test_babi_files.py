@@ -91,8 +91,9 @@ def test_babilong_asks_the_released_questions(folder):
 )
 def test_a_bad_source_is_told_in_one_sentence(prepare, message, tmp_path, monkeypatch):
     monkeypatch.setenv("EMPTY", "")
-    with pytest.raises(SourceError, match=message):
+    with pytest.raises(SourceError, match=message) as found:
         tasks.create("babilong", questions=("qa1",), source=str(prepare(tmp_path)))
+    assert "\n" not in str(found.value)
 
 
 def test_a_model_trained_on_ours_is_asked_both(folder, monkeypatch):

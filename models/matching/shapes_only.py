@@ -1,0 +1,100 @@
+"""Models of which only shapes are asked: built on the meta device, with nothing drawn and nothing computed.
+
+torch answers a random number or a product on the meta device by tracing its own Python form of it, which takes longer than
+building the module and first imports its compiler. What cannot change a shape is therefore answered here at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# Operations on single numbers: of tensors of one floating dtype, and plain numbers, they give that dtype and the joint shape.
+POINTWISE = {"abs", "add", "clamp", "cos", "div", "exp", "expm1", "log", "log1p", "mul", "neg", "pow", "reciprocal"}
+POINTWISE |= {"rsqrt", "rsub", "sigmoid", "sin", "softplus", "sqrt", "sub", "tanh"}
+FILLING = {"bernoulli_", "cauchy_", "copy_", "erfinv_", "exponential_", "fill_", "geometric_", "log_normal_", "normal_"}
+FILLING |= {"random_", "uniform_", "zero_"}
+IN_PLACE = FILLING | {f"{name}_" for name in POINTWISE}  # on floating numbers; none changes the shape of what it fills
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Tensors made here are on the meta device, as under `torch.device("meta")`, and their numbers are never computed."""
+    with torch.device("meta"), _Uncomputed():
+        yield
+
+
+class _Uncomputed(TorchDispatchMode):
+    """Answers operations of meta tensors by their shape alone; all others take torch's own way."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: to keep its compiler away from here, torch would import it, which takes longer than all that is built."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        name, kwargs = func.overloadpacket.__name__, kwargs or {}
+        if name in IN_PLACE and _is_uncomputed(args[0]):
+            if name in FILLING or _joint(args) == (tuple(args[0].shape), args[0].dtype):
+                return args[0]
+        elif name in POINTWISE and not kwargs and (found := _joint(args)) is not None:
+            return torch.empty(found[0], dtype=found[1], device="meta")
+        elif name in ROWS and _is_meta(kwargs.get("device")) and (shape := ROWS[name](args)) is not None:
+            is_whole = name == "arange" and all(isinstance(value, int) for value in args)
+            dtype = kwargs.get("dtype") or (torch.int64 if is_whole else torch.get_default_dtype())
+            return torch.empty(shape, dtype=dtype, device="meta")
+        elif name == "repeat" and _is_uncomputed(args[0]) and len(args[1]) >= args[0].dim():
+            shape = (*[1] * (len(args[1]) - args[0].dim()), *args[0].shape)
+            return args[0].new_empty([times * size for times, size in zip(args[1], shape, strict=True)])
+        return func(*args, **kwargs)
+
+
+def _drawn(args: tuple) -> tuple[int, ...] | None:
+    """The shape of `torch.randn` and `torch.rand`; None where it is not given in plain numbers alone."""
+    return tuple(args[0]) if len(args) == 1 and isinstance(args[0], list | tuple) else None
+
+
+def _counted(args: tuple) -> tuple[int] | None:
+    """That of `torch.arange`; None where torch has an error to tell."""
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in args):
+        return None
+    start, end, step = (0, *args, 1) if len(args) == 1 else (*args, 1)[:3]
+    return (math.ceil((end - start) / step),) if step and (end - start) / step >= 0 else None
+
+
+def _spaced(args: tuple) -> tuple[int] | None:
+    """That of `torch.linspace`."""
+    return (args[2],) if all(isinstance(value, int | float) for value in args) and args[2] >= 0 else None
+
+
+ROWS = {"arange": _counted, "linspace": _spaced, "rand": _drawn, "randn": _drawn}  # operations that make a tensor
+
+
+def _is_meta(device: Any) -> bool:
+    return device is not None and torch.device(device).type == "meta"
+
+
+def _is_uncomputed(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.device.type == "meta"
+
+
+def _joint(args: tuple) -> tuple[tuple[int, ...], torch.dtype] | None:
+    """Shape and dtype of an operation on single numbers; None where this is left to torch."""
+    tensors = [value for value in args if isinstance(value, Tensor)]
+    if not tensors or not all(value is None or isinstance(value, Tensor | int | float) for value in args):
+        return None
+    dtypes = {value.dtype for value in tensors}
+    if len(dtypes) > 1 or not tensors[0].is_floating_point() or not all(map(_is_uncomputed, tensors)):
+        return None
+    try:
+        shape = np.broadcast_shapes(*(tuple(value.shape) for value in tensors))  # torch's own imports its compiler
+    except ValueError:
+        return None  # torch tells the error
+    return shape, tensors[0].dtype

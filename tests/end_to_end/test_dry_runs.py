@@ -83,7 +83,7 @@ def test_a_forecast_loads_neither_plots_nor_tables_nor_a_compiler():
         "slow = {'matplotlib', 'pandas', 'transformers', 'ray', 'torch._dynamo', 'sympy', 'scipy'} & set(sys.modules)\n"
         "assert not slow, slow"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=RESULTS.parent, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
 def test_costs_are_listed_of_the_models_of_a_file(tmp_path, capsys):

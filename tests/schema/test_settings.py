@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 import baselines  # noqa: F401  fills the registry
-from models import registry, settings
+from models import registry
 from models.language_model import Size, build
 from models.titans.memory_settings import MemorySettings
 

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 import torch
-from models.shapes_only import shapes_only
 from torch import nn
 
 import baselines  # noqa: F401
 from models import registry
 from models.language_model import Size, build
+from models.matching.shapes_only import shapes_only
 
 SIZE = Size(64, 32, 2, 2)
 
@@ -78,7 +78,7 @@ def test_a_number_that_is_wanted_on_the_cpu_is_computed():
 def test_shapes_need_no_compiler():
     """torch's compiler takes seconds to be imported."""
     code = (
-        "import sys, baselines; from models import registry; from models.shapes_only import shapes_only\n"
+        "import sys, baselines; from models import registry; from models.matching.shapes_only import shapes_only\n"
         "from models.language_model import Size, solve\n"
         "for name in registry.names(): solve(registry.entry(name), Size(64, 32, 2, 2), {})\n"
         "assert not {'torch._dynamo', 'sympy'} & set(sys.modules)"

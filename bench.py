@@ -42,7 +42,6 @@ from results.plans import reader as plans
 from results.plans.files import LAPTOP, file_of, scales
 from results.plans.reader import Plan
 from results.report.families import Family
-from results.report.tables import contest_table
 from results.rows import committed, submission, verification
 from results.rows import store as record
 from runner import costs
@@ -253,6 +252,7 @@ def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console, w
     A run of a part passes the keys of the whole plan too: a new model stands beside the ones measured before it.
     """
     from results.report import report  # draws figures: most commands, and no worker, need matplotlib
+    from results.report.tables import contest_table
 
     rows = record.read(folder / "rows.jsonl", plan.comparison)
     if not rows:

@@ -10,6 +10,7 @@ import baselines  # noqa: F401  fills the registry
 from models import registry
 from models.language_model import Size, build
 from models.titans.memory_settings import MemorySettings
+from schema import settings
 
 SIZE = Size(64, 32, 1, 2)
 

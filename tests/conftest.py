@@ -47,9 +47,9 @@ def light_fonts(monkeypatch) -> None:
 @pytest.fixture
 def results(tmp_path, monkeypatch, light_fonts) -> Path:
     """A results folder of its own with one comparison, `tiny`, and the place of a cache beside it."""
-    import bench  # needs more than the environment of the kernels' tests has
+    from runner.commands import comparison  # needs more than the environment of the kernels' tests has
 
-    monkeypatch.setattr(bench, "RESULTS", tmp_path)
+    monkeypatch.setattr(comparison, "RESULTS", tmp_path)
     monkeypatch.setenv("TITANOMACHY_CACHE", str(tmp_path / "cache"))  # and put back what --cache changes
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "plan.toml").write_text(tiny_plan())

@@ -1,21 +1,41 @@
-"""The words of the command line: commands, flags and help texts, and what the flags change in a plan."""
+"""What the commands share: the parser, what a command is, flags that several take, and the texts of flags turned into values."""
 
 from __future__ import annotations
 
 import argparse
+import ast
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
+import shtab
+from rich.console import Console
+
+from models.ops.providers import PROVIDERS
+from results.plans import sizes
 from results.plans.files import LAPTOP
-from results.plans.plan import Plan
-from runner.commands import overrides
+from results.plans.toml_reader import PlanError
+from runner.checkpoints import model_files
 from schema import shortened, suggestion
 
-Action = Callable[..., int]
-Commands = Any  # what argparse's add_subparsers gives; its type is private
 SETTING = {"metavar": "NAME.SETTING=VALUE", "action": "append", "default": [], "help": "a model's or task's setting"}
+
+_NAMES = "for plan in results/*/plan.toml results/comparisons/*/*/plan.toml; do basename ${plan%/*}; done 2>/dev/null"
+COMPLETES = {  # shell functions that complete a comparison's name
+    "bash": f'_titanomachy_comparisons() {{ compgen -W "$({_NAMES})" -- "$1"; }}',
+    "zsh": f"_titanomachy_comparisons() {{ compadd -- $({_NAMES}); }}",
+}
+
+
+class Command(NamedTuple):
+    """One command of bench.py: its line in the list, what adds its flags, what it calls, and an example of its use.
+
+    `call(arguments, console)` returns the exit status.
+    """
+
+    help: str
+    add_flags: Callable[[argparse.ArgumentParser], None]
+    call: Callable[[argparse.Namespace, Console], int]
+    example: str
 
 
 class UsageError(ValueError):
@@ -45,154 +65,26 @@ class Parser(argparse.ArgumentParser):
         return found
 
 
-def parser(description: str, actions: Mapping[str, Action], providers: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of bench.py; `actions` holds what to call for each command, `providers` the names to choose from."""
-    top = Parser(prog="bench.py", description=description, formatter_class=argparse.RawTextHelpFormatter)
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_list(commands)
-    _add_run(commands, providers)
-    _add_pages(commands)
-    _add_check(commands)
-    _add_profile(commands)
-    _add_show(commands)
-    _add_zero_shot(commands, providers)
-    _add_ask(commands, providers)
-    for name, command in commands.choices.items():
-        command.set_defaults(action=actions[name])
+def parser(description: str, commands: Mapping[str, Command | None]) -> argparse.ArgumentParser:
+    """The parser of bench.py for these commands; None stands for one that is not called and whose flags nobody asks for."""
+    top = Parser(prog="bench.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    shtab.add_argument_to(
+        top, "--completion", help="print what completes the commands in this shell", preamble=COMPLETES
+    )
+    added = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in commands.items():
+        if command is None:
+            added.add_parser(name)
+            continue
+        one = added.add_parser(
+            name,
+            help=command.help,
+            description=f"{command.help[0].upper()}{command.help[1:]}.",
+            epilog=f"example: python bench.py {command.example}",
+        )
+        command.add_flags(one)
+        one.set_defaults(action=command.call)
     return top
-
-
-def _add_list(commands: Commands) -> None:
-    listed = commands.add_parser("list", help="models by family, tasks, comparisons")
-    listed.add_argument("--markdown", action="store_true", help="the README's table of models")
-    listed.add_argument(
-        "--costs", action="store_true", help="parameters, state bytes and FLOPs per token of every model"
-    )
-    listed.add_argument("models", nargs="*", metavar="MODEL|FILE.py", help="with --costs: these alone, not all")
-    listed.add_argument("--size", metavar="width=256,depth=4,heads=4", help="with --costs: the size")
-    listed.add_argument("--length", type=int, default=1024, help="with --costs: tokens of context")
-
-
-def _add_run(commands: Commands, providers: Sequence[str]) -> None:
-    run = commands.add_parser("run", help="measure what is missing in a comparison, then draw its report")
-    run.add_argument("comparison", help="a folder of results/ that holds a plan.toml")
-    _add_scale(run)
-    run.add_argument("--models", metavar="A,B", help="only these models; a path/to/file.py adds your own")
-    run.add_argument("--tasks", metavar="A,B", help="only these tasks")
-    run.add_argument("--seeds", metavar="0,1", help="these seeds instead of the plan's")
-    run.add_argument(
-        "--size", metavar="NAME|width=64,...", help="a size by name (nano to 1.3b), or width, depth, heads"
-    )
-    run.add_argument("--set", **SETTING)
-    run.add_argument("--steps", type=int, help="training steps of every task")
-    run.add_argument("--device", help="cpu or cuda")
-    run.add_argument("--dtype", help="float32, float32+onednn or bfloat16")
-    run.add_argument("--provider", help=f"auto, {', '.join(providers)}")
-    run.add_argument("--workers", type=int, help="training cells side by side, one thread each")
-    run.add_argument("--parallel", help="ddp or fsdp2: several processes of one machine train each cell")
-    run.add_argument("--processes", type=int, help="with --parallel: how many")
-    run.add_argument("--launcher", default="local", choices=("local", "ray"), help="where cells are measured")
-    run.add_argument(
-        "--ray-address", metavar="HOST:PORT", help="with --launcher ray: a cluster; default: start one here"
-    )
-    run.add_argument("--snapshot-minutes", type=float, metavar="N", help="keep a training in progress every N minutes")
-    run.add_argument("--no-checkpoints", action="store_true", help="keep no trained models, use none that are kept")
-    run.add_argument("--cache", metavar="DIR", help="where trained models and prepared corpora are kept, not .cache")
-    run.add_argument("--retry-failed", action="store_true", help="measure failed cells again")
-    run.add_argument("--dry-run", action="store_true", help="print the cells and their cost, measure nothing")
-    _add_with_committed(run)
-    run.add_argument("--quiet", action="store_true", help="print failures and the end only")
-
-
-def _add_pages(commands: Commands) -> None:
-    """What is done with rows that are there: report, submit, verify."""
-    shown = commands.add_parser("report", help="redraw tables and figures from the stored rows")
-    shown.add_argument("comparison", help="a folder of results/ that holds rows.jsonl")
-    shown.add_argument("--reference", action="store_true", help="redraw the committed reference instead")
-    _add_with_committed(shown)
-    shown.add_argument("--adopt", action="store_true", help="the same as submit")
-    submitted = commands.add_parser("submit", help="make this machine's rows the reference: rows, plan, predictions")
-    submitted.add_argument("comparison", help="a folder of results/ whose plan is measured here as a whole")
-    verified = commands.add_parser("verify", help="mark a comparison's predictions again and compare")
-    verified.add_argument("comparison", help="a folder of results/ that holds rows and predictions")
-    verified.add_argument("--reference", action="store_true", help="the committed rows, with their hashes and tables")
-    for command in (shown, submitted, verified):
-        _add_scale(command)
-
-
-def _add_with_committed(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--with-committed",
-        action="store_true",
-        help="models that were not measured here are shown from the committed rows, marked",
-    )
-
-
-def _add_scale(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--scale", metavar="NAME", help="laptop (plan.toml), or one-gpu, paper: the file beside it")
-
-
-def _add_check(commands: Commands) -> None:
-    checked = commands.add_parser("check", help="hold a model to the contract")
-    checked.add_argument("model", nargs="?", help="a registered name, a path/to/file.py, or all")
-    checked.add_argument("--parity", action="store_true", help="compare with other packages' code, where installed")
-    checked.add_argument(
-        "--rows", metavar="FILE", help="with --parity: take from FILE what cannot be run here; keep all there"
-    )
-    checked.add_argument("--markdown", action="store_true", help="with --parity: the page docs/parity.md")
-    checked.add_argument("--thorough", action="store_true", help="the long properties too")
-    checked.add_argument(
-        "--size",
-        metavar="NAME|width=64,...",
-        help="a size by name, or vocab, width, depth, heads; else width 32, two layers",
-    )
-    checked.add_argument("--set", **SETTING)
-
-
-def _add_profile(commands: Commands) -> None:
-    profiled = commands.add_parser("profile", help="where the time of a training step goes, on the CPU")
-    profiled.add_argument("model", help="a registered name, or an opponent of the contests")
-    profiled.add_argument("--size", metavar="width=256,heads=4", help="of the layer")
-    profiled.add_argument("--length", type=int, default=1024, help="tokens in a row")
-    profiled.add_argument("--batch", type=int, default=2, help="rows")
-    profiled.add_argument("--dtype", default="float32", help="float32, float32+onednn or bfloat16")
-    profiled.add_argument("--threads", type=int, default=1, help="threads of a product")
-    profiled.add_argument("--set", **SETTING)
-
-
-def _add_zero_shot(commands: Commands, providers: Sequence[str]) -> None:
-    asked = commands.add_parser("zero-shot", help="ask a kept model the tasks of lm-evaluation-harness")
-    asked.add_argument("checkpoint", help="a checkpoint's folder, as .cache/checkpoints/0123456789abcdef")
-    asked.add_argument("--tasks", metavar="A,B", help="the harness's names; those of Titans' first table by default")
-    _add_model_files(asked)
-    asked.add_argument("--include", metavar="DIR", help="a folder with task files of your own, whose code is run")
-    asked.add_argument("--limit", type=int, metavar="N", help="the first N questions of each task")
-    asked.add_argument("--device", default="cpu", help="cpu or cuda")
-    asked.add_argument("--provider", default="auto", help=f"auto, {', '.join(providers)}")
-
-
-def _add_ask(commands: Commands, providers: Sequence[str]) -> None:
-    asked = commands.add_parser("ask", help="a kept model, or one of Hugging Face, sits the test of a task here")
-    asked.add_argument("model", help="a checkpoint's folder, or a Hugging Face model's folder or hub name")
-    asked.add_argument("task", help="a task's name; it reads text by the model's own tokenizer")
-    _add_model_files(asked)
-    asked.add_argument("--gguf", metavar="FILE", help="the GGUF file in the folder, of a quantised model")
-    asked.add_argument("--set", **SETTING)
-    asked.add_argument("--device", default="cpu", help="cpu or cuda")
-    asked.add_argument("--provider", default="auto", help=f"auto, {', '.join(providers)}; of a kept model")
-
-
-def _add_model_files(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--models", metavar="FILE", help="your file in which a kept model is registered; it is run")
-
-
-def _add_show(commands: Commands) -> None:
-    show = commands.add_parser("show", help="print one of a task's questions, readable")
-    show.add_argument("task", help="a task's name")
-    show.add_argument("--set", **SETTING)
-    show.add_argument("--split", default="test", choices=("validation", "test"))
-    show.add_argument("--number", type=int, default=0, help="which question of the split, from 0")
-    show.add_argument("--whole", action="store_true", help="do not cut a long text")
 
 
 def parsed(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argparse.Namespace:
@@ -211,18 +103,92 @@ def parsed(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argp
     return found
 
 
-def changes(arguments: argparse.Namespace, models: Sequence[str], files: Sequence[str]) -> dict[str, Any]:
-    """What `Plan.with_overrides` takes, from parsed flags; `models` are the chosen names, `files` the user's own.
+def add_comparison(command: argparse.ArgumentParser, help: str) -> None:
+    """Which comparison, and which of its plans."""
+    command.add_argument("comparison", help=help).complete = dict.fromkeys(COMPLETES, "_titanomachy_comparisons")
+    command.add_argument("--scale", metavar="NAME", help="laptop (plan.toml), or one-gpu, paper: the file beside it")
 
-    A flag that is called as a field of the plan replaces it as it is; the others are read here.
-    """
-    plain = {field.name for field in fields(Plan)} - {"comparison"}
-    return {name: value for name, value in vars(arguments).items() if name in plain} | {
-        "models": list(models) or None,
-        "tasks": overrides.names(arguments.tasks or "") or None,
-        "seeds": overrides.seeds(arguments.seeds) if arguments.seeds else None,
-        "size": overrides.size(arguments.size) if arguments.size else None,
-        "settings": overrides.settings(arguments.set),
-        "steps": arguments.steps,
-        "model_files": [str(Path(file).expanduser().resolve()) for file in files],
-    }
+
+def add_with_committed(command: argparse.ArgumentParser) -> None:
+    """Whether committed rows stand beside this machine's."""
+    command.add_argument(
+        "--with-committed",
+        action="store_true",
+        help="models that were not measured here are shown from the committed rows, marked",
+    )
+
+
+def add_provider(command: argparse.ArgumentParser, default: str | None, more: str = "") -> None:
+    """Whose form of each operation computes."""
+    command.add_argument("--provider", default=default, help=f"auto, {', '.join(PROVIDERS)}{more}")
+
+
+def add_model_files(command: argparse.ArgumentParser) -> None:
+    """Where a kept model of the user's own is registered."""
+    command.add_argument("--models", metavar="FILE", help="your file in which a kept model is registered; it is run")
+
+
+def model_files_of(arguments: argparse.Namespace) -> list[str]:
+    """The user's files that a kept model may come from. Raises ValueError where --models names something else."""
+    if arguments.models is None:
+        return []
+    files = names(arguments.models)
+    if not files or not all(file.endswith(".py") for file in files):
+        raise ValueError("--models names no Python file here; give the path/to/file.py that registers the kept model.")
+    model_files.name(files)
+    return files
+
+
+def settings_of(arguments: argparse.Namespace, subject: str, done: str) -> dict[str, Any]:
+    """The settings that --set gives the one model or task of a command. Raises ValueError where it names another."""
+    every = settings(arguments.set)
+    if others := set(every) - {subject}:
+        raise ValueError(f"--set names {', '.join(sorted(others))}, but {subject} is {done}: set {subject}.X.")
+    return every.get(subject, {})
+
+
+def settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """`["mamba2.states=64"]` -> `{"mamba2": {"states": 64}}`; the name is a model's or a task's."""
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        place, equals, value = text.partition("=")
+        name, dot, setting = place.rpartition(".")
+        if not (equals and dot and name and setting):
+            raise PlanError(f"--set takes NAME.SETTING=VALUE (a model's or a task's name), not {shortened(text)}.")
+        found.setdefault(name, {})[setting] = _value(value)
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two: nested too deeply
+        return {"true": True, "false": False}.get(text, text)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def size(text: str) -> dict[str, int]:
+    """`"width=64,depth=2"` -> `{"width": 64, "depth": 2}`; `"nano"` -> the size of that name."""
+    if "=" not in text:
+        return sizes.named(text.strip(), "--size")
+    parts = [part.partition("=") for part in text.split(",")]
+    if not all(equals for _, equals, _ in parts):
+        raise PlanError(f"--size takes a name, or width=64,depth=2,heads=4 (any of them), not {shortened(text)}.")
+    return {name.strip(): _whole("--size", value) for name, _, value in parts}
+
+
+def seeds(text: str) -> list[int]:
+    """`"0,1"` -> `[0, 1]`."""
+    return [_whole("--seeds", part) for part in text.split(",")]
+
+
+def names(text: str) -> list[str]:
+    """`"retnet, mamba"` -> `["retnet", "mamba"]`."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _whole(flag: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise PlanError(f"{flag} takes whole numbers, not {shortened(text)}.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import math
 from collections.abc import Sequence
@@ -9,16 +10,39 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 import tasks
 from models.conformance import streaming
 from runner.checkpoints import store
+from runner.commands import arguments as flags
+from runner.commands.arguments import Command
 from runner.preflight import positions
 from tasks.harness.evaluate import PIECE, evaluate
 from tasks.task import Task
 from tasks.text.tokenizer import BYTES
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """The flags of `ask`."""
+    add = command.add_argument
+    add("model", help="a checkpoint's folder, or a Hugging Face model's folder or hub name")
+    add("task", help="a task's name; it reads text by the model's own tokenizer")
+    flags.add_model_files(command)
+    add("--gguf", metavar="FILE", help="the GGUF file in the folder, of a quantised model")
+    add("--set", **flags.SETTING)
+    add("--device", default="cpu", help="cpu or cuda")
+    flags.add_provider(command, "auto", "; of a kept model")
+
+
+def ask(arguments: argparse.Namespace, console: Console) -> int:
+    """Print what a trained model, kept here or of Hugging Face, scores on the test of a task."""
+    settings = flags.settings_of(arguments, arguments.task, "asked")
+    asked = arguments.gguf, arguments.provider, arguments.device, flags.model_files_of(arguments)
+    console.print(asked_table(arguments.model, arguments.task, settings, *asked))
+    return 0
 
 
 class Answerer(NamedTuple):
@@ -94,3 +118,13 @@ def _task(name: str, settings: dict[str, Any], answerer: Answerer) -> Task:
     if needed > known or (not reads_text and (needed < known or answerer.tokenizer)):
         raise ValueError(f"{name} under these settings has {needed} tokens, {answerer.label} knows {known} others.")
     return task
+
+
+COMMANDS = {
+    "ask": Command(
+        "a kept model, or one of Hugging Face, is evaluated on the test of a task",
+        add_flags,
+        ask,
+        "ask .cache/checkpoints/0123456789abcdef needle --set needle.samples=20",
+    )
+}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,40 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from models import registry
+from models import registry, user_file
 from models.conformance import diagnosis, kit
 from models.language_model import Size
+from runner.build import sized
+from runner.commands import arguments as flags
+from runner.commands.arguments import Command
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """The flags of `check`."""
+    add = command.add_argument
+    add("model", nargs="?", help="a registered name, a path/to/file.py, or all")
+    add("--parity", action="store_true", help="compare with other packages' code, where installed")
+    add("--rows", metavar="FILE", help="with --parity: take from FILE what cannot be run here; keep all there")
+    add("--markdown", action="store_true", help="with --parity: the page docs/parity.md")
+    add("--thorough", action="store_true", help="the long properties too")
+    add("--size", metavar="NAME|width=64,...", help="by name, or vocab, width, depth, heads; else width 32, two layers")
+    add("--set", **flags.SETTING)
+
+
+def check(arguments: argparse.Namespace, console: Console) -> int:
+    """Hold a registered model, the models of a file, or all of them to the contract; print one line a property."""
+    if arguments.parity:
+        return 1 if parity(arguments.model, arguments.rows, arguments.markdown, console) else 0
+    if arguments.model is None:
+        raise ValueError("Say what to check: a registered name, a path/to/file.py, or all; or give --parity.")
+    names = registry.names() if arguments.model == "all" else [arguments.model]
+    if arguments.model.endswith(".py"):
+        names = user_file.load_file(arguments.model)
+    settings = flags.settings(arguments.set)
+    if set(settings) - set(names):
+        raise ValueError(f"--set names {', '.join(sorted(set(settings) - set(names)))}, which is not checked here.")
+    size = sized(asdict(kit.TINY), flags.size(arguments.size) if arguments.size else {})
+    return 1 if contract(names, settings, arguments.thorough, console, size) else 0
 
 
 def contract(
@@ -72,3 +105,6 @@ def parity(model: str | None, kept: str | None, markdown: bool, console: Console
         console.print(reason, style="yellow", markup=False)
     console.print(f"{sum(row.forward is not None for row in rows)} comparison(s) made, {failed} failed")
     return failed
+
+
+COMMANDS = {"check": Command("hold a model, or your own file, to the contract", add_flags, check, "check mine.py")}

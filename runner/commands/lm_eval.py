@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
+from rich.console import Console
 from rich.table import Table
 
 from runner.checkpoints import store
+from runner.commands import arguments as flags
+from runner.commands.arguments import Command
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """The flags of `zero-shot`."""
+    add = command.add_argument
+    add("checkpoint", help="a checkpoint's folder, as .cache/checkpoints/0123456789abcdef")
+    add("--tasks", metavar="A,B", help="the harness's names; those of Titans' first table by default")
+    flags.add_model_files(command)
+    add("--include", metavar="DIR", help="a folder with task files of your own, whose code is run")
+    add("--limit", type=int, metavar="N", help="the first N questions of each task")
+    add("--device", default="cpu", help="cpu or cuda")
+    flags.add_provider(command, "auto")
+
+
+def zero_shot(arguments: argparse.Namespace, console: Console) -> int:
+    """Ask a kept model the tasks of lm-evaluation-harness, those of the Titans paper's first table unless others are named."""
+    asked = arguments.provider, arguments.device, arguments.limit, arguments.include, flags.model_files_of(arguments)
+    console.print(zero_shot_table(arguments.checkpoint, flags.names(arguments.tasks or ""), *asked))
+    return 0
 
 
 def zero_shot_table(
@@ -38,3 +61,13 @@ def zero_shot_table(
             if isinstance(value, float) and "stderr" not in metric:
                 table.add_row(name, metric.removesuffix(",none"), f"{value:.4f}")
     return table
+
+
+COMMANDS = {
+    "zero-shot": Command(
+        "ask a kept model the tasks of lm-evaluation-harness",
+        add_flags,
+        zero_shot,
+        "zero-shot .cache/checkpoints/0123456789abcdef --tasks lambada_openai --limit 100",
+    )
+}

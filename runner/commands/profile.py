@@ -2,22 +2,57 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.table import Table
 
-from models import registry
+from models import registry, user_file
 from models.language_model import Size
 from results.cell import Cell
-from runner.build import opponents
+from runner.build import opponents, sized
+from runner.commands import arguments as flags
+from runner.commands.arguments import Command
 from runner.contests import entrant_step, is_counted
+from runner.preflight import capacity
 from runner.preflight.refusals import check_cells
 from tasks.harness.precision import precision
 from tasks.speed import contest, profiling
 
 VOCABULARY = 256
 SHOWN = 12
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """The flags of `profile`."""
+    add = command.add_argument
+    add("model", help="a registered name, a path/to/file.py of one model, or an opponent of the contests")
+    add("--size", metavar="width=256,heads=4", help="of the layer")
+    add("--length", type=int, default=1024, help="tokens in a row")
+    add("--batch", type=int, default=2, help="rows")
+    add("--dtype", default="float32", help="float32, float32+onednn or bfloat16")
+    add("--threads", type=int, default=1, help="threads of a product")
+    add("--set", **flags.SETTING)
+
+
+def profile(arguments: argparse.Namespace, console: Console) -> int:
+    """Print where the time of a model's or an opponent's training step goes."""
+    if arguments.model.endswith(".py"):
+        arguments.model, *others = user_file.load_file(arguments.model)
+        if others:
+            raise ValueError(
+                f"The file registers {arguments.model} and {', '.join(others)}; profile takes a file of one model."
+            )
+    settings = flags.settings_of(arguments, arguments.model, "profiled")
+    capacity.check_threads(arguments.threads)
+    torch.set_num_threads(arguments.threads)
+    fields = {"vocab": VOCABULARY, "width": 256, "depth": 1, "heads": 4}
+    size = sized(fields, flags.size(arguments.size) if arguments.size else {})
+    shape = (arguments.length, arguments.batch)
+    console.print(profile_table(arguments.model, size, *shape, settings, arguments.dtype))
+    return 0
 
 
 def profile_table(name: str, size: Size, length: int, batch: int, settings: dict[str, Any], dtype: str) -> Table:
@@ -74,3 +109,10 @@ def _cell(name: str, size: Size, length: int, batch: int, settings: dict[str, An
         where={"length": length},
         entrants=[entrant],
     )
+
+
+COMMANDS = {
+    "profile": Command(
+        "where the time of a training step goes, on the CPU", add_flags, profile, "profile titans-lmm --length 4096"
+    )
+}

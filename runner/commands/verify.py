@@ -2,17 +2,59 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from functools import lru_cache
 from typing import Any
 
+from rich.console import Console
+
 import tasks
-from results.rows import labels, verification
+from results.rows import labels, store, submission, verification
 from results.rows.row import FLOOR_FAMILY, canonical, cell_of_row, exam_of
 from runner.cell_key import contest_code, identify
+from runner.commands import arguments as flags
+from runner.commands.arguments import Command
+from runner.commands.comparison import families, loaded, shown
+from runner.rebuilt import rebuild
 from tasks.harness import predictions
 from tasks.speed import contest
 from tasks.speed.throughput import from_samples
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """The flags of `verify`."""
+    flags.add_comparison(command, "a comparison that has rows and predictions")
+    command.add_argument("--reference", action="store_true", help="the committed rows, with their hashes and tables")
+
+
+def verify(arguments: argparse.Namespace, console: Console) -> int:
+    """Hold a comparison's rows against what their predictions give when marked again; 1 where one differs."""
+    folder, plan = loaded(arguments)
+    folder = folder / "reference" if arguments.reference else folder
+    rows = store.read(folder / "rows.jsonl")
+    if not rows:
+        raise store.RecordError(f"There are no rows in {shown(folder)} to verify; run the comparison first.")
+    verdict = verification.verify(rows, folder / "predictions", rederive, rebuild, plan.comparison)
+    differences = verdict.differences
+    if arguments.reference:
+        from results.report import report  # draws figures: most commands, and no worker, need matplotlib
+
+        stale = report.stale_tables(rows, folder, families=families())
+        differences = [*submission.differences(folder), *differences, *stale]
+    for difference in differences:
+        console.print(f"DIFFERS  {difference}", style="red", markup=False, soft_wrap=True)
+    for reason, unknown in verdict.unknown.items():
+        metrics = ", ".join(sorted({row["metric"] or "failed" for row in unknown}))
+        console.print(f"not re-derived: {len(unknown)} rows ({metrics}): {reason}", markup=False, soft_wrap=True)
+    for text, cells in verdict.notes.items():
+        console.print(f"no difference: {text} ({cells} cells)", markup=False, soft_wrap=True)
+    unknown, earlier = (sum(map(len, found.values())) for found in (verdict.unknown, verdict.earlier))
+    if earlier:
+        named = "; ".join(f"{len(rows)} of {asked}" for asked, rows in verdict.earlier.items())
+        console.print(f"measured under an earlier exam: {earlier} rows ({named}); they neither hold nor differ")
+    console.print(f"{verdict.held} rows hold, {len(differences)} differences, {unknown} rows cannot be re-derived")
+    return 1 if differences else 0
 
 
 def rederive(rows: list[dict[str, Any]], kept: list[dict[str, Any]] | None) -> verification.Again:
@@ -67,3 +109,13 @@ def _from_rounds(rows: list[dict[str, Any]]) -> list[verification.Number]:
 def _asked(name: str, settings: str, floors: bool) -> tuple[tasks.Task, list[Any]]:
     task = tasks.create(name, **json.loads(settings))
     return task, [] if floors else list(task.exams("test"))
+
+
+COMMANDS = {
+    "verify": Command(
+        "mark a comparison's predictions again and hold every row against them",
+        add_flags,
+        verify,
+        "verify quick --reference",
+    )
+}

@@ -18,7 +18,10 @@ from runner.checkpoints import store
 from schema.places import ROOT
 from tests.support.tiny_plan import tiny_plan
 
-DRIVER = "import sys, pathlib, bench; bench.RESULTS = pathlib.Path(sys.argv[1]); sys.exit(bench.main(sys.argv[2:]))"
+DRIVER = (
+    "import sys, pathlib, bench; from runner.commands import comparison; comparison.RESULTS = pathlib.Path(sys.argv[1]); "
+    "sys.exit(bench.main(sys.argv[2:]))"
+)
 SNAPSHOTS = "\nsnapshot_minutes = 0.005"
 RATES = "learning_rates = [1e-3, 1e-2]\nsearch = { fraction = 0.25, seed = 0 }"
 TIMES = ("training_seconds", "evaluation_seconds", "weights_age_seconds")

@@ -8,6 +8,7 @@ import pytest
 
 import bench
 from models import registry
+from results.plans import reader as plans
 from results.rows import predictions, store
 from runner.cell_key import identify
 from runner.measure import measure
@@ -17,7 +18,7 @@ from tests.support.tiny_plan import tiny_plan
 def test_rows_are_adopted_as_reference_once_all_are_there(results, capsys):
     assert bench.main(["report", "tiny", "--adopt"]) == 2
     assert "5 cells of tiny are not measured here" in capsys.readouterr().err
-    cells = bench.plans.cells(bench.plans.load(results / "tiny"), registry.names())
+    cells = plans.cells(plans.load(results / "tiny"), registry.names())
     rows = results / "tiny" / "rows.jsonl"
     for cell in cells:
         measured = store.Measured(
@@ -36,7 +37,7 @@ def measured(results) -> Path:
     plan = results / "tiny" / "plan.toml"
     timing = '[[timings]]\nname = "throughput"\nmodels = ["deltanet"]\nlengths = [8]\nrepeats = 1\ndecode = 2\n'
     plan.write_text(tiny_plan(budget="steps = 1, batch_tokens = 256") + timing)
-    for cell in bench.plans.cells(bench.plans.load(plan), registry.names()):
+    for cell in plans.cells(plans.load(plan), registry.names()):
         who, found = identify(cell), measure(cell, lambda progress: None)
         store.append(results / "tiny" / "rows.jsonl", store.rows(cell, who, found))
         predictions.write(results / "tiny" / "predictions", who.key, found.predictions)

@@ -7,6 +7,7 @@ import pytest
 import bench
 from models import registry
 from models.family import OTHERS
+from results.plans import reader as plans
 from results.rows import store
 from runner.build import opponents
 from runner.cell_key import identify
@@ -41,7 +42,7 @@ opponent = "open-titans"
 
 def race(results, level, more=""):
     (results / "tiny" / "plan.toml").write_text(CONTEST.format(level=level) + more)
-    return bench.plans.cells(bench.plans.load(results / "tiny"), registry.names())[0]
+    return plans.cells(plans.load(results / "tiny"), registry.names())[0]
 
 
 def test_a_contest_of_layers_gives_rows_for_every_entrant(results, monkeypatch):

@@ -29,7 +29,7 @@ def in_this_process(monkeypatch):
             record.append(rows_path, record.rows(cell, identify(cell), measure(cell, lambda news: None)))
         return schedule.Summary(measured=len(cells))
 
-    monkeypatch.setattr(bench.schedule, "run", run)
+    monkeypatch.setattr(schedule, "run", run)
     monkeypatch.setattr(bench, "_report", lambda *_: None)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-import bench
 from models import registry
+from results.plans import reader as plans
 from results.rows import predictions, store, verification
 from runner import cell_key
 from runner.cell_key import identify
-from runner.commands.rebuilt import rebuild
 from runner.commands.verify import rederive
 from runner.measure import measure
+from runner.rebuilt import rebuild
 from tasks.needle.task import Needle
 from tests.support.tiny_plan import tiny_plan
 
@@ -23,7 +23,7 @@ def measured(tmp_path_factory):
     folder.mkdir()
     (folder / "plan.toml").write_text(tiny_plan(budget="steps = 1, batch_tokens = 256", seeds=(0,)))
     rows = []
-    for cell in bench.plans.cells(bench.plans.load(folder), registry.names()):
+    for cell in plans.cells(plans.load(folder), registry.names()):
         who, found = identify(cell), measure(cell, lambda progress: None)
         rows += store.rows(cell, who, found)
         predictions.write(folder / "predictions", who.key, found.predictions)

@@ -1,0 +1,96 @@
+"""The comparison that a command names: its folder, its plan with the command line's changes, its cells, its committed rows."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import baselines
+from models import registry, user_file
+from results.cell import Cell
+from results.plans import learning_rates
+from results.plans import reader as plans
+from results.plans.plan import Plan
+from results.report.families import Family
+from results.rows import store
+from runner.cell_key import identify
+from runner.checkpoints import model_files
+from runner.commands import arguments as flags
+from runner.measure import with_own_files
+from schema.places import ROOT
+
+RESULTS = ROOT / "results"
+
+
+def loaded(arguments: argparse.Namespace) -> tuple[Path, Plan]:
+    """The folder of the comparison that is named, and its plan."""
+    folder = plans.folder_of(RESULTS, arguments.comparison)
+    every = None if baselines.failures else registry.names()  # a file that fails to import refuses no claim
+    return folder, plans.load(folder, every)
+
+
+def changed(arguments: argparse.Namespace) -> Plan:
+    """The comparison's plan with the command line's changes; the user's files that --models names are loaded."""
+    _, plan = loaded(arguments)
+    names = flags.names(arguments.models or "")
+    files = [name for name in names if name.endswith(".py")]
+    own = [name for file in files for name in user_file.load_file(file)]
+    model_files.name(files)
+    chosen = [name for name in names if name not in files] + own
+    return plan.with_overrides(**changes(arguments, chosen, files))
+
+
+def changes(arguments: argparse.Namespace, models: Sequence[str], files: Sequence[str]) -> dict[str, Any]:
+    """What `Plan.with_overrides` takes, from parsed flags; `models` are the chosen names, `files` the user's own.
+
+    A flag that is called as a field of the plan replaces it as it is; the others are read here.
+    """
+    plain = {field.name for field in fields(Plan)} - {"comparison"}
+    return {name: value for name, value in vars(arguments).items() if name in plain} | {
+        "models": list(models) or None,
+        "tasks": flags.names(arguments.tasks or "") or None,
+        "seeds": flags.seeds(arguments.seeds) if arguments.seeds else None,
+        "size": flags.size(arguments.size) if arguments.size else None,
+        "settings": flags.settings(arguments.set),
+        "steps": arguments.steps,
+        "model_files": [str(Path(file).expanduser().resolve()) for file in files],
+    }
+
+
+def key_of(cell: Cell) -> str:
+    """The key under which a cell's rows stand."""
+    return identify(cell).key
+
+
+def cells(plan: Plan, rows: Sequence[dict[str, Any]], key: Callable[[Cell], str] = key_of) -> list[Cell]:
+    """The plan's cells, those whose learning rate is searched for at the rate that the trials among `rows` chose."""
+    of_exams = {name: getattr(registry.entry(name).cls, "exam_settings", ()) for name in registry.names()}
+    found = with_own_files(plans.cells(plan, registry.names(), of_exams))
+    if plan.search is None:
+        return found
+    return learning_rates.chosen(plan.search, found, rows, key, of_exams)
+
+
+def committed_rows(folder: Path, console: Console, metrics: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """The committed rows of a comparison's folder; none, and a sentence on it, where they cannot be read."""
+    try:
+        return store.read(folder / "reference" / "rows.jsonl", metrics=metrics)
+    except store.RecordError as error:
+        console.print(f"Going on without the committed rows: {error}", style="yellow", markup=False, soft_wrap=True)
+        return []
+
+
+def families() -> list[Family]:
+    """The families of the models here, as a report shows them."""
+    return [Family(one.name, one.title, one.place, one.hue) for one in registry.families()]
+
+
+def shown(path: Path) -> str:
+    """A path as it is told: from where the user stands."""
+    return os.path.relpath(path)

@@ -1,0 +1,100 @@
+"""`bench.py report` draws a comparison's tables and figures from its rows; `bench.py submit` makes them the reference."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from results.plans.files import file_of
+from results.plans.plan import Plan
+from results.rows import committed, store, submission
+from runner.cell_key import identify
+from runner.commands import arguments as flags
+from runner.commands.arguments import Command
+from runner.commands.comparison import cells, committed_rows, families, loaded, shown
+
+
+def add_report_flags(command: argparse.ArgumentParser) -> None:
+    """The flags of `report`."""
+    flags.add_comparison(command, "a comparison that has rows")
+    command.add_argument("--reference", action="store_true", help="redraw the committed reference instead")
+    flags.add_with_committed(command)
+    command.add_argument("--adopt", action="store_true", help="the same as submit")
+
+
+def add_submit_flags(command: argparse.ArgumentParser) -> None:
+    """The flags of `submit`."""
+    flags.add_comparison(command, "a comparison whose plan is measured here as a whole")
+
+
+def report(arguments: argparse.Namespace, console: Console) -> int:
+    """Redraw a comparison's tables and figures from its stored rows."""
+    folder, plan = loaded(arguments)
+    if arguments.adopt:
+        return submit(arguments, console)
+    if arguments.reference and arguments.with_committed:
+        raise ValueError("--reference shows the committed rows alone; leave out --with-committed.")
+    folder = folder / "reference" if arguments.reference else folder
+    draw(plan, folder, None, console, arguments.with_committed)
+    return 0
+
+
+def submit(arguments: argparse.Namespace, console: Console) -> int:
+    """Make this machine's rows of the plan's cells the reference, with plan, raw predictions and hashes; draw it."""
+    folder, plan = loaded(arguments)
+    measured = store.read(folder / "rows.jsonl", plan.comparison)
+    keys = {identify(cell).key for cell in cells(plan, measured)}
+    rows = [row for row in measured if row["cell"] in keys]
+    missing = len(keys - {row["cell"] for row in rows})
+    if missing:
+        raise ValueError(f"{missing} cells of {plan.comparison} are not measured here; run it before submitting it.")
+    packed = submission.pack(folder, file_of(folder), rows)
+    console.print(f"{len(rows)} rows and the predictions of {packed.cells} cells in {shown(folder / 'reference')}")
+    for reason in dict.fromkeys(packed.left_out.values()):
+        without = [cell for cell, why in packed.left_out.items() if why == reason]
+        console.print(f"{len(without)} cells without predictions: {reason}", style="yellow", markup=False)
+    draw(plan, folder / "reference", None, console)
+    return 0
+
+
+def draw(plan: Plan, folder: Path, keys: set[str] | None, console: Console, with_committed: bool = False) -> None:
+    """Draw the report of the rows in `folder`; with `keys`, of those cells only, so that stale rows stay out.
+
+    A run of a part passes the keys of the whole plan too: a new model stands beside the ones measured before it.
+    """
+    from results.report import report  # draws figures: most commands, and no worker, need matplotlib
+    from results.report.tables import contest_table
+
+    rows = store.read(folder / "rows.jsonl", plan.comparison)
+    if not rows:
+        raise store.RecordError(f"There are no rows in {shown(folder / 'rows.jsonl')}; run the comparison first.")
+    if keys is not None:
+        rows = [row for row in rows if row["cell"] in keys]
+    is_reference = folder.name == "reference"
+    reference = [] if is_reference else committed_rows(folder, console)
+    if with_committed:
+        rows, own = committed.beside(rows, reference), len(rows)
+        console.print(f"{len(rows) - own} committed rows stand beside {own} of this machine")
+    out = folder if is_reference else folder / "report"
+    drawn = {"claims": plan.claims, "tables": plan.printed, "forms": plan.figures, "families": families()}
+    page = report.report(rows, out, title=plan.title, question=plan.question, reference=reference, **drawn)
+    if is_reference:
+        submission.seal(folder)
+    for part in contest_table.terminal(rows):
+        console.print(part, highlight=False)
+    console.print(f"report: {shown(page)}")
+
+
+COMMANDS = {
+    "report": Command(
+        "redraw tables and figures from the stored rows", add_report_flags, report, "report quick --reference"
+    ),
+    "submit": Command(
+        "make this machine's rows the reference: rows, plan, predictions, hashes",
+        add_submit_flags,
+        submit,
+        "submit quick",
+    ),
+}

@@ -1,0 +1,134 @@
+"""`bench.py run` measures what is missing in a comparison, then draws its report; with --dry-run it says what that would cost."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+
+from rich.console import Console
+
+from results.cell import Cell
+from results.plans.files import folder_of
+from results.plans.plan import Plan
+from results.plans.reader import load
+from results.rows import store
+from runner import costs
+from runner.cell_key import identify, keys_among
+from runner.checkpoints import store as checkpoints
+from runner.checkpoints.trained_model import Keeping
+from runner.commands import arguments as flags
+from runner.commands import comparison
+from runner.commands.arguments import Command
+from runner.commands.comparison import cells, changed, committed_rows, shown
+from runner.commands.report import draw
+from runner.measure import measure, prepare
+from runner.preflight.refusals import check_cells
+from runner.schedule import schedule
+from runner.schedule.forecast import TIMES, forecast, matched, timings
+from runner.schedule.progress import Display
+from runner.schedule.ray_cluster import RayCluster
+from schema import surroundings
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """The flags of `run`; those that are called as a plan's keys replace these."""
+    add = command.add_argument
+    flags.add_comparison(command, "a name that bench.py list shows, or a folder of results/ that holds a plan.toml")
+    add("--models", metavar="A,B", help="only these models; a path/to/file.py adds your own")
+    add("--tasks", metavar="A,B", help="only these tasks")
+    add("--seeds", metavar="0,1", help="these seeds instead of the plan's")
+    add("--size", metavar="NAME|width=64,...", help="a size by name (nano to 1.3b), or width, depth, heads")
+    add("--set", **flags.SETTING)
+    add("--steps", type=int, help="training steps of every task")
+    add("--device", help="cpu or cuda")
+    add("--dtype", help="float32, float32+onednn or bfloat16")
+    flags.add_provider(command, None)
+    add("--workers", type=int, help="training cells side by side, one thread each")
+    add("--parallel", help="ddp or fsdp2: several processes of one machine train each cell")
+    add("--processes", type=int, help="with --parallel: how many")
+    add("--launcher", default="local", choices=("local", "ray"), help="where cells are measured")
+    add("--ray-address", metavar="HOST:PORT", help="with --launcher ray: a cluster; default: start one here")
+    add("--snapshot-minutes", type=float, metavar="N", help="keep a training in progress every N minutes")
+    add("--no-checkpoints", action="store_true", help="keep no trained models, use none that are kept")
+    add("--cache", metavar="DIR", help="where trained models and prepared corpora are kept, not .cache")
+    add("--retry-failed", action="store_true", help="measure failed cells again")
+    add("--dry-run", action="store_true", help="print the cells and their cost, measure nothing")
+    flags.add_with_committed(command)
+    add("--quiet", action="store_true", help="print failures and the end only")
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Measure the cells of a comparison that are missing, and draw its report."""
+    plan = changed(arguments)
+    rows_path = folder_of(comparison.RESULTS, plan.comparison) / "rows.jsonl"
+    here = store.read(rows_path, plan.comparison)
+    if arguments.dry_run:  # which reads and downloads no data
+        found = cells(plan, here, keys_among(here))
+    else:
+        found = cells(plan, here)
+    elsewhere = arguments.dry_run or arguments.launcher == "ray"
+    with surroundings.kept():  # a user's constructor may change what the workers inherit
+        check_cells(cells, elsewhere=elsewhere, unread=arguments.dry_run)
+    keeping = None if arguments.no_checkpoints else Keeping(checkpoints.default_folder(), plan.snapshot_minutes)
+    if arguments.dry_run:
+        past = timings(comparison.RESULTS) + committed_rows(rows_path.parent, console, TIMES) + here
+        return _dry_run(plan, found, here, past, keeping, console)
+    begun = time.monotonic()
+    with _cluster(arguments) as cluster, Display(len(found), quiet=arguments.quiet) as display:
+        summary = schedule.Summary()
+        for are_trials in (True, False):  # trials first: they say which rate the others are trained at
+            found = cells(plan, store.read(rows_path))
+            summary += schedule.run(
+                [cell for cell in found if (cell.kind == "trial") == are_trials],
+                partial(measure, keeping=keeping),
+                identify,
+                rows_path,
+                workers=plan.workers,
+                timeout=plan.timeout,
+                retry_failed=arguments.retry_failed,
+                initializer=prepare,
+                on_event=display.tell,
+                cluster=cluster,
+            )
+    console.print(
+        f"{summary.measured} cells measured, {summary.skipped} already there, {summary.failed} failed, "
+        f"in {time.monotonic() - begun:.0f} s; rows in {shown(rows_path)}"
+    )
+    folder = rows_path.parent
+    whole = cells(load(folder), store.read(rows_path))
+    keys = {identify(cell).key for cell in [*whole, *found]}
+    draw(plan, folder, keys, console, arguments.with_committed)
+    return 1 if summary.failed else 0
+
+
+def _cluster(arguments: argparse.Namespace) -> AbstractContextManager[RayCluster | None]:
+    """The machines that measure, None for this one."""
+    if arguments.launcher == "ray":
+        return RayCluster(arguments.ray_address, arguments.workers)
+    if arguments.ray_address:
+        raise ValueError("--ray-address names a cluster that only --launcher ray uses; add that flag.")
+    return nullcontext()
+
+
+def _dry_run(plan: Plan, cells: list[Cell], here: list, past: list, keeping: Keeping | None, console: Console) -> int:
+    """Print what a run would do and cost."""
+    done, key, known = store.statuses(here), keys_among(here), partial(costs.of_cell, keeping=keeping, past=past)
+    with surroundings.kept():  # a user's code is asked what it costs
+        table, line = forecast(plan, cells, lambda cell: done.get(key(cell)) if done else None, past, known)
+    console.print(table)
+    if (standings := matched(plan, cells, known)) is not None:
+        console.print(standings)
+    console.print(line, highlight=False, markup=False)
+    return 0
+
+
+COMMANDS = {
+    "run": Command(
+        "measure what is missing in a comparison, then draw its report",
+        add_flags,
+        run,
+        "run quick --models retnet,mine.py",
+    )
+}

@@ -24,7 +24,7 @@ from tasks.speed.throughput import Throughput
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """The flags of `list`."""
-    command.add_argument("--markdown", action="store_true", help="the README's table of models")
+    command.add_argument("--markdown", action="store_true", help="the table of docs/models.md")
     command.add_argument(
         "--costs", action="store_true", help="parameters, state bytes and FLOPs per token of every model"
     )

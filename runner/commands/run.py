@@ -6,6 +6,7 @@ import argparse
 import time
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from pathlib import Path
 
 from rich.console import Console
 
@@ -60,31 +61,38 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Measure the cells of a comparison that are missing, and draw its report."""
+    """Measure the cells of a comparison that are missing, and draw its report; 1 where a cell failed."""
     plan = changed(arguments)
-    rows_path = folder_of(comparison.RESULTS, plan.comparison) / "rows.jsonl"
-    here = store.read(rows_path, plan.comparison)
-    if arguments.dry_run:  # which reads and downloads no data
-        found = cells(plan, here, keys_among(here))
-    else:
-        found = cells(plan, here)
+    folder = folder_of(comparison.RESULTS, plan.comparison)
+    here = store.read(folder / "rows.jsonl", plan.comparison)
+    # a dry run reads and downloads no data
+    found = cells(plan, here, keys_among(here)) if arguments.dry_run else cells(plan, here)
     elsewhere = arguments.dry_run or arguments.launcher == "ray"
     with surroundings.kept():  # a user's constructor may change what the workers inherit
-        check_cells(cells, elsewhere=elsewhere, unread=arguments.dry_run)
+        check_cells(found, elsewhere=elsewhere, unread=arguments.dry_run)
     keeping = None if arguments.no_checkpoints else Keeping(checkpoints.default_folder(), plan.snapshot_minutes)
     if arguments.dry_run:
-        past = timings(comparison.RESULTS) + committed_rows(rows_path.parent, console, TIMES) + here
+        past = timings(comparison.RESULTS) + committed_rows(folder, console, TIMES) + here
         return _dry_run(plan, found, here, past, keeping, console)
-    begun = time.monotonic()
-    with _cluster(arguments) as cluster, Display(len(found), quiet=arguments.quiet) as display:
-        summary = schedule.Summary()
-        for are_trials in (True, False):  # trials first: they say which rate the others are trained at
-            found = cells(plan, store.read(rows_path))
+    summary = _measured(plan, folder / "rows.jsonl", len(found), arguments, keeping, console)
+    measured = store.read(folder / "rows.jsonl")
+    keys = {identify(cell).key for cell in [*cells(load(folder), measured), *cells(plan, measured)]}
+    draw(plan, folder, keys, console, arguments.with_committed)
+    return 1 if summary.failed else 0
+
+
+def _measured(
+    plan: Plan, rows: Path, count: int, arguments: argparse.Namespace, keeping: Keeping | None, console: Console
+) -> schedule.Summary:
+    """What came of the plan's cells, measured into `rows`; trials first: they say which rate the others are trained at."""
+    begun, summary = time.monotonic(), schedule.Summary()
+    with _cluster(arguments) as cluster, Display(count, quiet=arguments.quiet) as display:
+        for are_trials in (True, False):
             summary += schedule.run(
-                [cell for cell in found if (cell.kind == "trial") == are_trials],
+                [cell for cell in cells(plan, store.read(rows)) if (cell.kind == "trial") == are_trials],
                 partial(measure, keeping=keeping),
                 identify,
-                rows_path,
+                rows,
                 workers=plan.workers,
                 timeout=plan.timeout,
                 retry_failed=arguments.retry_failed,
@@ -94,13 +102,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             )
     console.print(
         f"{summary.measured} cells measured, {summary.skipped} already there, {summary.failed} failed, "
-        f"in {time.monotonic() - begun:.0f} s; rows in {shown(rows_path)}"
+        f"in {time.monotonic() - begun:.0f} s; rows in {shown(rows)}"
     )
-    folder = rows_path.parent
-    whole = cells(load(folder), store.read(rows_path))
-    keys = {identify(cell).key for cell in [*whole, *found]}
-    draw(plan, folder, keys, console, arguments.with_committed)
-    return 1 if summary.failed else 0
+    return summary
 
 
 def _cluster(arguments: argparse.Namespace) -> AbstractContextManager[RayCluster | None]:

@@ -9,6 +9,7 @@ import pytest
 import bench
 from results.rows import store as record
 from runner.checkpoints import store
+from runner.commands import run as command
 from runner.schedule import schedule
 from tests.support.tiny_plan import tiny_plan
 
@@ -30,7 +31,7 @@ def in_this_process(monkeypatch):
         return schedule.Summary(measured=len(cells))
 
     monkeypatch.setattr(schedule, "run", run)
-    monkeypatch.setattr(bench, "_report", lambda *_: None)
+    monkeypatch.setattr(command, "draw", lambda *_: None)
 
 
 def kept(cache: Path) -> list[Path]:

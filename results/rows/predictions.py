@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import lzma
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import schema
 from results.rows.columns import Plain
 from results.rows.row import canonical
-from schema import packed
+from schema import packed, whole_file
 
 FOLDER = "predictions"
 ENDING = ".jsonl.xz"
@@ -46,10 +45,7 @@ def store(folder: Path, cell: str, data: bytes | None) -> Path | None:
     if data is None:
         path.unlink(missing_ok=True)
         return None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    unfinished.write_bytes(data)
-    unfinished.replace(path)
+    whole_file.write(path, data)
     return path
 
 

@@ -1,26 +1,19 @@
-"""The record: one number is one row, one row is one JSON line, one cell's rows are one append."""
+"""The record: one number is one row, one row is one JSON line, one cell's rows come into the file together."""
 
 from __future__ import annotations
 
 import json
 import lzma
-import os
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import Field
 
 import schema
-from results.rows.columns import Count
 from results.rows.row import COLUMNS, Identity, Measured, check, failure, key, now, one_attempt, rows
-from schema import packed
-
-if TYPE_CHECKING:
-    import pandas
+from schema import packed, whole_file
 
 __all__ = [
     "COLUMNS",
@@ -32,7 +25,6 @@ __all__ = [
     "check",
     "failure",
     "doubled",
-    "frame",
     "key",
 ]
 __all__ += ["lock_folder", "now", "one_attempt", "read", "rows", "statuses"]
@@ -55,25 +47,24 @@ def lock_folder(path: Path) -> Path:
 
 
 def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Append one cell's rows under a lock, all or none, on the disk when this returns.
+    """Add one cell's rows to a file under a lock: it is written anew with them and then put in its place, whole.
 
-    What an interrupted append left behind (a torn line, half of a cell's rows) is cut first. Raises ValueError for a
-    row with other columns than `COLUMNS` or a value that JSON has no word for, RecordError when writing fails.
+    A torn last line, and what stands of its cell, is left out. Raises ValueError for a row with other columns than `COLUMNS`
+    or a value that JSON has no word for, RecordError when writing fails.
     """
-    path = Path(path)
+    path = Path(path).resolve()  # a link to a file elsewhere stays one
     for row in rows:
         check(row)
     try:
-        block = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode("utf-8")
+        block = _text(rows)
     except (TypeError, ValueError) as error:
         raise ValueError(f"A row holds a value that JSON has no word for; give plain numbers: {error}.") from None
     if not block:
         raise ValueError("There are no rows to append; a cell that failed is recorded by failure().")
     try:
-        lock = FileLock(lock_folder(path) / f"{path.name}.lock", timeout=LOCK_SECONDS)
-        with lock, open(path, "a+b") as file:
-            _recover(path, file)
-            _write(path, file, block)
+        with FileLock(lock_folder(path) / f"{path.name}.lock", timeout=LOCK_SECONDS):
+            standing = path.read_bytes() if path.exists() else b""
+            whole_file.write(path, b"".join(line + b"\n" for line in _lines(standing)) + block)
     except Timeout:
         raise RecordError(f"Another process has held the lock of {path} for {LOCK_SECONDS:.0f} s; end it.") from None
     except OSError as error:
@@ -85,40 +76,36 @@ def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 def read(path: Path, comparison: str | None = None, metrics: Collection[str] | None = None) -> list[dict[str, Any]]:
     """All complete rows, oldest first; none if there is no file, packed or not.
 
-    What a broken append left is passed over; a whole last row counts though its newline is gone; of a cell whose last row
-    is torn no row counts. Raises RecordError, naming file and line, for anything else that is no row, and, where
-    `comparison` says whose rows these must be, for another's. With `metrics`, the rows of these alone: others are not looked
-    at, so that what is wrong with them is not told.
+    A whole last row counts though its newline is gone; of a cell whose last row is torn no row counts. Raises RecordError,
+    naming file and line, for anything else that is no row, and, where `comparison` says whose rows these must be, for another's.
+    With `metrics`, the rows of these alone: others are not looked at, so that what is wrong with them is not told.
     """
     path = Path(path)
     packed_path = path.with_name(path.name + ".xz")
     try:
         if not path.exists():
             return _rows(packed_path, packed.unpack(packed_path), comparison, metrics) if packed_path.exists() else []
-        intent, data = _intent(path), path.read_bytes()
+        return _rows(path, path.read_bytes(), comparison, metrics)
     except packed.PackedError as error:
         raise RecordError(f"{error} Take it again from where it came, or run and submit the comparison anew.") from None
     except OSError as error:
         raise RecordError(f"{error.filename or path} could not be read: {error.strerror}.") from error
-    if intent and len(data) < intent[0] + intent[1]:
-        data = data[: intent[0]]
-    return _rows(path, data, comparison, metrics)
 
 
 def pack(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write rows to `path`.xz, which `read(path)` takes where there is no `path`: a tenth of the size, for committing."""
-    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    packed_path = Path(path).with_name(Path(path).name + ".xz")
-    packed_path.parent.mkdir(parents=True, exist_ok=True)
-    packed_path.write_bytes(lzma.compress(text.encode("utf-8"), preset=9))
+    whole_file.write(Path(path).with_name(Path(path).name + ".xz"), lzma.compress(_text(rows), preset=9))
+
+
+def _text(rows: Iterable[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode("utf-8")
 
 
 def _rows(
     path: Path, data: bytes, comparison: str | None, metrics: Collection[str] | None = None
 ) -> list[dict[str, Any]]:
-    lines, torn = _lines(data)
     rows, may_hold = [], _holding(metrics)
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(data), 1):
         if not may_hold(line):
             continue
         source = f"{path}, line {number}"
@@ -132,8 +119,6 @@ def _rows(
             raise RecordError(f"{source} is a row of the comparison {of}, not of {comparison!r}; take it out.")
         if metrics is None or row["metric"] in metrics:
             rows.append(row)
-    while rows and rows[-1]["cell"] == torn:
-        rows.pop()
     return rows
 
 
@@ -145,28 +130,24 @@ def _holding(metrics: Collection[str] | None) -> Callable[[bytes], bool]:
     return lambda line: any(name in line for name in names)
 
 
-def _lines(data: bytes) -> tuple[list[bytes], str | None]:
-    """The lines that hold rows, and the key of the cell whose last row is torn, where it can still be read."""
+def _lines(data: bytes) -> list[bytes]:
+    """The lines that hold rows: without a torn last one, and without the others of its cell where its key can still be read."""
     lines = data.split(b"\n")
     last = lines.pop()  # what follows the last newline: nothing, a row whose newline is gone, or a torn one
     if last.strip() and not _is_torn(last):
-        return [*lines, last], None
+        return [*lines, last]
     if not last.strip() and lines and _is_torn(lines[-1]):
         last = lines.pop()
-    return lines, _cell(last)
+    torn = _cell(last)
+    while torn and lines and _cell(lines[-1]) == torn:
+        lines.pop()
+    return lines
 
 
 def _cell(line: bytes) -> str | None:
     """The key that a line names, even a torn one."""
     found = re.match(rb'\s*\{.{0,2000}?"cell": ?"([0-9A-Za-z_-]{1,64})"', line)
     return found and found[1].decode()
-
-
-def frame(path: Path) -> pandas.DataFrame:
-    """The rows of a file as a table with the columns of `COLUMNS`."""
-    import pandas  # takes its time; whoever measures needs it not
-
-    return pandas.DataFrame(read(path), columns=list(COLUMNS))
 
 
 def statuses(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
@@ -217,56 +198,6 @@ def _measurement(row: dict[str, Any]) -> tuple:
     where = tuple(sorted(row["where"].items(), key=str))
     name = row["settings"].get("variant", "")
     return row["cell"], row["when"], row["model"], name, row["metric"], where, row["status"], row["reason"]
-
-
-def _write(path: Path, file: Any, block: bytes) -> None:
-    """Write after noting the intent, so that a death in between leaves no half of a cell that looks whole."""
-    end = file.seek(0, os.SEEK_END)
-    note = _note(path)
-    with open(note, "w", encoding="utf-8") as intent:
-        json.dump([end, len(block)], intent)
-        intent.flush()
-        os.fsync(intent.fileno())
-    try:
-        file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
-    except OSError:
-        with suppress(OSError):
-            os.truncate(path, end)
-        raise
-    note.unlink()
-
-
-def _recover(path: Path, file: Any) -> None:
-    """Cut what an interrupted append left: to the noted length, a torn last line and its cell's rows; mend a lost newline."""
-    size = file.seek(0, os.SEEK_END)
-    intent = _intent(path)
-    if intent and size < intent[0] + intent[1]:
-        size = min(size, intent[0])
-    file.seek(0)
-    data = file.read(size)
-    lines, torn = _lines(data)
-    while lines and torn and _cell(lines[-1]) == torn:
-        lines.pop()
-    whole = b"".join(line + b"\n" for line in lines)
-    file.truncate(min(len(whole), len(data)))
-    if len(whole) > len(data):
-        file.write(b"\n")
-    _note(path).unlink(missing_ok=True)
-
-
-def _note(path: Path) -> Path:
-    return lock_folder(path) / f"{path.name}.appending"
-
-
-def _intent(path: Path) -> tuple[int, int] | None:
-    note = path.parent / ".locks" / f"{path.name}.appending"
-    try:
-        end, length = schema.read_json(note, Annotated[list[Count], Field(min_length=2, max_length=2)])
-    except (OSError, ValueError):
-        return None  # none noted, or torn itself: then nothing was appended after it
-    return end, length
 
 
 def _is_torn(line: bytes) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock
 
 import schema
+from schema import whole_file
 
 MOST = 1000  # files that are remembered, the newest
 
@@ -42,9 +43,7 @@ def name(files: Iterable[str | Path]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock"), timeout=5):
             every = [*(str(old) for old in named() if str(old) not in new), *new][-MOST:]
-            unfinished = path.with_suffix(".unfinished")
-            unfinished.write_text(json.dumps(every, indent=1), encoding="utf-8")
-            unfinished.replace(path)
+            whole_file.write(path, json.dumps(every, indent=1).encode("utf-8"))
 
 
 def among(files: Iterable[str]) -> list[Path]:

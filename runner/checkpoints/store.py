@@ -26,6 +26,7 @@ from runner.cell_key import code_of_training
 from runner.checkpoints import facts as checkpoint_facts
 from runner.checkpoints import model_files as own_files
 from runner.checkpoints.facts import SCHEMA, CheckpointError, Facts, TokenizerFacts
+from schema import whole_file
 from tasks.harness import tensor_file
 from tasks.harness.train import Training
 from tasks.text import cache
@@ -172,8 +173,9 @@ def save(
     if isinstance(tokenizer, JsonTokenizer):
         content = tokenizer.inner.to_str()
         about["file"] = hashlib.sha256(content.encode()).hexdigest()
-        _write(folder / TOKENIZER, content)
-    _write(folder / FACTS, json.dumps({"schema": SCHEMA, **facts, "tokenizer": about}, indent=1, allow_nan=False))
+        whole_file.write(folder / TOKENIZER, content.encode("utf-8"))
+    text = json.dumps({"schema": SCHEMA, **facts, "tokenizer": about}, indent=1, allow_nan=False)
+    whole_file.write(folder / FACTS, text.encode("utf-8"))
 
 
 def _tokenizer(folder: Path, about: TokenizerFacts | None) -> Tokenizer | None:
@@ -202,9 +204,3 @@ def _read(read: Callable[[Path], Any], path: Path) -> Any:
         raise CheckpointError(f"{path} cannot be read ({error.strerror or 'no such file'})") from None
     except tensor_file.Damaged as error:
         raise CheckpointError(f"{error}") from None
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name("unfinished-" + path.name)
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)

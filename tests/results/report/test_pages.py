@@ -12,6 +12,7 @@ from results.report import evaluations, html_page
 from results.report.figures import catalogue
 from results.report.section import Section
 from results.report.tables import latex, table
+from results.rows import metrics
 from tests.support import synthetic
 
 FEW = ("transformer", "retnet", "titans-mac")
@@ -24,7 +25,7 @@ class Reader(html.parser.HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.open, self.elements = [], []
+        self.open, self.elements, self.texts = [], [], []
         self.feed(text)
         assert self.open == []
 
@@ -32,6 +33,13 @@ class Reader(html.parser.HTMLParser):
         self.elements.append((tag, dict(attributes)))
         if tag not in VOID:
             self.open.append(tag)
+        if tag in ("table", "tr", "h1", "h2", "h3", "li", "p", "th", "td", "figcaption", "form"):
+            self.texts.append((tag, ""))
+
+    def handle_data(self, data):
+        if self.texts and self.open and self.open[-1] not in ("script", "style"):
+            tag, before = self.texts[-1]
+            self.texts[-1] = tag, " ".join(f"{before} {data}".split())
 
     def handle_startendtag(self, tag, attributes):
         self.elements.append((tag, dict(attributes)))
@@ -68,7 +76,37 @@ def test_the_page_is_well_formed_and_asks_for_nothing_else(page):
     assert links and all(link.startswith("#") or link == "data:," for link in links)
     assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
     assert "url(http" not in page and "@import" not in page and "fetch(" not in page
-    assert "@@" not in page and "Made &lt;up&gt;" in page and "<b>1</b>" not in page
+    assert "{{" not in page and "{%" not in page and "Made &lt;up&gt;" in page and "<b>1</b>" not in page
+
+
+def test_a_reader_sees_every_part_in_its_order_and_every_cell_of_every_table(page, exams):
+    texts = Reader(page).texts
+    chapters = [*(exam.title for exam in exams), "Findings"]
+    headings = [text for tag, text in texts if tag in ("h1", "h2") and text]
+    assert headings == ["Made <up>", "At a glance", *chapters]
+    assert [text for tag, text in texts if tag == "li"] == chapters
+    assert [text for tag, text in texts if tag == "figcaption"] == ["Figure & one", "Figure & two"]
+    said = [text for tag, text in texts if tag == "p"]
+    assert said[:1] == ["Which?"] and "None." in said
+    for exam in exams:
+        for one in table.layout(exam):
+            begin = texts.index(("h3", f"{exam.title}: {one.title}"))
+            end = next(i for i in range(begin, len(texts)) if texts[i][0] == "p")
+            assert texts[begin + 1 : end] == [("table", ""), *_cells(exam, one)]
+            notes = table.notes(exam, one), table.conditions(exam, "transformer", None)
+            assert texts[end] == ("p", " ".join(" ".join(filter(None, notes)).split()))
+
+
+def _cells(exam, one) -> list[tuple[str, str]]:
+    heads = ["model", *(column.header for column in one.columns), "parameters", "state", "family", "provider"]
+    found = [("tr", ""), *(("th", " ".join(head.split())) for head in heads)]
+    for model in table.shown(exam, one):
+        facts = ["", ""] if model.is_floor else [table.parameters(exam, model, "transformer")]
+        facts += [] if model.is_floor else [metrics.byte_size(model.state_bytes)]
+        texts = [*(table.cell(exam, model, column, None) for column in one.columns), *facts, model.group]
+        found += [("tr", ""), ("th", model.title)]
+        found += [("td", " ".join(text.split())) for text in (*texts, table.providers(exam, model))]
+    return found
 
 
 def test_tables_have_headers_and_figures_have_words(page, exams):

@@ -1,4 +1,4 @@
-"""Rows, notes, manifests and packed files that somebody else may have written: read whole, or refused in one sentence."""
+"""Rows, manifests and packed files that somebody else may have written: read whole, or refused in one sentence."""
 
 from __future__ import annotations
 
@@ -78,16 +78,6 @@ def test_a_torn_last_row_makes_its_whole_cell_missing(tmp_path):
     assert {row["model"] for row in store.read(path)} == {"first"}
     store.append(path, made("third"))
     assert [row["model"] for row in store.read(path)] == ["first"] * 3 + ["third"] * 3
-
-
-@pytest.mark.parametrize("note", ["5", "null", '["a", "b"]', "[1]", "[-1, 2]", "{", "[1, 2, 3]", "[1, true]"])
-def test_a_note_of_an_append_that_is_no_note_is_none(tmp_path, note):
-    path = tmp_path / "rows.jsonl"
-    store.append(path, made())
-    (store.lock_folder(path) / "rows.jsonl.appending").write_text(note)
-    assert len(store.read(path)) == 3
-    store.append(path, made("second"))
-    assert len(store.read(path)) == 6
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-40], lambda b: b"", lambda b: b"no xz", lambda b: b + b"more"])

@@ -1,4 +1,4 @@
-"""Rows and the file that holds them: strict columns, one append per cell, torn ends, keys."""
+"""Rows and the file that holds them: strict columns, a cell's rows together, torn ends, keys."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import dataclasses
 import errno
 import json
 import multiprocessing
-import os
 from pathlib import Path
 
 import pytest
 
 from results.rows import store
+from schema import whole_file
 from tests.support.fake_measure import cell, identify
 
 
@@ -29,7 +29,7 @@ def test_rows_have_exactly_the_columns_and_come_back_equal(tmp_path):
     rows = made()
     store.append(path, rows)
     assert store.read(path) == rows
-    assert list(rows[0]) == list(store.COLUMNS) and list(store.frame(path).columns) == list(store.COLUMNS)
+    assert list(rows[0]) == list(store.COLUMNS)
     assert rows[0]["settings"] == {"model": {}, "task": {"length": 64}} and rows[0]["provider"] == "chunked"
     assert (tmp_path / "new" / ".locks" / ".gitignore").read_text() == "*\n"
 
@@ -70,52 +70,48 @@ def test_a_torn_last_line_is_passed_over_and_cut_before_the_next_append(tmp_path
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
-def test_half_a_cell_left_by_a_death_while_writing_is_no_cell(tmp_path, monkeypatch):
-    path = tmp_path / "rows.jsonl"
-    store.append(path, made("first"))
-    whole = path.read_bytes()
-    monkeypatch.setattr(store.os, "fsync", _die_at_second_call())
-    with pytest.raises(KeyboardInterrupt):
-        store.append(path, made("second"))
-    monkeypatch.undo()
-    content = path.read_bytes()
-    cut = content.rfind(b"\n", 0, len(content) - 1) + 1  # whole lines, but one row short
-    assert cut > len(whole)
-    os.truncate(path, cut)
-    assert {row["model"] for row in store.read(path)} == {"first"}
-    store.append(path, made("third"))
-    assert [row["model"] for row in store.read(path)] == ["first"] * 3 + ["third"] * 3
-
-
-def _die_at_second_call():
-    calls = []
-
-    def fsync(descriptor):
-        calls.append(descriptor)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-
-    return fsync
-
-
-def test_a_full_disk_is_a_clear_error_and_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("where", "error", "raised"),
+    [
+        ("fsync", OSError(errno.ENOSPC, "No space left on device"), store.RecordError),
+        ("replace", OSError(errno.ENOSPC, "No space left on device"), store.RecordError),
+        ("fsync", KeyboardInterrupt(), KeyboardInterrupt),
+        ("replace", KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_a_full_disk_or_a_death_while_writing_leaves_the_file_as_it_was(tmp_path, monkeypatch, where, error, raised):
     path = tmp_path / "rows.jsonl"
     store.append(path, made("first"))
     before = path.read_bytes()
-    calls = []
 
-    def full(descriptor):
-        calls.append(descriptor)
-        if len(calls) == 2:
-            raise OSError(errno.ENOSPC, "No space left on device")
+    def fail(*told):
+        raise error
 
-    monkeypatch.setattr(store.os, "fsync", full)
-    with pytest.raises(store.RecordError, match="No space left on device"):
+    monkeypatch.setattr(*((whole_file.os, "fsync", fail) if where == "fsync" else (Path, "replace", fail)))
+    with pytest.raises(raised, match="No space left on device" if raised is store.RecordError else None):
         store.append(path, made("second"))
     monkeypatch.undo()
-    assert path.read_bytes() == before
+    assert path.read_bytes() == before and {one.name for one in tmp_path.iterdir()} == {"rows.jsonl", ".locks"}
     store.append(path, made("third"))
     assert {row["model"] for row in store.read(path)} == {"first", "third"}
+
+
+def test_what_a_killed_process_left_half_written_is_no_row_and_goes_with_the_next_append(tmp_path):
+    path, left = tmp_path / "rows.jsonl", tmp_path / "unfinished-rows.jsonl"
+    store.append(path, made("first"))
+    left.write_bytes(path.read_bytes() * 2)
+    assert [row["model"] for row in store.read(path)] == ["first"] * 3
+    store.append(path, made("second"))
+    assert [row["model"] for row in store.read(path)] == ["first"] * 3 + ["second"] * 3 and not left.exists()
+
+
+def test_rows_behind_a_link_are_written_there_and_the_link_stays(tmp_path):
+    there, link = tmp_path / "roomy" / "tiny.jsonl", tmp_path / "rows.jsonl"
+    there.parent.mkdir()
+    link.symlink_to(there)
+    store.append(link, made("first"))
+    store.append(link, made("second"))
+    assert link.is_symlink() and len(store.read(there)) == 6
 
 
 def test_corruption_elsewhere_names_file_and_line(tmp_path):

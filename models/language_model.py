@@ -7,8 +7,6 @@ embeddings, a last norm. It initialises its own parts only: a wrapper that re-in
 from __future__ import annotations
 
 import math
-import types
-import typing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -25,9 +23,9 @@ from models.matching.match import PARAMETERS, Match, Shape, default_feed
 from models.matching.shapes_only import shapes_only
 from models.matching.solver import Candidate
 from models.ops.providers import check_provider
-from schema import shortened, suggestion
 from schema.settings import construct, parameters
 from schema.settings import settings as settings_of
+from schema.settings_check import check_settings as hold_settings
 
 __all__ = (
     "Block", "LanguageModel", "Match", "Size", "assemble", "build", "candidate", "check_settings", "parameter_count",
@@ -200,40 +198,8 @@ def assemble(entry: registry.Entry, size: Size, shape: Shape, settings: dict[str
 
 def check_settings(entry: registry.Entry, settings: dict[str, Any]) -> None:
     """Raise ValueError, printing the signature, for a setting that the class does not know or that has the wrong type."""
-    known = settings_of(entry.cls)
-    text = ", ".join(map(str, known.values())) or "no settings"
     check_provider(settings.get("provider", "auto"))
-    for name, value in settings.items():
-        if name not in known:
-            word = f"{shortened(name)}{suggestion(name, known)}"
-            raise ValueError(f"Model '{entry.name}' has no setting {word}; its settings are: {text}.")
-        hint = known[name].annotation
-        if not _fits(value, hint):
-            near = suggestion(value, _words(hint)) if isinstance(value, str) else ""
-            shown = f"{entry.name}.{name}={shortened(value)}"
-            raise ValueError(f"Setting {shown} has the wrong type{near}; its settings are: {text}.")
-
-
-def _words(hint: Any) -> list[str]:
-    """The words among a hint's alternatives."""
-    if typing.get_origin(hint) is Literal:
-        return [word for word in typing.get_args(hint) if isinstance(word, str)]
-    return [word for option in typing.get_args(hint) for word in _words(option)]
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    if hint is Any:
-        return True
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return any(_fits(value, option) for option in typing.get_args(hint))
-    if typing.get_origin(hint) is typing.Literal:
-        return value in typing.get_args(hint)
-    plain = typing.get_origin(hint) or hint
-    if plain is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if plain is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, plain) if isinstance(plain, type) else True
+    hold_settings("Model", entry.name, settings, settings_of(entry.cls))
 
 
 def seeded(name: str, size: Size, seed: int, **settings: Any) -> nn.Module:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from models import registry
 from models.conformance import diagnosis, kit
-from models.language_model import Size
+from models.shell.model import Size
 
 
 def contract(

@@ -8,7 +8,7 @@ import torch
 from rich.table import Table
 
 from models import registry
-from models.language_model import Size
+from models.shell.model import Size
 from results.cell import Cell
 from runner.build import opponents
 from runner.contests import entrant_step, is_counted

@@ -11,19 +11,12 @@ from typing import Any
 import torch
 
 from models import registry
-from models.language_model import (
-    REFERENCE,
-    Match,
-    Size,
-    build,
-    candidate,
-    check_settings,
-    reference_parameters,
-    seeded,
-    solve,
-)
+from models.language_model import build, check_settings, seeded
 from models.matching.counts import flops, largest_state, parameter_count, training_flops
+from models.matching.match import Match
 from models.matching.shapes_only import shapes_only
+from models.matching.solver import REFERENCE, candidate, reference_parameters, solve
+from models.shell.model import Size
 
 
 @dataclass(frozen=True)

@@ -1,117 +1,27 @@
-"""Size, build(), and the shell that every token mixer is put in.
+"""Registered models by name: `build(name, size)`, on equal terms with the reference Transformer.
 
-The shell is the Llama-style block of the papers compared: `x + mixer(RMSNorm(x))`, then `x + SwiGLU(RMSNorm(x))`, tied
-embeddings, a last norm. It initialises its own parts only: a wrapper that re-initialises a mixer cripples it.
+Handed on from here is what a script needs besides: sizes, matches, the shell, and what a model and a state weigh.
 """
 
 from __future__ import annotations
 
-import math
-import types
-import typing
-from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from models import registry
-from models.carried_state import StateMismatch, read_on
-from models.layers import RMSNorm, SwiGLU
-from models.matching import solver
 from models.matching.counts import parameter_count, state_bytes
-from models.matching.match import PARAMETERS, Match, Shape, default_feed
-from models.matching.shapes_only import shapes_only
-from models.matching.solver import Candidate
+from models.matching.match import PARAMETERS, Match
+from models.matching.solver import solve
 from models.ops.providers import check_provider
-from schema import shortened, suggestion
-from schema.settings import construct, parameters
+from models.shell.model import Block, LanguageModel, Size, assemble, unsolved
 from schema.settings import settings as settings_of
+from schema.settings_check import check_settings as hold_settings
 
 __all__ = (
-    "Block", "LanguageModel", "Match", "Size", "assemble", "build", "candidate", "check_settings", "parameter_count",
-    "reference_parameters", "seeded", "solve", "state_bytes",
+    "Block", "LanguageModel", "Match", "Size", "build", "check_settings", "parameter_count", "seeded", "solve", "state_bytes",
 )  # fmt: skip
-
-REFERENCE = "transformer"  # the model whose parameters all others are matched to
-
-
-@dataclass(frozen=True)
-class Size:
-    """The one size for all models. `width` is that of the residual stream, `depth` the reference Transformer's blocks."""
-
-    vocab: int
-    width: int
-    depth: int
-    heads: int
-
-    def __post_init__(self):
-        for field in ("vocab", "width", "depth", "heads"):
-            value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"Size.{field} must be a whole number of at least 1, not {value!r}.")
-        if self.width % self.heads:
-            raise ValueError(f"Size.width {self.width} cannot be shared by {self.heads} heads; make it a multiple.")
-
-
-class Block(nn.Module):
-    """One layer of the shell: a token mixer and, unless it mixes channels itself, a SwiGLU of `inner` units.
-
-    A mixer that says `norms_itself` is given the residual stream as it is, without a norm before it.
-    """
-
-    def __init__(self, width: int, mixer: nn.Module, inner: int):
-        super().__init__()
-        self.mixer_norm, self.mixer = None if getattr(mixer, "norms_itself", False) else RMSNorm(width), mixer
-        self.feed_norm, self.feed = (RMSNorm(width), SwiGLU(width, inner)) if inner else (None, None)
-
-    def forward(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        y, state = self.mixer(x if self.mixer_norm is None else self.mixer_norm(x), state)
-        x = x + y
-        if self.feed is not None:
-            x = x + self.feed(self.feed_norm(x))
-        return x, state
-
-
-class LanguageModel(nn.Module):
-    """The shell around token mixers: `logits, state = model(tokens, state)`; state is a tuple of the mixers' states.
-
-    Shapes: tokens long [b, t] -> logits [b, t, vocab]. A text may be cut anywhere; a state passed in is never modified.
-    A subclass that reads otherwise overrides `read`.
-    """
-
-    def __init__(self, size: Size, blocks: list[Block]):
-        super().__init__()
-        self.size = size
-        self.embedding = nn.Embedding(size.vocab, size.width)
-        self.blocks = nn.ModuleList(blocks)
-        self.norm = RMSNorm(size.width)
-        nn.init.normal_(self.embedding.weight, std=0.02)
-        for block in blocks:
-            if block.feed is not None:
-                nn.init.normal_(block.feed.gate_up.weight, std=0.02)
-                nn.init.normal_(block.feed.down.weight, std=0.02 / math.sqrt(2 * len(blocks)))
-
-    @property
-    def period(self) -> int:
-        """The largest chunk, segment or window of the mixers; 1 if there is none."""
-        return max(getattr(block.mixer, "period", 1) for block in self.blocks)
-
-    def forward(self, tokens: Tensor, state: tuple | None = None) -> tuple[Tensor, tuple | None]:
-        """Logits and state; an empty piece changes nothing. Raises StateMismatch for a state that is not this model's."""
-        return read_on(self.read, tokens, state, self.embedding.weight)
-
-    def read(self, tokens: Tensor, state: tuple | None) -> tuple[Tensor, tuple]:
-        """`forward` for at least one token in at least one row, and a state of that many rows."""
-        if state is not None and (not isinstance(state, tuple | list) or len(state) != len(self.blocks)):
-            raise StateMismatch(f"That state is no tuple of {len(self.blocks)} mixers' states: it is another model's.")
-        x = self.embedding(tokens)
-        states = []
-        for index, block in enumerate(self.blocks):
-            x, after = block(x, None if state is None else state[index])
-            states.append(after)
-        return self.norm(x) @ self.embedding.weight.to(x.dtype).T, tuple(states)
 
 
 def build(name: str, size: Size, *, match: Match | Literal[False] = PARAMETERS, **settings: Any) -> nn.Module:
@@ -126,114 +36,13 @@ def build(name: str, size: Size, *, match: Match | Literal[False] = PARAMETERS, 
     check_settings(entry, settings)
     if match is not False and not isinstance(match, Match):
         raise ValueError(f"match takes a Match (Match('parameters'), 'state' or 'flops') or False, not {match!r}.")
-    return assemble(entry, size, solve(entry, size, settings, match) if match else _unsolved(entry, size), settings)
-
-
-def solve(entry: registry.Entry, size: Size, settings: dict[str, Any], match: Match = PARAMETERS) -> Shape:
-    """The shape that brings a model nearest to what is matched. Raises NoMatch beyond the tolerance of parameters."""
-    question = (entry, size, repr(sorted(settings.items())), match)
-    if question not in _solved:
-        _solved[question] = solver.solve(candidate(entry, size, settings), match)
-    return _solved[question]
-
-
-_solved: dict[tuple, Shape] = {}  # a search builds a model a dozen times
-
-
-def candidate(entry: registry.Entry, size: Size, settings: dict[str, Any]) -> Candidate:
-    """A model as the search for its shape sees it; settings that the user gives are not solved."""
-    own, setting = parameters(entry.cls), getattr(entry.cls, "state_setting", "inner")
-    unit = 2 * size.heads
-    has_state = getattr(entry.cls, "fixed_state", False) and setting in own and setting not in settings
-    return Candidate(
-        name=entry.name,
-        size=str(size),
-        start=_unsolved(entry, size),
-        width=size.width,
-        unit=unit if "inner" in own and "inner" not in settings else None,
-        state_unit=(unit if setting == "inner" else 1) if has_state else None,
-        state_is_inner=setting == "inner",
-        assemble=partial(assemble, entry, size, settings=settings),
-        sample=partial(_sample, entry, size, settings),
-        reference=partial(_reference, size),
-    )
-
-
-def _unsolved(entry: registry.Entry, size: Size) -> Shape:
-    feed = 0 if getattr(entry.cls, "mixes_channels", False) else default_feed(size.width)
-    return Shape(size.depth, feed)
-
-
-def _sample(entry: registry.Entry, size: Size, settings: dict[str, Any], shape: Shape) -> tuple[nn.Module, int]:
-    """A small model with a block's state (a whole language model's, all of it), and how many of these the shape's model has.
-
-    Any provider's state is the same, so the one that was asked for, which may need another device, is left out.
-    """
-    size, settings = replace(size, vocab=2), {name: value for name, value in settings.items() if name != "provider"}
-    if entry.is_language_model:
-        return assemble(entry, size, shape, settings), 1
-    return assemble(entry, size, replace(shape, depth=1, feed=min(shape.feed, 8)), settings), shape.depth
-
-
-def _reference(size: Size) -> nn.Module:
-    entry = registry.entry(REFERENCE)
-    return assemble(entry, size, _unsolved(entry, size), {})
-
-
-def reference_parameters(size: Size) -> int:
-    """Non-embedding parameters of the reference Transformer at this size."""
-    with shapes_only():
-        return parameter_count(_reference(size))
-
-
-def assemble(entry: registry.Entry, size: Size, shape: Shape, settings: dict[str, Any]) -> nn.Module:
-    """The model of a solved shape: `depth` blocks, SwiGLU of `feed` units, the mixer's `inner` width and state setting."""
-    solved = [("inner", shape.inner), (getattr(entry.cls, "state_setting", "inner"), shape.state)]
-    own = settings | {name: value for name, value in solved if value is not None}
-    if entry.is_language_model:
-        return construct(entry.cls, size, feed=shape.feed, **own)
-    blocks = [
-        Block(size.width, construct(entry.cls, size.width, size.heads, **own), shape.feed) for _ in range(shape.depth)
-    ]
-    return LanguageModel(size, blocks)
+    return assemble(entry, size, solve(entry, size, settings, match) if match else unsolved(entry, size), settings)
 
 
 def check_settings(entry: registry.Entry, settings: dict[str, Any]) -> None:
     """Raise ValueError, printing the signature, for a setting that the class does not know or that has the wrong type."""
-    known = settings_of(entry.cls)
-    text = ", ".join(map(str, known.values())) or "no settings"
     check_provider(settings.get("provider", "auto"))
-    for name, value in settings.items():
-        if name not in known:
-            word = f"{shortened(name)}{suggestion(name, known)}"
-            raise ValueError(f"Model '{entry.name}' has no setting {word}; its settings are: {text}.")
-        hint = known[name].annotation
-        if not _fits(value, hint):
-            near = suggestion(value, _words(hint)) if isinstance(value, str) else ""
-            shown = f"{entry.name}.{name}={shortened(value)}"
-            raise ValueError(f"Setting {shown} has the wrong type{near}; its settings are: {text}.")
-
-
-def _words(hint: Any) -> list[str]:
-    """The words among a hint's alternatives."""
-    if typing.get_origin(hint) is Literal:
-        return [word for word in typing.get_args(hint) if isinstance(word, str)]
-    return [word for option in typing.get_args(hint) for word in _words(option)]
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    if hint is Any:
-        return True
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return any(_fits(value, option) for option in typing.get_args(hint))
-    if typing.get_origin(hint) is typing.Literal:
-        return value in typing.get_args(hint)
-    plain = typing.get_origin(hint) or hint
-    if plain is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if plain is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, plain) if isinstance(plain, type) else True
+    hold_settings("Model", entry.name, settings, settings_of(entry.cls))
 
 
 def seeded(name: str, size: Size, seed: int, **settings: Any) -> nn.Module:

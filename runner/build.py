@@ -9,8 +9,8 @@ import torch
 
 import baselines  # noqa: F401  registers every baseline, in worker processes too
 from models import language_model, registry
-from models.language_model import Match, Size
-from models.matching.match import PARAMETERS
+from models.matching.match import PARAMETERS, Match
+from models.shell.model import Size
 from results.cell import Cell
 from schema.settings import construct, parameters
 

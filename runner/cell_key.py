@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 import tasks
-from models import language_model, registry, user_file
+from models import registry, user_file
 from models.family import OTHERS
 from models.matching.match import NoMatch
+from models.matching.solver import solve
 from results.cell import Cell
 from results.rows import provenance, store
 from results.rows.row import canonical, exam_of
@@ -28,7 +29,7 @@ from tasks.task import Task
 
 BYTES = 256  # the vocabulary of a timing cell
 # What every model is built and trained by; what judges, lists or counts models stands in no key.
-SHELL = ("models/language_model.py", "runner/build.py")
+SHELL = ("models/shell/model.py", "models/language_model.py", "runner/build.py")
 TRAINING = ("tasks/harness/train.py", "tasks/harness/precision.py", "runner/checkpoints/teaching.py")
 PARALLEL = ("tasks/harness/data_parallel.py",)  # of cells that several processes train
 EVALUATION = (
@@ -50,8 +51,8 @@ MEASURED_BY = {  # by a cell's kind
 NEVER = (  # files that no number depends on: the solved shape, which does, stands in the hash itself
     "models/registry.py", "models/family.py", "models/user_file.py", "baselines/*/__init__.py", "models/titans/__init__.py",
     "models/matching/*.py", "models/ops/flops.py", "models/ops/*/flops.py", "runner/**/*.py", "results/**/*.py",
-    "schema/__init__.py", "schema/checked.py", "schema/checkout.py", "schema/moved.py", "schema/packed.py", "schema/places.py",
-    "schema/surroundings.py", "schema/words.py",
+    "schema/__init__.py", "schema/checked.py", "schema/checkout.py", "schema/moved.py", "schema/packed.py", "schema/places.py", "schema/settings_check.py", "schema/terms.py",
+    "schema/settings_check.py", "schema/surroundings.py", "schema/terms.py", "schema/words.py",
 )  # fmt: skip
 WHOLE = "models/ops"  # an operation's folder counts whole: its forms are imported by name, at their first use
 
@@ -141,7 +142,7 @@ def _shape(cell: Cell, vocab: int | None) -> str:
     size, match = terms(cell.size, vocab)
     settings = {name: value for name, value in settings_of(cell).items() if name != "provider"}  # computes the same
     try:
-        return repr(language_model.solve(registry.entry(cell.model), size, settings, match))
+        return repr(solve(registry.entry(cell.model), size, settings, match))
     except (NoMatch, ValueError, TypeError):  # the last: a setting that the model does not know
         return ""
 

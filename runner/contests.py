@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from models import language_model
+from models.matching.counts import parameter_count
 from models.ops import providers
 from results.cell import Cell
 from results.rows import store
@@ -62,7 +62,7 @@ def entrant_step(cell: Cell, entrant: dict[str, Any], made: dict[str, Any]) -> c
     shape = (cell.task_settings["batch"], cell.where["length"])
     if cell.task_settings["level"] == "model":
         model = build(own, 256).to(cell.device)
-        made["parameters"] = language_model.parameter_count(model)
+        made["parameters"] = parameter_count(model)
         step = partial(train_step, model, torch.randint(256, shape, generator=draw).to(cell.device))
     else:
         mixer = layer(own, entrant).to(cell.device)

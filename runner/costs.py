@@ -17,11 +17,13 @@ from typing_extensions import TypedDict
 
 import tasks
 from models import costs, registry
-from models.language_model import Match, Size, assemble, check_settings, solve
+from models.language_model import check_settings
 from models.matching.counts import training_flops
-from models.matching.match import PARAMETERS, Shape
+from models.matching.match import PARAMETERS, Match
 from models.matching.shapes_only import shapes_only
+from models.matching.solver import solve
 from models.ops.providers import unwatched
+from models.shell.model import Shape, Size, assemble
 from results.cell import UNKNOWN_RATE, Cell
 from results.rows.metrics import byte_size
 from results.rows.row import canonical

@@ -7,8 +7,9 @@ from functools import lru_cache
 from typing import Any
 
 import tasks
-from models import language_model, registry
+from models import registry
 from models.family import OTHERS
+from models.matching.counts import parameter_count
 from models.matching.shapes_only import shapes_only
 from models.ops import providers
 from results.rows import labels
@@ -104,7 +105,7 @@ def _plan(row: Row) -> Row:
 @lru_cache(maxsize=256)
 def _parameters(plan: str, vocab: int) -> int:
     with shapes_only():
-        return language_model.parameter_count(build(cell_of_row(json.loads(plan)), vocab))
+        return parameter_count(build(cell_of_row(json.loads(plan)), vocab))
 
 
 @lru_cache(maxsize=256)

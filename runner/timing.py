@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import tasks
-from models import language_model
 from models.matching import counts
+from models.matching.counts import parameter_count, state_bytes
 from results.cell import Cell
 from runner.build import build
 from tasks.speed.throughput import Throughput
@@ -22,7 +22,7 @@ def timed(cell: Cell, progress: Progress) -> dict[str, Any]:
     model = build(cell, 256)
     found, begun, kept = [], time.perf_counter(), []
     run = {"dtype": cell.dtype, "device": cell.device, "keep": kept.append}
-    for m in measure_throughput(model, settings, language_model.state_bytes, **run):
+    for m in measure_throughput(model, settings, state_bytes, **run):
         found.append((None, *m))
         progress(m.where)
     for length in settings.lengths:
@@ -30,7 +30,7 @@ def timed(cell: Cell, progress: Progress) -> dict[str, Any]:
         if work is not None:
             found.append((None, "training_flops_per_token", work, 1, {"length": length}))
     found.append((None, "timing_seconds", time.perf_counter() - begun, 1, {}))
-    parameters = language_model.parameter_count(model)
+    parameters = parameter_count(model)
     state = max(int(m[2]) for m in found if m[1] == "state_bytes")
     timed = {"parameters": parameters, "state_bytes": state, "protocol": "timing", "measurements": found}
     return timed | {"predictions": kept}

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 import tasks
-from models import costs, language_model
+from models import costs
 from models.conformance import streaming
+from models.matching.counts import parameter_count, state_bytes
 from results.cell import UNKNOWN_RATE, Cell
 from results.plans import learning_rates
 from runner.build import settings_of, terms
@@ -42,7 +43,7 @@ def tried(cell: Cell, progress: Progress, keeping: Keeping | None) -> dict[str, 
     judged = validation_loss(model, task, dtype=cell.dtype, device=cell.device, progress=progress)
     seconds = time.perf_counter() - begun
     return {
-        "parameters": language_model.parameter_count(model),
+        "parameters": parameter_count(model),
         "protocol": task.protocol,
         "measurements": [
             (None, learning_rates.METRIC, judged.value, judged.count, dict(cell.where)),
@@ -82,7 +83,7 @@ def trained(cell: Cell, progress: Progress, keeping: Keeping | None) -> dict[str
         *_equal_work(cell, task.vocab),
     ]
     return {
-        "parameters": language_model.parameter_count(model),
+        "parameters": parameter_count(model),
         "state_bytes": largest_state(model, max(longest), cell.device),
         "protocol": task.protocol,
         "measurements": found,
@@ -134,4 +135,4 @@ def largest_state(model: torch.nn.Module, context: int, device: str) -> int:
     piece = context if context <= LONG_TEXT else PIECE
     for start in range(0, context, piece):
         _, state = model(token.expand(1, min(piece, context - start)), state)
-    return max(map(language_model.state_bytes, over_a_period(model, token, state)))
+    return max(map(state_bytes, over_a_period(model, token, state)))

@@ -7,6 +7,8 @@ import inspect
 import typing
 from typing import Any
 
+from schema.settings_check import fits
+
 NO_SETTINGS = ("width", "heads", "size", "feed")  # given by whoever builds the model
 
 
@@ -32,12 +34,14 @@ def settings(cls: type) -> dict[str, inspect.Parameter]:
 
 
 def construct(cls: type, *given: Any, **chosen: Any) -> Any:
-    """`cls(*given, **chosen)`, the fields of its dataclasses chosen by their own names."""
+    """`cls(*given, **chosen)`, the fields of its dataclasses chosen by their own names; a list is taken for a tuple."""
     hints, own = typing.get_type_hints(cls.__init__), dict(chosen)
     for name in inspect.signature(cls).parameters:
         kind = hints.get(name, Any)
         if _is_group(name, kind) and name not in own:
             own[name] = construct(kind, **{field: own.pop(field) for field in parameters(kind) if field in own})
+        elif isinstance(own.get(name), list) and not fits(own[name], kind):
+            own[name] = tuple(own[name])
     return cls(*given, **own)
 
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-import types
-import typing
 from functools import lru_cache
 from typing import Any
 
 from schema import moved, shortened, suggestion
+from schema.settings import construct, parameters
+from schema.settings_check import check_settings as hold_settings
 from tasks.task import Task
 
 moved.install()
@@ -63,53 +63,17 @@ def describe(name: str) -> str:
 
 
 def checked(name: str, cls: type, settings: dict[str, Any]) -> Any:
-    """`cls(**settings)`, its settings held to its signature: one sentence for one that is unknown or of the wrong type.
+    """`cls(**settings)`, held to its signature as by `check_settings`."""
+    check_settings(name, cls, settings)
+    return construct(cls, **settings)
 
-    A list is taken for a tuple, as TOML has no tuples.
+
+def check_settings(name: str, cls: type, settings: dict[str, Any]) -> None:
+    """Raise ValueError, in one sentence, for a setting that `cls` has not, of the wrong type, or a list with a twin in it.
+
+    Nothing is built and no data are read.
     """
-    return cls(**settings_for(name, cls, settings))
-
-
-def settings_for(name: str, cls: type, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings as `cls` takes them, held to its signature as in `checked`; nothing is built and no data are read."""
-    parameters = inspect.signature(cls).parameters
-    hints = typing.get_type_hints(cls.__init__)
-    known = ", ".join(map(str, parameters.values())) or "none"
-    taken = {}
+    hold_settings("Task", name, settings, parameters(cls))
     for setting, value in settings.items():
-        if setting not in parameters:
-            word = f"{shortened(setting)}{suggestion(setting, parameters)}"
-            raise ValueError(f"Task '{name}' has no setting {word}; its settings are: {known}.")
-        taken[setting] = tuple(value) if isinstance(value, list) else value
-        if not _fits(taken[setting], hints.get(setting, Any)):
-            near = suggestion(value, _words(hints[setting])) if isinstance(value, str) else ""
-            shown = f"{name}.{setting}={shortened(value)}"
-            raise ValueError(f"Setting {shown} has the wrong type{near}; its settings are: {known}.")
         if isinstance(value, list) and (twice := [item for i, item in enumerate(value) if item in value[:i]]):
             raise ValueError(f"Setting {name}.{setting} names {shortened(twice[0])} twice; name it once.")
-    return taken
-
-
-def _words(hint: Any) -> list[str]:
-    """The words among a hint's alternatives."""
-    if typing.get_origin(hint) is typing.Literal:
-        return [word for word in typing.get_args(hint) if isinstance(word, str)]
-    return [word for option in typing.get_args(hint) for word in _words(option)]
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return True
-    if origin in (types.UnionType, typing.Union):
-        return any(_fits(value, option) for option in arguments)
-    if origin is typing.Literal:
-        return value in arguments
-    if origin is tuple and arguments[-1] is Ellipsis:
-        return isinstance(value, tuple) and all(_fits(item, arguments[0]) for item in value)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    plain = origin or hint
-    return isinstance(value, plain) if isinstance(plain, type) else True

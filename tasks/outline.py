@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import tasks
+from schema.settings import construct
 from tasks.text import byte_pair, tokenizer
 
 GPT2 = 50_257  # tokens of GPT-2's vocabulary (Radford et al. 2019)
@@ -23,11 +24,12 @@ class Outline(NamedTuple):
 def outline(name: str, settings: dict[str, Any]) -> Outline:
     """The outline of a task under these settings; ValueError for an unknown task, setting or type."""
     cls = tasks.class_of(name)
-    taken, parameters = tasks.settings_for(name, cls, settings), inspect.signature(cls).parameters
+    tasks.check_settings(name, cls, settings)
+    parameters = inspect.signature(cls).parameters
     if "tokenizer" not in parameters and "corpus" not in parameters:  # a task of symbols: it reads nothing
-        task = cls(**taken)
+        task = construct(cls, **settings)
         return Outline(task.vocab, getattr(task, "length", None))
-    asked = {setting: taken.get(setting, parameters[setting].default) for setting in ("tokenizer", "length")}
+    asked = {setting: settings.get(setting, parameters[setting].default) for setting in ("tokenizer", "length")}
     return Outline(vocabulary(asked["tokenizer"]), asked["length"])
 
 

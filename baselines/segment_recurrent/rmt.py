@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import Cache, causal_attention
-from models.language_model import Block, LanguageModel, Size
 from models.layers import linear_flops, rotary, split_heads
 from models.ops.flops import Flops, attention_flops
 from models.registry import register
+from models.shell.model import Block, LanguageModel, Size
 
 State = tuple[Tensor, int, tuple[Cache, ...]]  # memory [b, m, d], tokens read since, each layer's cache of the segment
 

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from models import registry
 from models.conformance import causality, decay, family, modes, reference, state, training
 from models.conformance.subject import Finding, Subject
-from models.language_model import Size, check_settings
+from models.language_model import check_settings
+from models.shell.model import Size
 
 TINY = Size(vocab=256, width=32, depth=2, heads=2)
 

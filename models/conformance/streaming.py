@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from models.conformance.subject import LEAST, difference, feed
-from models.language_model import state_bytes
+from models.matching.counts import state_bytes
 
 SPLIT = 1e-3  # float32, relative: ten times the contract's bound for fresh weights, as training sharpens logits
 LARGEST_STATE = 2**28  # bytes of one row's state

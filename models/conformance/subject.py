@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import registry
-from models.language_model import Size, seeded
+from models.language_model import seeded
+from models.shell.model import Size
 
 Finding = tuple[bool, float | str, str]  # passed, the figure, and what it means
 

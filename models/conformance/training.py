@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from models.conformance.subject import Finding, Subject, difference, loss, train
-from models.language_model import parameter_count, reference_parameters, solve
-from models.matching.match import tolerance
+from models.matching.counts import parameter_count
+from models.matching.solver import reference_parameters, solve
 from schema.settings import construct
+from schema.terms import tolerance
 
 START = 0.05  # relative: the loss at initialisation against log(vocab)
 SPREAD = 1.5  # a standard deviation inside the model over the one alone, either way

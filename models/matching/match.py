@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-NEEDS = {"parameters": None, "state": "state_bytes", "flops": "flops_length"}  # what each match must be told
+from models.shell.model import Shape
+from schema.terms import MATCHES
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class Match:
     flops_length: int | None = None
 
     def __post_init__(self):
-        if self.by not in NEEDS:
-            raise ValueError(f"match is one of {', '.join(NEEDS)}, not {self.by!r}.")
-        for by, name in NEEDS.items():
+        if self.by not in MATCHES:
+            raise ValueError(f"match is one of {', '.join(MATCHES)}, not {self.by!r}.")
+        for by, name in MATCHES.items():
             value = getattr(self, name) if name else None
             if name and by != self.by and value is not None:
                 raise ValueError(f"match '{self.by}' takes no {name}; remove it, or match by '{by}'.")
@@ -41,33 +42,8 @@ class Match:
 PARAMETERS = Match()
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Depth, SwiGLU width (0: none), the mixer's inner width and the setting of its state (None: their defaults)."""
-
-    depth: int
-    feed: int
-    inner: int | None = None
-    state: int | None = None
-
-
 class NoMatch(ValueError):
     """No shape of a model comes near the reference's parameters."""
-
-
-def tolerance(parameters: int) -> float:
-    """The largest relative difference allowed: 1 % from 10M parameters, 5 % below."""
-    return 0.01 if parameters >= 10_000_000 else 0.05
-
-
-def state_tolerance(target: int) -> float:
-    """The same of a state's bytes: 10 % from 256 KiB, 20 % below, where two channels more a head are up to 40 % more state."""
-    return 0.1 if target >= 2**18 else 0.2
-
-
-def default_feed(width: int) -> int:
-    """The reference's SwiGLU width: 8/3 of the model's, in multiples of 8."""
-    return max(8, round(width * 8 / 3 / 8) * 8)
 
 
 def by_feed(count: Callable[[Shape], float], target: float, depth: int, width: int, unit: int | None) -> Shape:

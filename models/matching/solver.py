@@ -10,18 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
+from models import registry
 from models.matching.counts import largest_state, parameter_count, training_flops
-from models.matching.match import Match, NoMatch, Shape, by_depth, by_feed, nearest, state_tolerance, tolerance
+from models.matching.match import PARAMETERS, Match, NoMatch, by_depth, by_feed, nearest
 from models.matching.shapes_only import shapes_only
 from models.ops.providers import unwatched
+from models.shell.model import Shape, Size, assemble, unsolved
+from schema.settings import parameters
+from schema.terms import state_tolerance, tolerance
 
 SETTLED = 16  # tokens after which a short convolution's tail is full, whatever the model's period
 HIGHEST = 8  # times the model's width: the largest inner width, or number of states, that is tried
 
+REFERENCE = "transformer"  # the model whose parameters all others are matched to
 ROUNDS = 4  # of solving state and parameters in turn, where the depth of a mixer without SwiGLU moves both
 
 Count = Callable[[Shape], float]
@@ -79,7 +85,59 @@ class Candidate:
             return times * largest_state(model, torch.zeros(1, start + model.period, dtype=torch.long), start, piece)
 
 
-def solve(candidate: Candidate, match: Match) -> Shape:
+def solve(entry: registry.Entry, size: Size, settings: dict[str, Any], match: Match = PARAMETERS) -> Shape:
+    """The shape that brings a model nearest to what is matched. Raises NoMatch beyond the tolerance of parameters."""
+    question = (entry, size, repr(sorted(settings.items())), match)
+    if question not in _solved:
+        _solved[question] = _shape(candidate(entry, size, settings), match)
+    return _solved[question]
+
+
+_solved: dict[tuple, Shape] = {}  # a search builds a model a dozen times
+
+
+def candidate(entry: registry.Entry, size: Size, settings: dict[str, Any]) -> Candidate:
+    """A model as the search for its shape sees it; settings that the user gives are not solved."""
+    own, setting = parameters(entry.cls), getattr(entry.cls, "state_setting", "inner")
+    unit = 2 * size.heads
+    has_state = getattr(entry.cls, "fixed_state", False) and setting in own and setting not in settings
+    return Candidate(
+        name=entry.name,
+        size=str(size),
+        start=unsolved(entry, size),
+        width=size.width,
+        unit=unit if "inner" in own and "inner" not in settings else None,
+        state_unit=(unit if setting == "inner" else 1) if has_state else None,
+        state_is_inner=setting == "inner",
+        assemble=partial(assemble, entry, size, settings=settings),
+        sample=partial(_sample, entry, size, settings),
+        reference=partial(_reference, size),
+    )
+
+
+def _sample(entry: registry.Entry, size: Size, settings: dict[str, Any], shape: Shape) -> tuple[nn.Module, int]:
+    """A small model with a block's state (a whole language model's, all of it), and how many of these the shape's model has.
+
+    Any provider's state is the same, so the one that was asked for, which may need another device, is left out.
+    """
+    size, settings = replace(size, vocab=2), {name: value for name, value in settings.items() if name != "provider"}
+    if entry.is_language_model:
+        return assemble(entry, size, shape, settings), 1
+    return assemble(entry, size, replace(shape, depth=1, feed=min(shape.feed, 8)), settings), shape.depth
+
+
+def _reference(size: Size) -> nn.Module:
+    entry = registry.entry(REFERENCE)
+    return assemble(entry, size, unsolved(entry, size), {})
+
+
+def reference_parameters(size: Size) -> int:
+    """Non-embedding parameters of the reference Transformer at this size."""
+    with shapes_only():
+        return parameter_count(_reference(size))
+
+
+def _shape(candidate: Candidate, match: Match) -> Shape:
     """The shape at which `match` holds, or parameters where it cannot. Raises NoMatch where these cannot be matched either."""
     shape = None
     if match.by == "flops":

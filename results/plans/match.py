@@ -13,13 +13,11 @@ from typing import Any
 from results.plans.toml_reader import PlanError, TableReader
 from results.rows.metrics import byte_size
 from schema import shortened, suggestion
+from schema.terms import MATCHES, NEAR, NEAR_SMALL, SMALL, state_tolerance
 
 PARAMETERS, STATE, FLOPS = "parameters", "state", "flops"
-NEEDS = {STATE: "state_bytes", FLOPS: "flops_length"}
+NEEDS = {by: key for by, key in MATCHES.items() if key}
 MISSING = {STATE: "grows", FLOPS: "no formula"}  # why a model has no figure
-SMALL = 10_000_000  # parameters
-NEAR_SMALL, NEAR = 5.0, 1.0  # percent of parameters or FLOPs, below SMALL and from there up
-SMALL_STATE, NEAR_SMALL_STATE, NEAR_STATE = 2**18, 20.0, 10.0  # bytes; percent below, and from there up
 
 
 @dataclass(frozen=True)
@@ -62,26 +60,17 @@ def words(size: Mapping[str, Any], reference_model: str) -> str:
     if by(size) == STATE:
         aim = size["state_bytes"]
         return (
-            f"{aim:,} bytes of state for one row, within {state_tolerance(aim):g} %, and then parameters; a model that cannot "
-            "come so near keeps its parameter match"
+            f"{aim:,} bytes of state for one row, within {100 * state_tolerance(aim):g} %, and then parameters; a model that "
+            "cannot come so near keeps its parameter match"
         )
     if by(size) == FLOPS:
+        near, near_small = 100 * NEAR, 100 * NEAR_SMALL
         return (
-            f"the {reference_model}'s training FLOPs per token at {size['flops_length']:,} tokens, within {NEAR_SMALL:g} % "
-            f"({NEAR:g} % from {SMALL // 1_000_000}M parameters up), while parameters float; a model that cannot come so near "
+            f"the {reference_model}'s training FLOPs per token at {size['flops_length']:,} tokens, within {near_small:g} % "
+            f"({near:g} % from {SMALL // 1_000_000}M parameters up), while parameters float; a model that cannot come so near "
             "keeps its parameter match"
         )
     return ""
-
-
-def tolerance(parameters: int | None) -> float:
-    """Percent that a model's parameters, or its FLOPs, may be off."""
-    return NEAR if (parameters or 0) >= SMALL else NEAR_SMALL
-
-
-def state_tolerance(aim: int) -> float:
-    """Percent that a state of so many bytes may be off."""
-    return NEAR_STATE if aim >= SMALL_STATE else NEAR_SMALL_STATE
 
 
 def head(size: Mapping[str, Any], reference_model: str) -> list[str]:

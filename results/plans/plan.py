@@ -15,10 +15,9 @@ from results.plans.entries import Entry, Variant
 from results.plans.paper import Claim, Form, Printed
 from results.plans.toml_reader import LARGEST, PlanError
 from schema import shortened, suggestion
+from schema.terms import DTYPES, PARALLEL
 
-DTYPES = ("float32", "float32+onednn", "bfloat16")
 DEVICES = ("cpu", "cuda")
-PARALLEL = ("ddp", "fsdp2")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from filelock import FileLock
 from torch import nn
 
 import schema
-from models import language_model
+from models.matching.counts import parameter_count
 from models.ops import providers
 from results.cell import Cell
 from results.rows import provenance
@@ -130,7 +130,7 @@ def _keep(cell: Cell, task: Task, folder: Path, learnt: Learnt) -> None:
     )
     facts = {"key": folder.name, **{name: getattr(cell, name) for name in names}} | {
         "vocab": task.vocab,
-        "parameters": language_model.parameter_count(learnt.model),
+        "parameters": parameter_count(learnt.model),
         "providers": sorted(learnt.providers),
         "model_files": list(cell.model_files),
         "code_hash": training_code(cell, task),

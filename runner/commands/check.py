@@ -13,7 +13,7 @@ from rich.table import Table
 
 from models import registry, user_file
 from models.conformance import diagnosis, kit
-from models.language_model import Size
+from models.shell.model import Size
 from runner.build import sized
 from runner.commands import arguments as flags
 from runner.commands.arguments import Command

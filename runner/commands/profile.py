@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models import registry, user_file
-from models.language_model import Size
+from models.shell.model import Size
 from results.cell import Cell
 from runner.build import opponents, sized
 from runner.commands import arguments as flags

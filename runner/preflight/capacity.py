@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from models.matching.match import default_feed
+from models.shell.model import default_feed
 from results.cell import Cell
 from results.rows.metrics import byte_size
 from schema import shortened

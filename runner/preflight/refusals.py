@@ -51,7 +51,7 @@ def check_cells(cells: Sequence[Cell], elsewhere: bool = False, unread: bool = F
         if cell.kind == "timing":
             tasks.checked("throughput", Throughput, cell.task_settings)
         elif cell.kind == "floors" and unread:
-            tasks.settings_for(cell.task, tasks.class_of(cell.task), cell.task_settings)
+            tasks.check_settings(cell.task, tasks.class_of(cell.task), cell.task_settings)
         elif cell.kind == "floors":
             left_out = getattr(tasks.create(cell.task, **cell.task_settings), "left_out", dict)()
             for reason in dict.fromkeys(left_out.values()):

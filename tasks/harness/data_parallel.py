@@ -29,10 +29,10 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from schema.terms import PARALLEL
 from tasks.harness.train import Loss, Training, train
 from tasks.task import IGNORE, Batch, Task
 
-KINDS = ("ddp", "fsdp2")
 HOST = "127.0.0.1"
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 PATIENCE = timedelta(minutes=10)  # that a process waits for the others
@@ -58,8 +58,8 @@ class Crew(NamedTuple):
 
 def check(kind: str, processes: int, device: str) -> None:
     """Raise ValueError, saying what to do, where these processes cannot be had on this machine."""
-    if kind not in KINDS:
-        raise ValueError(f"Data parallelism '{kind}' is unknown; choose one of {', '.join(KINDS)}.")
+    if kind not in PARALLEL:
+        raise ValueError(f"Data parallelism '{kind}' is unknown; choose one of {', '.join(PARALLEL)}.")
     if processes < 1:
         raise ValueError(f"Data parallelism needs at least one process, not {processes}.")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -108,7 +108,7 @@ def train_together(crew: Crew, model: nn.Module, task: Task, **run: Any) -> Trai
         return train(model, task, device=crew.device, loss_of=shared_loss(crew, model.to(crew.device)), **run)
     spread = copy.deepcopy(model)  # sharding changes classes and parameters for good; the model itself stays plain
     with warnings.catch_warnings():
-        # It warns of writing in place into what a block returns; the shell adds to a new tensor (language_model.Block).
+        # It warns of writing in place into what a block returns; the shell adds to a new tensor (models.shell.model.Block).
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
         log = train(spread, task, device=crew.device, loss_of=shared_loss(crew, spread), **run)
     weights = _gathered(spread)

@@ -8,8 +8,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 
 from schema import shortened, suggestion
-
-DTYPES = ("float32", "float32+onednn", "bfloat16")
+from schema.terms import DTYPES
 
 
 @contextmanager

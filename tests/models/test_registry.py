@@ -8,9 +8,12 @@ from torch import nn
 
 import baselines
 from models import registry
-from models.language_model import Size, build, parameter_count, reference_parameters, solve, state_bytes
-from models.matching.match import NoMatch, Shape, by_depth, by_feed, nearest, tolerance
+from models.language_model import Size, build, parameter_count, solve, state_bytes
+from models.matching.match import NoMatch, by_depth, by_feed, nearest
+from models.matching.solver import reference_parameters
 from models.registry import UnknownModel, families, register
+from models.shell.model import Shape
+from schema.terms import tolerance
 
 SHIPPED = {
     "attention": {"transformer", "transformer-window"},

@@ -28,7 +28,7 @@ def test_lists_are_taken_for_tuples_and_whole_numbers_for_fractions():
         (
             "needle",
             {"lenght": 64},
-            "has no setting 'lenght' .did you mean length..; its settings are: variants.*length: 'int' = 128",
+            "has no setting 'lenght' .did you mean length..; its settings are: variants.*length: int = 128",
         ),
         ("needle", {"length": "64"}, "needle.length='64' has the wrong type; its settings are: "),
         ("needle", {"length": True}, "needle.length=True has the wrong type"),

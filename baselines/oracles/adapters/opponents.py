@@ -30,6 +30,7 @@ from baselines.third_generation.gated_deltanet import GatedDeltaNet
 from models.ops.providers import Operation
 from models.titans.lmm import TitansLMM
 from models.titans.memory_settings import MemorySettings
+from schema.settings_check import check_settings
 
 CHUNK = 64
 
@@ -49,7 +50,7 @@ class Opponent:
 
     @property
     def settings(self) -> dict[str, inspect.Parameter]:
-        return dict(list(inspect.signature(self.make).parameters.items())[2:])
+        return dict(list(inspect.signature(self.make, eval_str=True).parameters.items())[2:])
 
 
 class OtherForm(Operation):
@@ -90,16 +91,12 @@ class Called(nn.Module):
 
 
 def check(name: str, settings: dict[str, Any]) -> None:
-    """Raise ValueError, in one sentence, for an opponent or a setting that does not exist."""
+    """Raise ValueError, in one sentence, for an opponent or a setting that does not exist, or a setting of the wrong type."""
     if name not in OPPONENTS:
         close = difflib.get_close_matches(name, OPPONENTS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(OPPONENTS)}."
         raise ValueError(f"There is no opponent '{name}'; {hint}")
-    known = OPPONENTS[name].settings
-    for setting in settings:
-        if setting not in known:
-            listed = ", ".join(map(str, known.values())) or "none"
-            raise ValueError(f"Opponent '{name}' has no setting '{setting}'; its settings are: {listed}.")
+    check_settings("Opponent", name, settings, OPPONENTS[name].settings)
 
 
 def build(name: str, width: int, heads: int, **settings: Any) -> nn.Module:

@@ -24,7 +24,7 @@ from baselines.second_generation.mamba import Mamba
 from baselines.second_generation.mamba2 import Mamba2
 from baselines.segment_recurrent.rmt import RMT
 from baselines.third_generation.gated_deltanet import GatedDeltaNet
-from models.language_model import Block, Size
+from models.shell.model import Block, Size
 
 PACKAGE = "transformers"
 WIDTH, HEADS, TIME = 32, 4, 150  # three chunks of 64, the last one short

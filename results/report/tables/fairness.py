@@ -9,6 +9,7 @@ from results.cell import UNKNOWN_RATE
 from results.plans import learning_rates, match
 from results.report.evaluations import Exam, Model
 from results.report.tables import table
+from schema.terms import state_tolerance, tolerance
 
 Row = dict[str, Any]
 ALIKE = 0.01  # share by which losses of trials must differ to say something of the rates
@@ -40,7 +41,7 @@ def deviations(exam: Exam, reference_model: str = "transformer") -> list[str]:
             f"parameters: {reference_model} has no row here to be compared with" + (f"; {apart}" if apart else "")
         )
     for model in exam.learners:
-        gap, near = gaps[model.label], match.tolerance(model.parameters)
+        gap, near = gaps[model.label], 100 * tolerance(model.parameters or 0)
         if gap is not None and abs(gap) > near and match.by(exam.setup["size"]) != match.FLOPS:
             found.append(f"parameters: {model.label} has {gap:+.1f} %, beyond the tolerance of {near:g} %")
         lost, seeds = exam.lost_seeds(model.label)
@@ -148,7 +149,7 @@ def _match_deviations(exam: Exam) -> list[str]:
     noun = {match.STATE: "state bytes", match.FLOPS: "training FLOPs"}.get(by)
     for model in exam.learners if noun else ():
         has, aim = _figure(exam, model)
-        near = match.state_tolerance(aim) if by == match.STATE else match.tolerance(model.parameters)
+        near = 100 * (state_tolerance(aim) if by == match.STATE else tolerance(model.parameters or 0))
         if has is None and exam.measured(model.label):
             found.append(f"{noun}: {model.label} has no formula of them, so it keeps its parameter match")
         elif has is not None and abs(off := match.gap(has, aim)) > near:

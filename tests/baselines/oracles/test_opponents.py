@@ -14,7 +14,9 @@ WIDTH, HEADS = 32, 4
 def test_an_unknown_opponent_or_setting_is_one_sentence():
     with pytest.raises(ValueError, match="no opponent 'sdpaa'; did you mean sdpa"):
         opponents.check("sdpaa", {})
-    with pytest.raises(ValueError, match="'titans-pytorch' has no setting 'deep'; its settings are: depth"):
+    with pytest.raises(
+        ValueError, match="'titans-pytorch' has no setting 'deep' .did you mean depth..; its.* depth: int"
+    ):
         opponents.check("titans-pytorch", {"deep": 2})
 
 

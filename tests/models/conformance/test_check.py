@@ -18,8 +18,10 @@ from models import language_model, registry
 from models.conformance import diagnosis, state, training
 from models.conformance.kit import PROPERTIES, TINY, Property, check
 from models.conformance.subject import Subject, difference
-from models.language_model import Size
+from models.matching import solver
 from models.registry import Entry
+from models.shell import model as shell
+from models.shell.model import Size
 from runner.commands import check as checked
 from tests.support import broken_mixers as broken
 
@@ -79,7 +81,8 @@ def enter(monkeypatch):
     """A function that registers a class for one test and returns its name."""
 
     def put(cls: type, family: str = "yours") -> str:
-        entry = Entry("under-test", cls, family, "none", "none", Path(inspect.getfile(cls)))
+        group = next(one for one in registry.families() if one.name == family)
+        entry = Entry("under-test", cls, group, "none", "none", Path(inspect.getfile(cls)))
         monkeypatch.setitem(registry._entries, entry.name, entry)
         return entry.name
 
@@ -89,8 +92,8 @@ def enter(monkeypatch):
 @pytest.fixture
 def assembled_with(monkeypatch):
     """A function that has another one change every model as soon as the shell has put it together."""
-    assemble = language_model.assemble
-    monkeypatch.setattr(language_model, "_solved", {})  # shapes found with spoiled models reach no other test
+    assemble = shell.assemble
+    monkeypatch.setattr(solver, "_solved", {})  # shapes found with spoiled models reach no other test
 
     def spoil(change: Callable[[nn.Module], object]) -> None:
         def spoiled(*given, **named):
@@ -98,7 +101,8 @@ def assembled_with(monkeypatch):
             change(model)
             return model
 
-        monkeypatch.setattr(language_model, "assemble", spoiled)
+        for place in (language_model, solver):
+            monkeypatch.setattr(place, "assemble", spoiled)
 
     return spoil
 

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 import baselines  # noqa: F401  fills the registry
-from models import costs, language_model, registry
+from models import costs, registry
 from models.language_model import Match, Size, build, seeded, solve
+from models.matching import solver
 from models.matching.counts import largest_state, parameter_count, training_flops
-from models.matching.match import Shape, state_tolerance, tolerance
 from models.ops import providers
+from models.shell.model import Shape
+from schema.terms import state_tolerance, tolerance
 
 SIZE = Size(256, 32, 1, 2)
 LENGTH = 128
@@ -84,19 +86,19 @@ def test_setting_that_is_given_is_not_solved():
 
 def test_growing_state_and_absent_formula_have_no_figure(monkeypatch):
     assert costs.standing("transformer", SIZE, STATE).figure is None
-    monkeypatch.setattr(language_model, "_solved", {})
+    monkeypatch.setattr(solver, "_solved", {})
     monkeypatch.delattr(registry.entry("retnet").cls, "flops")
     assert costs.standing("retnet", SIZE, FLOPS).figure is None
     assert shape("retnet", FLOPS) == shape("retnet", Match())
 
 
 def test_search_leaves_no_trace_in_weights_or_providers(monkeypatch):
-    monkeypatch.setattr(language_model, "_solved", {})
+    monkeypatch.setattr(solver, "_solved", {})
     with providers.watch() as ran, torch.device("meta"):
         assert build("deltanet", SIZE, match=STATE).embedding.weight.is_meta
     assert ran == set()
     solved = seeded("deltanet", SIZE, 3, match=STATE).state_dict()
-    language_model._solved.clear()
+    solver._solved.clear()
     anew = seeded("deltanet", SIZE, 3, match=STATE, provider="recurrence").state_dict()
     assert all(torch.equal(solved[name], tensor) for name, tensor in anew.items())
 

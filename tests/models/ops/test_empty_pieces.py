@@ -10,11 +10,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 import baselines  # noqa: F401  fills the registry
 from models import registry
-from models.carried_state import StateMismatch
 from models.conformance.subject import difference
 from models.language_model import Size, seeded
 from models.ops.neural_memory.recurrence import Rule
 from models.ops.providers import operations
+from models.shell.carried_state import StateMismatch
 
 SIZE = Size(vocab=64, width=32, depth=1, heads=2)
 BUILDS = [(name, {}) for name in registry.names()] + [

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from schema.places import ROOT
+from schema.terms import PARALLEL
 from tasks.harness import data_parallel
 from tests.support import crew_of_two
 from tests.support.crew_of_two import MODELS, Uneven
@@ -28,7 +29,7 @@ def trained():
         return crew_of_two.together(crew, names)
 
 
-@pytest.mark.parametrize("kind", data_parallel.KINDS)
+@pytest.mark.parametrize("kind", PARALLEL)
 @pytest.mark.parametrize("name", MODELS)
 def test_two_processes_give_the_losses_and_weights_of_one(trained, name, kind):
     (alone, one), (model, two) = crew_of_two.alone(name), trained[name, kind]

@@ -1,0 +1,128 @@
+"""The language model around a token mixer: its size, its blocks, and how they are put together.
+
+The shell is the Llama-style block of the papers compared: `x + mixer(RMSNorm(x))`, then `x + SwiGLU(RMSNorm(x))`, tied
+embeddings, a last norm. It initialises its own parts only: a wrapper that re-initialises a mixer cripples it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from models import registry
+from models.layers import RMSNorm, SwiGLU
+from models.shell.carried_state import StateMismatch, read_on
+from schema.settings import construct
+
+
+@dataclass(frozen=True)
+class Size:
+    """The one size for all models. `width` is that of the residual stream, `depth` the reference Transformer's blocks."""
+
+    vocab: int
+    width: int
+    depth: int
+    heads: int
+
+    def __post_init__(self):
+        for field in ("vocab", "width", "depth", "heads"):
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"Size.{field} must be a whole number of at least 1, not {value!r}.")
+        if self.width % self.heads:
+            raise ValueError(f"Size.width {self.width} cannot be shared by {self.heads} heads; make it a multiple.")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Depth, SwiGLU width (0: none), the mixer's inner width and the setting of its state (None: their defaults)."""
+
+    depth: int
+    feed: int
+    inner: int | None = None
+    state: int | None = None
+
+
+class Block(nn.Module):
+    """One layer of the shell: a token mixer and, unless it mixes channels itself, a SwiGLU of `inner` units.
+
+    A mixer that says `norms_itself` is given the residual stream as it is, without a norm before it.
+    """
+
+    def __init__(self, width: int, mixer: nn.Module, inner: int):
+        super().__init__()
+        self.mixer_norm, self.mixer = None if getattr(mixer, "norms_itself", False) else RMSNorm(width), mixer
+        self.feed_norm, self.feed = (RMSNorm(width), SwiGLU(width, inner)) if inner else (None, None)
+
+    def forward(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        y, state = self.mixer(x if self.mixer_norm is None else self.mixer_norm(x), state)
+        x = x + y
+        if self.feed is not None:
+            x = x + self.feed(self.feed_norm(x))
+        return x, state
+
+
+class LanguageModel(nn.Module):
+    """The shell around token mixers: `logits, state = model(tokens, state)`; state is a tuple of the mixers' states.
+
+    Shapes: tokens long [b, t] -> logits [b, t, vocab]. A text may be cut anywhere; a state passed in is never modified.
+    A subclass that reads otherwise overrides `read`.
+    """
+
+    def __init__(self, size: Size, blocks: list[Block]):
+        super().__init__()
+        self.size = size
+        self.embedding = nn.Embedding(size.vocab, size.width)
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = RMSNorm(size.width)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        for block in blocks:
+            if block.feed is not None:
+                nn.init.normal_(block.feed.gate_up.weight, std=0.02)
+                nn.init.normal_(block.feed.down.weight, std=0.02 / math.sqrt(2 * len(blocks)))
+
+    @property
+    def period(self) -> int:
+        """The largest chunk, segment or window of the mixers; 1 if there is none."""
+        return max(getattr(block.mixer, "period", 1) for block in self.blocks)
+
+    def forward(self, tokens: Tensor, state: tuple | None = None) -> tuple[Tensor, tuple | None]:
+        """Logits and state; an empty piece changes nothing. Raises StateMismatch for a state that is not this model's."""
+        return read_on(self.read, tokens, state, self.embedding.weight)
+
+    def read(self, tokens: Tensor, state: tuple | None) -> tuple[Tensor, tuple]:
+        """`forward` for at least one token in at least one row, and a state of that many rows."""
+        if state is not None and (not isinstance(state, tuple | list) or len(state) != len(self.blocks)):
+            raise StateMismatch(f"That state is no tuple of {len(self.blocks)} mixers' states: it is another model's.")
+        x = self.embedding(tokens)
+        states = []
+        for index, block in enumerate(self.blocks):
+            x, after = block(x, None if state is None else state[index])
+            states.append(after)
+        return self.norm(x) @ self.embedding.weight.to(x.dtype).T, tuple(states)
+
+
+def default_feed(width: int) -> int:
+    """The reference's SwiGLU width: 8/3 of the model's, in multiples of 8."""
+    return max(8, round(width * 8 / 3 / 8) * 8)
+
+
+def unsolved(entry: registry.Entry, size: Size) -> Shape:
+    """The shape of a model before any search: the size's depth, the reference's SwiGLU unless it mixes channels itself."""
+    feed = 0 if getattr(entry.cls, "mixes_channels", False) else default_feed(size.width)
+    return Shape(size.depth, feed)
+
+
+def assemble(entry: registry.Entry, size: Size, shape: Shape, settings: dict[str, Any]) -> nn.Module:
+    """The model of a solved shape: `depth` blocks, SwiGLU of `feed` units, the mixer's `inner` width and state setting."""
+    solved = [("inner", shape.inner), (getattr(entry.cls, "state_setting", "inner"), shape.state)]
+    own = settings | {name: value for name, value in solved if value is not None}
+    if entry.is_language_model:
+        return construct(entry.cls, size, feed=shape.feed, **own)
+    blocks = [
+        Block(size.width, construct(entry.cls, size.width, size.heads, **own), shape.feed) for _ in range(shape.depth)
+    ]
+    return LanguageModel(size, blocks)

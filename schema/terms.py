@@ -1,0 +1,19 @@
+"""Terms of a comparison that more than one wing must know alike: number formats, what is matched, and how near."""
+
+from __future__ import annotations
+
+DTYPES = ("float32", "float32+onednn", "bfloat16")
+PARALLEL = ("ddp", "fsdp2")  # how processes share a batch
+MATCHES = {"parameters": None, "state": "state_bytes", "flops": "flops_length"}  # what each match must be told
+SMALL, NEAR_SMALL, NEAR = 10_000_000, 0.05, 0.01  # parameters; the largest relative difference below, and from there up
+SMALL_STATE, NEAR_SMALL_STATE, NEAR_STATE = 2**18, 0.2, 0.1  # the same of bytes of state
+
+
+def tolerance(parameters: int) -> float:
+    """The largest relative difference of parameters or FLOPs that is allowed: 1 % from 10M parameters, 5 % below."""
+    return NEAR if parameters >= SMALL else NEAR_SMALL
+
+
+def state_tolerance(aim: int) -> float:
+    """The same of a state's bytes: 10 % from 256 KiB, 20 % below, where two channels more a head are up to 40 % more state."""
+    return NEAR_STATE if aim >= SMALL_STATE else NEAR_SMALL_STATE

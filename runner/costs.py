@@ -73,6 +73,7 @@ def of_cell(cell: Cell, keeping: Keeping | None, past: Sequence[Row] = ()) -> Co
     tokens = max(length, cell.budget["batch_tokens"])
     kept = _kept_per_token(cell.model, size, settings, match) * (0.5 if cell.dtype == "bfloat16" else 1.0)
     memory = BYTES * (NUMBERS * numbers + 2 * tokens * (vocab if has_vocab else 0)) + round(tokens * kept)
+    capacity.check_forecast(memory, f"training {cell.model} on {cell.task}")
     found = Cost(operations, memory, _is_trained(cell, keeping), _standing(cell, vocab), has_vocab=has_vocab)
     return found if operations is None else replace(found, rate=rates.of(cell, numbers, past, _row_work))
 

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from results.cell import Cell
@@ -67,7 +68,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     here = store.read(folder / "rows.jsonl", plan.comparison)
     # a dry run reads and downloads no data
     found = cells(plan, here, keys_among(here)) if arguments.dry_run else cells(plan, here)
-    elsewhere = arguments.dry_run or arguments.launcher == "ray"
+    absent = plan.device == "cuda" and not torch.cuda.is_available()
+    elsewhere = arguments.launcher == "ray" or (arguments.dry_run and absent)
     with surroundings.kept():  # a user's constructor may change what the workers inherit
         check_cells(found, elsewhere=elsewhere, unread=arguments.dry_run)
     keeping = None if arguments.no_checkpoints else Keeping(checkpoints.default_folder(), plan.snapshot_minutes)

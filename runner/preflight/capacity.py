@@ -60,6 +60,11 @@ def check_cell(cell: Cell, elsewhere: bool = False) -> None:
         check_size(cell.size, TRAINED if learns else WEIGHT, tokens, cell.device, elsewhere)
 
 
+def check_forecast(needed: int, what: str) -> None:
+    """ValueError where what was forecast to need so many bytes fits into no machine."""
+    _refuse(needed, what, "cpu", elsewhere=True)
+
+
 def _numbers(settings: dict[str, Any]) -> Iterator[tuple[str, int]]:
     for key, value in settings.items():
         for number in value if isinstance(value, list | tuple) else [value]:

@@ -20,6 +20,12 @@ import bench
         (["list", "--costs", "--size", "width=1000000000,heads=1"], "of memory or more"),
         (["profile", "retnet", "--threads", "2147483648"], "processors of this machine"),
         (["run", "tiny", "--seeds", "18446744073709551616"], "a seed has 64 bits"),
+        (["run", "tiny", "--dry-run", "--size", "width=16,depth=100000,heads=2"], "of memory or more"),
+        (["run", "tiny", "--dry-run", "--set", "needle.length=1000000000000"], "of memory or more"),
+        (
+            ["run", "tiny", "--dry-run", "--device", "cuda", "--set", "needle.length=1000000000000"],
+            "one process can address",
+        ),
     ],
 )
 def test_what_cannot_fit_is_refused_in_one_sentence(results, capsys, arguments, says):

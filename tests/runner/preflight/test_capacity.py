@@ -15,8 +15,11 @@ import bench
         (["run", "tiny", "--size", "width=4611686018427387904,heads=1"], "of memory or more"),
         (["run", "tiny", "--set", "needle.length=1000000000000"], "a text of 1000000000000 tokens (length"),
         (["run", "tiny", "--set", "needle.test_lengths=[1000000000000]"], "a text of 1000000000000 tokens"),
-        (["run", "tiny", "--dry-run", "--size", "width=1000000000,heads=1"], "what one process can address"),
-        (["run", "tiny", "--dry-run", "--size", "width=4611686018427387904,heads=1"], "what one process can address"),
+        (
+            ["run", "tiny", "--dry-run", "--device", "cuda", "--size", "width=1000000000,heads=1"],
+            "what one process can address",
+        ),
+        (["run", "tiny", "--dry-run", "--size", "width=4611686018427387904,heads=1"], "of memory or more"),
         (["list", "--costs", "--size", "width=1000000000,heads=1"], "of memory or more"),
         (["profile", "retnet", "--threads", "2147483648"], "processors of this machine"),
         (["run", "tiny", "--seeds", "18446744073709551616"], "a seed has 64 bits"),

@@ -374,7 +374,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 
 def _families() -> list[Family]:
     """The families of the models here, as a report shows them."""
-    return [Family(one.name, one.title, one.place, one.hue) for one in registry.families()]
+    return [Family(one.name, one.title, one.place, one.hue, one.marker, one.looks) for one in registry.families()]
 
 
 def _shown(path: Path) -> str:

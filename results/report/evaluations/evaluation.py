@@ -38,11 +38,11 @@ class Exam:
     def is_contest(self) -> bool:
         return labels.is_contest(self.settings)
 
-    @property
+    @cached_property
     def learners(self) -> list[Model]:
         return [model for model in self.models if not model.is_floor]
 
-    @property
+    @cached_property
     def floors(self) -> list[Model]:
         return [model for model in self.models if model.is_floor]
 

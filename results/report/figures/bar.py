@@ -38,7 +38,7 @@ def by_model(exam: Exam, metric: str, cast: Cast, title: str) -> Figure:
     panel.set_yticks(places, [model.title for model, _ in found])
     panel.tick_params(axis="y", length=0, labelcolor=style.INK)
     largest = max([point.value for _, point in found] + [value for _, value in floors])
-    panel.set(xlim=(0, 1.06 * largest), xlabel=f"{metrics.axis(metric)}, lower is better")
+    panel.set(xlim=(0, 1.06 * largest), xlabel=metrics.axis(metric))
     panel.invert_yaxis()
     style.title(drawn, ", ".join([title, *(f"{metrics.words(key)} {value}" for key, value in where.items())]))
     return drawn

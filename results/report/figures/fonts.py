@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib import font_manager, get_data_path
 
 NAME, WHOLE = "Report Sans", "DejaVu Sans"  # whose licence asks that a changed font has another name
-FILES = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSans-Oblique.ttf")
+FILES = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf")
 LETTERS = (*range(0x20, 0x7F), *range(0xA0, 0x180), *range(0x370, 0x400), *range(0x2010, 0x2030), *map(ord, "−≤≥✓×±‡†§→"))
 NAMES = (1, 3, 4, 6, 16)  # of a font's table of names: family, identity, whole, PostScript's and typographic family
 

@@ -21,6 +21,7 @@ from results.rows.row import canonical
 SHADES = ["#f4f1ea", "#bcd9cf", "#5fa8a0", "#246b7a", "#123a56"]
 SCALE = LinearSegmentedColormap.from_list("share", SHADES).with_extremes(bad="#ffffff")
 IN_A_ROW, GAP = 5, 1  # maps in a row, and tiles between two
+FINE = 16  # how much larger numbers are when their curves are made lines
 
 Map = tuple[str, str, list[float | None]]  # name, colour, shares
 Number = tuple[float, float, float | None]  # x, y, share
@@ -96,10 +97,10 @@ def by_question(exam: Exam, metric: str, cast: Cast, title: str) -> Figure:
     drawn = style.figure(max(7.0, 2.6 + 0.42 * len(order)), 1.7 + 0.26 * len(lines))  # room for the title and the names
     panel = drawn.subplots()
     image = _tiles(panel, grid, font=7)
-    panel.set_yticks(range(len(lines)), [model.label for model in lines])
+    panel.set_yticks(range(len(lines)), [model.title for model in lines])
     for text, model in zip(panel.get_yticklabels(), lines, strict=True):
         text.set(color=style.FLOOR if model.is_floor else style.colour(model))
-        text.set(fontstyle="italic" if model.is_floor else "normal", fontweight="normal" if model.is_floor else "bold")
+        text.set(fontweight="normal" if model.is_floor else "bold")
     lengths = [f"{where['length']:,}" if "length" in where else "" for where in order]
     panel.set_xticks(range(len(order)), lengths, rotation=45 if max(map(len, lengths)) > 3 else 0)
     panel.set_xlabel("length")
@@ -133,9 +134,9 @@ def _write(panel: Axes, numbers: list[Number], font: float) -> None:
     drawn = panel.get_figure()
     points = Affine2D().scale(1 / 72) + drawn.dpi_scale_trans
     for (text, colour), found in places.items():
-        shape = TextPath((0, 0), text, size=font)
+        shape = TextPath((0, 0), text, size=FINE * font).cleaned(curves=False)
         middle = shape.get_extents().get_points().mean(axis=0)
-        shape = Affine2D().translate(*-middle).transform_path(shape)
+        shape = Affine2D().translate(*-middle).scale(1 / FINE).transform_path(shape)
         many = PathCollection([shape], offsets=found, offset_transform=panel.transData, facecolors=colour, linewidths=0)
         many.set_transform(points)
         many.set_in_layout(False)

@@ -32,7 +32,8 @@ def legend(drawn: Figure, cast: Cast, *, readers: Mapping[str, dict[str, Any]] |
 def place(drawn: Figure, entries: list[Entry]) -> None:
     """Put entries to the right of a figure's panels; the figure grows by what they take."""
     width, height = drawn.get_size_inches()
-    columns = _columns(entries, int((max(height, TALLEST) - TOP - GAP) / LINE))
+    most = int((max(height, TALLEST) - TOP - GAP) / LINE)
+    columns = _columns(entries, -(-len(entries) // max(1, -(-len(entries) // (most - 1)))) + 1)  # of much the same height
     measure = drawn.canvas.get_renderer().get_text_width_height_descent
     panel = drawn.add_axes((0, 0, 1, 1), label="legend")
     texts, x = [], GAP / 2

@@ -77,7 +77,7 @@ def speeds(exam: Exam, cast: Cast, title: str) -> Figure:
             points = [exam.point(model.label, metric, {"length": length}) for length in lengths]
             _line(panel, points, 1.0, cast.line(model), lengths)
         panel.set(xscale="log", yscale="log", xlabel="context length", ylabel=metrics.axis(metric))
-        panel.set_title(metric.split("_")[0] + (" (lower is better)" if metrics.direction(metric) < 0 else ""))
+        panel.set_title(metric.split("_")[0])
         plain_ticks(panel, lengths)
         log_ticks(panel)
     legend(drawn, cast)

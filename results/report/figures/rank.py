@@ -36,7 +36,7 @@ def _figure(ranks: Mapping[str, float], blocks: int, models: Sequence[Model]) ->
         rank = ranks[model.label]
         panel.plot([rank - apart / 2, rank + apart / 2], [place, place], color=style.colour(model), linewidth=2.4)
         panel.scatter(rank, place, **style.point(model))
-    panel.set_yticks(range(len(shown)), [model.label for model in shown])
+    panel.set_yticks(range(len(shown)), [model.title for model in shown])
     panel.set(xlabel=f"average rank over {blocks} blocks; where bars meet, no difference shown")
     panel.set_title(f"Critical difference {apart:.2f}")
     panel.invert_yaxis()

@@ -33,10 +33,12 @@ SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "titanomachy",
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
+    "text.hinting": "no_hinting",  # at DOTS an inch nobody sees it, and it takes a third of a text's time
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    "axes.titley": 1.0,  # no labels stand above a panel: none need be asked for their size
     "axes.labelsize": 9,
     "axes.edgecolor": "#999999",
     "axes.labelcolor": INK,
@@ -117,7 +119,8 @@ def save(drawn: Figure, stem: Path) -> list[Path]:
     for ending, metadata in METADATA.items():
         buffer = BytesIO()
         drawn.set_dpi(DOTS)  # vector formats leave their own
-        writers[ending](buffer, metadata=metadata)
+        more = {"pil_kwargs": {"compress_level": 4}} if ending == "png" else {}  # half the time for 5 % of the bytes
+        writers[ending](buffer, metadata=metadata, **more)
         path = stem.with_name(f"{stem.name}.{ending}")
         path.write_bytes(buffer.getvalue())
         written.append(path)

@@ -45,10 +45,10 @@ def report(
 
     Returns the path of report.md. Equal rows give equal bytes, whatever their order. `reference` are the committed
     rows, shown in brackets beside ours where task, settings and set-up are equal; `only` limits the figures to some
-    models, `show` names models that are in colour however many there are; `with_printed` adds what papers print, or the `tables` that the plan names; `forms` are figures in papers'
-    own form; `claims` are judged; `sections` are further text, each below its exam or at the end; `families` says the
-    order, titles and hues of the models' families. Raises ValueError if
-    there are no rows.
+    models, and `show` names models that they draw in colour however many there are; `with_printed` adds what papers print,
+    or the `tables` that the plan names; `forms` are figures in papers' own form; `claims` are judged; `sections` are further
+    text, each below its exam or at the end; `families` says the order, titles and looks of the models' families. Raises
+    ValueError if there are no rows.
     """
     known_families = Families(families)
     exams = evaluations.exams(rows, known_families)

@@ -19,7 +19,9 @@ FAMILIES = {
     "titans-mac": ("titans", 5), "titans-mag": ("titans", 5), "titans-mal": ("titans", 5),
 }  # fmt: skip
 NINE = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota")
-FIFTY = {f"{NINE[n % 9]}-model-{n // 9}": (NINE[n % 9], n % 9) for n in range(50)}  # nine families with five or six each
+FIFTY = {
+    f"{NINE[n % 9]}-model-{n // 9}": (NINE[n % 9], n % 9) for n in range(50)
+}  # nine families with five or six each
 MODELS = FAMILIES | FIFTY
 WHEN = "2026-01-02T03:04:05.000000+00:00"
 VERSIONS = {"python": "3.11.7", "torch": "2.0", "numpy": "2.0", "platform": "Linux x86_64", "machine": "A CPU, 2 cores"}

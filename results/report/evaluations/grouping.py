@@ -118,9 +118,7 @@ def _model(label: str, rows: list[Row], family: Family, look: Look) -> Model:
         for name in ("parameters", "state_bytes")
     }
     committed = any(row.get(MARK) for row in rows)
-    return Model(
-        label, newest["model"], family.name, family.place, look, family.title, **largest, committed=committed
-    )
+    return Model(label, newest["model"], family.name, family.place, look, family.title, **largest, committed=committed)
 
 
 def _newest(rows: list[Row]) -> Row:
@@ -134,4 +132,6 @@ def _looks(by_labels: Iterable[dict[str, list[Row]]], families: Families) -> dic
     for by_label in by_labels:
         for label, rows in by_label.items():
             found.setdefault(families.of(_newest(rows)), set()).add(label)
-    return {(family.name, label): look for family, names in found.items() for label, look in looks(family, names).items()}
+    return {
+        (family.name, label): look for family, names in found.items() for label, look in looks(family, names).items()
+    }

@@ -25,7 +25,9 @@ class Drawing:
     reason: str = ""
 
 
-def draw(exams: Sequence[Exam], folder: Path, only: Sequence[str] | None = None, kept: Collection[str] = ()) -> list[Drawing]:
+def draw(
+    exams: Sequence[Exam], folder: Path, only: Sequence[str] | None = None, kept: Collection[str] = ()
+) -> list[Drawing]:
     """Draw every figure that the exams have numbers for, as `folder`/NAME.png, .svg and .pdf.
 
     `only` names the models that are shown, `kept` those that are in colour however many there are. Of several set-ups of
@@ -85,7 +87,11 @@ def _losses(exam: Exam, models: list[Model], kept: Collection[str]) -> Iterator[
     for metric in ("bits_per_byte",):
         if models and exam.measured(metric=metric) and not exam.is_timing:
             title = f"{exam.title}: {metrics.words(metric)} by model"
-            yield f"{exam.slug}-loss", title, lambda m=metric, t=title: bar.by_model(exam, m, cast(exam, m, models, kept), t)
+            yield (
+                f"{exam.slug}-loss",
+                title,
+                lambda m=metric, t=title: bar.by_model(exam, m, cast(exam, m, models, kept), t),
+            )
 
 
 def _positions(exam: Exam, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
@@ -120,7 +126,9 @@ def _depths(exam: Exam, models: list[Model], kept: Collection[str]) -> Iterator[
                 yield (
                     name,
                     title,
-                    lambda m=metric, w=where, t=title: heat_map.depth_by_length(exam, m, w, cast(exam, m, models, kept), t),
+                    lambda m=metric, w=where, t=title: heat_map.depth_by_length(
+                        exam, m, w, cast(exam, m, models, kept), t
+                    ),
                 )
 
 

@@ -11,7 +11,13 @@ from matplotlib import font_manager, get_data_path
 
 NAME, WHOLE = "Report Sans", "DejaVu Sans"  # whose licence asks that a changed font has another name
 FILES = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf")
-LETTERS = (*range(0x20, 0x7F), *range(0xA0, 0x180), *range(0x370, 0x400), *range(0x2010, 0x2030), *map(ord, "−≤≥✓×±‡†§→"))
+LETTERS = (
+    *range(0x20, 0x7F),
+    *range(0xA0, 0x180),
+    *range(0x370, 0x400),
+    *range(0x2010, 0x2030),
+    *map(ord, "−≤≥✓×±‡†§→"),
+)
 NAMES = (1, 3, 4, 6, 16)  # of a font's table of names: family, identity, whole, PostScript's and typographic family
 
 
@@ -27,7 +33,9 @@ def _small() -> tempfile.TemporaryDirectory:
     """Makes the small font known to matplotlib; its files last as long as what is returned, that is the process."""
     from fontTools import subset  # not before a figure is drawn
 
-    logging.getLogger("fontTools").setLevel(logging.ERROR)  # a table that it cannot choose from is none that is drawn with
+    logging.getLogger("fontTools").setLevel(
+        logging.ERROR
+    )  # a table that it cannot choose from is none that is drawn with
     options = subset.Options(hinting=False, layout_features=["kern"], notdef_outline=True)
     options.drop_tables += ["FFTM", "GSUB", "GDEF"]
     folder = tempfile.TemporaryDirectory(prefix="report-fonts-")

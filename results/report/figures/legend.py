@@ -17,7 +17,9 @@ HEADING = {"weight": "bold", "color": "#555555", "fontsize": 7.5}
 Entry = tuple[str, dict[str, Any] | None]  # a name with the look of its line, or a heading
 
 
-def legend(drawn: Figure, cast: Cast, *, readers: Mapping[str, dict[str, Any]] | None = None, lines: bool = True) -> None:
+def legend(
+    drawn: Figure, cast: Cast, *, readers: Mapping[str, dict[str, Any]] | None = None, lines: bool = True
+) -> None:
     """Name the models by family, and below them `readers` by name and look; without `lines`, markers alone."""
     entries: list[Entry] = []
     family = None
@@ -33,7 +35,9 @@ def place(drawn: Figure, entries: list[Entry]) -> None:
     """Put entries to the right of a figure's panels; the figure grows by what they take."""
     width, height = drawn.get_size_inches()
     most = int((max(height, TALLEST) - TOP - GAP) / LINE)
-    columns = _columns(entries, -(-len(entries) // max(1, -(-len(entries) // (most - 1)))) + 1)  # of much the same height
+    columns = _columns(
+        entries, -(-len(entries) // max(1, -(-len(entries) // (most - 1)))) + 1
+    )  # of much the same height
     measure = drawn.canvas.get_renderer().get_text_width_height_descent
     panel = drawn.add_axes((0, 0, 1, 1), label="legend")
     texts, x = [], GAP / 2

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from results.plans.paper import Form
 from results.report.evaluations import Exam, Model
+from results.report.families import MARKERS
 from results.report.figures import line as line_figure
 from results.report.figures import style
-from results.report.families import MARKERS
 from results.report.figures.cast import Cast, cast
 from results.report.figures.catalogue import Drawing
 from results.report.figures.legend import Entry, place

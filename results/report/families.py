@@ -14,7 +14,7 @@ UNKNOWN = 10_000  # of families that are not in the list: behind those that are,
 HUES = (255.0, 195.0, 145.0, 85.0, 300.0, 25.0, 350.0, 55.0)
 BEYOND, GOLDEN_ANGLE = 225.0, 137.508
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p", "<", "h", ">", "d", "H", "8")
-LOOKS = 24  # in a family: eight dashes by three shades
+LOOKS = 40  # in a family: eight dashes by five shades
 
 
 class Look(NamedTuple):

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from results.report.evaluations import Model
 from results.report.figures import fonts
 
-CHROMA, SHADES = 0.135, (0.45, 0.60, 0.74)  # OKLCH; three shades and eight dashes, so that one number tells of both
+CHROMA, SHADES = 0.135, (0.42, 0.60, 0.78, 0.51, 0.69)  # OKLCH; five shades and eight dashes: one number tells of both
 LINES = (
     "-", (0, (5, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1.5, 1.5)), (0, (1, 1)), (0, (9, 3)), (0, (4, 1, 1, 1, 1, 1)), (0, (3, 3)),
 )  # fmt: skip

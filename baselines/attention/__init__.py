@@ -2,4 +2,5 @@
 
 from models.family import Family
 
-FAMILY = Family(__name__, "attention", place=10, hue=255.0)
+LOOKS = ("transformer", "transformer-window")
+FAMILY = Family(__name__, "attention", place=10, hue=255.0, looks=LOOKS)

@@ -2,4 +2,5 @@
 
 from models.family import Family
 
-FAMILY = Family(__name__, "first generation", place=30, hue=195.0)
+LOOKS = ("retnet",)
+FAMILY = Family(__name__, "first generation", place=30, hue=195.0, looks=LOOKS)

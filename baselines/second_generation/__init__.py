@@ -2,4 +2,5 @@
 
 from models.family import Family
 
-FAMILY = Family(__name__, "second generation", place=40, hue=145.0)
+LOOKS = ("mamba", "mamba2", "gla")
+FAMILY = Family(__name__, "second generation", place=40, hue=145.0, looks=LOOKS)

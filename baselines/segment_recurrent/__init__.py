@@ -2,4 +2,5 @@
 
 from models.family import Family
 
-FAMILY = Family(__name__, "segment recurrent", place=60, hue=300.0)
+LOOKS = ("rmt",)
+FAMILY = Family(__name__, "segment recurrent", place=60, hue=300.0, looks=LOOKS)

@@ -2,4 +2,5 @@
 
 from models.family import Family
 
-FAMILY = Family(__name__, "third generation", place=50, hue=85.0)
+LOOKS = ("deltanet", "gated-deltanet", "ttt-linear", "ttt-mlp")
+FAMILY = Family(__name__, "third generation", place=50, hue=85.0, looks=LOOKS)

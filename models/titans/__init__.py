@@ -2,4 +2,5 @@
 
 from models.family import Family
 
-FAMILY = Family(__name__, "titans", place=70, hue=25.0)
+LOOKS = ("titans-lmm", "titans-mac", "titans-mag", "titans-mal")
+FAMILY = Family(__name__, "titans", place=70, hue=25.0, looks=LOOKS)

@@ -73,7 +73,7 @@ def read_form(table: dict[str, Any], reader: TableReader) -> Form:
     unknown = sorted(set(form.same) - set(chosen.model))
     problems = [
         (not {form.x_scale, form.y_scale} <= set(SCALES), f"x_scale and y_scale are {' or '.join(SCALES)}"),
-        (not metrics.direction(form.metric), f"the metric {form.metric!r} is not known"),
+        (not metrics.is_ranked(form.metric), f"the metric {form.metric!r} is not known"),
         (bool(unknown), f"same names {', '.join(unknown)}, which {form.printed.table} does not print"),
         (chosen.length.isna().any(), f"{form.printed.table} prints rows without a length; choose others with where"),
     ]
@@ -112,7 +112,7 @@ def read_claim(table: dict[str, Any], reader: TableReader) -> Claim:
     )
     problems = [
         (claim.better == claim.worse, "better and worse name the same model"),
-        (not metrics.direction(claim.metric), f"which way {claim.metric!r} is better is not known"),
+        (not metrics.is_ranked(claim.metric), f"which way {claim.metric!r} is better is not known"),
         (
             any(n is not None and not n > 0 for n in (claim.parameters, claim.tokens)),
             "parameters and tokens are above 0",

@@ -1,9 +1,10 @@
-"""The families of a report's models: their titles, places in history and hues, told by whoever knows the models."""
+"""The families of a report's models: titles, places in history, and the one look that a model has in every figure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
+from zlib import crc32
 
 from results.rows.row import FLOOR_FAMILY
 
@@ -12,6 +13,19 @@ UNKNOWN = 10_000  # of families that are not in the list: behind those that are,
 # OKLCH hues of families that nobody tells of, by that order; further ones walk on by the golden angle.
 HUES = (255.0, 195.0, 145.0, 85.0, 300.0, 25.0, 350.0, 55.0)
 BEYOND, GOLDEN_ANGLE = 225.0, 137.508
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p", "<", "h", ">", "d", "H", "8")
+LOOKS = 40  # in a family: eight dashes by five shades
+
+
+class Look(NamedTuple):
+    """What tells a model from others: its family's hue and marker, and of the family's LOOKS dashes and shades a number."""
+
+    hue: float = 0.0
+    marker: str = MARKERS[0]
+    number: int = 0
+
+
+PLAIN = Look()
 
 
 class Family(NamedTuple):
@@ -21,6 +35,8 @@ class Family(NamedTuple):
     title: str
     place: int
     hue: float
+    marker: str = ""  # by place, if it says none
+    looks: tuple[str, ...] = ()  # names whose place here is their look's number; append, never insert
 
 
 class Families:
@@ -38,4 +54,23 @@ class Families:
             return self.known[name]
         hue = HUES[order] if 0 <= order < len(HUES) else (BEYOND + GOLDEN_ANGLE * (order - len(HUES))) % 360
         place = UNKNOWN + order if self.known else order
-        return Family(name, name.replace("_", " "), place, hue)
+        return Family(name, name.replace("_", " "), place, hue, MARKERS[order % len(MARKERS)])
+
+
+def looks(family: Family, labels: Iterable[str]) -> dict[str, Look]:
+    """The look of each label of a family: a function of family and label, whoever else is drawn.
+
+    A label's number is its place among `family.looks`, or its hash. Where two that are not listed fall on one number, the
+    later by name takes the next that is free: list one of them, and both are settled.
+    """
+    marker = family.marker or MARKERS[(family.place // 10 - 1) % len(MARKERS)]
+    found = {name: number % LOOKS for number, name in enumerate(family.looks)}
+    taken = set(found.values())
+    for label in sorted(set(labels) - set(found)):
+        plain = label.removesuffix(" (default)")  # the same model beside variants of it
+        number = found.get(plain, crc32(plain.encode()) % LOOKS)
+        while plain not in found and number in taken and len(taken) < LOOKS:
+            number = (number + 1) % LOOKS
+        found[label] = number
+        taken.add(number)
+    return {label: Look(family.hue, marker, number) for label, number in found.items()}

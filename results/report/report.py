@@ -33,6 +33,7 @@ def report(
     reference: Iterable[Row] = (),
     reference_model: str = "transformer",
     only: Sequence[str] | None = None,
+    show: Sequence[str] = (),
     with_printed: bool = True,
     claims: Sequence[claimed.Claim] = (),
     sections: Sequence[Section] = (),
@@ -44,10 +45,10 @@ def report(
 
     Returns the path of report.md. Equal rows give equal bytes, whatever their order. `reference` are the committed
     rows, shown in brackets beside ours where task, settings and set-up are equal; `only` limits the figures to some
-    models; `with_printed` adds what papers print, or the `tables` that the plan names; `forms` are figures in papers'
-    own form; `claims` are judged; `sections` are further text, each below its exam or at the end; `families` says the
-    order, titles and hues of the models' families. Raises ValueError if
-    there are no rows.
+    models, and `show` names models that they draw in colour however many there are; `with_printed` adds what papers print,
+    or the `tables` that the plan names; `forms` are figures in papers' own form; `claims` are judged; `sections` are further
+    text, each below its exam or at the end; `families` says the order, titles and looks of the models' families. Raises
+    ValueError if there are no rows.
     """
     known_families = Families(families)
     exams = evaluations.exams(rows, known_families)
@@ -55,8 +56,8 @@ def report(
         raise ValueError("There are no rows to report; run the comparison first.")
     out_dir, known = Path(out_dir), evaluations.exams(reference, known_families)
     beside = [_beside(exam, known) for exam in exams]
-    drawings = catalogue.draw(exams, out_dir / "figures", only)
-    drawings += paper.draw(exams, forms, out_dir / "figures")
+    drawings = catalogue.draw(exams, out_dir / "figures", only, {reference_model, *show})
+    drawings += paper.draw(exams, forms, out_dir / "figures", {reference_model, *show})
     sections = [*sections, *printed.sections(tables)] if with_printed else sections
     said = _findings(claims, exams)
     shown = (*said, *_cards(exams, reference_model), *sections)

@@ -1,60 +1,119 @@
-"""How a metric is read: which way is better, whether it is a proportion, how its numbers are printed."""
+"""Every metric that cells measure: its full name, which way is better, its unit, and how its numbers are printed."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
-# What a cell tells about its own making beside what was asked; shown in a table of its own.
-ABOUT_TRAINING = (
-    "training_loss",
-    "training_seconds",
-    "evaluation_seconds",
-    "weights_age_seconds",
-    "timing_seconds",
-    "machine_load",
-    "scorer_disagreement",
-    "validation_loss",
-    "matched_flops_per_token",
-)
-QUANTILES = ("_quantile_10", "_quantile_90")  # endings of metrics that tables show beside their median
-TASK_ORDER = ("language-modelling", "needle", "babilong")
-_LOWER = (
-    "bits_per_byte",
-    "bits_per_token",
-    "perplexity",
-    "loss",
-    "milliseconds",
-    "seconds",
-    "bytes",
-    "flops",
-    "error",
-    "ratio",
-    "floor",
-)
-_HIGHER = ("tokens_per_second", "accuracy", "match")
-_UNITS = {
-    "bits_per_byte": "bits/byte",
-    "bits_per_token": "bits/token",
-    "perplexity": "perplexity",
-    "loss": "loss (nats)",
-    "tokens_per_second": "tokens/s",
-    "milliseconds_per_token": "ms/token",
-    "seconds": "seconds",
-    "bytes": "bytes",
-    "flops_per_token": "FLOPs/token",
+from schema import shortened, suggestion
+
+HIGHER, LOWER, NEITHER = 1, -1, 0  # which way is better
+SHARE, BYTES = "%", "bytes"
+
+
+class Metric(NamedTuple):
+    """What a metric is called in full, which way is better, and in what it is measured."""
+
+    title: str
+    direction: int
+    unit: str = ""
+    is_about_training: bool = False  # told of a cell's making beside what was asked; shown in a table of its own
+
+
+class UnknownMetricError(ValueError):
+    """A metric that METRICS does not hold, in one sentence."""
+
+
+METRICS = {
+    # language modelling
+    "bits_per_byte": Metric("loss", LOWER, "bits per byte"),
+    "bits_per_token": Metric("loss", LOWER, "bits per token"),
+    "bits_per_byte_at_position": Metric("loss at the position", LOWER, "bits per byte"),
+    "bits_per_token_at_position": Metric("loss at the position", LOWER, "bits per token"),
+    "perplexity": Metric("perplexity", LOWER),
+    "word_perplexity": Metric("perplexity of words", LOWER),
+    # answers: shares of those that are right
+    "accuracy": Metric("accuracy", HIGHER, SHARE),
+    "answer_token_accuracy": Metric("accuracy of the answer's tokens", HIGHER, SHARE),
+    "choice_accuracy": Metric("accuracy among the choices", HIGHER, SHARE),
+    "exact_accuracy": Metric("accuracy of exact answers", HIGHER, SHARE),
+    "exact_match": Metric("exact match", HIGHER, SHARE),
+    "final_accuracy": Metric("accuracy at the end", HIGHER, SHARE),
+    "generated_accuracy": Metric("accuracy of generated answers", HIGHER, SHARE),
+    "generated_match": Metric("exact match of generated answers", HIGHER, SHARE),
+    "harness_accuracy": Metric("accuracy as the evaluation harness scores", HIGHER, SHARE),
+    "position_accuracy": Metric("accuracy by position", HIGHER, SHARE),
+    "string_match": Metric("string match", HIGHER, SHARE),
+    "compact_answer_token_accuracy": Metric("accuracy of the answer's tokens, compact", HIGHER, SHARE),
+    "compact_exact_match": Metric("exact match, compact", HIGHER, SHARE),
+    "compact_generated_match": Metric("exact match of generated answers, compact", HIGHER, SHARE),
+    "compact_string_match": Metric("string match, compact", HIGHER, SHARE),
+    # speed, memory and work
+    "training_tokens_per_second": Metric("training throughput", HIGHER, "tokens/s"),
+    "prefill_tokens_per_second": Metric("prefill throughput", HIGHER, "tokens/s"),
+    "decoding_milliseconds_per_token": Metric("decoding latency", LOWER, "ms/token"),
+    "training_step_seconds": Metric("time of a training step", LOWER, "seconds"),
+    "training_step_cpu_seconds": Metric("CPU time of a training step", LOWER, "seconds"),
+    "time_ratio": Metric("time against the reference", LOWER, "ratio"),
+    "cpu_time_ratio": Metric("CPU time against the reference", LOWER, "ratio"),
+    "memory_ratio": Metric("memory against the reference", LOWER, "ratio"),
+    "times_the_floor": Metric("time against the matrix products alone", LOWER, "ratio"),
+    "peak_memory_bytes": Metric("peak memory", LOWER, BYTES),
+    "evaluation_peak_memory_bytes": Metric("peak memory of the evaluation", LOWER, BYTES),
+    "state_bytes": Metric("state size", LOWER, BYTES),
+    "step_flops": Metric("work of a training step", LOWER, "FLOPs"),
+    "training_flops_per_token": Metric("work of training", LOWER, "FLOPs/token"),
+    "matrix_product_flops_per_second": Metric("speed of a matrix product", HIGHER, "FLOP/s"),
+    "finite_output": Metric("finite output", NEITHER),
+    # how it came about
+    "loss_in_training": Metric("loss in training", LOWER, "nats"),
+    "training_loss": Metric("training loss", LOWER, "nats", True),
+    "training_seconds": Metric("training time", LOWER, "seconds", True),
+    "evaluation_seconds": Metric("evaluation time", LOWER, "seconds", True),
+    "weights_age_seconds": Metric("age of the weights", LOWER, "seconds", True),
+    "timing_seconds": Metric("time that the timing took", LOWER, "seconds", True),
+    "machine_load": Metric("load of the machine", NEITHER, "", True),
+    "scorer_disagreement": Metric("disagreement of the scorers", NEITHER, "", True),
+    "validation_loss": Metric("validation loss", LOWER, "nats", True),
+    "matched_flops_per_token": Metric("matched work of training", LOWER, "FLOPs/token", True),
 }
+ABOUT_TRAINING = tuple(name for name, metric in METRICS.items() if metric.is_about_training)
+QUANTILES = ("_quantile_10", "_quantile_90")  # endings of metrics that tables show beside their median
+ENDINGS = {"_quantile_10": ", 10 % quantile", "_quantile_90": ", 90 % quantile", "_sample": ", one round"}
+TASK_ORDER = ("language-modelling", "needle", "babilong")
 
 
-def is_accuracy(metric: str) -> bool:
+@functools.cache
+def metric(name: str) -> Metric:
+    """What is known of a metric, or of its quantiles and samples; raises UnknownMetricError."""
+    if name in METRICS:
+        return METRICS[name]
+    for ending, text in ENDINGS.items():
+        if name.endswith(ending) and name.removesuffix(ending) in METRICS:
+            whole = METRICS[name.removesuffix(ending)]
+            return whole._replace(title=whole.title + text)
+    raise UnknownMetricError(
+        f"There is no metric {shortened(name)}{suggestion(name, METRICS)}; its name, direction and unit are to stand in "
+        "results/rows/metrics.py."
+    )
+
+
+def is_ranked(name: str) -> bool:
+    """Whether a metric is known, and one way is better."""
+    try:
+        return bool(direction(name))
+    except UnknownMetricError:
+        return False
+
+
+def is_accuracy(name: str) -> bool:
     """Whether values are shares of right answers, between 0 and 1."""
-    return metric.endswith(("accuracy", "match"))
+    return metric(name).unit == SHARE
 
 
-def direction(metric: str) -> int:
-    """+1 where more is better, -1 where less is, 0 where that is not known."""
-    if any(word in metric for word in _HIGHER):
-        return 1
-    return -1 if any(word in metric for word in _LOWER) else 0
+def direction(name: str) -> int:
+    """HIGHER or LOWER, whichever is better, or NEITHER."""
+    return metric(name).direction
 
 
 def words(name: str) -> str:
@@ -62,21 +121,21 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def axis(metric: str) -> str:
-    """An axis label with its unit."""
-    if is_accuracy(metric):
-        return f"{words(metric)} (%)"
-    unit = next((unit for ending, unit in _UNITS.items() if metric.endswith(ending)), "")
-    return f"{words(metric)} ({unit})" if unit and unit != words(metric) else words(metric)
+def axis(name: str) -> str:
+    """An axis label: the full name, the unit, and which way is better."""
+    one = metric(name)
+    better = {HIGHER: ", higher is better", LOWER: ", lower is better", NEITHER: ""}[one.direction]
+    return f"{one.title}{f' ({one.unit})' if one.unit else ''}{better}"
 
 
-def number(metric: str, value: float | None) -> str:
+def number(name: str, value: float | None) -> str:
     """A value as tables print it: shares in percent, bytes with a unit, rates with separators."""
     if value is None:
         return ""
-    if is_accuracy(metric):
+    unit = metric(name).unit
+    if unit == SHARE:
         return f"{100 * value:.1f}"
-    if metric.endswith("bytes"):
+    if unit == BYTES:
         return byte_size(value)
     if abs(value) >= 1000:
         return f"{value:,.0f}"

@@ -88,7 +88,7 @@ def committed_rows(folder: Path, console: Console, metrics: Sequence[str] | None
 
 def families() -> list[Family]:
     """The families of the models here, as a report shows them."""
-    return [Family(one.name, one.title, one.place, one.hue) for one in registry.families()]
+    return [Family(one.name, one.title, one.place, one.hue, one.marker, one.looks) for one in registry.families()]
 
 
 def shown(path: Path) -> str:

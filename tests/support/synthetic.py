@@ -18,6 +18,11 @@ FAMILIES = {
     "ttt-mlp": ("third_generation", 3), "rmt": ("segment_recurrent", 4), "titans-lmm": ("titans", 5),
     "titans-mac": ("titans", 5), "titans-mag": ("titans", 5), "titans-mal": ("titans", 5),
 }  # fmt: skip
+NINE = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota")
+FIFTY = {
+    f"{NINE[n % 9]}-model-{n // 9}": (NINE[n % 9], n % 9) for n in range(50)
+}  # nine families with five or six each
+MODELS = FAMILIES | FIFTY
 WHEN = "2026-01-02T03:04:05.000000+00:00"
 VERSIONS = {"python": "3.11.7", "torch": "2.0", "numpy": "2.0", "platform": "Linux x86_64", "machine": "A CPU, 2 cores"}
 TASKS = {
@@ -40,9 +45,9 @@ def cell(model: str, task: str, kind: str = "training", seed: int = 0) -> Cell:
 
 
 def rows_of(one: Cell, measurements: list, when: str = WHEN, reason: str = "") -> list[dict[str, Any]]:
-    family, order = FAMILIES.get(one.model, ("", 0))
+    family, order = MODELS.get(one.model, ("", 0))
     who = identity.Identity(identity.key(one), family, order, "code", "data")
-    rank = list(FAMILIES).index(one.model) if one.model else 0
+    rank = list(MODELS).index(one.model) if one.model else 0
     measured = identity.Measured(
         130_000 + 700 * rank if one.model else None, 1 << (10 + rank % 7) if one.model else None,
         "trained" if one.kind != "timing" else "timing", "chunked" if one.model else "", measurements,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from results.report import evaluations
 from results.report.evaluations import Exam, Model
 from results.report.figures import bar, contest, heat_map, line, style
+from results.report.figures.cast import cast
 from results.rows import metrics
 
 
@@ -25,18 +25,19 @@ class Drawing:
     reason: str = ""
 
 
-def draw(exams: Sequence[Exam], folder: Path, only: Sequence[str] | None = None) -> list[Drawing]:
+def draw(
+    exams: Sequence[Exam], folder: Path, only: Sequence[str] | None = None, kept: Collection[str] = ()
+) -> list[Drawing]:
     """Draw every figure that the exams have numbers for, as `folder`/NAME.png, .svg and .pdf.
 
-    `only` names the models that are shown; colours are those of the whole. Of several set-ups of an exam, the one with
-    the most models is drawn.
+    `only` names the models that are shown, `kept` those that are in colour however many there are. Of several set-ups of
+    an exam, the one with the most models is drawn.
     """
     shown = [exam for exam in exams if exam.main]
-    palette = style.Palette(evaluations.everyone(exams))
     drawings: list[Drawing] = []
     with style.settings():
         for kind in KINDS:
-            found = [(exam.slug, *job) for exam in shown for job in kind.jobs(exam, _models(exam, only), palette)]
+            found = [(exam.slug, *job) for exam in shown for job in kind.jobs(exam, _models(exam, only), kept)]
             for slug, name, title, make in found:
                 drawings.append(_drawn(name, title, slug, make, folder))
             if not found and (not kind.of_contests or any(exam.is_contest for exam in exams)):
@@ -54,7 +55,7 @@ def _drawn(name: str, title: str, slug: str, make: Callable[[], Figure], folder:
 
 
 Job = tuple[str, str, Callable[[], Figure]]
-Jobs = Callable[[Exam, list[Model], style.Palette], Iterator[Job]]
+Jobs = Callable[[Exam, list[Model], Collection[str]], Iterator[Job]]
 
 
 @dataclass(frozen=True)
@@ -82,36 +83,40 @@ def _models(exam: Exam, only: Sequence[str] | None) -> list[Model]:
     return [model for model in wanted if exam.measured(model.label)]
 
 
-def _losses(exam: Exam, models: list[Model], palette: style.Palette) -> Iterator[Job]:
+def _losses(exam: Exam, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
     for metric in ("bits_per_byte",):
         if models and exam.measured(metric=metric) and not exam.is_timing:
             title = f"{exam.title}: {metrics.words(metric)} by model"
-            yield f"{exam.slug}-loss", title, lambda m=metric, t=title: bar.by_model(exam, m, models, palette, t)
+            yield (
+                f"{exam.slug}-loss",
+                title,
+                lambda m=metric, t=title: bar.by_model(exam, m, cast(exam, m, models, kept), t),
+            )
 
 
-def _positions(exam: Exam, models: list[Model], palette: style.Palette) -> Iterator[Job]:
+def _positions(exam: Exam, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
     for metric in exam.metrics:
         if models and {"from", "to"} <= set(exam.varying(metric)):
             title = f"{exam.title}: {metrics.words(metric)}"
             yield (
                 f"{exam.slug}-{'accuracy' if metrics.is_accuracy(metric) else 'loss'}-by-position",
                 title,
-                lambda m=metric, t=title: line.by_position(exam, m, models, palette, t),
+                lambda m=metric, t=title: line.by_position(exam, m, cast(exam, m, models, kept), t),
             )
 
 
-def _lengths(exam: Exam, models: list[Model], palette: style.Palette) -> Iterator[Job]:
+def _lengths(exam: Exam, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
     for metric in main_accuracies(exam):
         if models and "length" in exam.varying(metric):
             title = f"{exam.title}: {metrics.words(metric)} against length"
             yield (
                 f"{exam.slug}-{metric.replace('_', '-')}-by-length",
                 title,
-                lambda m=metric, t=title: line.by_length(exam, m, models, palette, t),
+                lambda m=metric, t=title: line.by_length(exam, m, cast(exam, m, models, kept), t),
             )
 
 
-def _depths(exam: Exam, models: list[Model], palette: style.Palette) -> Iterator[Job]:
+def _depths(exam: Exam, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
     for metric in main_accuracies(exam)[:1]:
         if models and {"depth", "length"} <= {key for where in exam.wheres(metric) for key in where}:
             for where in heat_map.panels(exam, metric):
@@ -121,41 +126,44 @@ def _depths(exam: Exam, models: list[Model], palette: style.Palette) -> Iterator
                 yield (
                     name,
                     title,
-                    lambda m=metric, w=where, t=title: heat_map.depth_by_length(exam, m, w, models, palette, t),
+                    lambda m=metric, w=where, t=title: heat_map.depth_by_length(
+                        exam, m, w, cast(exam, m, models, kept), t
+                    ),
                 )
 
 
-def _questions(exam: Exam, models: list[Model], palette: style.Palette) -> Iterator[Job]:
+def _questions(exam: Exam, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
     for metric in main_accuracies(exam):
         if models and "question" in {key for where in exam.wheres(metric) for key in where}:
             title = f"{exam.title}: {metrics.words(metric)} by question and length"
             yield (
                 f"{exam.slug}-{metric.replace('_', '-')}-map",
                 title,
-                lambda m=metric, t=title: heat_map.by_question(exam, m, models, palette, t),
+                lambda m=metric, t=title: heat_map.by_question(exam, m, cast(exam, m, models, kept), t),
             )
 
 
-def _speeds(exam: Exam, models: list[Model], palette: style.Palette) -> Iterator[Job]:
-    if models and any(exam.measured(metric=metric) for metric in line.SPEEDS):
+def _speeds(exam: Exam, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
+    metric = next((metric for metric in line.SPEEDS if exam.measured(metric=metric)), "")
+    if models and metric:
         title = f"{exam.title}: speed against context length"
-        yield f"{exam.slug}-speed", title, lambda: line.speeds(exam, models, palette, title)
+        yield f"{exam.slug}-speed", title, lambda: line.speeds(exam, cast(exam, metric, models, kept), title)
 
 
-def _ratios(exam: Exam, models: list[Model], palette: style.Palette) -> Iterator[Job]:
+def _ratios(exam: Exam, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
     if exam.is_contest and exam.measured(metric="time_ratio"):
         title = f"{exam.title}: time of a training step against the reference's (lower is better)"
-        yield f"{exam.slug}-ratio", title, lambda: contest.ratios(exam, models, palette, title)
+        yield f"{exam.slug}-ratio", title, lambda: contest.ratios(exam, cast(exam, "time_ratio", models, kept), title)
 
 
-def _states(exam: Exam, models: list[Model], palette: style.Palette) -> Iterator[Job]:
+def _states(exam: Exam, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
     for metric in main_accuracies(exam)[:1]:
         if any(model.state_bytes for model in models):
             title = f"{exam.title}: {metrics.words(metric)} against state"
             yield (
                 f"{exam.slug}-accuracy-by-state",
                 title,
-                lambda m=metric, t=title: bar.by_state(exam, m, models, palette, t),
+                lambda m=metric, t=title: bar.by_state(exam, m, cast(exam, m, models, kept), t),
             )
 
 

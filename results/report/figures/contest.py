@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from results.report.evaluations import Exam, Model
+from results.report.evaluations import Exam
 from results.report.figures import line, style
+from results.report.figures.cast import Cast
+from results.report.figures.legend import legend
 
 
-def ratios(exam: Exam, models: list[Model], palette: style.Palette, title: str) -> Figure:
+def ratios(exam: Exam, cast: Cast, title: str) -> Figure:
     """One line for each entrant, with its 10 % to 90 % range over rounds; the reference is the line at 1."""
     lengths = sorted({where["length"] for where in exam.wheres("time_ratio")})
-    drawn = style.figure(6.4 + line.LEGEND_WIDTH, 4.2)
+    drawn = style.figure(6.4, 4.2)
     panel = drawn.subplots()
-    drawn.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    for model in models:
-        look = palette.line(model)
+    style.title(drawn, title)
+    for model in cast.models:
+        look = cast.line(model)
         spans = [[exam.point(model.label, f"time_ratio{end}", {"length": n}) for n in lengths] for end in ENDS]
         known = [
             (n, *(p.value for p in points)) for n, *points in zip(lengths, *spans, strict=True) if None not in points
@@ -23,13 +25,13 @@ def ratios(exam: Exam, models: list[Model], palette: style.Palette, title: str) 
         if known:
             xs, middle, low, high = zip(*known, strict=True)
             panel.plot(xs, middle, **look)
-            panel.vlines(xs, low, high, colors=look["color"], linewidth=1.0)
+            panel.vlines(xs, low, high, colors=look["color"], linewidth=1.0, zorder=look.get("zorder", 2))
     panel.axhline(1.0, **line.FLOOR_LINE)
     panel.set(xscale="log", yscale="log", xlabel="length", ylabel=f"step time, {exam.settings['reference']} = 1")
     panel.margins(x=0.1)
     line.plain_ticks(panel, lengths)
     line.log_ticks(panel)
-    line.legend(drawn, models, palette)
+    legend(drawn, cast)
     return drawn
 
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from results.report.evaluations import Exam, Model
+from results.report.evaluations import Exam
 from results.report.figures import style
+from results.report.figures.cast import Cast
+from results.report.figures.legend import legend
 from results.rows import metrics
 from results.rows.readers import FLOOR, REFERENCE, SHORTCUT
 from results.rows.row import canonical
 
 SPEEDS = ("training_tokens_per_second", "prefill_tokens_per_second", "decoding_milliseconds_per_token")
-PANEL_WIDTH, PANEL_HEIGHT, LEGEND_WIDTH, IN_A_ROW = 3.2, 2.8, 2.0, 3
+PANEL_WIDTH, PANEL_HEIGHT, IN_A_ROW = 3.2, 2.8, 3
 
 
-def by_length(exam: Exam, metric: str, models: list[Model], palette: style.Palette, title: str) -> Figure:
+def by_length(exam: Exam, metric: str, cast: Cast, title: str) -> Figure:
     """Accuracy against length, a panel for each variant or question; dashed: the best floor at each length, dotted: shortcut."""
     keys = [key for key in exam.varying(metric) if key not in ("length", "depth")]
     wheres = exam.wheres(metric)
@@ -29,8 +30,8 @@ def by_length(exam: Exam, metric: str, models: list[Model], palette: style.Palet
     drawn, axes = _grid(len(panels), title)
     for panel, where in zip(axes, panels.values(), strict=True):
         points = [{**where, "length": length} for length in lengths]
-        for model in models:
-            _line(panel, [exam.point(model.label, metric, p) for p in points], 100.0, palette.line(model))
+        for model in cast.models:
+            _line(panel, [exam.point(model.label, metric, p) for p in points], 100.0, cast.line(model))
         for kind, look in LINES.items():
             known = [(i, found[1]) for i, p in enumerate(points) if (found := exam.best([kind], metric, p))]
             panel.plot([i for i, _ in known], [100 * value for _, value in known], **look)
@@ -39,20 +40,20 @@ def by_length(exam: Exam, metric: str, models: list[Model], palette: style.Palet
         panel.margins(x=0.08)
     for panel in axes[::IN_A_ROW]:
         panel.set_ylabel(metrics.axis(metric))
-    legend(drawn, models, palette, readers=_names(exam))
+    legend(drawn, cast, readers=_best(exam))
     return drawn
 
 
-def by_position(exam: Exam, metric: str, models: list[Model], palette: style.Palette, title: str) -> Figure:
+def by_position(exam: Exam, metric: str, cast: Cast, title: str) -> Figure:
     """Loss or accuracy by position in the text, each span at its middle; dashed: the best floor, dotted: shortcut."""
     scale = 100.0 if metrics.is_accuracy(metric) else 1.0
     wheres = sorted(exam.wheres(metric), key=lambda where: (where["from"], where["to"]))
     middles = [(where["from"] + where["to"]) / 2 for where in wheres]
-    drawn = style.figure(6.4 + LEGEND_WIDTH, 4.0)
+    drawn = style.figure(6.4, 4.0)
     panel = drawn.subplots()
-    panel.set_title(title)
-    for model in models:
-        _line(panel, [exam.point(model.label, metric, where) for where in wheres], scale, palette.line(model), middles)
+    style.title(drawn, title)
+    for model in cast.models:
+        _line(panel, [exam.point(model.label, metric, where) for where in wheres], scale, cast.line(model), middles)
     for kind, look in LINES.items():
         best = [(x, exam.best([kind], metric, where)) for x, where in zip(middles, wheres, strict=True)]
         known = [(x, found[1]) for x, found in best if found]
@@ -60,11 +61,11 @@ def by_position(exam: Exam, metric: str, models: list[Model], palette: style.Pal
     panel.set(xlabel="position in the text", ylabel=metrics.axis(metric), xscale="log")
     ticks = sorted({where["from"] for where in wheres if where["from"]} | {wheres[-1]["to"]})
     plain_ticks(panel, ticks)
-    legend(drawn, models, palette, readers=_names(exam))
+    legend(drawn, cast, readers=_best(exam))
     return drawn
 
 
-def speeds(exam: Exam, models: list[Model], palette: style.Palette, title: str) -> Figure:
+def speeds(exam: Exam, cast: Cast, title: str) -> Figure:
     """Training, prefill and decoding speed against context length, both axes logarithmic."""
     present = [metric for metric in SPEEDS if exam.measured(metric=metric)]
     setup = exam.setup
@@ -72,41 +73,15 @@ def speeds(exam: Exam, models: list[Model], palette: style.Palette, title: str) 
     drawn, axes = _grid(len(present), f"{title} ({facts})")
     for panel, metric in zip(axes, present, strict=True):
         lengths = sorted({where["length"] for where in exam.wheres(metric) if "length" in where})
-        for model in models:
+        for model in cast.models:
             points = [exam.point(model.label, metric, {"length": length}) for length in lengths]
-            _line(panel, points, 1.0, palette.line(model), lengths)
+            _line(panel, points, 1.0, cast.line(model), lengths)
         panel.set(xscale="log", yscale="log", xlabel="context length", ylabel=metrics.axis(metric))
-        panel.set_title(metric.split("_")[0] + (" (lower is better)" if metrics.direction(metric) < 0 else ""))
+        panel.set_title(metric.split("_")[0])
         plain_ticks(panel, lengths)
         log_ticks(panel)
-    legend(drawn, models, palette)
+    legend(drawn, cast)
     return drawn
-
-
-def legend(
-    drawn: Figure,
-    models: Sequence[Model],
-    palette: style.Palette,
-    *,
-    readers: Mapping[str, str] | None = None,
-    lines: bool = True,
-) -> None:
-    """The models' names by family, beside the panels, and below them the names of `readers` by kind."""
-    handles: list[Any] = []
-    headings: set[int] = set()
-    family = None
-    for model in models:
-        if model.family != family:
-            family = model.family
-            headings.add(len(handles))
-            handles.append(Line2D([], [], linestyle="none", label=model.group))
-        look = palette.line(model) | ({} if lines else {"linestyle": "none"})
-        handles.append(Line2D([], [], label=model.title, **look))
-    for kind, label in (readers or {}).items():
-        handles.append(Line2D([], [], **{**LINES[kind], "label": label}))
-    placed = drawn.legend(handles=handles, loc="outside right upper", handlelength=2.6, labelspacing=0.35)
-    for index in headings:
-        placed.get_texts()[index].set(weight="bold", color="#555555", fontsize=7.5)
 
 
 FLOOR_LINE: dict[str, Any] = {"color": style.FLOOR, "linestyle": (0, (4, 2)), "linewidth": 1.3, "zorder": 1.5}
@@ -117,20 +92,20 @@ LINES: dict[str, dict[str, Any]] = {
 }
 
 
-def _names(exam: Exam) -> dict[str, str]:
-    """What the legend calls the lines that there are."""
-    return {kind: f"best {kind}" for kind in LINES if any(model.reader == kind for model in exam.floors)}
+def _best(exam: Exam) -> dict[str, dict[str, Any]]:
+    """The lines of the best floor, shortcut and reference that there are, as the legend calls them."""
+    return {f"best {kind}": LINES[kind] for kind in LINES if any(model.reader == kind for model in exam.floors)}
 
 
 def _grid(count: int, title: str) -> tuple[Figure, list[Axes]]:
     columns = min(count, IN_A_ROW)
     lines = -(-count // columns)
     height = max(PANEL_HEIGHT * lines + 0.5, 4.0)
-    drawn = style.figure(max(PANEL_WIDTH * columns, 4.6) + LEGEND_WIDTH, height)
+    drawn = style.figure(max(PANEL_WIDTH * columns, 4.6), height)
     axes = list(drawn.subplots(lines, columns, squeeze=False).flat)
     for unused in axes[count:]:
         unused.remove()
-    drawn.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    style.title(drawn, title)
     return drawn, axes[:count]
 
 

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
+from matplotlib.figure import Figure
 
 from results.plans.paper import Form
-from results.report import evaluations
 from results.report.evaluations import Exam, Model
+from results.report.families import MARKERS
 from results.report.figures import line as line_figure
 from results.report.figures import style
+from results.report.figures.cast import Cast, cast
 from results.report.figures.catalogue import Drawing
+from results.report.figures.legend import Entry, place
 from results.rows import metrics, published
+from results.rows.row import FLOOR_FAMILY
 
 HOLLOW: dict[str, Any] = {"markerfacecolor": "white", "linestyle": (0, (1, 1.6)), "linewidth": 1.0, "zorder": 1.8}
 THOUSANDS = "tokens_per_second"  # papers print thousands of tokens a second
 
 
-def draw(exams: Sequence[Exam], forms: Sequence[Form], folder: Path) -> list[Drawing]:
+def draw(exams: Sequence[Exam], forms: Sequence[Form], folder: Path, kept: Collection[str] = ()) -> list[Drawing]:
     """Draw each form as `folder`/NAME.png, .svg and .pdf from the first exam that has its numbers, or say why not."""
-    palette = style.Palette(evaluations.everyone(exams))
     drawings = []
     with style.settings():
         for form in forms:
             found = [exam for exam in exams if exam.main and exam.task == form.task and _models(exam, form)]
             if found:
-                files = style.save(_figure(found[0], form, palette), folder / form.name)
+                files = style.save(_figure(found[0], form, kept), folder / form.name)
                 drawings.append(Drawing(form.name, form.title, found[0].slug, files))
             else:
                 reason = f"no rows give {metrics.words(form.metric)} of {form.task} by length"
@@ -55,33 +57,31 @@ def _scale(metric: str) -> float:
     return 100.0 if metrics.is_accuracy(metric) else 1e-3 if metric.endswith(THOUSANDS) else 1.0
 
 
-def _figure(exam: Exam, form: Form, palette: style.Palette) -> Any:
+def _figure(exam: Exam, form: Form, kept: Collection[str] = ()) -> Figure:
     printed = published.select(form.printed.table, form.printed.where)
-    models = _models(exam, form)
-    drawn = style.figure(6.4 + line_figure.LEGEND_WIDTH + 0.6, 4.6)
+    shown = cast(exam, form.metric, _models(exam, form), {*kept, *form.models}, form.where)
+    drawn = style.figure(6.4, 4.6)
     panel = drawn.subplots()
-    panel.set_title(form.title)
-    for model in models:
+    style.title(drawn, form.title)
+    for model in shown.models:
         points = _points(exam, model, form)
-        panel.plot([x for x, _ in points], [y for _, y in points], **palette.line(model))
-    looks = _looks(printed, form, exam, palette)
+        panel.plot([x for x, _ in points], [y for _, y in points], **shown.line(model))
+    looks = _looks(printed, form, exam)
     for name, look in looks.items():
         own = printed[printed.model == name].sort_values("length")
         panel.plot(own.length, own.number, **look)
-    _axes(panel, exam, form, printed, models)
-    _legend(drawn, models, palette, looks)
+    _axes(panel, exam, form, printed, shown.models)
+    _legend(drawn, shown, looks)
     return drawn
 
 
-def _looks(printed: pd.DataFrame, form: Form, exam: Exam, palette: style.Palette) -> dict[str, dict[str, Any]]:
+def _looks(printed: pd.DataFrame, form: Form, exam: Exam) -> dict[str, dict[str, Any]]:
     """How each printed model is drawn: hollow, in the colour and with the marker of the model here that it names."""
     known = {model.label: model for model in exam.everyone}
     looks = {}
     for rank, name in enumerate(dict.fromkeys(printed.model)):
         here = known.get(form.same.get(name, ""))
-        line = (
-            palette.line(here) if here else {"color": style.FLOOR, "marker": style.MARKERS[rank % len(style.MARKERS)]}
-        )
+        line = style.line(here) if here else {"color": style.FLOOR, "marker": MARKERS[rank % len(MARKERS)]}
         looks[name] = line | HOLLOW | {"markeredgecolor": line["color"], "markeredgewidth": 1.1}
     return looks
 
@@ -119,7 +119,7 @@ def _ours(exam: Exam) -> str:
     size = ", ".join(f"{name} {setup['size'][name]}" for name in ("width", "depth", "heads"))
     budget = setup["budget"]
     tokens = f", {budget['steps'] * budget['batch_tokens']:,} tokens trained" if budget else f", {setup['device']}"
-    protocols = ", ".join(sorted({row["protocol"] for row in rows if row["family"] != evaluations.FLOOR_FAMILY}))
+    protocols = ", ".join(sorted({row["protocol"] for row in rows if row["family"] != FLOOR_FAMILY}))
     return f"filled, measured here: {size}{tokens}, protocol {protocols}"
 
 
@@ -136,13 +136,7 @@ def _theirs(printed: pd.DataFrame) -> str:
     return f"hollow, printed elsewhere: {papers}; {'; '.join(stated)}"
 
 
-def _legend(drawn: Any, models: Sequence[Model], palette: style.Palette, looks: dict[str, dict[str, Any]]) -> None:
-    def heading(text: str) -> Line2D:
-        return Line2D([], [], linestyle="none", label=text)
-
-    handles = [heading("measured here"), *(Line2D([], [], label=m.label, **palette.line(m)) for m in models)]
-    place = len(handles)
-    handles += [heading("printed elsewhere"), *(Line2D([], [], label=name, **look) for name, look in looks.items())]
-    placed = drawn.legend(handles=handles, loc="outside right upper", handlelength=2.6, labelspacing=0.3, fontsize=7)
-    for index in (0, place):
-        placed.get_texts()[index].set(weight="bold", color="#555555")
+def _legend(drawn: Figure, shown: Cast, looks: dict[str, dict[str, Any]]) -> None:
+    """Who was measured here, and below them whom the paper prints."""
+    entries: list[Entry] = [("measured here", None), *((model.title, shown.line(model)) for model in shown.models)]
+    place(drawn, [*entries, ("printed elsewhere", None), *looks.items()])

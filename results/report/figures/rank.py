@@ -16,17 +16,22 @@ TITLE = "average ranks over blocks"
 
 
 def draw(exams: Sequence[Exam], folder: Path) -> list[Path]:
-    """Draw `folder`/average-ranks.png and .svg; no files where there are too few blocks or models."""
+    """Draw `folder`/average-ranks.png, .svg and .pdf; no files where there are too few blocks or models."""
+    with style.settings():
+        drawn = figure(exams)
+        return style.save(drawn, folder / "average-ranks") if drawn else []
+
+
+def figure(exams: Sequence[Exam]) -> Figure | None:
+    """The figure of all models that have every block; None where there are too few blocks or models."""
     blocks = pairwise.blocks(exams)
     if not pairwise.are_ranked(blocks):
-        return []
-    models, ranks = evaluations.everyone(exams), statistics.average_ranks(blocks, 1)
-    with style.settings():
-        drawn = _figure(ranks, len(blocks), [m for m in models if m.label in ranks], style.Palette(models))
-        return style.save(drawn, folder / "average-ranks")
+        return None
+    ranks = statistics.average_ranks(blocks, 1)
+    return _figure(ranks, len(blocks), [m for m in evaluations.everyone(exams) if m.label in ranks])
 
 
-def _figure(ranks: Mapping[str, float], blocks: int, models: Sequence[Model], palette: style.Palette) -> Figure:
+def _figure(ranks: Mapping[str, float], blocks: int, models: Sequence[Model]) -> Figure:
     """A point for each model with a bar of half the critical difference to either side: bars that meet do not differ."""
     apart = statistics.critical_difference(len(ranks), blocks)
     shown = sorted(models, key=lambda model: (ranks[model.label], model.label))
@@ -34,10 +39,10 @@ def _figure(ranks: Mapping[str, float], blocks: int, models: Sequence[Model], pa
     panel = drawn.subplots()
     for place, model in enumerate(shown):
         rank = ranks[model.label]
-        panel.plot([rank - apart / 2, rank + apart / 2], [place, place], color=palette.colour(model), linewidth=2.4)
-        panel.scatter(rank, place, s=60, zorder=3, **palette.point(model))
-    panel.set_yticks(range(len(shown)), [model.label for model in shown])
+        panel.plot([rank - apart / 2, rank + apart / 2], [place, place], color=style.colour(model), linewidth=2.4)
+        panel.scatter(rank, place, **style.point(model))
+    panel.set_yticks(range(len(shown)), [model.title for model in shown])
     panel.set(xlabel=f"average rank over {blocks} blocks; where bars meet, no difference shown")
-    panel.set_title(f"Critical difference {apart:.2f}")
+    style.title(drawn, f"Critical difference {apart:.2f}")
     panel.invert_yaxis()
     return drawn

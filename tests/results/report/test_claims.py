@@ -6,10 +6,11 @@ import dataclasses
 
 import pytest
 
+from results.plans.paper import Claim, read_claim
 from results.plans.toml_reader import PlanError, TableReader
 from results.report import evaluations, report, statistics
+from results.report.figures import rank, style
 from results.report.findings import claims, pairwise
-from results.report.findings.claims import Claim
 from tests.support import synthetic
 
 FEW = ("transformer", "retnet")
@@ -30,7 +31,7 @@ def exams(retnet, transformer):
 
 
 def verdict(found, **changes):
-    claim = dataclasses.replace(claims.read_claim(TABLE, TableReader("x")), **changes)
+    claim = dataclasses.replace(read_claim(TABLE, TableReader("x")), **changes)
     return claims.judge([claim], found)[0]
 
 
@@ -67,7 +68,7 @@ def test_reproduced_needs_parameters_tokens_and_protocol_of_the_paper():
 def test_several_claims_are_corrected_together():
     # gaps 0.1, 0.3, 0, 0.2, 0.25: p lies between 0.01 and 0.05, so one claim alone shows it and five do not
     found = exams([1.0, 1.0, 1.0, 1.0, 1.0], [1.1, 1.3, 1.0, 1.2, 1.25])
-    claim = claims.read_claim(TABLE, TableReader("x"))
+    claim = read_claim(TABLE, TableReader("x"))
     assert claims.judge([claim], found)[0].verdict == "same direction at this scale"
     assert {v.verdict for v in claims.judge([claim] * 5, found)} == {"undecided"}
 
@@ -84,7 +85,7 @@ def test_several_claims_are_corrected_together():
 )
 def test_a_wrong_claim_is_one_sentence(change, says):
     with pytest.raises(PlanError, match=says):
-        claims.read_claim(TABLE | change, TableReader("x"))
+        read_claim(TABLE | change, TableReader("x"))
 
 
 def test_orderings_are_stated_from_five_seeds_up():
@@ -124,7 +125,7 @@ def test_ranks_are_compared_from_twenty_blocks_up(tmp_path):
     assert "average ranks over blocks</figcaption>" in (tmp_path / "many" / "report.html").read_text()
 
 
-def test_more_models_than_critical_differences_are_known_for_are_not_ranked():
+def test_more_than_twenty_models_are_ranked_and_each_is_named():
     rows = []
     for number in range(20):
         for place in range(21):
@@ -132,5 +133,8 @@ def test_more_models_than_critical_differences_are_known_for_are_not_ranked():
                 synthetic.cell("retnet", "needle"), variant=f"v{place}", task_settings={"digits": number}
             )
             rows += synthetic.rows_of(cell, [(None, "exact_match", place / 21, 100, {"length": 64})])
-    said = pairwise.markdown(evaluations.exams(rows))
-    assert "for 2 to 20 models; 21 have all 20 blocks" in said and "held apart" not in said
+    found = evaluations.exams(rows)
+    assert "held apart by Nemenyi's test" in pairwise.markdown(found)
+    with style.settings():
+        drawn = rank.figure(found)
+    assert {text.get_text() for text in drawn.axes[0].get_yticklabels()} == {f"v{place}" for place in range(21)}

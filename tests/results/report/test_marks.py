@@ -7,6 +7,7 @@ import pytest
 from results.report import evaluations, html_page
 from results.report.figures import bar, style
 from results.report.figures import line as line_figure
+from results.report.figures.cast import cast
 from results.report.tables import summary, table
 from results.rows import readers
 from tests.support.synthetic import cell, rows_of
@@ -108,13 +109,13 @@ def test_figures_draw_a_line_for_each_kind():
     )
     rows += rows_of(cell("mamba", "needle"), [(None, "accuracy", 0.3, 400, {"length": n}) for n in (64, 128)])
     (exam,) = evaluations.exams(rows)
-    palette = style.Palette(evaluations.everyone([exam]))
+    shown = cast(exam, "accuracy", exam.learners)
     with style.settings():
-        state = bar.by_state(exam, "accuracy", exam.learners, palette, "x")
-        lengths = line_figure.by_length(exam, "accuracy", exam.learners, palette, "x")
+        state = bar.by_state(exam, "accuracy", shown, "x")
+        lengths = line_figure.by_length(exam, "accuracy", shown, "x")
     wanted = {readers.FLOOR: [10.0] * 2, readers.SHORTCUT: [57.0] * 2, readers.REFERENCE: [100.0] * 2}
     assert _drawn(state) == wanted and _drawn(lengths) == wanted
-    said = {text.get_text() for text in state.legends[0].get_texts()}
+    said = {text.get_text() for text in state.axes[-1].texts}
     assert said >= {"best floor: guess", "best shortcut: last value", "best reference: copy"}
 
 

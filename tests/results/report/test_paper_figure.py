@@ -31,7 +31,7 @@ def exams():
 def axes(exams, form):
     exam = next(exam for exam in exams if exam.task == form.task)
     with style.settings():
-        return exam, paper._figure(exam, form, style.Palette(evaluations.everyone(exams)))
+        return exam, paper._figure(exam, form)
 
 
 def test_ours_are_filled_and_printed_values_hollow_on_one_axis(exams):
@@ -44,9 +44,9 @@ def test_ours_are_filled_and_printed_values_hollow_on_one_axis(exams):
     assert ours[0].get_xydata()[0].tolist() == pytest.approx([128, 100 * first.value])
     mac = next(line for line in theirs if list(line.get_ydata()) == [99.6, 98.2, 97.6, 97.4])
     assert list(mac.get_xdata()) == [2048, 4096, 8192, 16384]
-    own = style.Palette(evaluations.everyone(exams)).line(next(m for m in exam.learners if m.label == "titans-mac"))
+    own = style.line(next(m for m in exam.learners if m.label == "titans-mac"))
     assert mac.get_markeredgecolor() == own["color"] and mac.get_marker() == own["marker"]
-    texts = [text.get_text() for text in drawn.legends[0].get_texts()]
+    texts = [text.get_text() for text in drawn.axes[-1].texts]
     assert (
         texts.index("measured here")
         < texts.index("transformer")

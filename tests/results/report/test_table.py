@@ -195,7 +195,7 @@ def test_a_new_task_with_settings_of_its_own_gets_a_table():
     rows = rows_of(
         synthetic.variant(cell("retnet", "needle"), task="counting", task_settings={}),
         [
-            (None, "error", v, 9, {"base": b, "digits": d})
+            (None, "perplexity", v, 9, {"base": b, "digits": d})
             for v, (b, d) in enumerate([(2, 4), (2, 8), (10, 4), (10, 8)])
         ],
     )

@@ -79,7 +79,7 @@ def test_a_figure_that_cannot_be_drawn_costs_itself_alone(tmp_path, monkeypatch)
     def broken(*given):
         raise ValueError("no ink")
 
-    monkeypatch.setattr(catalogue.bar_figure, "by_state", broken)
+    monkeypatch.setattr(catalogue.bar, "by_state", broken)
     rows = asked("retnet") + asked("mamba")
     drawn = catalogue.draw(evaluations.exams(rows), tmp_path)
     assert any("no ink" in one.reason for one in drawn) and any(one.files for one in drawn)

@@ -1,0 +1,48 @@
+"""Who a figure shows, and who of them in colour: all where they are few, else the reference and the best of each family."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from results.report.evaluations import Exam, Model
+from results.report.figures import style
+from results.rows import metrics
+
+FEW = 16  # models that a reader tells apart in one panel
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The models of a figure, families in order, and the labels of those that are drawn in colour; the rest is grey."""
+
+    models: tuple[Model, ...]
+    bright: frozenset[str]
+
+    def line(self, model: Model) -> dict[str, Any]:
+        """Keyword arguments of `Axes.plot` for a model's line."""
+        return style.line(model, model.label in self.bright)
+
+    def point(self, model: Model) -> dict[str, Any]:
+        """Keyword arguments of `Axes.scatter` for a model's point."""
+        return style.point(model, model.label in self.bright)
+
+
+def cast(
+    exam: Exam, metric: str, models: Sequence[Model], kept: Collection[str] = (), where: Mapping[str, Any] | None = None
+) -> Cast:
+    """The cast of a figure of one metric; `kept` names models that are in colour however many there are.
+
+    The best of a family is so by the mean over all that `where` leaves open.
+    """
+    if len(models) <= FEW:
+        return Cast(tuple(models), frozenset(model.label for model in models))
+    way = metrics.direction(metric)
+    bright = {model.label for model in models if {model.label, model.name} & set(kept)}
+    best: dict[str, tuple[float, str]] = {}
+    for model in models:
+        point = exam.point(model.label, metric, where or {})
+        score = float("-inf") if point is None else way * point.value
+        best[model.family] = max(best.get(model.family, (score, model.label)), (score, model.label))
+    return Cast(tuple(models), frozenset(bright | {label for _, label in best.values()}))

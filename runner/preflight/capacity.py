@@ -62,6 +62,8 @@ def check_cell(cell: Cell, elsewhere: bool = False) -> None:
 
 def _numbers(settings: dict[str, Any]) -> Iterator[tuple[str, int]]:
     for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _numbers(value)
         for number in value if isinstance(value, list | tuple) else [value]:
             if isinstance(number, int) and not isinstance(number, bool):
                 yield key, number

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import groupby, islice
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
+from schema.settings import construct
 from tasks.babilong import floors as babilong_floors
 from tasks.babilong import lm_eval_prompts
 from tasks.babilong import questions as babilong_items
@@ -68,6 +69,23 @@ class BABILong(Task):
     )
     exam_settings = ("test_lengths", "samples", "long_samples", "test_sources")
     protocol = "trained"
+    untrained_protocol = "few-shot"
+
+    @classmethod
+    def untrained(
+        cls, *, length: int = 256, test_lengths: tuple[int, ...] = (), template: str = "instructed", **others: Any
+    ) -> BABILong:
+        """BABILong with two examples in every prompt; no story has to fit the windows that were trained."""
+        if template == "compact":
+            raise ValueError(
+                "BABILong after another training has examples in its prompts: choose instructed or harness."
+            )
+        lengths = tuple(test_lengths) or _lengths(length)
+        return construct(cls, length=max(length, *lengths), test_lengths=lengths, template=template, **others)
+
+    def open_ended(self, exam: Exam) -> Exam:
+        """The exam without its stop: a line break ends no answer, as it ends none in BABILong."""
+        return exam._replace(stop=None)
 
     def __init__(
         self,
@@ -97,7 +115,7 @@ class BABILong(Task):
             raise ValueError(f"BABILong's test_sources may name '{SIMULATOR}' and one source of files, each once.")
         for each in self.test_sources:
             babilong_items.check(each, self.questions, "test")
-        self.test_lengths = tuple(dict.fromkeys(test_lengths)) or (0, length, 2 * length, 4 * length)
+        self.test_lengths = tuple(dict.fromkeys(test_lengths)) or _lengths(length)
         self.tokenizer = reversible(create(tokenizer, corpus), " Is it? yes\n John moved to the hall.", "BABILong")
         self.vocab = self.tokenizer.vocab
         self._kept: dict[tuple[str, str, str, int], list[Item]] = {}
@@ -295,6 +313,11 @@ class BABILong(Task):
 @cache
 def _extremes(question: str) -> tuple[str, str, str]:
     return TASKS[question].extremes()
+
+
+def _lengths(length: int) -> tuple[int, ...]:
+    """The lengths that are asked where nobody says others."""
+    return 0, length, 2 * length, 4 * length
 
 
 def _prompt_length(sample: Sample) -> int:

@@ -14,6 +14,10 @@ class FewShotBabilong(Alias):
     books of `haystack` (by default of `corpus`). All that a model may say
     in 20 tokens is marked: a line break ends no answer, as it ends none in BABILong. The prompts of `harness` ask qa1 to
     qa3 for a sentence (its 20 tokens are of GPT-2, 86 bytes), of which `generated_accuracy` alone can say whether it is right.
+
+    >>> print(aligned(create("few-shot-babilong", questions=("qa1",), test_lengths=(0, 1024)), last=64))
+    e hallway.|</context>||Question: Where is John?|Answer: hallway~
+    ______________________________________________________ hallway|_
     """
 
     name = "few-shot-babilong"

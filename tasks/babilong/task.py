@@ -39,8 +39,6 @@ QUESTIONS = ("qa1", "qa2", "qa3", "qa4", "qa5")  # those that leaderboards avera
 class BABILong(Task):
     """BABILong, qa1 to qa20: accuracy by question and length, facts scattered in book text.
 
-    Mary moved to the office. It is a truth uni\\nWhere is Mary? ->  office\\n
-
     Stories come from our own simulator of bAbI. Lengths are in tokens of `tokenizer` (bytes, bpe:SIZE, gpt2 or a
     JSON's path) and count everything fed: template, facts, book text, question and answer; 0 asks the facts alone, of
     stories that fit the training `length`. `test_lengths` defaults to 0 and 1, 2 and 4 times `length`; `samples` are
@@ -61,6 +59,10 @@ class BABILong(Task):
     and always those that would not fit. No exam asks a question about the same facts twice. `left_out()` tells which
     questions cannot be asked at which length at all. `lessons="all"` trains on every
     question of a story where bAbI's files have it, between the facts; exams ask the last alone.
+
+    >>> print(aligned(create("babilong", questions=("qa1",), test_lengths=(0,)), last=80))
+     Mary moved to the hallway. Sandra moved to the hallway.|Where is Mary? hallway~
+    _______________________________________________________________________hallway|_
     """
 
     name = "babilong"

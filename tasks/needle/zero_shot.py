@@ -12,6 +12,10 @@ class ZeroShotNeedle(Alias):
     It is `needle` with `train_on = { name = "language-modelling" }`: training and validation are those of
     `language-modelling` over `corpus` in windows of `length`; the test is that of `needle`, with its settings and metrics,
     in RULER's wording, and books of `haystack` (by default of `corpus`).
+
+    >>> print(aligned(create("zero-shot-needle", length=64, template="compact", depths=(0.5,))))
+     back again. The |pearl=1809|grass is green. The sky |pearl=1809
+    ___________________________________________________________1809|
     """
 
     name = "zero-shot-needle"

@@ -24,6 +24,7 @@ from results.rows import provenance, store
 from results.rows.row import canonical, exam_of
 from runner.build import opponents, settings_of, terms
 from schema.places import ROOT
+from tasks.language_modelling.transfer import AfterText
 from tasks.outline import outline
 from tasks.task import Task
 
@@ -67,7 +68,7 @@ def identify(cell: Cell, under: tuple[str, int] | None = None) -> store.Identity
         return _identify_contest(cell)
     files, family, order, data_hash, exam, vocab = set(), "", 0, "", 1, BYTES
     if cell.kind != "timing":
-        files.add(Path(inspect.getfile(tasks.class_of(cell.task))))
+        files |= _task_files(cell)
         if under is not None:
             (data_hash, exam), vocab = under, outline(cell.task, cell.task_settings).vocab
         else:
@@ -161,13 +162,28 @@ def _closure(own: frozenset[Path], measured_by: tuple[str, ...]) -> set[Path]:
     return provenance.import_closure(ROOT, own | named - runner, without=never - own, whole=ROOT / WHOLE) | runner
 
 
+def _task_files(cell: Cell) -> set[Path]:
+    """The files of a cell's task, and of what is trained before it is asked, where that is another."""
+    name, _ = tasks.trained(cell.task, cell.task_settings)
+    classes = {tasks.class_of(cell.task), tasks.class_of(name), *([AfterText] if name != cell.task else [])}
+    return {Path(inspect.getfile(cls)) for cls in classes}
+
+
+def as_trained(cell: Cell) -> Cell:
+    """The cell with the task that its weights depend on: another than is asked where that says `train_on`."""
+    name, settings = tasks.trained(cell.task, cell.task_settings)
+    return replace(cell, task=name, task_settings=settings)
+
+
 def training_key(cell: Cell, task: Task) -> str:
     """A short hash of all that a cell's trained weights depend on; what only the exam asks is left out."""
-    return training_key_of(cell, type(task), task.vocab, task.data_hash())
+    return training_key_of(cell, task.training_task.vocab, task.training_task.data_hash())
 
 
-def training_key_of(cell: Cell, task: type[Task], vocab: int, data_hash: str) -> str:
-    """The same from the task's class, its vocabulary and the hash of its data."""
+def training_key_of(cell: Cell, vocab: int, data_hash: str) -> str:
+    """The same from the vocabulary of what is trained and the hash of its data."""
+    cell = as_trained(cell)
+    task = tasks.class_of(cell.task)
     names = ("model", "size", "budget", "seed", "lr", "dtype", "provider", "task")
     decides = {name: getattr(cell, name) for name in names}
     of_exams = getattr(registry.entry(cell.model).cls, "exam_settings", ())
@@ -188,7 +204,7 @@ def training_key_of(cell: Cell, task: type[Task], vocab: int, data_hash: str) ->
 
 def training_code(cell: Cell, task: Task) -> str:
     """Hash of the code that a cell's trained weights depend on: the model's, the task's and the training loop's."""
-    return code_of_training(cell.model, type(task), "parallel" in cell.budget)
+    return code_of_training(cell.model, type(task.training_task), "parallel" in cell.budget)
 
 
 def code_of_training(model: str, task: type[Task], is_parallel: bool) -> str:

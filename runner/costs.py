@@ -82,10 +82,9 @@ def _is_trained(cell: Cell, keeping: Keeping | None) -> bool:
     """Whether the cell's model is kept, trained on data of any hash that a kept model of its task had."""
     if keeping is None or cell.lr == UNKNOWN_RATE:
         return False
-    known = {
-        (facts["vocab"], facts["data_hash"]) for facts in _kept_facts(keeping.folder) if facts["task"] == cell.task
-    }
-    keys = (training_key_of(cell, tasks.class_of(cell.task), *one) for one in known)
+    trained, _ = tasks.trained(cell.task, cell.task_settings)
+    known = {(facts["vocab"], facts["data_hash"]) for facts in _kept_facts(keeping.folder) if facts["task"] == trained}
+    keys = (training_key_of(cell, *one) for one in known)
     return any((keeping.folder / key / store.FACTS).exists() for key in keys)
 
 

@@ -17,6 +17,7 @@ from results.rows.row import FLOOR_FAMILY, FLOOR_ORDER, canonical, cell_of_row
 from results.rows.verification import AnyOf
 from runner.build import build, opponents
 from runner.training import largest_state
+from tasks.task import TRAIN_ON
 
 Row = dict[str, Any]
 SOFTMAX = "sdpa"  # softmax attention's provider, which no operation of models.ops.providers names
@@ -85,7 +86,8 @@ def _protocol(row: Row, kind: str) -> dict[str, Any]:
         return {"protocol": kind}
     if row["task"] not in tasks.classes():
         return {}  # which is told where its predictions are marked again
-    return {"protocol": tasks.classes()[row["task"]].protocol, "threads": 1}
+    task, is_only_asked = tasks.classes()[row["task"]], TRAIN_ON in row["settings"]["task"]
+    return {"protocol": task.untrained_protocol if is_only_asked else task.protocol, "threads": 1}
 
 
 def _providers(row: Row) -> tuple[str, ...]:

@@ -25,6 +25,8 @@ def outline(name: str, settings: dict[str, Any]) -> Outline:
     """The outline of a task under these settings; ValueError for an unknown task, setting or type."""
     cls = tasks.class_of(name)
     tasks.check_settings(name, cls, settings)
+    name, settings = tasks.trained(name, settings)
+    cls = tasks.class_of(name)
     parameters = inspect.signature(cls).parameters
     if "tokenizer" not in parameters and "corpus" not in parameters:  # a task of symbols: it reads nothing
         task = construct(cls, **settings)

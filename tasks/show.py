@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import Any
 
 from rich.console import Group
@@ -129,3 +130,22 @@ def _cut(text: Text, spans: list[tuple[int, int]]) -> Text:
         if following:
             shown.append(f" [... {following[0] - end} characters ...] ", style=CUT)
     return shown
+
+
+def aligned(task: Task, last: int = 0) -> str:
+    """The first text of a task's test, each target under the symbol that it is asked at; `_` where nothing is asked.
+
+    With `last`, the end of the text alone. A line break is shown as `|`, what has no sign of its own as `~`.
+    """
+    exam = next(iter(task.exams("test")))
+    tokens, targets = (part[0, -last:].tolist() for part in exam.batch[:2])
+    symbol = task.symbol if isinstance(task, SymbolTask) else partial(_letter, task)
+    rows = [[symbol(token) for token in tokens], ["_" if token == IGNORE else symbol(token) for token in targets]]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    between = " " if isinstance(task, SymbolTask) else ""
+    return "\n".join(between.join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _letter(task: Task, token: int) -> str:
+    shown = _shown(task, [token]).replace("\n", "|")
+    return shown if shown.isprintable() else "~"

@@ -25,7 +25,10 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from schema.settings import construct
+
 FIRST_BIN = 8  # places of a text before this one are one bin of what is measured by position
+TRAIN_ON = "train_on"  # the setting that names what is trained before a task is only asked
 IGNORE = -100  # a target that is not asked; torch's own default for cross entropy
 
 
@@ -83,11 +86,26 @@ class Task(ABC):
 
     name: ClassVar[str]
     protocol: str = "trained"  # printed beside every number
+    untrained_protocol: ClassVar[str] = "zero-shot"  # the same where a model was trained on something else
     vocab: int = 256
     exam_version: ClassVar[int] = 1  # raised where the test asks or marks something else than before; rows carry it
     exam_settings: ClassVar[
         tuple[str, ...]
     ] = ()  # no training batch depends on these: a trained model serves any of them
+
+    @classmethod
+    def untrained(cls, **settings: Any) -> Task:
+        """The task under these settings, for models that were trained on something else and are only asked."""
+        return construct(cls, **settings)
+
+    @property
+    def training_task(self) -> Task:
+        """The task that weights depend on: this one, unless another is trained before it is asked."""
+        return self
+
+    def open_ended(self, exam: Exam) -> Exam:
+        """An exam as it is set to models that have learned from no answer how one ends."""
+        return exam
 
     @abstractmethod
     def training(self, seed: int, step: int, progress: float, tokens: int) -> Batch:

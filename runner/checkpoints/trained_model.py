@@ -20,7 +20,7 @@ from results.cell import Cell
 from results.rows import provenance
 from results.rows import store as record
 from runner.build import build
-from runner.cell_key import training_code, training_key
+from runner.cell_key import as_trained, training_code, training_key
 from runner.checkpoints import store
 from runner.checkpoints.store import CheckpointError
 from runner.checkpoints.teaching import teach
@@ -128,13 +128,13 @@ def _keep(cell: Cell, task: Task, folder: Path, learnt: Learnt) -> None:
         "provider",
         "device",
     )
-    facts = {"key": folder.name, **{name: getattr(cell, name) for name in names}} | {
-        "vocab": task.vocab,
+    facts = {"key": folder.name, **{name: getattr(as_trained(cell), name) for name in names}} | {
+        "vocab": task.training_task.vocab,
         "parameters": parameter_count(learnt.model),
         "providers": sorted(learnt.providers),
         "model_files": list(cell.model_files),
         "code_hash": training_code(cell, task),
-        "data_hash": task.data_hash(),
+        "data_hash": task.training_task.data_hash(),
         "commit": provenance.commit(),
         "dirty": provenance.dirty(),
         "versions": provenance.versions(),

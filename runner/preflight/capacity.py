@@ -67,6 +67,8 @@ def check_forecast(needed: int, what: str) -> None:
 
 def _numbers(settings: dict[str, Any]) -> Iterator[tuple[str, int]]:
     for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _numbers(value)
         for number in value if isinstance(value, list | tuple) else [value]:
             if isinstance(number, int) and not isinstance(number, bool):
                 yield key, number

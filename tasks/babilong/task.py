@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import groupby, islice
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
+from schema.settings import construct
 from tasks.babilong import floors as babilong_floors
 from tasks.babilong import lm_eval_prompts
 from tasks.babilong import questions as babilong_items
@@ -38,8 +39,6 @@ QUESTIONS = ("qa1", "qa2", "qa3", "qa4", "qa5")  # those that leaderboards avera
 class BABILong(Task):
     """BABILong, qa1 to qa20: accuracy by question and length, facts scattered in book text.
 
-    Mary moved to the office. It is a truth uni\\nWhere is Mary? ->  office\\n
-
     Stories come from our own simulator of bAbI. Lengths are in tokens of `tokenizer` (bytes, bpe:SIZE, gpt2 or a
     JSON's path) and count everything fed: template, facts, book text, question and answer; 0 asks the facts alone, of
     stories that fit the training `length`. `test_lengths` defaults to 0 and 1, 2 and 4 times `length`; `samples` are
@@ -60,6 +59,10 @@ class BABILong(Task):
     and always those that would not fit. No exam asks a question about the same facts twice. `left_out()` tells which
     questions cannot be asked at which length at all. `lessons="all"` trains on every
     question of a story where bAbI's files have it, between the facts; exams ask the last alone.
+
+    >>> print(aligned(create("babilong", questions=("qa1",), test_lengths=(0,)), last=80))
+     Mary moved to the hallway. Sandra moved to the hallway.|Where is Mary? hallway~
+    _______________________________________________________________________hallway|_
     """
 
     name = "babilong"
@@ -68,6 +71,23 @@ class BABILong(Task):
     )
     exam_settings = ("test_lengths", "samples", "long_samples", "test_sources")
     protocol = "trained"
+    untrained_protocol = "few-shot"
+
+    @classmethod
+    def untrained(
+        cls, *, length: int = 256, test_lengths: tuple[int, ...] = (), template: str = "instructed", **others: Any
+    ) -> BABILong:
+        """BABILong with two examples in every prompt; no story has to fit the windows that were trained."""
+        if template == "compact":
+            raise ValueError(
+                "BABILong after another training has examples in its prompts: choose instructed or harness."
+            )
+        lengths = tuple(test_lengths) or _lengths(length)
+        return construct(cls, length=max(length, *lengths), test_lengths=lengths, template=template, **others)
+
+    def open_ended(self, exam: Exam) -> Exam:
+        """The exam without its stop: a line break ends no answer, as it ends none in BABILong."""
+        return exam._replace(stop=None)
 
     def __init__(
         self,
@@ -97,7 +117,7 @@ class BABILong(Task):
             raise ValueError(f"BABILong's test_sources may name '{SIMULATOR}' and one source of files, each once.")
         for each in self.test_sources:
             babilong_items.check(each, self.questions, "test")
-        self.test_lengths = tuple(dict.fromkeys(test_lengths)) or (0, length, 2 * length, 4 * length)
+        self.test_lengths = tuple(dict.fromkeys(test_lengths)) or _lengths(length)
         self.tokenizer = reversible(create(tokenizer, corpus), " Is it? yes\n John moved to the hall.", "BABILong")
         self.vocab = self.tokenizer.vocab
         self._kept: dict[tuple[str, str, str, int], list[Item]] = {}
@@ -295,6 +315,11 @@ class BABILong(Task):
 @cache
 def _extremes(question: str) -> tuple[str, str, str]:
     return TASKS[question].extremes()
+
+
+def _lengths(length: int) -> tuple[int, ...]:
+    """The lengths that are asked where nobody says others."""
+    return 0, length, 2 * length, 4 * length
 
 
 def _prompt_length(sample: Sample) -> int:

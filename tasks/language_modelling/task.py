@@ -47,6 +47,10 @@ class LanguageModelling(Task):
     `bits_per_byte` counts the bytes that the scored tokens stand for, whatever the tokenizer; `perplexity` is per token;
     `word_perplexity` is e to the negative log-likelihood per word, with words counted between runs of white space, as
     lm-evaluation-harness does, which begins a text after a token too (a word counts where it ends).
+
+    >>> print(aligned(create("language-modelling", length=64)))
+    ~Persuasion||by||Jane Austen||(1818)||Chapter 1||Sir Walter Elli
+    Persuasion||by||Jane Austen||(1818)||Chapter 1||Sir Walter Ellio
     """
 
     name = "language-modelling"

@@ -47,6 +47,10 @@ class Needle(Task):
     variant hides: words, numbers or uuids (the Titans paper's S-NIAH-W has two readings, uuids and words). Of several
     needles that are asked, one lies at `depth` and the others anywhere; `string_match` is the share of them that is
     named, and exact match asks for all.
+
+    >>> print(aligned(create("needle", length=64, depths=(0.5,))))
+     back again. The |pearl=1809|grass is green. The sky |pearl=1809
+    ___________________________________________________________1809|
     """
 
     name = "needle"

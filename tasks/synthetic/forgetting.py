@@ -26,6 +26,10 @@ class Forgetting(SymbolTask):
     asks all keys of a text, one after another, and draws distances up to the longest in steps of 8; with several `facts` or
     `overwrites` every pair of them is a cell. Of `vocab` symbols a blank and a question mark are taken; the others are
     keys and values, half each.
+
+    >>> print(aligned(create("forgetting", facts=(4,), overwrites=(1,), distances=(4,), vocab=16)))
+    k3 v1 k0 v4 k4 v5 k3 v6 k5 v2 . . . . ? k3
+    _  _  _  _  _  _  _  _  _  _  _ _ _ _ _ v6
     """
 
     name = "forgetting"

@@ -24,6 +24,10 @@ class Mqar(SymbolTask):
     are keys, half values. Training draws from `pairs` and lengths up to `length`; the test asks `test_pairs` at
     `test_lengths`, by default the same pairs at 1, 2 and 4 times the length. The paper's sizes: vocab 8192, length 64 to
     512, 4 to 64 pairs; its own code asks early pairs earlier, which tells something of the answer without reading.
+
+    >>> print(aligned(create("mqar", length=12, pairs=(3,), vocab=16)))
+    k1 v3 k7 v0 k3 v1 k3 . k7 . k1 .
+    _  _  _  _  _  _  v1 _ v0 _ v3 _
     """
 
     name = "mqar"

@@ -27,6 +27,10 @@ class SelectiveCopying(SymbolTask):
     A text of `length` symbols: `copied` data symbols at random places among noise, then as many markers, at which they
     are asked in order. Of `vocab` symbols one is noise and one the marker. The paper's sizes: length 4096, copied 16,
     vocab 16. The test is at `test_lengths`, by default 1, 2, 4 and 8 times the length.
+
+    >>> print(aligned(create("selective-copying", length=12, copied=3, vocab=8)))
+    s4 . . s3 . . . s6 . ?  ?  ?
+    _  _ _ _  _ _ _ _  _ s4 s3 s6
     """
 
     name = "selective-copying"

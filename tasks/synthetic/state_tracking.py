@@ -27,6 +27,10 @@ class StateTracking(SymbolTask):
     the accuracy over all prefixes stand `final_accuracy`, after the last symbol, and at the longest test length
     `position_accuracy`, in bins that double. Training takes lengths up to `length`, the test `test_lengths`, by default 1,
     2, 4 and 8 times as long. No memory of a few symbols suffices.
+
+    >>> print(aligned(create("state-tracking", group="s3", length=10)))
+    312 123 321 213 312 231 132 132 321 213
+    312 312 132 231 123 231 321 231 213 123
     """
 
     name = "state-tracking"

@@ -18,6 +18,10 @@ class Compression(MadTask):
     after the sign, asked at signs alone, so that no answer shows: a recurrent model has nothing but its state then,
     while attention still sees the text. `length` counts the text and its first sign; as many signs less one follow. One
     of `vocab` symbols is the sign. Published axes: vocab 16 to 128, length 32 to 256, examples 12800 down to 800.
+
+    >>> print(aligned(create("mad-compression", length=8)))
+    s14 s5 s0 s7 s7 s2 s0 ? ?   ?  ?  ?  ?  ?  ?
+    _   _  _  _  _  _  _  _ s14 s5 s0 s7 s7 s2 s0
     """
 
     name = "mad-compression"

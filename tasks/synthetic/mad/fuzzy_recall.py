@@ -21,6 +21,10 @@ class FuzzyRecall(MadTask):
     A key is 1 to `key_motif` different symbols in training and exactly as many in the exams; a value is 1 to
     `value_motif`. Of `vocab` symbols one fills the text from the left up to its length; half of the others are for
     keys, half for values. Published axes: vocab 16 to 128, length 128 to 1024, examples 12800 down to 800.
+
+    >>> print(aligned(create("mad-fuzzy-recall", length=24, key_motif=2, value_motif=2)))
+    . . k2 k1 v1 k4 k6 v0 k3 k1 v1 v5 k5 k4 v4 v7 k0 k3 v0 v3 k3 k1 v1 v5
+    _ _ _  _  _  _  _  _  _  _  _  _  _  _  _  _  _  _  _  _  _  v1 v5 _
     """
 
     name = "mad-fuzzy-recall"

@@ -16,6 +16,10 @@ class InContextRecall(MadTask):
 
     Half of `vocab` are keys, half values; each text binds its keys anew. Published axes: vocab 16 to 128, length 128 to
     1024, examples 12800 down to 800.
+
+    >>> print(aligned(create("mad-in-context-recall", length=16, vocab=8)))
+    k1 v2 k0 v3 k3 v3 k0 v3 k3 v3 k3 v3 k1 v2 k1 v2
+    _  _  _  _  _  _  v3 _  v3 _  v3 _  v2 _  v2 _
     """
 
     name = "mad-in-context-recall"

@@ -19,6 +19,10 @@ class Memorisation(MadTask):
     are keys and values, half each, joined once and for all. Training and exams draw from the same facts in different texts;
     of many facts few examples teach only some (256 texts of 16 keys: nearly all of 127, about 63 % of 4095).
     Published axis: vocab 256 to 8192; 256 examples of length 32.
+
+    >>> print(aligned(create("mad-memorisation", length=12, vocab=16)))
+    k5 ?  k5 ?  k3 ?  k2 ?  k6 ?  k0 ?
+    _  v1 _  v1 _  v7 _  v0 _  v2 _  v3
     """
 
     name = "mad-memorisation"

@@ -13,6 +13,10 @@ class NoisyRecall(InContextRecall):
     Each pair is with chance `noise` two of `noise_symbols` symbols, which `vocab` includes, but for the last pair, which
     asks, and one before it, which can be asked. Published axes: noise 0.2 to
     0.8, vocab 32 to 144, length 128 to 1024, examples 12800 down to 800.
+
+    >>> print(aligned(create("mad-noisy-recall", length=20, vocab=12, noise_symbols=4, noise=0.3)))
+    k2 v0 k2 v0 k3 v1 n2 n1 k2 v0 n0 n1 k0 v0 n2 n2 k2 v0 k2 v0
+    _  _  v0 _  _  _  _  _  v0 _  _  _  _  _  _  _  v0 _  v0 _
     """
 
     name = "mad-noisy-recall"

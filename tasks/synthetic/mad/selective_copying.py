@@ -17,6 +17,10 @@ class MadSelectiveCopying(MadTask):
     `copied` symbols, each after a random number of blanks; a sign; then blanks, at which the symbols are asked. Of `vocab`
     symbols one is the blank and one the sign. Published axes: copied 16 to 96, vocab 16 to 128, length 256 to 1024,
     examples 12800 down to 800.
+
+    >>> print(aligned(create("mad-selective-copying", length=16, copied=4)))
+    . . . . . . s9 s7 . s9 s8 ? .  .  .  .
+    _ _ _ _ _ _ _  _  _ _  _  _ s9 s7 s9 s8
     """
 
     name = "mad-selective-copying"

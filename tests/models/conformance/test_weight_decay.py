@@ -98,7 +98,8 @@ class Own(nn.Module):
 
 @pytest.mark.parametrize("family, passed", [("yours", True), ("third_generation", False)])
 def test_undeclared_parameter_is_told_and_fails_but_in_a_users_own_file(monkeypatch, family, passed):
-    entry = registry.Entry("own", Own, family, "", "", registry.entry("gla").file)
+    group = next(one for one in registry.families() if one.name == family)
+    entry = registry.Entry("own", Own, group, "", "", registry.entry("gla").file)
     monkeypatch.setitem(registry._entries, "own", entry)
     (line,) = check("own", only=["weight decay"])
     assert line.passed is passed

@@ -13,6 +13,7 @@ import pydantic
 from schema.words import shortened, suggestion
 
 # How a message calls what pydantic wanted, by the name of its error.
+LONGEST_KEY = 100  # letters of a key that a message shows as they are
 WANTED = {
     "bool_type": "true or false", "dict_type": "a table", "list_type": "a list", "set_type": "a list",
     "tuple_type": "a list", "none_required": "nothing (null)", "string_type": "text", "int_type": "a whole number",
@@ -109,7 +110,7 @@ def formed(pattern: str, words: str) -> Any:
 def _sentence(source: str, fault: pydantic.ValidationError, value: Any) -> str:
     """The first fault in words. Of a union's alternatives the one that was matched furthest speaks."""
     first = max(fault.errors(include_url=False, include_context=True), key=_depth_in(value))
-    place = ".".join(str(part) for part in _real(first["loc"], value))
+    place = ".".join(_key(part) for part in _real(first["loc"], value))
     where = f"{source}: {place}" if place else source
     if first["type"] == "missing":
         return f"{where} is missing; add it."
@@ -130,6 +131,12 @@ def _bound(kind: str, context: dict[str, Any]) -> str | None:
         return _forms.get(context["pattern"], f"text of the form {context['pattern']}")
     words = BOUNDS.get(kind)
     return words and words.format(**context)
+
+
+def _key(part: Any) -> str:
+    """A key or an index as a message shows it: one that a terminal could not print, or that is long, as a quoted text."""
+    text = str(part)
+    return text if text.isprintable() and len(text) <= LONGEST_KEY else shortened(text)
 
 
 def _real(places: tuple, value: Any) -> list[Any]:

@@ -144,3 +144,9 @@ def test_an_exception_of_other_people_s_code_is_one_line(error, said):
 def test_a_long_exception_is_cut_in_the_middle():
     told = schema.message(ValueError("a" * 5000 + "z"), 100)
     assert len(told) == 100 and told.startswith("aaa") and told.endswith("az") and "..." in told
+
+
+def test_a_key_that_cannot_be_printed_is_told_as_a_quoted_text():
+    with pytest.raises(schema.DataError) as caught:
+        schema.conform({"\x1b[31m": 1, "k" * 500: 2}, dict[str, str], "facts")
+    assert str(caught.value).isprintable() and r"\x1b[31m" in str(caught.value)

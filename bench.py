@@ -257,7 +257,13 @@ def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console, w
         rows, own = committed.beside(rows, reference), len(rows)
         console.print(f"{len(rows) - own} committed rows stand beside {own} of this machine")
     out = folder if is_reference else folder / "report"
-    shown = {"claims": plan.claims, "tables": plan.printed, "forms": plan.figures, "families": _families()}
+    shown = {
+        "claims": plan.claims,
+        "tables": plan.printed,
+        "forms": plan.figures,
+        "show": plan.show,
+        "families": _families(),
+    }
     page = report.report(rows, out, title=plan.title, question=plan.question, reference=reference, **shown)
     if is_reference:
         submission.seal(folder)

@@ -1,4 +1,4 @@
-"""Whether the names in a plan's claims and figures are names of what it measures."""
+"""Whether the names in a plan's claims, figures and `show` are names of what it measures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from schema import shortened, suggestion
 
 
 def check_names(plan: Plan, names: Sequence[str] | None, source: str) -> None:
-    """PlanError where a claim or a figure names a model or a task that the plan, as its file has it, never measures.
+    """PlanError where a claim, a figure or `show` names a model or a task that the plan, as its file has it, never measures.
 
     `names` are all models there are; without them, any name passes where the plan asks "all". Only for a plan as its file
     has it: a part of one, chosen on the command line, keeps the claims about the rest.
@@ -23,6 +23,8 @@ def check_names(plan: Plan, names: Sequence[str] | None, source: str) -> None:
         _check(claim.better, models, names, "model", f"{where}: better")
         _check(claim.worse, models, names, "model", f"{where}: worse")
         _check(claim.task, tasks, (), "task", f"{where}: task")
+    for name in plan.show:
+        _check(name, models, names, "model", f"{source}: show")
     for form in plan.figures:
         where = f"{source}: [[figures]] {shortened(form.name)}"
         _check(form.task, tasks, (), "task", f"{where}: task")

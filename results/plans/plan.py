@@ -42,6 +42,7 @@ class Plan:
     claims: tuple[Claim, ...] = ()  # orderings that papers state
     printed: tuple[Printed, ...] = ()  # tables of papers that stand beside ours
     figures: tuple[Form, ...] = ()  # in papers' own forms
+    show: tuple[str, ...] = ()  # models that figures draw in colour, however many there are
     dtype: str = "float32"
     provider: str = "auto"
     device: str = "cpu"

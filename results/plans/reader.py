@@ -76,6 +76,7 @@ def _plan(comparison: str, table: dict[str, Any], reader: TableReader) -> Plan:
         claims=each("claims", lambda item: paper.read_claim(item, reader)),
         printed=each("printed", lambda item: paper.read_printed(item, reader)),
         figures=each("figures", lambda item: paper.read_form(item, reader)),
+        show=tuple(reader.take_list(table, "show", str, [])),
     )
 
 

@@ -44,6 +44,7 @@ METRICS = {
     "harness_accuracy": Metric("accuracy as the evaluation harness scores", HIGHER, SHARE),
     "position_accuracy": Metric("accuracy by position", HIGHER, SHARE),
     "string_match": Metric("string match", HIGHER, SHARE),
+    "stale_error": Metric("answers that no longer hold", LOWER, "share"),
     "compact_answer_token_accuracy": Metric("accuracy of the answer's tokens, compact", HIGHER, SHARE),
     "compact_exact_match": Metric("exact match, compact", HIGHER, SHARE),
     "compact_generated_match": Metric("exact match of generated answers, compact", HIGHER, SHARE),

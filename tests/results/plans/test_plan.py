@@ -214,6 +214,13 @@ same = { "Mamba2" = "mamba2" }
 """
 
 
+def test_a_plan_says_whom_figures_show_in_colour(tmp_path):
+    assert plans.load(write(tmp_path, GOOD)).show == ()
+    assert plans.load(write(tmp_path, f'show = ["mamba2"]\n{GOOD}')).show == ("mamba2",)
+    with pytest.raises(PlanError, match=r"show: 'mamab2' is no model of this plan \(did you mean mamba2\?\)"):
+        plans.load(write(tmp_path, f'show = ["mamab2"]\n{GOOD}'), NAMES)
+
+
 def test_a_plan_names_printed_tables_and_figures_in_papers_forms(tmp_path):
     plan = plans.load(write(tmp_path, GOOD + PRINTED))
     assert plan.printed[0].where["task"] == "S-NIAH-N"

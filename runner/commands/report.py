@@ -78,8 +78,9 @@ def draw(plan: Plan, folder: Path, keys: set[str] | None, console: Console, with
         rows, own = committed.beside(rows, reference), len(rows)
         console.print(f"{len(rows) - own} committed rows stand beside {own} of this machine")
     out = folder if is_reference else folder / "report"
-    drawn = {"claims": plan.claims, "tables": plan.printed, "forms": plan.figures, "families": families()}
-    page = report.report(rows, out, title=plan.title, question=plan.question, reference=reference, **drawn)
+    asked = {"claims": plan.claims, "tables": plan.printed, "forms": plan.figures, "show": plan.show}
+    about = {"title": plan.title, "question": plan.question, "families": families()}
+    page = report.report(rows, out, reference=reference, **about, **asked)
     if is_reference:
         submission.seal(folder)
     for part in contest_table.terminal(rows):

@@ -256,7 +256,6 @@ def _report(plan: Plan, folder: Path, keys: set[str] | None, console: Console, w
     if keys is not None:
         rows = [row for row in rows if row["cell"] in keys]
     is_reference = folder.name == "reference"
-    from results import report  # with matplotlib, which a run that is refused or only forecast has no use for
 
     reference = [] if is_reference else _reference(folder, console)
     if with_committed:

@@ -22,3 +22,12 @@ def test_links_lead_somewhere(page: Path):
 def test_every_page_is_in_the_index():
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     assert [page.name for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in index] == []
+
+
+def test_files_that_pages_name_are_there():
+    """By their own name, since pages shorten paths; `mine.py` and the example `hgrn2.py` are a reader's own."""
+    there = {path.name for path in ROOT.rglob("*.py")} | {"mine.py", "file.py", "FILE.py", "hgrn2.py"}
+    named = {
+        (page.name, name) for page in PAGES for name in re.findall(r"(\w+\.py)\b", page.read_text(encoding="utf-8"))
+    }
+    assert sorted((page, name) for page, name in named if name not in there) == []

@@ -1,4 +1,4 @@
-"""The way back over the deep memory's walk (`memory_walk.py`): what is kept for it, and the gradients, a slab at a time."""
+"""The way back over the deep memory's walk (`deep_chunks.py`): what is kept for it, and the gradients, a slab at a time."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import torch
 import baselines  # noqa: F401  registers every baseline, in worker processes too
 from models import language_model, registry
 from models.matching.match import PARAMETERS, Match
-from models.shell.model import Size
+from models.shell.model import Size, layer_arguments
 from results.cell import Cell
 from schema.settings import construct, parameters
 
@@ -53,7 +53,8 @@ def layer(cell: Cell, entrant: dict[str, Any]) -> torch.nn.Module:
         torch.manual_seed(cell.seed)
         if entrant["opponent"]:
             return opponents().build(entrant["opponent"], width, heads, **cell.settings)
-        return construct(registry.entry(cell.model).cls, width, heads, **settings_of(cell))
+        mixer = registry.entry(cell.model).cls
+        return construct(mixer, width, heads, **layer_arguments(mixer, 0, 1), **settings_of(cell))
 
 
 def opponents() -> ModuleType:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from models import registry
 from models.layers import RMSNorm, SwiGLU
 from models.shell.carried_state import StateMismatch, read_on
-from schema.settings import construct
+from schema.settings import construct, parameters
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,15 @@ def assemble(entry: registry.Entry, size: Size, shape: Shape, settings: dict[str
     own = settings | {name: value for name, value in solved if value is not None}
     if entry.is_language_model:
         return construct(entry.cls, size, feed=shape.feed, **own)
-    blocks = [
-        Block(size.width, construct(entry.cls, size.width, size.heads, **own), shape.feed) for _ in range(shape.depth)
-    ]
+    blocks = []
+    for index in range(shape.depth):
+        where = layer_arguments(entry.cls, index, shape.depth)
+        mixer = construct(entry.cls, size.width, size.heads, **where, **own)
+        blocks.append(Block(size.width, mixer, shape.feed))
     return LanguageModel(size, blocks)
+
+
+def layer_arguments(mixer: type, index: int, depth: int) -> dict[str, int]:
+    """What a token mixer's constructor is told of its layer where it names them: `index`, from 0, and the model's `depth`."""
+    named = parameters(mixer)
+    return {name: value for name, value in (("index", index), ("depth", depth)) if name in named}

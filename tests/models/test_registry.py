@@ -188,3 +188,20 @@ def test_solve_gives_mamba_no_swiglu():
 def test_state_bytes_count_distinct_storages_and_no_integers():
     buffer = torch.zeros(2, 10)
     assert state_bytes(((buffer, buffer[:, :1]), 5, torch.zeros(3, dtype=torch.float64))) == 80 + 24
+
+
+def test_a_mixer_that_names_index_or_depth_is_told_its_layer(monkeypatch):
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+
+    @register("layered", paper="here", equation="y = x")
+    class Layered(nn.Module):
+        fixed_state = True
+
+        def __init__(self, width: int, heads: int, index: int, depth: int):
+            super().__init__()
+            self.layer = index, depth
+
+    model = build("layered", Size(vocab=64, width=32, depth=3, heads=2), match=False)
+    assert [block.mixer.layer for block in model.blocks] == [(0, 3), (1, 3), (2, 3)]
+    with pytest.raises(ValueError, match="has no setting 'index'"):
+        build("layered", TINY, index=1)

@@ -22,18 +22,18 @@ class Gates:
 
 
 class Mixer:
-    def __init__(self, width: int, heads: int, gates: Gates = Gates(bias=0.25), depth: int = 1):
-        self.given = width, heads, gates, depth
+    def __init__(self, width: int, heads: int, gates: Gates = Gates(bias=0.25), layers: int = 1):
+        self.given = width, heads, gates, layers
 
 
 def test_fields_stand_among_the_settings_with_their_types_and_defaults():
     found = settings.settings(Mixer)
-    assert list(found) == ["bias", "kind", "depth"]
-    assert [str(one) for one in found.values()] == ["bias: float = 0.5", "kind: str = 'head'", "depth: int = 1"]
+    assert list(found) == ["bias", "kind", "layers"]
+    assert [str(one) for one in found.values()] == ["bias: float = 0.5", "kind: str = 'head'", "layers: int = 1"]
 
 
 def test_fields_are_gathered_again():
-    assert settings.construct(Mixer, 8, 2, kind="channel", depth=3).given == (8, 2, Gates(kind="channel"), 3)
+    assert settings.construct(Mixer, 8, 2, kind="channel", layers=3).given == (8, 2, Gates(kind="channel"), 3)
     assert settings.construct(Mixer, 8, 2, gates=Gates(bias=2.0)).given == (8, 2, Gates(bias=2.0), 1)
 
 

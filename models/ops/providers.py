@@ -201,4 +201,4 @@ def operations() -> dict[str, Operation]:
 
 def order(device: torch.device) -> tuple[str, ...]:
     """The providers that `auto` asks for tensors on a device, the preferred first."""
-    return ON_CUDA if device.type == "cuda" else ON_CPU
+    return {"cuda": ON_CUDA, "cpu": ON_CPU}.get(device.type, ("chunked",))

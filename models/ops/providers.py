@@ -3,10 +3,11 @@
 Each folder beside this file is one operation or two of one kind; its `__init__.py` names the forms, an `Operation` that a model
 imports and calls as a function: `scan(q, k, v, log_forget=a, provider="auto")`.
 
-Providers: `recurrence` (the law's loop), `chunked` (plain PyTorch), `triton` (our own kernels), `fla`
-(flash-linear-attention), `mamba-ssm` and `causal-conv1d` (CUDA). `auto` is `chunked` on a CPU and, for tensors on a CUDA
-device, the first that is installed and covers what is asked. Whatever runs is noted, so that a row can name it; a provider
-that was asked for and is absent, or does not cover what is asked, is an error, never a fallback.
+Providers: `recurrence` (the law's loop), `chunked` (plain PyTorch), `native` (C for the CPU, built at first use), `triton` (our
+own kernels), `fla` (flash-linear-attention), `mamba-ssm` and `causal-conv1d` (CUDA). `auto` is the first that is there, covers
+what is asked and is the fastest for it: on a CPU `native` or `chunked`, on a CUDA device the packages first. Whatever runs is
+noted, so that a row can name it; a provider that was asked for and is absent, or does not cover what is asked, is an error,
+never a fallback.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from torch import Tensor
 
 from schema import shortened, suggestion
 
-PROVIDERS = ("recurrence", "chunked", "triton", "fla", "mamba-ssm", "causal-conv1d")
-ON_CUDA = ("triton", "fla", "mamba-ssm", "causal-conv1d", "chunked")  # in the order in which auto asks them
+PROVIDERS = ("recurrence", "chunked", "native", "triton", "fla", "mamba-ssm", "causal-conv1d")
+ON_CPU = ("native", "chunked")  # in the order in which auto asks them
+ON_CUDA = ("triton", "fla", "mamba-ssm", "causal-conv1d", "chunked")
 
 
 class Package(NamedTuple):
@@ -199,4 +201,4 @@ def operations() -> dict[str, Operation]:
 
 def order(device: torch.device) -> tuple[str, ...]:
     """The providers that `auto` asks for tensors on a device, the preferred first."""
-    return ON_CUDA if device.type == "cuda" else ("chunked",)
+    return {"cuda": ON_CUDA, "cpu": ON_CPU}.get(device.type, ("chunked",))

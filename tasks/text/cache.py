@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
 
-from schema.places import ROOT
+from schema.places import CACHE, cache_folder
 
-VARIABLE = "TITANOMACHY_CACHE"
+VARIABLE = CACHE
 UNFINISHED = "unfinished-"
 
 
 def folder() -> Path:
     """The cache's folder; it may not be there yet."""
-    return Path(os.environ.get(VARIABLE) or ROOT / ".cache")
+    return cache_folder()
 
 
 def kept(place: str, make: Callable[[Path], None]) -> Path:

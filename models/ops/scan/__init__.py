@@ -8,6 +8,7 @@ scan = Operation(
     {
         "recurrence": "recurrence:recurrence",
         "chunked": "chunked:chunked",
+        "native": "native:native",
         "fla": "fla:scan",
         "mamba-ssm": "mamba_ssm:scan",
     },

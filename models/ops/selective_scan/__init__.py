@@ -5,5 +5,10 @@ from models.ops.providers import Operation
 selective_scan = Operation(
     "selective",
     __name__,
-    {"recurrence": "recurrence:selective", "chunked": "chunked:streamed", "mamba-ssm": "mamba_ssm:selective"},
+    {
+        "recurrence": "recurrence:selective",
+        "chunked": "chunked:streamed",
+        "native": "native:native",
+        "mamba-ssm": "mamba_ssm:selective",
+    },
 )

@@ -14,6 +14,7 @@ import baselines  # noqa: F401  fills the registry
 from models import costs, registry
 from models.language_model import Size, build
 from models.matching import counts
+from schema.settings import parameters
 
 TOLERANCE = 0.03  # of a model's whole sum: the persistent tokens of MAG and MAL are not counted
 OF_THE_LAW = 0.05  # of what is left without projections
@@ -38,8 +39,9 @@ CORRECTED = {
 
 @cache
 def counted(name: str, time: int, **settings) -> tuple[int, int]:
-    """What torch counts of one text, forward and backward."""
-    model = build(name, SIZE, **settings)
+    """What torch counts of one text, forward and backward, in the form whose operations it can see."""
+    has_forms = "provider" in parameters(registry.entry(name).cls)
+    model = build(name, SIZE, **settings, **({"provider": "chunked"} if has_forms else {}))
     tokens = torch.zeros(1, time, dtype=torch.long)
     with flop_counter.FlopCounterMode(display=False, custom_mapping=CORRECTED) as counter:
         logits, _ = model(tokens)

@@ -11,18 +11,23 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.ops.native_build import compiler
 from models.ops.neural_memory import chunked_deep as deep_form
 from models.ops.neural_memory import chunked_linear as linear_form
 from models.ops.neural_memory import recurrence as neural_memory
 from models.ops.neural_memory.recurrence import Rule
 from models.ops.scan.chunked import chunked
+from models.ops.scan.native import native
 from models.ops.scan.recurrence import recurrence
 from models.ops.selective_scan.chunked import streamed
+from models.ops.selective_scan.native import native as native_selective
 from models.ops.selective_scan.recurrence import selective
 
 LOGARITHMS = (-0.0, -1e-3, -1.0, -30.0, -100.0, -1e5, -math.inf)
 EXACT = {torch.float32: 2e-6, torch.float64: 1e-13}  # of the norm; the loop itself in float32: 1e-7 to 4e-7
 TIME = 150
+COMPILED = pytest.mark.skipif(not compiler(), reason="no C compiler is here")
+FORMS = [chunked, pytest.param(native, marks=COMPILED)]
 
 
 def drawn(seed: int, *shape: int) -> Tensor:
@@ -57,41 +62,45 @@ def exact(law, form, kind: torch.dtype, given: dict[str, Tensor], **fixed) -> No
 @pytest.mark.parametrize("kind", EXACT, ids=str)
 @pytest.mark.parametrize("gates", [LOGARITHMS, *((-1e-3, value) for value in LOGARITHMS[3:])], ids=str)
 @pytest.mark.parametrize("law", ["hebb", "one key for all heads", "delta rule", "per key channel"])
-def test_scan_is_exact_at_every_gate(law, gates, kind):
+@pytest.mark.parametrize("form", FORMS)
+def test_scan_is_exact_at_every_gate(law, gates, kind, form):
     heads, shared = 3, 1 if law == "one key for all heads" else 3
     q, k = drawn(1, 2, TIME, shared, 6), drawn(2, 2, TIME, shared, 6)
     per = (6,) if law == "per key channel" else ()
     given = {"q": q, "k": k / k.norm(dim=-1, keepdim=True), "v": drawn(3, 2, TIME, heads, 5)}
     given |= {"log_forget": mixed(gates, 2, TIME, heads, *per), "rate": drawn(4, 2, TIME, heads).sigmoid()}
     given["state"] = drawn(5, 2, heads, 6, 5)
-    exact(recurrence, chunked, kind, given, compare=law == "delta rule")
+    exact(recurrence, form, kind, given, compare=law == "delta rule")
 
 
 @pytest.mark.parametrize("width", [1, 2, 5, 33, 63, 64, 65])
-def test_scan_is_exact_in_texts_of_any_length(width):
+@pytest.mark.parametrize("form", FORMS)
+def test_scan_is_exact_in_texts_of_any_length(width, form):
     given = {name: drawn(i, 1, width, 2, 4) for i, name in enumerate("qkv")}
     for per in ((), (4,)):
         gates = mixed(LOGARITHMS, 1, width, 2, *per)
-        exact(recurrence, chunked, torch.float32, {**given, "log_forget": gates, "state": drawn(7, 1, 2, 4, 4)})
+        exact(recurrence, form, torch.float32, {**given, "log_forget": gates, "state": drawn(7, 1, 2, 4, 4)})
 
 
-def test_fixed_gate_that_is_closed_is_exact():
+@pytest.mark.parametrize("form", FORMS)
+def test_fixed_gate_that_is_closed_is_exact(form):
     gates = torch.tensor([-1e-3, -1e5, -math.inf], dtype=torch.float64)
     given = {name: drawn(i, 2, TIME, 3, 4) for i, name in enumerate("qkv")}
-    one, other = (
-        form(**{n: x.to(kind) for n, x in given.items()}, log_forget=gates.to(kind).expand(2, TIME, -1))
-        for form, kind in ((recurrence, torch.float64), (chunked, torch.float32))
+    right_ones, got_ones = (
+        one(**{n: x.to(kind) for n, x in given.items()}, log_forget=gates.to(kind).expand(2, TIME, -1))
+        for one, kind in ((recurrence, torch.float64), (form, torch.float32))
     )
-    for right, got in zip(one, other, strict=True):
+    for right, got in zip(right_ones, got_ones, strict=True):
         assert (got - right).norm() <= 2e-6 * right.norm()
 
 
 @pytest.mark.parametrize("kind", EXACT, ids=str)
-def test_selective_scan_is_exact_at_every_gate(kind):
+@pytest.mark.parametrize("form", [streamed, pytest.param(native_selective, marks=COMPILED)])
+def test_selective_scan_is_exact_at_every_gate(kind, form):
     delta = mixed((1e-6, 1e-3, 1.0, 30.0, 100.0, 1e5), 2, TIME, 8)
     x = drawn(1, 2, TIME, 8) / delta  # so that what is written stays of one size
     given = {"x": x, "delta": delta, "A": -drawn(2, 8, 4).exp(), "B": drawn(3, 2, TIME, 4), "C": drawn(4, 2, TIME, 4)}
-    exact(selective, streamed, kind, {**given, "state": drawn(5, 2, 8, 4)})
+    exact(selective, form, kind, {**given, "state": drawn(5, 2, 8, 4)})
 
 
 @pytest.mark.parametrize("kind", EXACT, ids=str)

@@ -8,10 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.ops.native_build import compiler
 from models.ops.providers import operations, watch
 from models.ops.scan.chunked import CHANNEL_CHUNK, CHUNK, NARROW, chunked
+from models.ops.scan.native import native
 from models.ops.scan.recurrence import ROWS, recurrence
 from models.ops.selective_scan.chunked import STEPS, streamed
+from models.ops.selective_scan.native import native as native_selective
 from models.ops.selective_scan.recurrence import selective
 from models.ops.triangular import unit_lower_inverse
 
@@ -23,6 +26,9 @@ GATES = {
     "0 and 1 in turns": lambda draw: torch.where(draw > 0, torch.zeros_like(draw), torch.full_like(draw, -1000.0)),
 }
 GATED = [("head", False), ("head", True), ("key channel", False)]  # forgetting, and whether it compares
+COMPILED = pytest.mark.skipif(not compiler(), reason="no C compiler is here")
+FORMS = [chunked, pytest.param(native, marks=COMPILED)]
+SELECTIVE_FORMS = [streamed, pytest.param(native_selective, marks=COMPILED)]
 LENGTHS = [1, 5, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 37]
 
 
@@ -64,50 +70,54 @@ def agree(law, fast, given: dict[str, Tensor], **settings) -> None:
         assert got.dtype == torch.float64, name
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("time", LENGTHS)
 @pytest.mark.parametrize(("forget", "compare"), [("none", False), ("none", True), *GATED])
-def test_chunked_is_the_law(time, forget, compare):
-    agree(recurrence, chunked, tensors(time, forget, "mixed", True, compare, False, True), compare=compare)
+def test_chunked_is_the_law(time, forget, compare, form):
+    agree(recurrence, form, tensors(time, forget, "mixed", True, compare, False, True), compare=compare)
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("gates", GATES)
 @pytest.mark.parametrize(("forget", "compare"), GATED)
-def test_chunked_is_the_law_at_every_gate(forget, compare, gates):
+def test_chunked_is_the_law_at_every_gate(forget, compare, gates, form):
     time = 2 * CHUNK + 37 if forget == "head" else 3 * CHANNEL_CHUNK + 7
-    agree(recurrence, chunked, tensors(time, forget, gates, True, compare, False, True), compare=compare)
+    agree(recurrence, form, tensors(time, forget, gates, True, compare, False, True), compare=compare)
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("compare", [False, True], ids=["hebb", "delta"])
 @pytest.mark.parametrize(("rate", "state"), [(False, False), (False, True), (True, False)])
-def test_chunked_is_the_law_without_rate_or_state(rate, state, compare):
-    agree(recurrence, chunked, tensors(CHUNK + 9, "head", "mixed", rate, compare, False, state), compare=compare)
+def test_chunked_is_the_law_without_rate_or_state(rate, state, compare, form):
+    agree(recurrence, form, tensors(CHUNK + 9, "head", "mixed", rate, compare, False, state), compare=compare)
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("time", [1, CHUNK + 1, 2 * CHUNK + 37])
 @pytest.mark.parametrize("gates", GATES)
-def test_chunked_is_the_law_with_one_key_head_for_all_values(gates, time):
-    agree(recurrence, chunked, tensors(time, "head", gates, True, False, True, True))
+def test_chunked_is_the_law_with_one_key_head_for_all_values(gates, time, form):
+    agree(recurrence, form, tensors(time, "head", gates, True, False, True, True))
 
 
-def test_keys_that_are_all_the_same_do_not_break_the_delta_rule():
+@pytest.mark.parametrize("form", FORMS)
+def test_keys_that_are_all_the_same_do_not_break_the_delta_rule(form):
     given = tensors(2 * CHUNK, "head", "near 1", True, True, False, True)
     given["k"] = given["k"][:, :1].expand_as(given["k"]).clone()
     given["rate"] = torch.ones_like(given["rate"])
-    agree(recurrence, chunked, given, compare=True)
+    agree(recurrence, form, given, compare=True)
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("cut", [1, 37, CHUNK - 1, CHUNK, CHUNK + 1])
 @pytest.mark.parametrize("compare", [False, True], ids=["hebb", "delta"])
-def test_state_carries_a_text_over_any_cut(cut, compare):
+def test_state_carries_a_text_over_any_cut(cut, compare, form):
     given = tensors(2 * CHUNK + 37, "head", "mixed", True, compare, False, True)
     state = given.pop("state")
-    whole, last = chunked(**given, state=state, compare=compare)
+    whole, last = form(**given, state=state, compare=compare)
     kept = state.clone()
     pieces = []
     for start in range(0, 2 * CHUNK + 37, cut):
-        y, state_after = chunked(
-            **{n: x[:, start : start + cut] for n, x in given.items()}, state=state, compare=compare
-        )
+        y, state_after = form(**{n: x[:, start : start + cut] for n, x in given.items()}, state=state, compare=compare)
         assert torch.equal(state, kept)
         state, kept = state_after, state_after.clone()
         pieces.append(y)
@@ -120,11 +130,12 @@ def test_chunked_does_not_fall_back_for_the_delta_rule_per_key_channel():
         chunked(**tensors(4, "key channel", "mixed", True, True, False, False), compare=True)
 
 
-def test_half_precision_keeps_its_dtype_and_a_float32_state():
+@pytest.mark.parametrize("form", FORMS)
+def test_half_precision_keeps_its_dtype_and_a_float32_state(form):
     given = tensors(CHUNK + 3, "head", "mixed", True, True, False, False)
     half = {name: x.to(torch.float32 if name == "log_forget" else torch.bfloat16) for name, x in given.items()}
     with torch.autocast("cpu", torch.bfloat16):
-        y, state = chunked(**half, compare=True)
+        y, state = form(**half, compare=True)
     assert (y.dtype, state.dtype) == (torch.bfloat16, torch.float32)
     expected = recurrence(**{name: x.double() for name, x in half.items()}, compare=True)
     assert (state - expected[1]).norm() <= 1e-5 * expected[1].norm()
@@ -179,21 +190,23 @@ def selective_inputs(time: int, delta: float, state: bool) -> dict[str, Tensor]:
     return {name: x.double() for name, x in given.items()}
 
 
+@pytest.mark.parametrize("form", SELECTIVE_FORMS)
 @pytest.mark.parametrize("state", [False, True], ids=["from zero", "carried"])
 @pytest.mark.parametrize("delta", [1e-9, 0.5, 400.0], ids=["decay near 1", "decay mixed", "decay near 0"])
 @pytest.mark.parametrize("time", [1, 5, STEPS - 1, STEPS, STEPS + 1, 2 * STEPS + 37])
-def test_streamed_selective_scan_is_the_law(time, delta, state):
-    agree(selective, streamed, selective_inputs(time, delta, state))
+def test_streamed_selective_scan_is_the_law(time, delta, state, form):
+    agree(selective, form, selective_inputs(time, delta, state))
 
 
+@pytest.mark.parametrize("form", SELECTIVE_FORMS)
 @pytest.mark.parametrize("cut", [1, 37, STEPS + 1])
-def test_selective_state_carries_a_text_over_any_cut(cut):
+def test_selective_state_carries_a_text_over_any_cut(cut, form):
     given = selective_inputs(2 * STEPS + 37, 0.5, True)
     state, A = given.pop("state"), given.pop("A")
-    whole, last = streamed(**given, A=A, state=state)
+    whole, last = form(**given, A=A, state=state)
     pieces = []
     for start in range(0, whole.shape[1], cut):
-        y, state = streamed(**{name: x[:, start : start + cut] for name, x in given.items()}, A=A, state=state)
+        y, state = form(**{name: x[:, start : start + cut] for name, x in given.items()}, A=A, state=state)
         pieces.append(y)
     assert (torch.cat(pieces, 1) - whole).norm() <= BOUND * whole.norm()
     assert (state - last).norm() <= BOUND * last.norm()
@@ -221,26 +234,28 @@ def test_every_operation_has_a_law_and_a_chunked_form(operation):
         assert names == {provider}
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("compare", [False, True])
-def test_wide_keys_take_whole_chunks_and_are_the_law(compare):
+def test_wide_keys_take_whole_chunks_and_are_the_law(compare, form):
     given = tensors(CHUNK + 9, "head", "mixed", True, compare, False, True)
     wide = {name: torch.randn(*given[name].shape[:3], NARROW + 1, dtype=torch.float64) for name in ("q", "k")}
     wide["k"] = wide["k"] / wide["k"].norm(dim=-1, keepdim=True)
     wide["state"] = torch.randn(2, 3, NARROW + 1, 5, dtype=torch.float64)
-    agree(recurrence, chunked, given | wide, compare=compare)
+    agree(recurrence, form, given | wide, compare=compare)
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("compare", [False, True])
 @pytest.mark.parametrize("time", [5, 2 * CHUNK + 37])
-def test_forgetting_that_is_fixed_for_all_tokens_is_the_law(time, compare):
+def test_forgetting_that_is_fixed_for_all_tokens_is_the_law(time, compare, form):
     given = tensors(time, "none", "mixed", True, compare, False, True)
     log_forget = torch.tensor([-0.3, -0.01, -2.0], dtype=torch.float64, requires_grad=True)
 
-    def fixed(form):
-        return lambda **inputs: form(**inputs, log_forget=log_forget.expand(2, time, -1), compare=compare)
+    def fixed(one):
+        return lambda **inputs: one(**inputs, log_forget=log_forget.expand(2, time, -1), compare=compare)
 
-    agree(fixed(recurrence), fixed(chunked), given)
-    slopes = [torch.autograd.grad(fixed(form)(**given)[0].sum(), log_forget)[0] for form in (recurrence, chunked)]
+    agree(fixed(recurrence), fixed(form), given)
+    slopes = [torch.autograd.grad(fixed(one)(**given)[0].sum(), log_forget)[0] for one in (recurrence, form)]
     torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-9, atol=1e-9)
 
 
@@ -258,13 +273,14 @@ def test_one_key_written_again_and_again_stays_exact_in_float32():
     assert torch.equal(inverse, torch.eye(64) - torch.eye(64)[1:].new_ones(63).diag(-1))
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("forget", "compare"), GATED)
-def test_gradients_in_float32_are_those_of_the_law(forget, compare):
+def test_gradients_in_float32_are_those_of_the_law(forget, compare, form):
     given = tensors(150, forget, "mixed", True, compare, False, True)
     answers = []
-    for form, kind in ((recurrence, torch.float64), (chunked, torch.float32)):
+    for one, kind in ((recurrence, torch.float64), (form, torch.float32)):
         inputs = {name: x.to(kind).requires_grad_() for name, x in given.items()}
-        y, _ = form(**inputs, compare=compare)
+        y, _ = one(**inputs, compare=compare)
         answers.append(torch.autograd.grad(y.square().sum(), list(inputs.values())))
     for exact, got in zip(*answers, strict=True):
         assert (got - exact).norm() < 1e-5 * exact.norm()

@@ -1,0 +1,142 @@
+"""Compiled forms of operations: the C that lies beside an operation, built by this machine's compiler at its first use.
+
+On a CPU a state of a few kilobytes stays in the first cache, so the loop over tokens, compiled, is the fastest form.
+A library is kept in the cache under a hash of its source, its macros, the compiler and the processor. It appears whole or not
+at all, so two processes that build it at once do not meet.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import math
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.ops.providers import NotCovered
+from schema.places import cache_folder
+
+# No -ffast-math: it takes infinities and NaN for impossible, and changes how the whole process rounds numbers near zero.
+FLAGS = ("-O3", "-march=native", "-std=c11", "-shared", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
+HEADER = Path(__file__).with_name("native.h")
+TIMEOUT = 120  # seconds
+KINDS = {torch.float32: "float", torch.float64: "double"}
+REGISTERS = (
+    ("avx512f", 64),
+    ("avx", 32),
+)  # instruction set of x86 -> bytes of a vector register; 16 on all other processors
+
+
+def compiler() -> list[str]:
+    """The C compiler's command: what CC says, or cc; empty where there is none."""
+    command = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    return command if shutil.which(command[0]) else []
+
+
+def kind_of(*tensors: Tensor | None) -> torch.dtype:
+    """float64 if the first tensor is, else float32: what a compiled form computes in. Raises NotCovered off the CPU."""
+    first = next(x for x in tensors if x is not None)
+    if first.device.type != "cpu":
+        raise NotCovered(f"Provider 'native' computes on CPU tensors, not on {first.device.type}; use auto or chunked.")
+    return torch.float64 if first.dtype == torch.float64 else torch.float32
+
+
+def lanes(width: int, kind: torch.dtype) -> int:
+    """How many numbers a compiled form puts side by side: what a register holds, or a part of that which divides `width`."""
+    held = next((size for word, size in REGISTERS if word in _processor().split()), 16)
+    return math.gcd(width, held // kind.itemsize)
+
+
+def library(source: Path, kind: torch.dtype, **macros: int) -> ctypes.CDLL:
+    """The library of a C file for numbers of `kind` (its macro REAL) and these macros, built if the cache has none.
+
+    Raises NotCovered, with what to do, where it cannot be built; a second call says the same without trying again.
+    """
+    words = tuple(f"-D{name}={int(value)}" for name, value in sorted(macros.items()))
+    found = _library(source, (f"-DREAL={KINDS[kind]}", *words))
+    if isinstance(found, str):
+        raise NotCovered(found)
+    return found
+
+
+@cache
+def _library(source: Path, macros: tuple[str, ...]) -> ctypes.CDLL | str:
+    """The library, or the sentence that says why there is none; that is warned of once."""
+    command = compiler()
+    if not command:
+        return "Provider 'native' needs a C compiler, and neither CC nor cc is one here; install gcc or clang, or use chunked."
+    place = cache_folder() / "native" / f"{source.parent.name}-{_fingerprint(source, macros, command)}.so"
+    if not place.exists() and (failure := _build(source, macros, command, place)):
+        warnings.warn(failure, stacklevel=4)
+        return failure
+    try:
+        return ctypes.CDLL(str(place))
+    except OSError as error:
+        return (
+            f"Provider 'native' cannot load {place} ({error}); delete the file to have it built again, or use chunked."
+        )
+
+
+def _build(source: Path, macros: Sequence[str], command: Sequence[str], place: Path) -> str:
+    """Build the library at `place`. Returns what went wrong, in one sentence; "" if nothing did."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+            unfinished = Path(folder) / place.name
+            done = subprocess.run(
+                [*command, *FLAGS, *_wide(), *macros, str(source), "-o", str(unfinished), "-lm"],
+                capture_output=True, text=True, timeout=TIMEOUT,
+            )  # fmt: skip
+            if done.returncode == 0:
+                unfinished.replace(place)
+                return ""
+        said = next((line for line in done.stderr.splitlines() if "error" in line), f"exit status {done.returncode}")
+    except (OSError, subprocess.SubprocessError) as error:
+        said = str(error)
+    return f"Provider 'native' could not be built from {source.name} with {command[0]} ({said.strip()}); use chunked, or set CC."
+
+
+def _fingerprint(source: Path, macros: Sequence[str], command: Sequence[str]) -> str:
+    """A hash of all that a library's machine code depends on, the headers beside its source among them."""
+    version = subprocess.run([*command, "--version"], capture_output=True, text=True).stdout
+    parts = [*FLAGS, *_wide(), *macros, version, _processor()]
+    parts += [path.read_text() for path in (source, HEADER)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
+
+
+@cache
+def _processor() -> str:
+    """The processor's name and instruction sets, for which -march=native builds."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() + platform.machine()
+    return " ".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+def _wide() -> tuple[str, ...]:
+    """gcc takes half of a 512-bit register unless told otherwise."""
+    return ("-mprefer-vector-width=512",) if "avx512f" in _processor().split() else ()
+
+
+def expect(**given: tuple[Tensor | None, Sequence[int]]) -> None:
+    """Raise ValueError, naming the tensor, unless each has its shape: C would read beyond the end of one that has not."""
+    for name, (tensor, shape) in given.items():
+        if tensor is not None and tensor.shape != torch.Size(shape):
+            raise ValueError(f"{name} has the shape {tuple(tensor.shape)}, not {tuple(shape)}.")
+
+
+def pointer(x: Tensor | None) -> ctypes.c_void_p:
+    """Where a contiguous tensor's numbers lie, for C; NULL for None."""
+    return ctypes.c_void_p(0 if x is None else x.data_ptr())

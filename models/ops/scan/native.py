@@ -1,0 +1,145 @@
+"""The matrix state's law compiled: token by token, the state in the processor's first cache. The C lies in `native.c`."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.ops.autograd import by_hand
+from models.ops.native_build import expect, kind_of, lanes, library, pointer
+
+SOURCE = Path(__file__).with_name("native.c")
+STEP = 16  # tokens between two states that the backward pass starts from; STEP in native.c
+
+
+class Law(NamedTuple):
+    """Which form of the law is compiled: the macros of `native.c`."""
+
+    decay: int  # 0 none, 1 a head, 2 a key channel
+    compare: bool
+    before: bool  # the comparison reads the state before it decays
+    tied: bool  # what is compared is what is written: one key, one gradient
+
+
+class _Text(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_long) for name in ("batch", "time", "heads", "shared")]
+    _fields_ += [(name, ctypes.c_void_p) for name in ("q", "p", "w", "v", "a", "b")]
+
+
+class _Gradients(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in ("q", "p", "w", "v", "a", "b")]
+
+
+def native(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    log_forget: Tensor | None = None,
+    rate: Tensor | None = None,
+    compare: bool = False,
+    state: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`models.ops.scan.recurrence.recurrence` compiled; same shapes. Half precision is computed in float32, states stay there.
+
+    Raises NotCovered off the CPU and where no library can be built.
+    """
+    decay = 0 if log_forget is None else log_forget.dim() - 2
+    return matrix_state(q, k, k, v, log_forget, rate, state, Law(decay, compare, False, True))
+
+
+def matrix_state(
+    q: Tensor,
+    p: Tensor,
+    w: Tensor,
+    v: Tensor,
+    log_forget: Tensor | None,
+    rate: Tensor | None,
+    state: Tensor | None,
+    law: Law,
+) -> tuple[Tensor, Tensor]:
+    """Any form of the law: y [b, t, h, v] and the last state [b, h, k, v], `p` compared and `w` written."""
+    dtype, kind = q.dtype, kind_of(q)
+    batch, time, heads, width = v.shape
+    keys = q.shape[-1]
+    with torch.autocast("cpu", enabled=False):
+        q, p, w, v, log_forget, rate, state = (
+            None if x is None else x.to(kind) for x in (q, p, w, v, log_forget, rate, state)
+        )
+        if state is None:
+            state = q.new_zeros(batch, heads, keys, width)
+        if not v.numel():
+            return v.to(dtype), state
+        if len({x.shape[2] for x in (q, p, w)}) > 1 or q.shape[2] not in (1, heads):
+            q, p, w = (x.expand(-1, -1, heads, -1) for x in (q, p, w))
+        own, gate = (batch, time, q.shape[2], keys), (batch, time, heads)
+        expect(q=(q, own), p=(p, own), w=(w, own), rate=(rate, gate), state=(state, (batch, heads, keys, width)))
+        expect(log_forget=(log_forget, (*gate, keys) if law.decay == 2 else gate))
+        inputs = (q, p, w, v, log_forget, rate, state)
+        if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs):
+            y, state = _MatrixState.apply(*inputs, law)
+        else:
+            y, state, _ = _forward(*inputs, law, keep=False)
+    return y.to(dtype), state
+
+
+def _built(q: Tensor, v: Tensor, law: Law) -> ctypes.CDLL:
+    width = v.shape[-1]
+    macros = {"K": q.shape[-1], "V": width, "LANES": lanes(width, q.dtype), "DECAY": law.decay}
+    return library(SOURCE, q.dtype, **macros, COMPARE=law.compare, BEFORE=law.before, TIED=law.tied)
+
+
+def _text(q: Tensor, p: Tensor, w: Tensor, v: Tensor, a: Tensor | None, b: Tensor | None) -> _Text:
+    batch, time, heads = v.shape[:3]
+    return _Text(batch, time, heads, q.shape[2] < heads, *(pointer(x) for x in (q, p, w, v, a, b)))
+
+
+def _forward(q, p, w, v, log_forget, rate, state, law: Law, keep: bool) -> tuple[Tensor, Tensor, tuple]:
+    """y, the last state, and what the backward pass needs: the inputs as C reads them and, if asked, the states kept."""
+    decay = None if log_forget is None else log_forget.exp()
+    inputs = [None if x is None else x.contiguous() for x in (q, p, w, v, decay, rate)]
+    state, y = state.clone(memory_format=torch.contiguous_format), torch.empty_like(inputs[3])
+    pieces = -(-v.shape[1] // STEP)
+    kept = v.new_empty(*state.shape[:2], pieces, *state.shape[2:]) if keep else None
+    _built(q, v, law).forward(
+        ctypes.byref(_text(*inputs)), pointer(state), pointer(y), pointer(kept), torch.get_num_threads()
+    )
+    return y, state, (*inputs, kept)
+
+
+class _MatrixState(torch.autograd.Function):
+    """`apply(q, p, w, v, log_forget, rate, state, law)` -> y and the last state."""
+
+    @staticmethod
+    def forward(ctx: Any, q, p, w, v, log_forget, rate, state, law: Law):
+        y, state, kept = _forward(q, p, w, v, log_forget, rate, state, law, keep=True)
+        ctx.save_for_backward(*kept)
+        ctx.law = law
+        return y, state
+
+    @staticmethod
+    @by_hand
+    def backward(ctx: Any, dy: Tensor, dlast: Tensor):
+        *inputs, kept = ctx.saved_tensors
+        q, _, _, v, decay, rate = inputs
+        law, dstate, dy = ctx.law, dlast.clone(memory_format=torch.contiguous_format), dy.contiguous()
+        dq, dw = (v.new_empty(*v.shape[:3], q.shape[-1]) for _ in range(2))
+        dp = v.new_empty(dq.shape) if law.compare and not law.tied else None
+        dv = torch.empty_like(v)
+        da, db = (None if x is None else torch.empty_like(x) for x in (decay, rate))
+        text, gradients = _text(*inputs), _Gradients(*(pointer(x) for x in (dq, dp, dw, dv, da, db)))
+        _built(q, v, law).backward(
+            ctypes.byref(text),
+            pointer(kept),
+            pointer(dy),
+            pointer(dstate),
+            ctypes.byref(gradients),
+            torch.get_num_threads(),
+        )
+        if q.shape[2] < v.shape[2]:
+            dq, dp, dw = (None if x is None else x.sum(2, keepdim=True) for x in (dq, dp, dw))
+        return dq, dp, dw, dv, da, db, dstate, None

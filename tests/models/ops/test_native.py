@@ -1,0 +1,116 @@
+"""Compiled forms: how they are built, kept and refused, and that the number of threads changes no digit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from models.ops import native_build
+from models.ops.providers import NotCovered, watch
+from models.ops.scan import scan
+from models.ops.scan.native import SOURCE, native
+from models.ops.selective_scan.native import native as native_selective
+
+needs_compiler = pytest.mark.skipif(not native_build.compiler(), reason="no C compiler is here")
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """A cache of its own, and nothing loaded yet."""
+    monkeypatch.setenv("TITANOMACHY_CACHE", str(tmp_path))
+    native_build._library.cache_clear()
+    yield tmp_path
+    native_build._library.cache_clear()
+
+
+def text(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(len(shape)))
+
+
+def test_without_a_compiler_native_says_so_and_auto_goes_on(fresh, monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    x = text(1, 5, 2, 4)
+    with pytest.raises(NotCovered, match="needs a C compiler"):
+        scan(x, x, x, provider="native")
+    with watch() as ran:
+        y, _ = scan(x, x, x)
+    assert ran == {"chunked"}
+    assert torch.equal(y, scan(x, x, x, provider="chunked")[0])
+
+
+@needs_compiler
+def test_a_compiler_that_fails_is_told_of_once_and_auto_goes_on(fresh, monkeypatch):
+    monkeypatch.setenv("CC", "false")
+    x = text(1, 5, 2, 4)
+    with watch() as ran, pytest.warns(UserWarning, match="could not be built from native.c with false") as told:
+        for _ in range(3):
+            scan(x, x, x)
+    assert ran == {"chunked"}
+    assert len(told) == 1
+    assert list((fresh / "native").iterdir()) == []
+
+
+@needs_compiler
+def test_a_library_is_built_once_and_kept(fresh, monkeypatch):
+    x = text(1, 5, 2, 4)
+    with watch() as ran:
+        y, _ = scan(x, x, x)
+    assert ran == {"native"}
+    kept = list((fresh / "native").iterdir())
+    assert [path.suffix for path in kept] == [".so"]
+    native_build._library.cache_clear()
+    monkeypatch.setattr(native_build, "_build", lambda *_: pytest.fail("built again"))
+    assert torch.equal(scan(x, x, x)[0], y)
+
+
+@needs_compiler
+def test_a_damaged_library_is_refused_with_what_to_do(fresh):
+    x = text(1, 5, 2, 4)
+    kind, macros = torch.float32, {"K": 4, "V": 4, "LANES": 4, "DECAY": 0, "COMPARE": 0, "BEFORE": 0, "TIED": 1}
+    words = (f"-DREAL={native_build.KINDS[kind]}", *(f"-D{name}={macros[name]}" for name in sorted(macros)))
+    name = f"scan-{native_build._fingerprint(SOURCE, words, native_build.compiler())}.so"
+    (fresh / "native").mkdir()
+    (fresh / "native" / name).write_bytes(b"no library")
+    with pytest.raises(NotCovered, match="delete the file"):
+        native(x, x, x)
+
+
+@needs_compiler
+def test_two_processes_that_build_at_once_do_not_meet(fresh):
+    program = "import torch; from models.ops.scan import scan; x = torch.ones(1, 5, 2, 4); print(scan(x, x, x)[0].sum().item())"
+    crew = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=120)[0] for process in crew]
+    assert said[0] == said[1] == "480.0\n"
+    assert len(list((fresh / "native").iterdir())) == 1
+
+
+@needs_compiler
+@pytest.mark.parametrize("which", ["matrix state", "selective scan"])
+def test_two_threads_give_the_digits_of_one(which):
+    if which == "matrix state":
+        given = [text(2, 70, 3, 6), text(2, 70, 3, 6) / 3, text(2, 70, 3, 8)]
+        form = lambda q, k, v: native(q, k, v, log_forget=-k.sum(-1).abs(), compare=True)  # noqa: E731
+    else:
+        given = [text(2, 70, 160), text(2, 70, 160).abs(), -text(160, 4).abs(), text(2, 70, 4), text(2, 70, 4)]
+        form = native_selective
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            inputs = [x.clone().requires_grad_() for x in given]
+            y, state = form(*inputs)
+            found.append((y, state, *torch.autograd.grad(y.square().sum() + state.sum(), inputs)))
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
+@needs_compiler
+def test_a_state_passed_in_is_left_as_it_was():
+    x, state = text(1, 5, 2, 4), text(1, 2, 4, 4)
+    before = state.clone()
+    native(x, x, x, state=state)
+    assert torch.equal(state, before)

@@ -17,8 +17,8 @@ from schema.terms import tolerance
 
 SHIPPED = {
     "attention": {"transformer", "transformer-window"},
-    "first_generation": {"retnet"},
-    "second_generation": {"gla", "mamba", "mamba2"},
+    "first_generation": {"lru", "retnet", "s5"},
+    "second_generation": {"gla", "hawk", "mamba", "mamba2"},
     "third_generation": {"deltanet", "gated-deltanet", "ttt-linear", "ttt-mlp"},
     "segment_recurrent": {"rmt"},
     "titans": {"titans-lmm", "titans-mac", "titans-mag", "titans-mal"},

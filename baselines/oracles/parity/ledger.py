@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from baselines.oracles.parity import hugging_face, titans_pytorch, torchscale
+from baselines.oracles.parity import diagonal_recurrences, hugging_face, titans_pytorch, torchscale
 from baselines.oracles.parity.comparison import Comparison, version
 from baselines.oracles.parity.fla import kernels, layers, naive
 from models import registry
@@ -14,6 +14,7 @@ COMPARISONS: tuple[Comparison, ...] = (
     *naive.COMPARISONS,
     *hugging_face.COMPARISONS,
     *torchscale.COMPARISONS,
+    *diagonal_recurrences.COMPARISONS,
     *titans_pytorch.COMPARISONS,
     *kernels.COMPARISONS,
     *layers.COMPARISONS,
@@ -24,6 +25,8 @@ INSTALL = {  # what brings a package without what it does not need here
     "fla-core": 'pip install -e ".[parity]"',
     "flash-linear-attention": "pip install --no-deps flash-linear-attention==0.6.0",
     "transformers": 'pip install -e ".[parity]"',
+    "lru-pytorch": "pip install --no-deps lru-pytorch==0.1.3",
+    "s5-pytorch": "pip install --no-deps s5-pytorch==0.2.1",
     "torchscale": "pip install --no-deps torchscale",
     "titans-pytorch": "pip install titans-pytorch",
 }

@@ -142,5 +142,14 @@ def _per_token(g: Tensor, h: Tensor, state: Tensor) -> Tensor:
 
 
 def _constant(g: Tensor, h: Tensor, state: Tensor) -> Tensor:
-    """da [d] of a decay that all tokens share."""
-    return torch.einsum("btd,btd->d", g[:, 1:], h[:, :-1]) + (g[:, 0] * state).sum(0)
+    """da [d] of a decay that all tokens share, the sum of what `_per_token` gives: stream by stream, then over all."""
+    time = g.shape[1]
+    count, length = streams(time)
+    slopes, before = _steps(g, count, length), _steps(h, count, length)
+    total = torch.empty_like(slopes[0])
+    torch.mul(slopes[0][:, 0], state, out=total[:, 0])
+    torch.mul(slopes[0][:, 1:], before[-1][:, :-1], out=total[:, 1:])
+    for i in range(1, length):
+        total.addcmul_(slopes[i], before[i - 1])
+    done = count * length
+    return total.sum((0, 1)) + (g[:, done:] * h[:, done - 1 : -1]).sum((0, 1))

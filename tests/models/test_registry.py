@@ -18,7 +18,7 @@ from schema.terms import tolerance
 SHIPPED = {
     "attention": {"transformer", "transformer-window"},
     "first_generation": {"lru", "retnet", "s5"},
-    "second_generation": {"gla", "hawk", "mamba", "mamba2"},
+    "second_generation": {"gla", "hawk", "mamba", "mamba2", "mingru", "minlstm"},
     "third_generation": {"deltanet", "gated-deltanet", "ttt-linear", "ttt-mlp"},
     "segment_recurrent": {"rmt"},
     "titans": {"titans-lmm", "titans-mac", "titans-mag", "titans-mal"},

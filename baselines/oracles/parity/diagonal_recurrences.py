@@ -15,6 +15,7 @@ from baselines.first_generation.s5 import S5
 from baselines.oracles.parity.comparison import Comparison, Draw, Errors, compare, leaves
 from baselines.oracles.parity.hugging_face import configuration, modelling
 from baselines.second_generation.hawk import Hawk
+from baselines.second_generation.min_rnns import MinGRU, MinLSTM
 
 WIDTH, HEADS, TIME = 32, 4, 150
 
@@ -96,8 +97,39 @@ def s5() -> Errors:
     return _whole_layer(ours, leaves(ours), lambda given: given, their_side)
 
 
+def min_rnn(cls: type[nn.Module], name: str, projection: str) -> Errors:
+    """One of the two against its log-space form, which is run in float64: in float32 its own gradients are 3e-5 off.
+
+    The order of its gates is ours turned around, the candidate first.
+    """
+    module, ours = import_module(f"minGRU_pytorch.{name}"), cls(WIDTH, HEADS, kernel=0)
+    theirs = getattr(module, name)(WIDTH, expansion_factor=1.5)
+
+    def weights(given: dict[str, Tensor]) -> dict[str, Tensor]:
+        candidate, *gates = given[f"{projection}.weight"].chunk(ours.parts)
+        return {"project.weight": torch.cat([*gates, candidate]), "out.weight": given["to_out.weight"]}
+
+    def their_side(x: Tensor, **given: Tensor) -> Tensor:
+        own = {name: weight.double() for name, weight in given.items()}
+        return functional_call(theirs, own, (x.double(),)).float()
+
+    return _whole_layer(ours, leaves(theirs), weights, their_side)
+
+
 COMPARISONS = (
     Comparison("lru", "lru-pytorch", "whole layer: LRU, a loop, and the gated map behind it", lru),
     Comparison("s5", "s5-pytorch", "whole layer: discretize_zoh, apply_ssm, and the gated map behind it", s5),
     Comparison("hawk", "transformers", "whole layer: RecurrentGemmaRecurrentBlock", hawk),
+    Comparison(
+        "mingru",
+        "minGRU-pytorch",
+        "layer without convolution: minGRU, parallel, in float64",
+        lambda: min_rnn(MinGRU, "minGRU", "to_hidden_and_gate"),
+    ),
+    Comparison(
+        "minlstm",
+        "minGRU-pytorch",
+        "layer without convolution: minLSTM, parallel, in float64",
+        lambda: min_rnn(MinLSTM, "minLSTM", "to_hidden_and_f_i_gate"),
+    ),
 )

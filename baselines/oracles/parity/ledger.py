@@ -26,6 +26,7 @@ INSTALL = {  # what brings a package without what it does not need here
     "flash-linear-attention": "pip install --no-deps flash-linear-attention==0.6.0",
     "transformers": 'pip install -e ".[parity]"',
     "lru-pytorch": "pip install --no-deps lru-pytorch==0.1.3",
+    "minGRU-pytorch": "pip install --no-deps minGRU-pytorch==0.2.1",
     "s5-pytorch": "pip install --no-deps s5-pytorch==0.2.1",
     "torchscale": "pip install --no-deps torchscale",
     "titans-pytorch": "pip install titans-pytorch",

@@ -17,7 +17,7 @@ from schema.terms import tolerance
 
 SHIPPED = {
     "attention": {"transformer", "transformer-window"},
-    "first_generation": {"lru", "retnet", "s5"},
+    "first_generation": {"lru", "retnet", "rwkv4", "s5"},
     "second_generation": {"gla", "hawk", "mamba", "mamba2", "mingru", "minlstm"},
     "third_generation": {"deltanet", "gated-deltanet", "ttt-linear", "ttt-mlp"},
     "segment_recurrent": {"rmt"},

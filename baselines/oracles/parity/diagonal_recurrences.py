@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from baselines.first_generation.lru import LRU
+from baselines.first_generation.rwkv4 import RWKV4
 from baselines.first_generation.s5 import S5
 from baselines.oracles.parity.comparison import Comparison, Draw, Errors, compare, leaves
 from baselines.oracles.parity.hugging_face import configuration, modelling
@@ -116,10 +117,44 @@ def min_rnn(cls: type[nn.Module], name: str, projection: str) -> Errors:
     return _whole_layer(ours, leaves(theirs), weights, their_side)
 
 
+def rwkv4(index: int) -> Errors:
+    """The first or the second block against RwkvBlock, which returns the whole stream."""
+    module, ours = modelling("rwkv"), RWKV4(WIDTH, HEADS, index=index, depth=2)
+    theirs = module.RwkvBlock(configuration("rwkv", hidden_size=WIDTH), layer_id=index).eval()
+    halves = {"time": theirs.attention, "channels": theirs.feed_forward}
+    names = {"time_decay": "decay", "time_first": "bonus"}
+    with torch.no_grad():
+        for half, part in halves.items():  # they leave these to the whole model
+            for name, parameter in part.named_parameters():
+                if name.startswith("time_"):
+                    own = names.get(name, name.removeprefix("time_"))
+                    parameter.copy_(getattr(getattr(ours, half), own).view_as(parameter))
+
+    def weights(given: dict[str, Tensor]) -> dict[str, Tensor]:
+        prefixes = {"pre_ln": "stream_norm", "ln1": "time_norm", "ln2": "channel_norm"}
+        prefixes |= {"attention": "time", "feed_forward": "channels"}
+        found = {}
+        for name, value in given.items():
+            first, rest = name.split(".", 1)
+            if rest == "output.weight":
+                rest = "out.weight"
+            elif rest.startswith("time_"):
+                rest, value = names.get(rest, rest.removeprefix("time_")), value.flatten()
+            found[f"{prefixes[first]}.{rest}"] = value
+        return found
+
+    def their_side(x: Tensor, **given: Tensor) -> Tensor:
+        return functional_call(theirs, given, (x,))[0] - x
+
+    return _whole_layer(ours, leaves(theirs), weights, their_side)
+
+
 COMPARISONS = (
     Comparison("lru", "lru-pytorch", "whole layer: LRU, a loop, and the gated map behind it", lru),
     Comparison("s5", "s5-pytorch", "whole layer: discretize_zoh, apply_ssm, and the gated map behind it", s5),
     Comparison("hawk", "transformers", "whole layer: RecurrentGemmaRecurrentBlock", hawk),
+    Comparison("rwkv4", "transformers", "first block, with the embedding's norm: RwkvBlock", lambda: rwkv4(0)),
+    Comparison("rwkv4", "transformers", "second block: RwkvBlock", lambda: rwkv4(1)),
     Comparison(
         "mingru",
         "minGRU-pytorch",

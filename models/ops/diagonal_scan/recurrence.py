@@ -28,6 +28,21 @@ def recurrence(a: Tensor, x: Tensor, state: Tensor | None = None) -> tuple[Tenso
     return torch.stack(hs, dim=1) if hs else x, packed(h)
 
 
+def outer_recurrence(u: Tensor, f: Tensor, k: Tensor, e: Tensor, q: Tensor, state: Tensor | None = None):
+    """A diagonal recurrence over d * N numbers whose gates and writes are outer products: y [b, t, d] and the last state.
+
+        h_t = (1 - e_t f_t^T) * h_{t-1} + k_t u_t^T,   y_t = h_t^T q_t,   0 <= e f <= 1
+
+    Shapes: u, f [b, t, d]; k, e, q [b, t, N]; state [b, N, d], None for zeros.
+    """
+    h = u.new_zeros(u.shape[0], k.shape[2], u.shape[2]) if state is None else state.to(u.dtype)
+    ys = []
+    for t in range(u.shape[1]):
+        h = (1 - e[:, t, :, None] * f[:, t, None]) * h + k[:, t, :, None] * u[:, t, None]
+        ys.append(torch.einsum("bnd,bn->bd", h, q[:, t]))
+    return torch.stack(ys, dim=1) if ys else u, h
+
+
 def unpacked(state: Tensor | None, x: Tensor, kind: torch.dtype) -> Tensor:
     """The state [b, d] in the dtype `kind`; zeros if there is none."""
     if state is None:

@@ -1,4 +1,4 @@
-"""The diagonal recurrence of outer products: its loop by hand, and steps and streams against the loop."""
+"""The diagonal recurrence of outer products: its loop by hand, and blocks against the loop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models.ops.diagonal_scan import outer_chunked, outer_scan
-from models.ops.diagonal_scan.outer_chunked import BLOCK, chunked
+from models.ops.diagonal_scan.outer_chunked import block_length, chunked
 from models.ops.diagonal_scan.recurrence import outer_recurrence
 
 
@@ -45,16 +45,16 @@ def test_law_by_hand():
     assert (y.item(), state.item()) == (135, 13.5)
 
 
-@pytest.mark.parametrize("enough", [1, 1 << 20], ids=["one stream", "streams"])
-@pytest.mark.parametrize("time", [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 83])
-def test_steps_are_the_law(time, enough, monkeypatch):
-    monkeypatch.setitem(outer_chunked.ENOUGH, "cpu", enough)
+@pytest.mark.parametrize("length", [1, 8, outer_chunked.LONGEST])
+@pytest.mark.parametrize("time", [1, 2, 7, 8, 9, 83])
+def test_blocks_are_the_law(time, length, monkeypatch):
+    monkeypatch.setattr(outer_chunked, "LONGEST", length)
     given = inputs(time)
     agree(answers(chunked, given), answers(outer_recurrence, given), 1e-13)
 
 
 @pytest.mark.parametrize("gate", [0.0, 1e-9, 1 - 1e-9, 1.0])
-def test_steps_are_the_law_at_every_gate(gate):
+def test_blocks_are_the_law_at_every_gate(gate):
     given = inputs(60, gate)
     agree(answers(chunked, given), answers(outer_recurrence, given), 1e-12)
 
@@ -80,3 +80,9 @@ def test_state_carries_a_text_over_any_cut(cut, provider):
         ys, state = [*ys, y], after
     assert (torch.cat(ys, 1) - whole).norm() <= 1e-13 * whole.norm()
     assert (state - last).norm() <= 1e-13 * last.norm()
+
+
+def test_blocks_of_large_states_are_short():
+    assert block_length(torch.empty(4, 16, 1 << 20, device="meta")) == 1
+    assert block_length(torch.empty(4, 16, 512, device="meta")) == 8
+    assert block_length(torch.empty(0, 16, 512, device="meta")) == outer_chunked.LONGEST

@@ -101,6 +101,27 @@ def rotary(x: Tensor, start: int, frequency: Tensor | None = None, step: int = 1
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
+def lecun_normal(*shape: int, fan_in: int) -> Tensor:
+    """Random numbers of variance 1 / fan_in, none beyond two deviations: flax's first weights of a linear map."""
+    deviation = fan_in**-0.5 / 0.87962566103423978  # what cutting the tails leaves of a deviation of 1
+    return nn.init.trunc_normal_(torch.empty(shape), std=deviation, a=-2 * deviation, b=2 * deviation)
+
+
+def into_complex(x: Tensor, weight: Tensor) -> Tensor:
+    """Complex numbers [b, t, n] out of real ones [b, t, d], in at least single width, by one real matrix product.
+
+    weight [n, 2, d] holds real and imaginary parts.
+    """
+    pairs = at_least_float32(F.linear(x, weight.flatten(0, 1).to(x.dtype)))
+    return torch.view_as_complex(pairs.unflatten(-1, (-1, 2)))
+
+
+def real_part(h: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """`Re(W h)` [b, t, d] of complex h [b, t, n], by one real matrix product in `dtype`; weight [d, n, 2] as pairs."""
+    signed = torch.stack([weight[..., 0], -weight[..., 1]], -1).flatten(1)
+    return F.linear(torch.view_as_real(h).flatten(-2).to(dtype), signed.to(dtype))
+
+
 def step_bias(count: int, low: float = 1e-3, high: float = 1e-1) -> Tensor:
     """The bias that makes softplus(bias) log-uniform in [low, high]: the initial step sizes of Mamba."""
     step = torch.exp(torch.rand(count) * (math.log(high) - math.log(low)) + math.log(low)).clamp(min=1e-4)

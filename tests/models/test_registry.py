@@ -17,9 +17,9 @@ from schema.terms import tolerance
 
 SHIPPED = {
     "attention": {"transformer", "transformer-window"},
-    "first_generation": {"retnet"},
-    "second_generation": {"gla", "mamba", "mamba2"},
-    "third_generation": {"deltanet", "gated-deltanet", "ttt-linear", "ttt-mlp"},
+    "first_generation": {"lru", "retnet", "rwkv4", "s5"},
+    "second_generation": {"gla", "hawk", "mamba", "mamba2", "mingru", "minlstm"},
+    "third_generation": {"deltanet", "gated-deltanet", "longhorn", "ttt-linear", "ttt-mlp"},
     "segment_recurrent": {"rmt"},
     "titans": {"titans-lmm", "titans-mac", "titans-mag", "titans-mal"},
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from baselines.oracles.parity import hugging_face, titans_pytorch, torchscale
+from baselines.oracles.parity import diagonal_recurrences, hugging_face, titans_pytorch, torchscale
 from baselines.oracles.parity.comparison import Comparison, version
 from baselines.oracles.parity.fla import kernels, layers, naive
 from models import registry
@@ -14,16 +14,22 @@ COMPARISONS: tuple[Comparison, ...] = (
     *naive.COMPARISONS,
     *hugging_face.COMPARISONS,
     *torchscale.COMPARISONS,
+    *diagonal_recurrences.COMPARISONS,
     *titans_pytorch.COMPARISONS,
     *kernels.COMPARISONS,
     *layers.COMPARISONS,
 )
 _PARTS = "no installable code that follows the paper was found; its parts are compared under titans-lmm and transformer-window"
-NO_ORACLE = {name: _PARTS for name in ("titans-mac", "titans-mag", "titans-mal")}
+NO_ORACLE = {name: _PARTS for name in ("titans-mac", "titans-mag", "titans-mal")} | {
+    "longhorn": "the authors' code needs a CUDA extension and is not on PyPI; a test holds the layer to its equations",
+}
 INSTALL = {  # what brings a package without what it does not need here
     "fla-core": 'pip install -e ".[parity]"',
     "flash-linear-attention": "pip install --no-deps flash-linear-attention==0.6.0",
     "transformers": 'pip install -e ".[parity]"',
+    "lru-pytorch": "pip install --no-deps lru-pytorch==0.1.3",
+    "minGRU-pytorch": "pip install --no-deps minGRU-pytorch==0.2.1",
+    "s5-pytorch": "pip install --no-deps s5-pytorch==0.2.1",
     "torchscale": "pip install --no-deps torchscale",
     "titans-pytorch": "pip install titans-pytorch",
 }

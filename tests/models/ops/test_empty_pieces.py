@@ -149,6 +149,12 @@ def given_to(operation: str, time: int) -> tuple[tuple, dict]:
     if operation == "selective":
         flat = x.flatten(2)
         return (flat, flat.abs(), -torch.ones(12, 4), x[:, :, 0], x[:, :, 1]), {"state": torch.randn(2, 12, 4)}
+    if operation == "diagonal":
+        flat = x.flatten(2)
+        return (flat.sigmoid(), flat), {"state": torch.randn(2, 12)}
+    if operation == "diagonal outer":
+        flat, gate = x.flatten(2), x[:, :, 0].sigmoid()
+        return (flat, flat.sigmoid(), x[:, :, 1], gate, x[:, :, 2]), {"state": torch.randn(2, 4, 12)}
     if operation == "short convolution":
         return (x.flatten(2), torch.randn(12, 1, 4)), {"state": torch.randn(2, 3, 12)}
     if operation == "test-time training":

@@ -1,0 +1,80 @@
+"""Longhorn: a state space whose step is the closed form of an online regression.
+
+Liu et al. 2024, arXiv 2407.14207, Sections 3 and 4, as the authors' code (Cranial-XIX/longhorn) has it, in Mamba's block:
+
+    x, z = W_in u;  x = silu(conv(x));   t, k, q = W_x x;   b = sigmoid(W_t t + bias), one rate a channel
+    D = b / (1 + b |k|^2)
+    S[d, n] <- (1 - D_d k_n^2) S[d, n] + D_d x_d k_n,   y = S q + skip * x,   out = W_out ( y * silu(z) )
+
+Each channel's row of S is fitted to x_d = S_d . k by one implicit step; of its full matrix 1 - D k k^T the paper keeps the
+diagonal. Expansion 2, a convolution of 4, 16 states, rank width / 16; weights are drawn as torch draws them, skip is 1. It mixes
+channels itself, so the shell adds no SwiGLU and depth is solved instead. skip does not decay, as in Mamba's code, from which
+theirs comes. No deviation is known.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.layers import ShortConvolution, at_least_float32
+from models.ops.diagonal_scan import outer_scan
+from models.ops.diagonal_scan.flops import outer_flops
+from models.ops.flops import Flops
+from models.registry import register
+
+
+@register(
+    "longhorn",
+    paper="Liu et al. 2024, arXiv 2407.14207",
+    equation="S <- (1 - D k^2) * S + D x k^T;  y = S q,  D = b / (1 + b |k|^2)",
+)
+class Longhorn(nn.Module):
+    """The Longhorn block. State: the convolution's last inputs and S [b, N, d]."""
+
+    fixed_state = True
+    mixes_channels = True
+    state_setting = "states"
+    no_weight_decay = ("skip",)
+    family_exception = (
+        "its regression's step 1 - D k k^T is kept as its diagonal, so what is stored compares with itself alone"
+    )
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        inner: int | None = None,
+        states: int = 16,
+        kernel: int = 4,
+        provider: str = "auto",
+    ):
+        """`inner` is the number of channels, twice the width by default; `states` is N. `heads` is not used."""
+        super().__init__()
+        inner = 2 * width if inner is None else inner
+        self.provider, self.states, self.rank = provider, states, math.ceil(width / 16)
+        self.project = nn.Linear(width, 2 * inner, bias=False)
+        self.convolution = ShortConvolution(inner, kernel, bias=True, provider=provider)
+        self.select = nn.Linear(inner, self.rank + 2 * states, bias=False)
+        self.rate = nn.Linear(self.rank, inner)
+        self.skip = nn.Parameter(torch.ones(inner))
+        self.out = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        tail, matrix = (None, None) if state is None else state
+        x, z = self.project(x).chunk(2, dim=-1)
+        x, tail = self.convolution(x, tail)
+        x = F.silu(x)
+        rank, k, q = self.select(x).split([self.rank, self.states, self.states], dim=-1)
+        rate, k, q = at_least_float32(self.rate(rank)).sigmoid(), at_least_float32(k), at_least_float32(q)
+        square = k.square()
+        step = rate / (1 + rate * square.sum(-1, keepdim=True))
+        y, matrix = outer_scan(step * x, step, k, square, q, matrix, provider=self.provider)
+        return self.out((y.to(x.dtype) + self.skip.to(x.dtype) * x) * F.silu(z)), (tail, matrix)
+
+    def flops(self, time: int) -> Flops:
+        """Of the scan."""
+        return outer_flops(time, self.out.in_features, self.states)

@@ -19,7 +19,10 @@ SHIPPED = {
     "attention": {"transformer", "transformer-window"},
     "first_generation": {"retnet"},
     "second_generation": {"gla", "mamba", "mamba2"},
-    "third_generation": {"deltanet", "gated-deltanet", "ttt-linear", "ttt-mlp"},
+    "third_generation": {
+        *("deltanet", "gated-deltanet", "ttt-linear", "ttt-mlp", "kda", "rwkv7", "deltaproduct", "gated-deltaproduct"),
+        *("gated-deltanet-2", "comba"),
+    },
     "segment_recurrent": {"rmt"},
     "titans": {"titans-lmm", "titans-mac", "titans-mag", "titans-mal"},
 }

@@ -95,13 +95,13 @@ class EraseAndWrite(torch.autograd.Function):
         inside, seen = _rows(table, 0), _rows(table, 1)
         for kind, key in enumerate([write] if erase is None else [erase, write]):
             _own(seen, kind, kinds).copy_((q * key).sum(-1))
-        inverse = unit_lower_inverse(inside[..., ::kinds].flatten(0, 1)).view(*q.shape[:3], -1)
+        inverse = unit_lower_inverse(_kind(inside, 0, kinds).flatten(0, 1)).view(*q.shape[:3], -1)
         contents = v.new_empty(*v.shape[:3], kinds, v.shape[-1])
         contents[..., -1, :] = v
         if erase is None:
             errors = inverse @ v
         else:
-            errors = (inverse @ (inside[..., 1::2] @ v)).neg_()
+            errors = (inverse @ (_kind(inside, 1, kinds) @ v)).neg_()
         known = inverse @ reads[..., 0, :]
         states = _walk(errors, known, writes, v, keep.mT, state)
         contents[..., 0, :] = errors
@@ -121,14 +121,14 @@ class EraseAndWrite(torch.autograd.Function):
             ctx.saved_tensors
         )
         kinds, dy = writes.shape[3], dy.contiguous()
-        derrors = _rows(table, 1)[..., ::kinds].mT @ dy
+        derrors = _kind(_rows(table, 1), 0, kinds).mT @ dy
         dstates = _walk_back(derrors, known, writes, (reads[..., 1, :].mT @ dy), keep.mT, dlast)
         right = inverse.mT @ derrors  # D
         out = torch.stack([-right, dy], 3).flatten(2, 3)
         if erase is None:
             dv = right
         else:
-            dv = table[..., 1::2].mT @ out
+            dv = _kind(table, 1, kinds).mT @ out
             dv += writes[..., 1, :] @ dstates[1:]
         dtable = out @ contents.flatten(2, 3).mT
         dreads = (out @ states[:-1].mT).view_as(reads)
@@ -155,6 +155,12 @@ class EraseAndWrite(torch.autograd.Function):
 def _rows(table: Tensor, which: int) -> Tensor:
     """Those of comparing (0) or of reading (1): [n, m, 2 c, ..] -> a view [n, m, c, ..]."""
     return table.unflatten(2, (-1, 2))[:, :, :, which]
+
+
+def _kind(table: Tensor, kind: int, kinds: int) -> Tensor:
+    """The products with one kind of writes: [n, m, .., c * kinds] -> [n, m, .., c]."""
+    # Of a matrix whose neighbours lie apart, every product would copy each of the batch by itself.
+    return table if kinds == 1 else table[..., kind::kinds].contiguous()
 
 
 def _own(table: Tensor, kind: int, kinds: int) -> Tensor:

@@ -45,12 +45,12 @@ class LowRank(nn.Module):
 
     no_weight_decay = ("down", "up", "bias")
 
-    def __init__(self, width: int, factor: float, bias: Tensor | None = None):
+    def __init__(self, width: int, inner: int, factor: float, bias: Tensor | None = None):
         super().__init__()
         step = min(32, width // 2) or 1
         rank = max(step, round(factor * width**0.5 / step) * step)
         self.down = nn.Parameter(torch.zeros(width, rank))
-        self.up = nn.Parameter(_orthogonal(torch.empty(rank, width), 0.1 * max(1.0, rank / width) ** 0.5))
+        self.up = nn.Parameter(_orthogonal(torch.empty(rank, inner), 0.1 * max(1.0, rank / inner) ** 0.5))
         self.bias = None if bias is None else nn.Parameter(bias)
 
     def forward(self, x: Tensor, between: str = "") -> Tensor:
@@ -66,25 +66,26 @@ class TimeMixing(nn.Module):
 
     no_weight_decay = ("mix", "k_k", "k_a", "r_k")
 
-    def __init__(self, width: int, heads: int, index: int, depth: int, provider: str):
+    def __init__(self, width: int, heads: int, inner: int, index: int, depth: int, provider: str):
         super().__init__()
         self.heads, self.provider = heads, provider
         rising, falling = index / max(1, depth - 1), 1 - index / depth
-        channel = torch.arange(width)
-        line = channel / max(1, width - 1)
-        place = 2 * (channel % (width // heads)) / max(1, width // heads - 1) - 1
+        channel, head = torch.arange(inner), inner // heads
+        line = channel / max(1, inner - 1)
+        place = 2 * (channel % head) / max(1, head - 1) - 1
         zigzag, centred = place * place.abs(), line - 0.5
         powers = torch.tensor([0.2, 0.9, 0.7, 0.7, 0.9, 0.2])  # of r, w, k, v, a, g
-        self.mix = nn.Parameter(1 - (channel / width) ** (powers[:, None] * falling))
-        self.receptance, self.key, self.value, self.out = (nn.Linear(width, width, bias=False) for _ in range(4))
-        self.decay = LowRank(width, 2.5, -5.5 + 6 * line ** (1 + rising**0.3) + 2.5 * zigzag)
-        self.rate = LowRank(width, 2.5, -0.19 + 0.3 * zigzag + 0.4 * centred)
-        self.keep = LowRank(width, 1.7, 0.73 - 0.4 * centred) if index else None
-        self.gate = LowRank(width, 5.0)
+        self.mix = nn.Parameter(1 - (torch.arange(width) / width) ** (powers[:, None] * falling))
+        self.receptance, self.key, self.value = (nn.Linear(width, inner, bias=False) for _ in range(3))
+        self.out = nn.Linear(inner, width, bias=False)
+        self.decay = LowRank(width, inner, 2.5, -5.5 + 6 * line ** (1 + rising**0.3) + 2.5 * zigzag)
+        self.rate = LowRank(width, inner, 2.5, -0.19 + 0.3 * zigzag + 0.4 * centred)
+        self.keep = LowRank(width, inner, 1.7, 0.73 - 0.4 * centred) if index else None
+        self.gate = LowRank(width, inner, 5.0)
         self.k_k = nn.Parameter(0.71 - 0.1 * centred)
-        self.k_a = nn.Parameter(torch.full((width,), 1.02))
-        self.r_k = nn.Parameter(torch.full((heads, width // heads), -0.04))
-        self.norm = nn.GroupNorm(heads, width, eps=64e-5)
+        self.k_a = nn.Parameter(torch.full((inner,), 1.02))
+        self.r_k = nn.Parameter(torch.full((heads, head), -0.04))
+        self.norm = nn.GroupNorm(heads, inner, eps=64e-5)
         nn.init.constant_(self.norm.weight, ((1 + index) / depth) ** 0.7)
         for layer, gain in ((self.receptance, 1.0), (self.key, 0.1), (self.value, 1.0), (self.out, 0.0)):
             _orthogonal(layer.weight, gain)
@@ -132,11 +133,11 @@ class GooseBlock(nn.Module):
 
     feed = None  # the shell initialises none
 
-    def __init__(self, size: Size, units: int, index: int, provider: str):
+    def __init__(self, size: Size, units: int, inner: int, index: int, provider: str):
         super().__init__()
         self.enter = nn.Identity() if index else nn.LayerNorm(size.width)
         self.mixer_norm, self.channel_norm = nn.LayerNorm(size.width), nn.LayerNorm(size.width)
-        self.mixer = TimeMixing(size.width, size.heads, index, size.depth, provider)
+        self.mixer = TimeMixing(size.width, size.heads, inner, index, size.depth, provider)
         self.channels = ChannelMixing(size.width, units, index, size.depth)
 
     def forward(self, x: Tensor, state: LayerState | None, first: Tensor | None) -> tuple[Tensor, LayerState, Tensor]:
@@ -160,8 +161,12 @@ class RWKV7(LanguageModel):
     period = 64
     no_gradient = {f"{name}.up": SILENT for name in ("decay", "rate", "keep")}
 
-    def __init__(self, size: Size, feed: int, provider: str = "auto"):
-        super().__init__(size, [GooseBlock(size, feed, index, provider) for index in range(size.depth)])
+    def __init__(self, size: Size, feed: int, inner: int | None = None, provider: str = "auto"):
+        """`inner` is the width of queries, keys and values over all heads, the model's by default."""
+        inner = size.width if inner is None else inner
+        if inner % size.heads:
+            raise ValueError(f"The inner width {inner} must be a multiple of the {size.heads} heads; change inner.")
+        super().__init__(size, [GooseBlock(size, feed, inner, index, provider) for index in range(size.depth)])
         nn.init.uniform_(self.embedding.weight, -1e-4, 1e-4)
         self.norm = nn.LayerNorm(size.width)
 
@@ -177,8 +182,8 @@ class RWKV7(LanguageModel):
     def flops(self, time: int) -> Flops:
         """Of the recurrence and the low-rank maps."""
         maps = sum(part.down.numel() + part.up.numel() for part in self.modules() if isinstance(part, LowRank))
-        width = self.size.width // self.size.heads
-        law = erase_and_write_flops(time, self.size.heads, width, width, kinds=2)
+        keys = self.blocks[0].mixer.out.in_features // self.size.heads
+        law = erase_and_write_flops(time, self.size.heads, keys, keys, kinds=2)
         return law.times(len(self.blocks)).plus(product_flops(time * maps))
 
 

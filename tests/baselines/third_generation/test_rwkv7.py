@@ -108,3 +108,10 @@ def test_model_begins_as_the_authors_trainer_makes_it():
             torch.testing.assert_close(matrix.weight @ matrix.weight.T, gain**2 * eye, rtol=0, atol=1e-5)
         up = layer.rate.up
         torch.testing.assert_close(up @ up.T, 0.01 * torch.eye(32), rtol=0, atol=1e-5)
+
+
+def test_inner_width_that_heads_cannot_share_is_refused():
+    with pytest.raises(ValueError, match="must be a multiple of the 2 heads"):
+        RWKV7(SIZE, feed=24, inner=15)
+    model = RWKV7(SIZE, feed=24, inner=8)
+    assert model(torch.zeros(1, 3, dtype=torch.long))[1][0][2].shape == (1, 2, 4, 4)

@@ -2,5 +2,8 @@
 
 from models.family import Family
 
-LOOKS = ("deltanet", "gated-deltanet", "ttt-linear", "ttt-mlp", "longhorn")
+LOOKS = (
+    "deltanet", "gated-deltanet", "ttt-linear", "ttt-mlp", "longhorn", "kda", "rwkv7", "deltaproduct",
+    "gated-deltaproduct", "gated-deltanet-2", "comba",
+)  # fmt: skip
 FAMILY = Family(__name__, "third generation", place=50, hue=85.0, looks=LOOKS)

@@ -5,6 +5,8 @@ Yang et al. 2024, arXiv 2406.06484, after Schlag et al. 2021, arXiv 2102.11174, 
     S <- S + b k (v - S k)^T,   y = S q
     q, k = l2(silu(conv(W x))), v = silu(conv(W_v x)), b = sigmoid(W_b x), q scaled by d_k^-1/2, RMSNorm per head before W_o
 
+`negative_eigenvalues` doubles b (Grazzi et al. 2024, arXiv 2411.12537), so that the transition's eigenvalues reach -1.
+
 Weights are drawn as `nn.Linear` draws them, as in the layer of flash-linear-attention (0.6.0), the authors' code; its own
 initialisation (xavier, gain 2^-5/2), which the paper's models had, went in March 2025.
 
@@ -34,10 +36,19 @@ class DeltaNet(nn.Module):
     period = 64  # the chunk of the chunked form
     fixed_state = True
 
-    def __init__(self, width: int, heads: int, inner: int | None = None, kernel: int = 4, provider: str = "auto"):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        inner: int | None = None,
+        kernel: int = 4,
+        negative_eigenvalues: bool = False,
+        provider: str = "auto",
+    ):
         """`inner` is the width of queries, keys and values over all heads, the model's by default."""
         super().__init__()
         inner = width if inner is None else inner
+        self.highest_rate = 2.0 if negative_eigenvalues else 1.0
         self.heads, self.provider = heads, provider
         self.qkv = nn.Linear(width, 3 * inner, bias=False)
         self.convolution = ShortConvolution(3 * inner, kernel, provider=provider)
@@ -50,7 +61,7 @@ class DeltaNet(nn.Module):
         qkv, tail = self.convolution(self.qkv(x), tail)
         q, k, v = (split_heads(part, self.heads) for part in F.silu(qkv).chunk(3, dim=-1))
         q, k = l2_norm(q) * q.shape[-1] ** -0.5, l2_norm(k)
-        rate = self.rate(x).sigmoid()
+        rate = self.highest_rate * self.rate(x).sigmoid()
         y, matrix = scan(q, k, v, rate=rate, compare=True, state=matrix, provider=self.provider)
         return self.out(self.norm(y).flatten(2)), (tail, matrix)
 

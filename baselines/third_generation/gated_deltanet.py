@@ -9,6 +9,8 @@ q, k = l2(silu(conv(W x))) of 3/4 width, v = silu(conv(W_v x)) of 3/2 width, q s
 drawn as `nn.Linear` draws them, the bias of b is 0 at first. A_log and its bias are marked there as not decaying.
 flash-linear-attention's layer (0.6.0) draws alike since March 2025 and has no bias in b, nor has Qwen3-Next's.
 
+`negative_eigenvalues` doubles b (Grazzi et al. 2024, arXiv 2411.12537), so that the transition's eigenvalues reach -a.
+
 Deviation: exp(A_log) is drawn from 0.001 to 16, theirs from 0, whose logarithm is not finite.
 """
 
@@ -37,11 +39,20 @@ class GatedDeltaNet(nn.Module):
     fixed_state = True
     no_weight_decay = ("A_log", "step_bias")
 
-    def __init__(self, width: int, heads: int, inner: int | None = None, kernel: int = 4, provider: str = "auto"):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        inner: int | None = None,
+        kernel: int = 4,
+        negative_eigenvalues: bool = False,
+        provider: str = "auto",
+    ):
         """`inner` is the width of queries and keys over all heads, 3/4 of the model's by default; values have twice that."""
         super().__init__()
         inner = max(1, 3 * width // (4 * heads)) * heads if inner is None else inner
         self.heads, self.provider, self.widths = heads, provider, [inner, inner, 2 * inner]
+        self.highest_rate = 2.0 if negative_eigenvalues else 1.0
         self.qkv = nn.Linear(width, 4 * inner, bias=False)
         self.convolution = ShortConvolution(4 * inner, kernel, provider=provider)
         self.step, self.rate = nn.Linear(width, heads, bias=False), nn.Linear(width, heads)
@@ -59,9 +70,8 @@ class GatedDeltaNet(nn.Module):
         q, k = l2_norm(q) * q.shape[-1] ** -0.5, l2_norm(k)
         step, rate = at_least_float32(self.step(x)), at_least_float32(self.rate(x))
         log_forget = -self.A_log.exp() * F.softplus(step + self.step_bias)
-        y, matrix = scan(
-            q, k, v, log_forget=log_forget, rate=rate.sigmoid(), compare=True, state=matrix, provider=self.provider
-        )
+        rate = self.highest_rate * rate.sigmoid()
+        y, matrix = scan(q, k, v, log_forget=log_forget, rate=rate, compare=True, state=matrix, provider=self.provider)
         y = self.norm(y).flatten(2) * F.silu(self.gate(x))
         return self.out(y), (tail, matrix)
 

@@ -19,10 +19,13 @@ SHIPPED = {
     "attention": {"transformer", "transformer-window"},
     "first_generation": {"lru", "retnet", "rwkv4", "s5"},
     "second_generation": {"gla", "hawk", "mamba", "mamba2", "mingru", "minlstm"},
-    "third_generation": {"deltanet", "gated-deltanet", "longhorn", "ttt-linear", "ttt-mlp"},
+    "third_generation": {
+        "comba", "deltanet", "deltaproduct", "gated-deltanet", "gated-deltanet-2", "gated-deltaproduct",
+        "kda", "longhorn", "rwkv7", "ttt-linear", "ttt-mlp",
+    },
     "segment_recurrent": {"rmt"},
     "titans": {"titans-lmm", "titans-mac", "titans-mag", "titans-mal"},
-}
+}  # fmt: skip
 SIZES = [Size(256, 64, 2, 4), Size(256, 128, 4, 4), Size(512, 256, 3, 8)]
 TINY = Size(256, 32, 2, 2)
 

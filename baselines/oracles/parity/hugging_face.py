@@ -54,7 +54,7 @@ def torch_only(module: ModuleType) -> Iterator[None]:
         yield
 
 
-def _layers(ours: nn.Module, weights: Callable, theirs: nn.Module, module: ModuleType) -> Errors:
+def compare_layers(ours: nn.Module, weights: Callable, theirs: nn.Module, module: ModuleType) -> Errors:
     """One of our mixers and one of their layers on the same x; `weights` renames theirs to ours."""
     inputs = {"x": Draw().normal(2, TIME, WIDTH)} | leaves(theirs)
 
@@ -84,7 +84,7 @@ def mamba() -> Errors:
         "out.weight": "out_proj.weight",
     }
     theirs = module.MambaMixer(config, layer_idx=0).eval()
-    return _layers(ours, lambda given: {name: given[their] for name, their in names.items()}, theirs, module)
+    return compare_layers(ours, lambda given: {name: given[their] for name, their in names.items()}, theirs, module)
 
 
 def mamba2() -> Errors:
@@ -111,7 +111,7 @@ def mamba2() -> Errors:
         "out.weight": "out_proj.weight",
     }
     theirs = module.Mamba2Mixer(config, layer_idx=0).eval()
-    return _layers(ours, lambda given: {name: given[their] for name, their in names.items()}, theirs, module)
+    return compare_layers(ours, lambda given: {name: given[their] for name, their in names.items()}, theirs, module)
 
 
 def gated_deltanet() -> Errors:
@@ -149,7 +149,7 @@ def gated_deltanet() -> Errors:
     theirs = module.Qwen3NextGatedDeltaNet(config, layer_idx=0).eval()
     # With Qwen's own 1 the state forgets within a token and the gradients of A and bias are differences of rounding errors.
     theirs.dt_bias.data.copy_(ours.step_bias)
-    return _layers(ours, weights, theirs, module)
+    return compare_layers(ours, weights, theirs, module)
 
 
 def gated_delta_rule() -> Errors:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from baselines.oracles.parity import diagonal_recurrences, hugging_face, titans_pytorch, torchscale
+from baselines.oracles.parity import diagonal_recurrences, hugging_face, kimi_linear, rwkv7, titans_pytorch, torchscale
 from baselines.oracles.parity.comparison import Comparison, version
-from baselines.oracles.parity.fla import kernels, layers, naive
+from baselines.oracles.parity.fla import erase_and_write, kernels, layers, naive
 from models import registry
 
 COMPARISONS: tuple[Comparison, ...] = (
     *naive.COMPARISONS,
+    *erase_and_write.COMPARISONS,
     *hugging_face.COMPARISONS,
+    *kimi_linear.COMPARISONS,
+    *rwkv7.COMPARISONS,
     *torchscale.COMPARISONS,
     *diagonal_recurrences.COMPARISONS,
     *titans_pytorch.COMPARISONS,
@@ -32,6 +35,7 @@ INSTALL = {  # what brings a package without what it does not need here
     "s5-pytorch": "pip install --no-deps s5-pytorch==0.2.1",
     "torchscale": "pip install --no-deps torchscale",
     "titans-pytorch": "pip install titans-pytorch",
+    "rwkv": "pip install --no-deps rwkv==0.8.32",
 }
 NOTES = (
     "Norm epsilons of transformers' layers are set to ours (Mamba-2: 1e-6, theirs 1e-5). torchscale scales its rows before "

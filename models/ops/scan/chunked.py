@@ -48,7 +48,8 @@ def chunked(
         per_channel = log_forget is not None and log_forget.dim() == 4
         if per_channel and compare:
             raise NotImplementedError(
-                "The delta rule with forgetting per key channel has no chunked form; use provider='recurrence'."
+                "The delta rule with forgetting per key channel has its chunked form in another operation: call "
+                "erase_and_write(q, compare=k, write=rate * k, v=v, log_forget=log_forget), or use provider='recurrence'."
             )
         if state is None:
             state = q.new_zeros(q.shape[0], v.shape[2], q.shape[3], v.shape[3])

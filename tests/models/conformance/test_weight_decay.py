@@ -22,6 +22,12 @@ TTT = SHELL - {"mixer_norm.weight"} | {
         "place_factor", "biases.0", "scale", "shift", "norm.weight", "norm.bias",
     )
 }  # fmt: skip
+CHANNEL_GATED = SHELL | {f"mixer.{name}" for name in ("A_log", "step_bias", "gate.1.bias", "norm.weight")}
+GOOSE = {
+    "norm.weight", "norm.bias", "enter.weight", "enter.bias", "mixer_norm.weight", "mixer_norm.bias", "channel_norm.weight",
+    "channel_norm.bias", "channels.mix", "mixer.mix", "mixer.k_k", "mixer.k_a", "mixer.r_k", "mixer.norm.weight",
+    "mixer.norm.bias",
+} | {f"mixer.{name}.{part}" for name in ("decay", "rate", "keep") for part in ("down", "up", "bias")}  # fmt: skip
 GATING = {"mixer.gating.kept.weight", "mixer.gating.gate.weight"}
 LEFT_ALONE = {
     "transformer": SHELL,
@@ -33,6 +39,12 @@ LEFT_ALONE = {
     "gla": SHELL | {"mixer.forget.1.bias", "mixer.norm.weight"},
     "deltanet": SHELL | {"mixer.norm.weight"},
     "gated-deltanet": SHELL | {"mixer.A_log", "mixer.step_bias", "mixer.rate.bias", "mixer.norm.weight"},
+    "kda": CHANNEL_GATED,
+    "gated-deltanet-2": CHANNEL_GATED,
+    "deltaproduct": SHELL | {"mixer.norm.weight"},
+    "gated-deltaproduct": SHELL | {"mixer.A_log", "mixer.step_bias", "mixer.norm.weight"},
+    "comba": SHELL | {f"mixer.{name}" for name in ("A_log", "step_bias", "decay", "correction", "norm.weight")},
+    "rwkv7": GOOSE | {"mixer.gate.down", "mixer.gate.up"},
     "ttt-linear": TTT,
     "ttt-mlp": TTT | {"mixer.biases.1"},
     "rmt": SHELL,

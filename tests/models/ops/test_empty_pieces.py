@@ -146,6 +146,8 @@ def given_to(operation: str, time: int) -> tuple[tuple, dict]:
     x = torch.randn(2, time, 3, 4)
     if operation == "scan":
         return (x, x, x), {"state": torch.randn(2, 3, 4, 4), "log_forget": -x[..., 0].abs()}
+    if operation == "erase and write":
+        return (x, x, x, x), {"state": torch.randn(2, 3, 4, 4), "log_forget": -x.abs()}
     if operation == "selective":
         flat = x.flatten(2)
         return (flat, flat.abs(), -torch.ones(12, 4), x[:, :, 0], x[:, :, 1]), {"state": torch.randn(2, 12, 4)}

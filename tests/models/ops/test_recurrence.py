@@ -125,8 +125,8 @@ def test_state_carries_a_text_over_any_cut(cut, compare, form):
     assert (state - last).norm() <= BOUND * last.norm()
 
 
-def test_chunked_does_not_fall_back_for_the_delta_rule_per_key_channel():
-    with pytest.raises(NotImplementedError, match="use provider='recurrence'"):
+def test_delta_rule_per_key_channel_names_the_operation_that_has_it():
+    with pytest.raises(NotImplementedError, match=r"call erase_and_write\(q, compare=k, write=rate \* k"):
         chunked(**tensors(4, "key channel", "mixed", True, True, False, False), compare=True)
 
 

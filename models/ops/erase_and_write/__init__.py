@@ -1,0 +1,13 @@
+"""The delta rule with keys of its own for comparing, erasing and writing, and forgetting per key channel.
+
+`erase_and_write(q, compare, write, v, *, log_forget, erase, before, state, provider)`.
+"""
+
+from models.ops.providers import Operation
+
+erase_and_write = Operation(
+    "erase and write",
+    __name__,
+    {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked"},
+    {"fla": "its kernels of KDA, Gated DeltaNet-2 and RWKV-7 are not called here yet"},
+)

@@ -17,6 +17,7 @@ from schema.terms import tolerance
 
 SHIPPED = {
     "attention": {"transformer", "transformer-window"},
+    "gated_ancestors": {"gru", "janet", "lstm", "slstm"},
     "first_generation": {"retnet"},
     "second_generation": {"gla", "mamba", "mamba2"},
     "third_generation": {"deltanet", "gated-deltanet", "ttt-linear", "ttt-mlp"},

@@ -32,6 +32,12 @@ GATING = {"mixer.gating.kept.weight", "mixer.gating.gate.weight"}
 LEFT_ALONE = {
     "transformer": SHELL,
     "transformer-window": SHELL,
+    "lstm": SHELL | {"mixer.project.bias"},
+    "gru": SHELL | {"mixer.project.bias", "mixer.candidate_bias"},
+    "janet": SHELL | {"mixer.project.bias"},
+    "slstm": {"norm.weight"}
+    | {f"mixer.{name}.weight" for name in ("norm", "feed_norm", "head_norm")}
+    | {"mixer.recurrent", "mixer.bias", "mixer.convolution.bias"},
     "retnet": SHELL,
     "mamba": WITHOUT_SWIGLU | {"mixer.A_log", "mixer.D", "mixer.convolution.bias", "mixer.step.bias"},
     "mamba2": WITHOUT_SWIGLU
@@ -55,6 +61,8 @@ LEFT_ALONE = {
 }
 # Parameters of no torch layer that decay: learned starts, as in the code of TTT and RMT.
 STARTS = {
+    **dict.fromkeys(("lstm", "gru", "janet"), {"mixer.recurrent"}),
+    "slstm": {"mixer.inputs"},
     "ttt-linear": {"mixer.weights.0"},
     "ttt-mlp": {"mixer.weights.0", "mixer.weights.1"},
     "rmt": {"memory"},

@@ -33,6 +33,9 @@ CORRECTED = {
     aten.linalg_solve_triangular: lambda _, b, *__, **___: prod(b) * b[-2],
     aten.baddbmm_: lambda _, a, b, *__, **___: 2 * prod(a) * b[-1],
     aten.addmm_: lambda _, a, b, *__, **___: 2 * prod(a) * b[-1],
+    # One layer of oneDNN's LSTM: x [t, b, i], the weights of inputs [4 d, i] and of outputs [4 d, d].
+    aten.mkldnn_rnn_layer: lambda x, w, r, *_, **__: 2 * x[0] * x[1] * (prod(w) + prod(r)),
+    aten.mkldnn_rnn_layer_backward: lambda x, w, r, *_, **__: 4 * x[0] * x[1] * (prod(w) + prod(r)),
     aten.convolution_backward: lambda g, x, w, *_, **__: 4 * prod(g) * prod(w[1:]),
 }
 

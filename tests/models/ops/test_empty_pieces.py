@@ -157,6 +157,9 @@ def given_to(operation: str, time: int) -> tuple[tuple, dict]:
     if operation == "diagonal outer":
         flat, gate = x.flatten(2), x[:, :, 0].sigmoid()
         return (flat, flat.sigmoid(), x[:, :, 1], gate, x[:, :, 2]), {"state": torch.randn(2, 4, 12)}
+    if operation == "recurrent cell":
+        weights = torch.randn(48, 12), torch.randn(1, 48, 12)
+        return (x.flatten(2), *weights), {"cell": "lstm", "state": torch.randn(2, 2, 12)}
     if operation == "short convolution":
         return (x.flatten(2), torch.randn(12, 1, 4)), {"state": torch.randn(2, 3, 12)}
     if operation == "test-time training":

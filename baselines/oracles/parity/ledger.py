@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from baselines.oracles.parity import hugging_face, titans_pytorch, torchscale
+from baselines.oracles.parity import hugging_face, rwkv, titans_pytorch, torchscale
 from baselines.oracles.parity.comparison import Comparison, version
 from baselines.oracles.parity.fla import kernels, layers, naive
 from models import registry
@@ -15,6 +15,7 @@ COMPARISONS: tuple[Comparison, ...] = (
     *hugging_face.COMPARISONS,
     *torchscale.COMPARISONS,
     *titans_pytorch.COMPARISONS,
+    *rwkv.COMPARISONS,
     *kernels.COMPARISONS,
     *layers.COMPARISONS,
 )
@@ -26,6 +27,7 @@ INSTALL = {  # what brings a package without what it does not need here
     "transformers": 'pip install -e ".[parity]"',
     "torchscale": "pip install --no-deps torchscale",
     "titans-pytorch": "pip install titans-pytorch",
+    "rwkv": "pip install --no-deps rwkv==0.8.32",
 }
 NOTES = (
     "Norm epsilons of transformers' layers are set to ours (Mamba-2: 1e-6, theirs 1e-5). torchscale scales its rows before "

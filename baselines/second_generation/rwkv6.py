@@ -13,7 +13,8 @@ that. The mixer is given the residual stream and returns what the block adds to 
 the scan is asked each token's successor's query; the token's own part, weighed by the bonus u, is added by hand.
 
 Deviations: head width is `inner / heads` of the common size (the authors fix 64); embedding, its tied output and the last norm
-are the shell's (theirs: untied, LayerNorm). Only the matrices of linear maps decay, as with the authors.
+are the shell's (theirs: untied, LayerNorm); below a width of 256 ranks are smaller, since theirs would hardly be low. Only the
+matrices of linear maps decay, as with the authors.
 """
 
 from __future__ import annotations
@@ -62,15 +63,20 @@ class RWKV6(nn.Module):
         width: int,
         heads: int,
         inner: int | None = None,
-        mix_rank: int = 32,
-        decay_rank: int = 64,
+        mix_rank: int | None = None,
+        decay_rank: int | None = None,
         provider: str = "auto",
         index: int = 0,
         depth: int = 1,
     ):
-        """`inner` is the width of time mixing over all heads, the model's by default; the ranks are those of A and B."""
+        """`inner` is the width of time mixing over all heads, the model's by default.
+
+        The ranks of A and B are 32 for mixing and 64 for the decay by default, but at most an eighth and a quarter of the width.
+        """
         super().__init__()
         inner = width if inner is None else inner
+        mix_rank = min(32, max(1, width // 8)) if mix_rank is None else mix_rank
+        decay_rank = min(64, max(1, width // 4)) if decay_rank is None else decay_rank
         if inner % heads:
             raise ValueError(f"RWKV-6's inner width {inner} must be a multiple of its {heads} heads; change inner.")
         if min(mix_rank, decay_rank) < 1:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from baselines.oracles.parity import hugging_face, rwkv, titans_pytorch, torchscale
 from baselines.oracles.parity.comparison import Comparison, version
-from baselines.oracles.parity.fla import kernels, layers, naive
+from baselines.oracles.parity.fla import kernels, layers, mesa_net, naive
 from models import registry
 
 COMPARISONS: tuple[Comparison, ...] = (
     *naive.COMPARISONS,
+    *mesa_net.COMPARISONS,
     *hugging_face.COMPARISONS,
     *torchscale.COMPARISONS,
     *titans_pytorch.COMPARISONS,

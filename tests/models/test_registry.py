@@ -19,7 +19,7 @@ SHIPPED = {
     "attention": {"transformer", "transformer-window"},
     "first_generation": {"retnet"},
     "second_generation": {"gla", "mamba", "mamba2", "mamba3", "rwkv6"},
-    "third_generation": {"deltanet", "gated-deltanet", "mesanet", "ttt-linear", "ttt-mlp"},
+    "third_generation": {"deltanet", "gated-deltanet", "lact", "mesanet", "ttt-linear", "ttt-mlp"},
     "segment_recurrent": {"rmt"},
     "titans": {"titans-lmm", "titans-mac", "titans-mag", "titans-mal"},
 }

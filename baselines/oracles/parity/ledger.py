@@ -21,7 +21,10 @@ COMPARISONS: tuple[Comparison, ...] = (
     *layers.COMPARISONS,
 )
 _PARTS = "no installable code that follows the paper was found; its parts are compared under titans-lmm and transformer-window"
-NO_ORACLE = {name: _PARTS for name in ("titans-mac", "titans-mag", "titans-mal")}
+_LOOP = "no installable code runs on a CPU; a test holds it to a loop written from the equations"
+NO_ORACLE = {name: _PARTS for name in ("titans-mac", "titans-mag", "titans-mal")} | dict.fromkeys(
+    ("mamba3", "lact"), _LOOP
+)
 INSTALL = {  # what brings a package without what it does not need here
     "fla-core": 'pip install -e ".[parity]"',
     "flash-linear-attention": "pip install --no-deps flash-linear-attention==0.6.0",

@@ -35,18 +35,20 @@ def chunked(
         weights = tuple(w.to(kind) for w in weights)
         own, before, added, moving, place = first_state(q.transpose(1, 2), weights) if state is None else state
         own, before, added = (_paired(tuple(w.to(kind) for w in group)) for group in (own, before, added))
-        lengths, moving, used = tuple(length(w) for w in _paired(weights)), moving.to(kind), []
+        lengths, nothing = tuple(length(w) for w in _paired(weights)), tuple(torch.zeros_like(g) for g in added)
+        moving, used, zero = moving.to(kind), [], torch.zeros_like(moving, dtype=kind)
         sizes = _sizes(q.shape[2], chunk, place)
         pieces = [x.split(sizes, dim=2) for x in (k, v, rates)] + ([] if moves is None else [moves.split(sizes, dim=2)])
         for key, value, rate, *move in zip(*pieces, strict=True):
             used.append(own)
-            added = tuple(a + g for a, g in zip(added, _gradient(key, value, rate, own), strict=True))
+            gradient = _gradient(key, value, rate, own)
+            added = gradient if place % chunk == 0 else tuple(a + g for a, g in zip(added, gradient, strict=True))
             moving, place = moving + move[0].sum(-1) if move else moving, place + key.shape[2]
             if place % chunk == 0:
                 share = (moving / chunk)[..., None, None]
                 before = tuple(a + share * g for a, g in zip(added, before, strict=True))
                 own = tuple(map(Rescaled.apply, _moved(own, before, muon), lengths))
-                added, moving = tuple(torch.zeros_like(g) for g in before), torch.zeros_like(moving)
+                added, moving = nothing, zero
         y = _read(q.split(sizes, dim=2), used, chunk) if sizes else q
         own, before, added = (_parted(group) for group in (own, before, added))
     return y.transpose(1, 2).to(dtype), (own, before, added, moving, place)

@@ -26,29 +26,31 @@ class Taught(torch.autograd.Function):
         gate, linear = both.chunk(2, dim=-1)
         r0, r1, r2 = rates.split(1, dim=-1)
         share = gate.sigmoid()
-        silu = gate * share
-        slope = share + silu * (1 - share)
-        ctx.save_for_backward(gate, linear, hidden, rates, share, silu, slope)
-        keys = torch.cat([linear * slope * (r0 * hidden), silu * (r2 * hidden)], dim=-1)
+        rest, silu = 1 - share, gate * share
+        slope = torch.addcmul(share, silu, rest)
+        risen = linear * slope
+        ctx.save_for_backward(linear, hidden, rates, share, rest, silu, slope, risen)
+        keys = torch.cat([risen * (r0 * hidden), silu * (r2 * hidden)], dim=-1)
         return keys, silu * linear * r1
 
     @staticmethod
     @by_hand
     def backward(ctx: Any, dkeys: Tensor, dvalues: Tensor):
-        gate, linear, hidden, rates, share, silu, slope = ctx.saved_tensors
+        linear, hidden, rates, share, rest, silu, slope, risen = ctx.saved_tensors
         r0, r1, r2 = rates.split(1, dim=-1)
         dgate, dlinear = dkeys.chunk(2, dim=-1)
-        of_gate, of_linear, of_value = dgate * linear, dlinear * hidden, dvalues * silu
-        dhidden = (of_gate * slope * r0).addcmul_(dlinear * silu, r2)
-        bend = share * (1 - share) * (2 + gate * (1 - 2 * share))
+        through_gate, through_linear, through_value = dgate * risen, dlinear * silu, dvalues * silu
+        dhidden = (through_gate * r0).addcmul_(through_linear, r2)
+        products = through_gate * hidden, through_value * linear, through_linear * hidden
+        drates = torch.stack([one.sum(-1) for one in products], dim=-1)
+        bend = (share + slope).addcmul_(silu, share, value=-1).mul_(rest)  # the second derivative
+        inner = dgate * (hidden * r0)
         dboth = torch.empty_like(dkeys)
         to_gate, to_linear = dboth.chunk(2, dim=-1)
-        torch.mul(of_gate * hidden * bend, r0, out=to_gate)
-        to_gate.addcmul_(of_linear * slope, r2).addcmul_(dvalues * linear * slope, r1)
-        torch.mul(dgate * hidden * slope, r0, out=to_linear)
-        to_linear.addcmul_(of_value, r1)
-        sums = [of_gate * hidden * slope, of_value * linear, of_linear * silu]
-        return dboth, dhidden, torch.stack([one.sum(-1) for one in sums], dim=-1)
+        torch.mul(inner, slope, out=to_linear).addcmul_(through_value, r1)
+        torch.mul(dlinear, hidden * r2, out=to_gate).addcmul_(dvalues, linear * r1).mul_(slope)
+        to_gate.addcmul_(inner, bend.mul_(linear))
+        return dboth, dhidden, drates
 
 
 class Rescaled(torch.autograd.Function):

@@ -31,6 +31,21 @@ def turn(x: Tensor, place: int) -> Tensor:
     return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
 
 
+def f(x: Tensor, weights: list[Tensor]) -> Tensor:
+    """The fast network's answer to x [h, d]."""
+    gate = torch.einsum("hd,hdn->hn", x, weights[0])
+    hidden = gate * torch.sigmoid(gate) * torch.einsum("hd,hdn->hn", x, weights[2])
+    return torch.einsum("hn,hnd->hd", hidden, weights[1])
+
+
+def fast_one(mixer: LaCT, x: Tensor, which: int, place: int) -> Tensor:
+    """The fast network's query (0) or key (1) [h, d] of one token's x [inner]."""
+    x = x * mixer.scale[which] + mixer.offset[which]
+    x = (x * torch.sigmoid(x)).view(mixer.fast_heads, -1)
+    x = x / (x.norm(dim=-1, keepdim=True) + 1e-5)
+    return turn(x.reshape(HEADS, -1), place).reshape(mixer.fast_heads, -1)
+
+
 def loop(mixer: LaCT, x: Tensor) -> Tensor:
     """The layer's y of one text x [t, width]."""
     inner, fast = mixer.out.in_features, mixer.fast_heads
@@ -38,30 +53,19 @@ def loop(mixer: LaCT, x: Tensor) -> Tensor:
     weights, before = first, [torch.zeros_like(w) for w in first]
     seen, chunk, ys = [], [], []
 
-    def f(one: Tensor, w: list[Tensor]) -> Tensor:
-        gate = torch.einsum("hd,hdn->hn", one, w[0])
-        hidden = gate * torch.sigmoid(gate) * torch.einsum("hd,hdn->hn", one, w[2])
-        return torch.einsum("hn,hnd->hd", hidden, w[1])
-
-    def fast_one(one: Tensor, i: int, place: int) -> Tensor:
-        one = one * mixer.scale[i] + mixer.offset[i]
-        one = (one * torch.sigmoid(one)).view(fast, -1)
-        one = one / (one.norm(dim=-1, keepdim=True) + 1e-5)
-        return turn(one.reshape(HEADS, -1), place).reshape(fast, -1)
-
     for t, token in enumerate(x):
         q, k, v = (mixer.qkv.weight @ token).split(inner)
         seen.append((turn(k.view(HEADS, -1), t), v.view(HEADS, -1)))
         keys, values = (torch.stack(one) for one in zip(*seen[-CHUNK:], strict=True))
         scores = torch.einsum("hd,shd->hs", turn(q.view(HEADS, -1), t), keys) / math.sqrt(inner // HEADS)
         attended = torch.einsum("hs,shd->hd", scores.softmax(-1), values).flatten()
-        y = f(fast_one(q, 0, t), weights)
+        y = f(fast_one(mixer, q, 0, t), weights)
         y = y / (y.square().mean(-1, keepdim=True) + 1e-6).sqrt() * mixer.norm.weight
         gate = mixer.gate.weight @ token + mixer.gate.bias
         ys.append(mixer.out.weight @ (attended + (y * (gate * torch.sigmoid(gate))[:, None]).flatten()))
         rates = F.softplus(mixer.rates.weight @ token + mixer.rates.bias + math.log(math.expm1(0.001))).view(fast, 3)
         moves = torch.sigmoid(mixer.momentum.weight @ token + mixer.momentum.bias)
-        chunk.append((fast_one(k, 1, t), (v * torch.sigmoid(v)).view(fast, -1), rates, moves))
+        chunk.append((fast_one(mixer, k, 1, t), (v * torch.sigmoid(v)).view(fast, -1), rates, moves))
         if len(chunk) == CHUNK:
             mean = torch.stack([one[3] for one in chunk]).mean(0)[:, None, None]
             moved = []

@@ -14,8 +14,8 @@ the scan is asked each token's successor's query; the token's own part, weighed 
 
 Deviations: head width is `inner / heads` of the common size (the authors fix 64); embedding, its tied output and the last norm
 are the shell's (theirs: untied, LayerNorm), so that a model whose outputs are zero at first begins by repeating its input, at a
-loss above log(vocab) from some hundred channels on, for some ten steps; below a width of 256 ranks are smaller, since theirs would
-hardly be low. Only the matrices of linear maps decay, as with the authors.
+loss above log(vocab) from some hundred channels on, for some ten steps; below a width of 256 ranks are smaller, since theirs
+would hardly be low. Only the matrices of linear maps decay, as with the authors.
 """
 
 from __future__ import annotations

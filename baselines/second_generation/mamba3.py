@@ -95,7 +95,7 @@ class Mamba3(nn.Module):
         y, matrix = scan(
             q,
             k,
-            x,
+            at_least_float32(x),  # what is taken back below must be what was written, or a token hears of the next one
             log_forget=-self._decay(A) * delta,
             rate=now + later,
             state=matrix,

@@ -2,5 +2,7 @@
 
 from models.family import Family
 
-LOOKS = ("mamba", "mamba2", "gla", "hawk", "mingru", "minlstm")
+LOOKS = (
+    "mamba", "mamba2", "gla", "hawk", "mingru", "minlstm", "rwkv6", "mamba3",
+)  # fmt: skip
 FAMILY = Family(__name__, "second generation", place=40, hue=145.0, looks=LOOKS)

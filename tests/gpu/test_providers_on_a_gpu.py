@@ -34,6 +34,7 @@ ROWS = {  # what stands in the law's row, and who has a form of it
     "deltanet": ("none", True, True, ("fla",)),
     "gated-deltanet": ("head", True, True, ("fla",)),
 }
+NO_CONVOLUTION = {"retnet", "gla", "rwkv6", "mamba3", "lact"}
 MODELS = {  # the providers that a model may be asked for by name
     "retnet": ("fla",),
     "gla": ("fla",),
@@ -184,5 +185,5 @@ def test_auto_takes_the_best_that_is_installed(name):
     *_, ran, _, _ = logits_and_gradients(name, "auto" if takes else "", torch.float32)
     for provider in MODELS.get(name, ())[:1]:
         assert (provider in ran) == (not providers._missing(provider))
-    if takes and not providers._missing("causal-conv1d") and name != "retnet" and name != "gla":
+    if takes and not providers._missing("causal-conv1d") and name not in NO_CONVOLUTION:
         assert "causal-conv1d" in ran

@@ -1,4 +1,4 @@
-"""Attention against a dense mask, at any split; rotary positions; the short convolution; the norms."""
+"""Attention against a dense mask, at any split; rotary positions; the short convolution; the norms; RWKV's shift."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.attention import causal_attention, window_attention
-from models.layers import RMSNorm, ShortConvolution, SwiGLU, l2_norm, rotary, split_heads, step_bias
+from models.layers import (
+    RMSNorm,
+    RWKVChannelMixing,
+    ShortConvolution,
+    SwiGLU,
+    l2_norm,
+    rotary,
+    split_heads,
+    step_bias,
+    token_shift,
+)
 
 CLOSE = {"rtol": 0, "atol": 1e-12}
 TIME = 45
@@ -248,3 +258,32 @@ def test_short_convolution_has_the_gradients_of_finite_differences(time, bias):
     parts = [torch.randn(2, rows, 3, dtype=torch.float64, requires_grad=True) for rows in (time, 3)]
     given = list(layer.parameters())
     assert torch.autograd.gradcheck(lambda x, state, *_: layer(x, state), (*parts, *given))
+
+
+@pytest.mark.parametrize("gates", [1, 2])
+def test_rwkv_channel_mixing_is_its_equation_over_any_cut(gates):
+    torch.manual_seed(0)
+    layer = RWKVChannelMixing(4, 6, torch.rand(gates, 4)).double()
+    assert not any(closed.weight.any() for closed in (layer.value, layer.gate) if closed is not None)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    x = torch.randn(2, 7, 4, dtype=torch.float64)
+    state, ys = None, []
+    for piece in x.split([1, 4, 2], 1):
+        y, state = layer(piece, state)
+        ys.append(y)
+    before = torch.cat([torch.zeros(2, 1, 4, dtype=torch.float64), x[:, :-1]], 1)
+    mixed = [x + share * (before - x) for share in layer.mix]
+    right = torch.relu(mixed[0] @ layer.key.weight.T) ** 2 @ layer.value.weight.T
+    if gates == 2:
+        right = right * torch.sigmoid(mixed[1] @ layer.gate.weight.T)
+    torch.testing.assert_close(torch.cat(ys, 1), right)
+    assert torch.equal(state, x[:, -1])
+
+
+def test_token_shift_hands_on_the_last_token():
+    x = torch.arange(6.0).view(1, 3, 2)
+    shifted, last = token_shift(x)
+    assert shifted.tolist() == [[[0, 0], [0, 1], [2, 3]]] and last.tolist() == [[4, 5]]
+    assert token_shift(x[:, :1], last)[0].tolist() == [[[4, 5]]]

@@ -18,10 +18,14 @@ from schema.terms import tolerance
 SHIPPED = {
     "attention": {"transformer", "transformer-window"},
     "first_generation": {"lru", "retnet", "rwkv4", "s5"},
-    "second_generation": {"gla", "hawk", "mamba", "mamba2", "mingru", "minlstm"},
+    "second_generation": {
+        "gla", "hawk", "mamba", "mamba2", "mamba3", "mingru",
+        "minlstm", "rwkv6",
+    },
     "third_generation": {
         "comba", "deltanet", "deltaproduct", "gated-deltanet", "gated-deltanet-2", "gated-deltaproduct",
-        "kda", "longhorn", "rwkv7", "ttt-linear", "ttt-mlp",
+        "kda", "lact", "longhorn", "mesanet", "rwkv7", "ttt-linear",
+        "ttt-mlp",
     },
     "segment_recurrent": {"rmt"},
     "titans": {"titans-lmm", "titans-mac", "titans-mag", "titans-mal"},

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from baselines.oracles.parity import diagonal_recurrences, hugging_face, kimi_linear, rwkv7, titans_pytorch, torchscale
-from baselines.oracles.parity.comparison import Comparison, version
-from baselines.oracles.parity.fla import erase_and_write, kernels, layers, naive
+from baselines.oracles.parity import diagonal_recurrences, hugging_face, kimi_linear, rwkv, rwkv7, titans_pytorch, torchscale
 from models import registry
 
 COMPARISONS: tuple[Comparison, ...] = (
     *naive.COMPARISONS,
     *erase_and_write.COMPARISONS,
+    *mesa_net.COMPARISONS,
     *hugging_face.COMPARISONS,
     *kimi_linear.COMPARISONS,
     *rwkv7.COMPARISONS,
     *torchscale.COMPARISONS,
     *diagonal_recurrences.COMPARISONS,
     *titans_pytorch.COMPARISONS,
+    *rwkv.COMPARISONS,
     *kernels.COMPARISONS,
     *layers.COMPARISONS,
 )
@@ -26,6 +26,10 @@ _PARTS = "no installable code that follows the paper was found; its parts are co
 NO_ORACLE = {name: _PARTS for name in ("titans-mac", "titans-mag", "titans-mal")} | {
     "longhorn": "the authors' code needs a CUDA extension and is not on PyPI; a test holds the layer to its equations",
 }
+_LOOP = "no installable code runs on a CPU; a test holds it to a loop written from the equations"
+NO_ORACLE = {name: _PARTS for name in ("titans-mac", "titans-mag", "titans-mal")} | dict.fromkeys(
+    ("mamba3", "lact"), _LOOP
+)
 INSTALL = {  # what brings a package without what it does not need here
     "fla-core": 'pip install -e ".[parity]"',
     "flash-linear-attention": "pip install --no-deps flash-linear-attention==0.6.0",

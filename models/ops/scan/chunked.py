@@ -75,12 +75,12 @@ def _cut(x: Tensor, size: int) -> Tensor:
     return x.unflatten(1, (-1, size)).transpose(0, 1)
 
 
-def _cut_heads(x: Tensor, size: int) -> Tensor:
+def cut_heads(x: Tensor, size: int) -> Tensor:
     """[b, t, h, ...] -> [n, b * h, size, ...], contiguous: every step of the loop over chunks is one slice."""
     return _cut(x, size).transpose(2, 3).flatten(1, 2).contiguous()
 
 
-def _joined(y: Tensor, batch: int, time: int) -> Tensor:
+def joined(y: Tensor, batch: int, time: int) -> Tensor:
     """[n, b * h, size, v] -> [b, t, h, v]."""
     return y.unflatten(1, (batch, -1)).permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :time]
 
@@ -92,14 +92,14 @@ def _per_head(q, k, v, log_forget, rate, compare, state) -> tuple[Tensor, Tensor
     narrow = q.device.type == "cpu" and q.shape[-1] <= NARROW
     size = min(CHUNK // 2 if narrow else CHUNK, time)
     fixed = log_forget is not None and log_forget.stride()[:2] == (0, 0)
-    own = [_cut_heads(x, size) for x in (q, k, v)]
-    forget = None if log_forget is None else _cut_heads(log_forget, size)
+    own = [cut_heads(x, size) for x in (q, k, v)]
+    forget = None if log_forget is None else cut_heads(log_forget, size)
     if compare:
-        rate = own[0].new_ones(own[0].shape[:-1]) if rate is None else _cut_heads(rate, size)
+        rate = own[0].new_ones(own[0].shape[:-1]) if rate is None else cut_heads(rate, size)
         y, state = Delta.apply(*own, rate, forget, state.flatten(0, 1), fixed)
     else:
         y, state = Hebb.apply(*own, forget, state.flatten(0, 1), fixed)
-    return _joined(y, batch, time), state.unflatten(0, (batch, heads))
+    return joined(y, batch, time), state.unflatten(0, (batch, heads))
 
 
 def _shared_keys(q, k, v, log_forget, rate, compare, state) -> tuple[Tensor, Tensor]:
@@ -116,6 +116,6 @@ def _per_channel(q, k, v, log_forget, rate, compare, state) -> tuple[Tensor, Ten
     batch, time, heads = v.shape[:3]
     q, k = (x.expand(-1, -1, heads, -1) for x in (q, k))
     size = min(CHANNEL_CHUNK, 1 << (time - 1).bit_length())
-    own = [_cut_heads(x, size) for x in (q, k, v, log_forget)]
+    own = [cut_heads(x, size) for x in (q, k, v, log_forget)]
     y, state = ChannelHebb.apply(*own, state.flatten(0, 1))
-    return _joined(y, batch, time), state.unflatten(0, (batch, heads))
+    return joined(y, batch, time), state.unflatten(0, (batch, heads))

@@ -28,6 +28,7 @@ GOOSE = {
     "channel_norm.bias", "channels.mix", "mixer.mix", "mixer.k_k", "mixer.k_a", "mixer.r_k", "mixer.norm.weight",
     "mixer.norm.bias",
 } | {f"mixer.{name}.{part}" for name in ("decay", "rate", "keep") for part in ("down", "up", "bias")}  # fmt: skip
+RWKV_NORMS = ("norm_time", "norm_channels", "norm")
 GATING = {"mixer.gating.kept.weight", "mixer.gating.gate.weight"}
 LEFT_ALONE = {
     "transformer": SHELL,
@@ -51,6 +52,17 @@ LEFT_ALONE = {
     "gated-deltaproduct": SHELL | {"mixer.A_log", "mixer.step_bias", "mixer.norm.weight"},
     "comba": SHELL | {f"mixer.{name}" for name in ("A_log", "step_bias", "decay", "correction", "norm.weight")},
     "rwkv7": GOOSE | {"mixer.gate.down", "mixer.gate.up"},
+    "rwkv6": {"norm.weight", "mixer.channels.mix"}
+    | {f"mixer.{norm}.{part}" for norm in ("norm_embedding", *RWKV_NORMS) for part in ("weight", "bias")}
+    | {
+        f"mixer.{name}"
+        for name in ("mix_first", "mix", "mix_down", "mix_up", "decay", "decay_down", "decay_up", "bonus")
+    },
+    "mamba3": SHELL
+    | {f"mixer.{name}" for name in ("step_bias", "bias_B", "bias_C", "D", "norm_B.weight", "norm_C.weight")},
+    "mesanet": SHELL | {f"mixer.{name}" for name in ("ridge", "forget.bias", "rate.bias", "norm.weight")},
+    "lact": SHELL
+    | {f"mixer.{name}" for name in ("scale", "offset", "rates.bias", "gate.bias", "momentum.bias", "norm.weight")},
     "ttt-linear": TTT,
     "ttt-mlp": TTT | {"mixer.biases.1"},
     "rmt": SHELL,
@@ -65,6 +77,7 @@ STARTS = {
     "slstm": {"mixer.inputs"},
     "ttt-linear": {"mixer.weights.0"},
     "ttt-mlp": {"mixer.weights.0", "mixer.weights.1"},
+    "lact": {f"mixer.first.{index}.whole" for index in range(3)},
     "rmt": {"memory"},
     "titans-lmm": {"mixer.memory.initial.0", "mixer.memory.initial.1"},
     "titans-mac": {"mixer.memory.initial.0", "mixer.memory.initial.1", "mixer.persistent"},

@@ -61,9 +61,11 @@ def projections(model: nn.Module, time: int) -> float:
 @pytest.mark.parametrize("time", LENGTHS)
 @pytest.mark.parametrize("name", registry.names())
 def test_formula_agrees_with_the_counter(name, time):
-    model = build(name, SIZE)
+    # Rows of MesaNet stop by themselves: in a text of one token, after two steps.
+    settings = {"steps": 2} if name == "mesanet" else {}
+    model = build(name, SIZE, **settings)
     said = counts.flops(model, time)
-    forward, backward = counted(name, time)
+    forward, backward = counted(name, time, **settings)
     assert said.forward == pytest.approx(forward, rel=TOLERANCE)
     assert said.backward == pytest.approx(backward, rel=TOLERANCE)
     rest = projections(model, time)

@@ -18,7 +18,9 @@ SIZE = Size(256, 32, 1, 2)
 LENGTH = 128
 BYTES = 4096
 FLOPS, STATE = Match("flops", flops_length=LENGTH), Match("state", state_bytes=BYTES)
-KEEP_STATE = {"transformer", "rmt", "ttt-mlp", "titans-mac"}  # it grows; has no setting; is larger at the least width
+# It grows; has no setting; is larger at the least width; comes with more parameters.
+KEEP_STATE = {"transformer", "rmt", "ttt-mlp", "titans-mac", "lact", "rwkv6"}
+KEEP_FLOPS = {"mamba3"}  # 128 states for every head are most of its work, whatever its inner width
 SLOW = ("titans-mac", "titans-mal")
 
 
@@ -33,7 +35,10 @@ def test_training_flops_are_the_references(name):
     found = costs.standing(name, SIZE, FLOPS)
     assert found.figure == figure
     assert found.aim == costs.training_flops_per_token("transformer", SIZE, LENGTH)
-    assert figure == pytest.approx(found.aim, rel=tolerance(found.reference_parameters))
+    if name in KEEP_FLOPS:
+        assert shape(name, FLOPS) == shape(name, Match())
+    else:
+        assert figure == pytest.approx(found.aim, rel=tolerance(found.reference_parameters))
 
 
 def test_equal_flops_let_parameters_float():

@@ -1,0 +1,5 @@
+"""The read of a ridge regression: `ridge_read(q, k, v, *, log_forget, rate, ridge, steps, state, provider)`."""
+
+from models.ops.providers import Operation
+
+ridge_read = Operation("ridge read", __name__, {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked"})

@@ -17,7 +17,7 @@ from schema.terms import tolerance
 
 SHIPPED = {
     "attention": {"transformer", "transformer-window"},
-    "first_generation": {"retnet", "s4d"},
+    "first_generation": {"retnet", "s4", "s4d"},
     "second_generation": {"gla", "mamba", "mamba2"},
     "third_generation": {"deltanet", "gated-deltanet", "ttt-linear", "ttt-mlp"},
     "segment_recurrent": {"rmt"},

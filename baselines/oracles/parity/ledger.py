@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from baselines.oracles.parity import hugging_face, titans_pytorch, torchscale
+from baselines.oracles.parity import hugging_face, state_spaces, titans_pytorch, torchscale
 from baselines.oracles.parity.comparison import Comparison, version
 from baselines.oracles.parity.fla import kernels, layers, naive
 from models import registry
@@ -14,16 +14,20 @@ COMPARISONS: tuple[Comparison, ...] = (
     *naive.COMPARISONS,
     *hugging_face.COMPARISONS,
     *torchscale.COMPARISONS,
+    *state_spaces.COMPARISONS,
     *titans_pytorch.COMPARISONS,
     *kernels.COMPARISONS,
     *layers.COMPARISONS,
 )
 _PARTS = "no installable code that follows the paper was found; its parts are compared under titans-lmm and transformer-window"
-NO_ORACLE = {name: _PARTS for name in ("titans-mac", "titans-mag", "titans-mal")}
+NO_ORACLE = {name: _PARTS for name in ("titans-mac", "titans-mag", "titans-mal")} | {
+    "s4": "no installable code has its low-rank part; tests hold it to the dense recurrence and to the paper's Cauchy form",
+}
 INSTALL = {  # what brings a package without what it does not need here
     "fla-core": 'pip install -e ".[parity]"',
     "flash-linear-attention": "pip install --no-deps flash-linear-attention==0.6.0",
     "transformers": 'pip install -e ".[parity]"',
+    "s5-pytorch": "pip install --no-deps s5-pytorch==0.2.1",
     "torchscale": "pip install --no-deps torchscale",
     "titans-pytorch": "pip install titans-pytorch",
 }

@@ -45,9 +45,9 @@ def chunked(
         if state is None:
             state = forget.real.new_zeros(batch, *forget.shape, 2)
         S = state.to(kind).transpose(0, 1).flatten(2).contiguous()  # [d, b, 2n]
-        tokens = _turned(x[:, :whole].to(kind).flatten(0, 1))
+        tokens = turned(x[:, :whole].to(kind).flatten(0, 1))
         y, S = _Chunks.apply(tokens, *system(forget, write, read, erase, length), S)
-        y = _turned(y).unflatten(0, (batch, whole)).to(x.dtype)
+        y = turned(y).unflatten(0, (batch, whole)).to(x.dtype)
         state = S.transpose(0, 1).unflatten(2, (-1, 2)).contiguous()
     if whole == time:
         return y, state
@@ -55,7 +55,7 @@ def chunked(
     return torch.cat([y, rest], 1), state
 
 
-def _turned(x: Tensor) -> Tensor:
+def turned(x: Tensor) -> Tensor:
     """The transpose of a matrix, contiguous: as a matrix torch turns it in blocks, as more dimensions number by number."""
     return x.t().contiguous()
 

@@ -11,9 +11,13 @@ from torch import Tensor
 
 
 def zero_order_hold(dt: Tensor, A: Tensor, B: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
-    """`e^(dt A)` and `(e^(dt A) - 1) / A B`: the input is held over a step. dt [d]; A, B complex [d, n]."""
-    exponent = dt[:, None] * A
-    return exponent.exp(), expm1(exponent) / A * B
+    """`e^(dt A)` and `(e^(dt A) - 1) / A B`: the input is held over a step. dt [d]; A, B complex [d, n].
+
+    Computed in double precision, for the angle of an exponent may be many turns.
+    """
+    kind, A = A.dtype, A.to(torch.complex128)
+    exponent = dt[:, None].double() * A
+    return exponent.exp().to(kind), (expm1(exponent) / A * B).to(kind)
 
 
 def bilinear(dt: Tensor, A: Tensor, B: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:

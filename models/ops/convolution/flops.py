@@ -27,3 +27,13 @@ def _chunks(count: int, size: int, numbers: int, erase: bool) -> Flops:
     solved = size**2 * (size + numbers)
     products += count * numbers**2 + 3 * size * numbers + solved + size * numbers * (size + numbers)
     return product_flops(products).plus(Flops(solved, 3.0 * solved))
+
+
+def liquid_flops(time: int, channels: int, states: int, degree: int) -> Flops:
+    """A liquid system of that degree over one text, the making of its matrices included."""
+    numbers, length, products = 2 * states, min(CHUNK, time), 0
+    for count, size in ((time // length, length), (1, time % length)):
+        if size > STEPS:
+            pairs = degree * (degree + 1) // 2
+            products += count * size * (pairs * size + 2 * degree * numbers) + degree * size * numbers
+    return product_flops(channels * products)

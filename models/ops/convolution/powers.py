@@ -50,8 +50,8 @@ class Sides(torch.autograd.Function):
 
 
 def _later(raised: Tensor, k: int, length: int) -> Tensor:
-    """a^1 .. a^L for the first read, which comes after a token's write, a^0 .. a^(L-1) for the second, which comes before."""
-    return raised[:, 1 - k : 1 - k + length]
+    """a^1 .. a^L for the first read, which comes after a token's write, a^0 .. a^(L-1) for others, which come before it."""
+    return raised[:, int(not k) : int(not k) + length]
 
 
 def _raised(a: Tensor, length: int) -> Tensor:

@@ -37,10 +37,10 @@ def system(forget: Tensor, write: Tensor, read: Tensor, erase: tuple[Tensor, Ten
         (read[None], write[None]) if erase is None else (torch.stack(two) for two in _paired(write, read, erase))
     )
     reach, enter, whole = Sides.apply(forget, reads, writes, length)
-    kernels = enter @ _as_reads(read)[..., None]  # <c, a^(L-1-s) b>, and for u
+    kernels = enter @ as_reads(read)[..., None]  # <c, a^(L-1-s) b>, and for u
     if erase is None:
-        return System(_toeplitz(kernels[0, ..., 0]), reach[0], enter[0], whole)
-    of_x, of_e = (_toeplitz(kernel[..., 0]) for kernel in kernels)
+        return System(toeplitz(kernels[0, ..., 0]), reach[0], enter[0], whole)
+    of_x, of_e = (toeplitz(kernel[..., 0]) for kernel in kernels)
     before_x, before_e = _fed_back(reach[1], writes)
     known = torch.cat([before_x, reach[1]], -1)
     erased = torch.linalg.solve_triangular(before_e, known, upper=False, unitriangular=True)
@@ -61,10 +61,10 @@ def _fed_back(past: Tensor, writes: Tensor) -> list[Tensor]:
     """`before` for b and for u: what e_t sees of the chunk's own tokens."""
     pairs = torch.view_as_real(writes).flatten(-2)
     kernels = (past @ pairs.permute(1, 2, 0)).flip(1)  # [d, L, 2], the newest last
-    return [_toeplitz(F.pad(kernels[..., k], (-1, 1))) for k in range(2)]
+    return [toeplitz(F.pad(kernels[..., k], (-1, 1))) for k in range(2)]
 
 
-def _as_reads(p: Tensor) -> Tensor:
+def as_reads(p: Tensor) -> Tensor:
     """Complex [d, n] as [d, 2n], whose product with a state is `<p, h>`."""
     return torch.view_as_real(2 * p.conj().resolve_conj()).flatten(-2)
 
@@ -76,7 +76,7 @@ def _rotation(a: Tensor) -> Tensor:
     return torch.stack(rows, 2).flatten(3).flatten(1, 2)
 
 
-def _toeplitz(kernel: Tensor) -> Tensor:
+def toeplitz(kernel: Tensor) -> Tensor:
     """[d, l], the newest last -> the lower triangular [d, l, l] whose entry (t, s) is kernel[l - 1 - (t - s)]."""
     length = kernel.shape[-1]
     return F.pad(kernel, (0, length - 1)).unfold(-1, length, 1).flip(1)

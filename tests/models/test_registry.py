@@ -17,10 +17,10 @@ from schema.terms import tolerance
 
 SHIPPED = {
     "attention": {"transformer", "transformer-window"},
-    "first_generation": {"lru", "retnet", "rwkv4", "s5"},
+    "first_generation": {"lru", "retnet", "rwkv4", "s4", "s4d", "s5"},
     "second_generation": {
-        "gla", "hawk", "mamba", "mamba2", "mamba3", "mingru",
-        "minlstm", "rwkv6",
+        "gla", "hawk", "liquid-s4", "mamba", "mamba2", "mamba3",
+        "mingru", "minlstm", "rwkv6",
     },
     "third_generation": {
         "comba", "deltanet", "deltaproduct", "gated-deltanet", "gated-deltanet-2", "gated-deltaproduct",

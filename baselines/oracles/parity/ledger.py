@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from baselines.oracles.parity import diagonal_recurrences, hugging_face, kimi_linear, rwkv, rwkv7, titans_pytorch, torchscale
+from baselines.oracles.parity import diagonal_recurrences, hugging_face, kimi_linear, rwkv, rwkv7, state_spaces, titans_pytorch, torchscale
 from models import registry
 
 COMPARISONS: tuple[Comparison, ...] = (
@@ -17,6 +17,7 @@ COMPARISONS: tuple[Comparison, ...] = (
     *rwkv7.COMPARISONS,
     *torchscale.COMPARISONS,
     *diagonal_recurrences.COMPARISONS,
+    *state_spaces.COMPARISONS,
     *titans_pytorch.COMPARISONS,
     *rwkv.COMPARISONS,
     *kernels.COMPARISONS,
@@ -30,6 +31,7 @@ _LOOP = "no installable code runs on a CPU; a test holds it to a loop written fr
 NO_ORACLE = {name: _PARTS for name in ("titans-mac", "titans-mag", "titans-mal")} | dict.fromkeys(
     ("mamba3", "lact"), _LOOP
 )
+    "s4": "no installable code has its low-rank part; tests hold it to the dense recurrence and to the paper's Cauchy form",
 INSTALL = {  # what brings a package without what it does not need here
     "fla-core": 'pip install -e ".[parity]"',
     "flash-linear-attention": "pip install --no-deps flash-linear-attention==0.6.0",

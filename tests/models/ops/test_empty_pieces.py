@@ -162,6 +162,10 @@ def given_to(operation: str, time: int) -> tuple[tuple, dict]:
         return (x.flatten(2), *weights), {"cell": "lstm", "state": torch.randn(2, 2, 12)}
     if operation == "short convolution":
         return (x.flatten(2), torch.randn(12, 1, 4)), {"state": torch.randn(2, 3, 12)}
+    if operation in ("convolution", "liquid convolution"):
+        numbers = [torch.full((12, 5), 0.3 + 0.4j)] * 3
+        degree, state = ({}, (12, 5, 2)) if operation == "convolution" else ({"degree": 2}, (2, 12, 5, 2))
+        return (x.flatten(2), *numbers), {"state": torch.randn(2, *state), **degree}
     if operation == "test-time training":
         weights, norm = (torch.randn(3, 5, 4),), (torch.ones(3, 4), torch.zeros(3, 4))
         return (x, x, x), {"rate": x[..., 0].abs(), "factor": torch.ones(4), "weights": weights, "norm": norm}

@@ -1,0 +1,88 @@
+"""S4D: a diagonal state space for every channel, the same at every token, so that a text is one convolution.
+
+Gu, Gupta, Goel, Re 2022, arXiv 2206.11893, as the authors' minimal code (`models/s4/s4d.py` of state-spaces/s4) has it:
+
+    h_t = a * h_{t-1} + b x_t,   y_t = 2 Re sum_n C_n h_tn + D x_t,   out = u * sigmoid(z),  (u, z) = W_o gelu(y) + bias
+    zero-order hold: a = e^(dt A), b = (a - 1) / A;   bilinear: a = (1 + dt A / 2) / (1 - dt A / 2), b = dt / (1 - dt A / 2)
+
+x [b, t, d]; each of the d channels has n complex numbers h, halves of conjugate pairs (the paper's N / 2). Re A = -1/2 at first
+and is learned as log(-Re A); Im A is S4D-Lin's pi n, S4D-Inv's or S4D-LegS's. C is complex normal of mean square 1, log dt
+uniform in [log 0.001, log 0.1], D normal; there is no B. C and D decay as all weights there, the constants of A and dt do not.
+
+Deviations: the authors hold the learning rate of A and dt at 0.001 at most, here it is everybody's; no dropout inside the layer.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.layers import at_least_float32
+from models.ops.convolution import convolution
+from models.ops.convolution.discrete import bilinear, zero_order_hold
+from models.ops.convolution.flops import convolution_flops
+from models.ops.convolution.initial import POLES, complex_normal, log_steps, poles, repeated
+from models.ops.flops import Flops
+from models.registry import register
+
+DISCRETE = {"zoh": zero_order_hold, "bilinear": bilinear}
+
+
+@register(
+    "s4d",
+    paper="Gu, Gupta, Goel and Re 2022, arXiv 2206.11893",
+    equation="h <- a . h + b x;  y = 2 Re C h + D x,  a = exp(dt A)",
+)
+class S4D(nn.Module):
+    """The S4D layer. State: h [b, d, n, 2], real and imaginary parts."""
+
+    period = 32  # the chunk of the chunked form
+    fixed_state = True
+    state_setting = "states"
+    no_weight_decay = ("log_dt", "log_real", "imaginary")
+    with_weight_decay = ("C", "D")
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        inner: int | None = None,
+        states: int = 32,
+        init: str = "lin",
+        discretisation: str = "zoh",
+        provider: str = "auto",
+    ):
+        """`states` is n; `init` is lin, inv or legs, `discretisation` zoh or bilinear. `heads` is not used.
+
+        `inner` is the number of channels; where it is not the model's width, its default, a product in front makes them.
+        """
+        super().__init__()
+        inner = width if inner is None else inner
+        if init not in POLES or discretisation not in DISCRETE:
+            raise ValueError(
+                f"S4D has init {', '.join(POLES)} and discretisation {', '.join(DISCRETE)}, "
+                f"not {init!r} and {discretisation!r}."
+            )
+        if states < 1:
+            raise ValueError(f"S4D needs at least 1 state a channel, not {states}; raise states.")
+        self.provider, self.states, self.discrete = provider, states, DISCRETE[discretisation]
+        self.project = nn.Identity() if inner == width else nn.Linear(width, inner, bias=False)
+        self.log_dt = nn.Parameter(log_steps(inner))
+        self.log_real = nn.Parameter(torch.full((inner, states), 0.5).log())
+        self.imaginary = nn.Parameter(repeated(poles(init, states), inner))
+        self.C = nn.Parameter(complex_normal(inner, states))
+        self.D = nn.Parameter(torch.randn(inner))
+        self.out = nn.Linear(inner, 2 * width)
+
+    def forward(self, x: Tensor, state: tuple[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor]]:
+        x = self.project(x)
+        real, imaginary, log_dt, C = (at_least_float32(p) for p in (self.log_real, self.imaginary, self.log_dt, self.C))
+        forget, write = self.discrete(log_dt.exp(), torch.complex(-real.exp(), imaginary))
+        h = None if state is None else state[0]
+        y, h = convolution(x, forget, write, torch.view_as_complex(C), state=h, provider=self.provider)
+        return F.glu(self.out(F.gelu(y + self.D * x)), dim=-1), (h,)
+
+    def flops(self, time: int) -> Flops:
+        """Of the convolution."""
+        return convolution_flops(time, self.out.in_features, self.states)

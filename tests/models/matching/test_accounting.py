@@ -14,6 +14,7 @@ import baselines  # noqa: F401  fills the registry
 from models import costs, registry
 from models.language_model import Size, build
 from models.matching import counts
+from models.shell.model import deep_enough
 
 TOLERANCE = 0.03  # of a model's whole sum: the persistent tokens of MAG and MAL are not counted
 OF_THE_LAW = 0.05  # of what is left without projections
@@ -36,10 +37,15 @@ CORRECTED = {
 }
 
 
+def size_of(name: str) -> Size:
+    """One layer, or as many as the model's pattern has."""
+    return deep_enough(registry.entry(name), SIZE)
+
+
 @cache
 def counted(name: str, time: int, **settings) -> tuple[int, int]:
     """What torch counts of one text, forward and backward."""
-    model = build(name, SIZE, **settings)
+    model = build(name, size_of(name), **settings)
     tokens = torch.zeros(1, time, dtype=torch.long)
     with flop_counter.FlopCounterMode(display=False, custom_mapping=CORRECTED) as counter:
         logits, _ = model(tokens)
@@ -56,7 +62,7 @@ def projections(model: nn.Module, time: int) -> float:
 @pytest.mark.parametrize("time", LENGTHS)
 @pytest.mark.parametrize("name", registry.names())
 def test_formula_agrees_with_the_counter(name, time):
-    model = build(name, SIZE)
+    model = build(name, size_of(name))
     said = counts.flops(model, time)
     forward, backward = counted(name, time)
     assert said.forward == pytest.approx(forward, rel=TOLERANCE)
@@ -91,12 +97,12 @@ def test_literal_reading_counts_what_passes_twice():
 
 
 def per_token(name: str, length: int) -> float:
-    return costs.training_flops_per_token(name, SIZE, length)
+    return costs.training_flops_per_token(name, size_of(name), length)
 
 
 def test_attention_alone_costs_more_the_longer_the_text():
     growing = [name for name in registry.names() if per_token(name, 8192) > 1.02 * per_token(name, 1024)]
-    assert growing == ["transformer"]
+    assert growing == ["transformer", "hybrid"]
 
 
 def test_costs_of_one_model():

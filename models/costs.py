@@ -77,6 +77,6 @@ def standing(name: str, size: Size, match: Match, **settings: Any) -> Standing:
         aim = training_flops_per_token(REFERENCE, size, match.flops_length)
         return Standing(count, found, subject.flops(shape, match.flops_length), aim)
     if match.by == "state":
-        is_fixed = getattr(entry.cls, "fixed_state", False)
+        is_fixed = entry.says("fixed_state", settings, False)
         return Standing(count, found, subject.state(shape) if is_fixed else None, match.state_bytes)
     return Standing(count, found, count, found)

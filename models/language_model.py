@@ -36,7 +36,8 @@ def build(name: str, size: Size, *, match: Match | Literal[False] = PARAMETERS, 
     check_settings(entry, settings)
     if match is not False and not isinstance(match, Match):
         raise ValueError(f"match takes a Match (Match('parameters'), 'state' or 'flops') or False, not {match!r}.")
-    return assemble(entry, size, solve(entry, size, settings, match) if match else unsolved(entry, size), settings)
+    shape = solve(entry, size, settings, match) if match else unsolved(entry, size, settings)
+    return assemble(entry, size, shape, settings)
 
 
 def check_settings(entry: registry.Entry, settings: dict[str, Any]) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import difflib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from models.family import OTHERS, YOURS, Family
 
@@ -42,6 +43,17 @@ class Entry:
     def is_language_model(self) -> bool:
         """True if the class is a whole language model (its first setting is `size`), False if it is a token mixer."""
         return next(iter(inspect.signature(self.cls).parameters)) == "size"
+
+    def says(self, name: str, settings: Mapping[str, Any], default: Any = None) -> Any:
+        """What the class says of itself under these settings: its attribute, unless its `declares(settings)` knows better."""
+        declares = getattr(self.cls, "declares", None)
+        own = declares(settings) if declares else {}
+        return own[name] if name in own else getattr(self.cls, name, default)
+
+    def parts(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """The registered models that the class takes its layers from under these settings, by its `parts(settings)`."""
+        found = getattr(self.cls, "parts", None)
+        return tuple(found(settings)) if found else ()
 
 
 class UnknownModel(KeyError):
@@ -90,6 +102,17 @@ def families() -> list[Family]:
     """Every family that a registered model is of, in historical order, then those of no folder."""
     found = {entry.group.name: entry.group for entry in _entries.values()} | {one.name: one for one in (YOURS, OTHERS)}
     return sorted(found.values(), key=lambda family: family.place)
+
+
+def together(name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """A model and all registered models that it takes its layers from under these settings, each once.
+
+    Those that are not registered are named too. Raises UnknownModel for the model itself.
+    """
+    found = [name]
+    for part in entry(name).parts(settings):
+        found += together(part, {}) if part in _entries else [part]
+    return tuple(dict.fromkeys(found))
 
 
 def snapshot() -> dict[str, Entry]:

@@ -1,6 +1,7 @@
-"""A user's own file: imported from anywhere, its models join the registry as family `yours`.
+"""A user's own file, or a package of several: imported from anywhere, its models join the registry as family `yours`.
 
-What the file changes outside itself, in torch or in the process, is put back and told: it reaches no other model.
+A package is a folder with an `__init__.py`; its files import one another by relative imports. What a file changes outside
+itself, in torch or in the process, is put back and told: it reaches no other model.
 """
 
 from __future__ import annotations
@@ -21,23 +22,31 @@ from typing import Any
 from models import registry
 from schema import fault, surroundings
 
-_brought: dict[str, Path] = {}  # the file whose import registered a model
+PACKAGE = "__init__.py"
+_brought: dict[str, Path] = {}  # the file, or the package's folder, whose import registered a model
 
 
 class BadFile(ValueError):
-    """A user's file is missing, fails to import, or registers nothing."""
+    """A user's file or package is missing, fails to import, or registers nothing."""
+
+
+def is_path(word: str) -> bool:
+    """Whether a word of the command line is the path of a user's file or package; no registered name is one."""
+    return word.endswith(".py") or os.sep in word
 
 
 def load_file(path: str | Path, *, own_process: bool = False) -> list[str]:
-    """Import a Python file and return the names it registers; its classes can be found in module `yours_<file name>`.
+    """Import a Python file, or a package, and return the names it registers; its classes are in module `yours_<file name>`.
 
     Loading a file again runs it again. `own_process` says that this process measures the file's models and ends then:
     the search path and the environment stay as the file sets them. Raises BadFile for a file that is missing, fails to
     import (with its error), ends the process, registers no model, or has the file name of another that is loaded.
     """
     file = Path(path).expanduser().resolve()
-    if file.suffix != ".py" or not file.is_file():
-        raise BadFile(f"There is no Python file {path}; give the path of one that registers a model.")
+    if not (file / PACKAGE).is_file() and (file.suffix != ".py" or not file.is_file()):
+        raise BadFile(
+            f"There is no Python file {path}; give the path of one that registers a model, or of a folder with an {PACKAGE}."
+        )
     before = registry.snapshot()
     with surroundings.kept(process=not own_process) as changed:
         try:
@@ -50,7 +59,7 @@ def load_file(path: str | Path, *, own_process: bool = False) -> list[str]:
             f"{file.name} changes {', '.join(changed)}, which is put back: a model's file changes nothing outside itself.",
             stacklevel=2,
         )
-    names = [name for name in registry.names() if registry.entry(name).file == file]
+    names = [name for name in registry.names() if _is_of(registry.entry(name).file, file)]
     if not names:
         raise BadFile(f"{file.name} registers no model; decorate its class with @register from models.registry.")
     _brought.update({name: file for name in registry.names() if registry.entry(name) is not before.get(name)})
@@ -66,47 +75,73 @@ def load_files(paths: Iterable[str | Path], *, own_process: bool = False) -> Non
 
 
 def files_of(names: Iterable[str]) -> list[str]:
-    """The users' files that registered some of these models, each once; the house's own have none."""
+    """The users' files and packages that registered some of these models, each once; the house's own have none."""
     return sorted({str(_brought[name]) for name in names if name in _brought})
 
 
+def source_of(name: str) -> Path:
+    """Where a registered model comes from, for the hash of its code: its file, or the folder of a user's package."""
+    place = _brought.get(name)
+    return place if place is not None and place.is_dir() else registry.entry(name).file
+
+
+def files_in(package: Path) -> list[Path]:
+    """All files of a package, data too; not what Python caches nor what is hidden."""
+    found = [path for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(package).parts))
+
+
+def _is_of(file: Path, place: Path) -> bool:
+    """Whether a file is a user's file, or one of the user's package."""
+    return file == place or (place.is_dir() and file.is_relative_to(place))
+
+
 def _module(file: Path) -> ModuleType:
-    """The file's empty module, under a name that is the same in every process."""
-    name = f"yours_{file.stem}"
-    loaded = sys.modules.get(name)
-    if loaded is not None and Path(loaded.__file__) != file:
+    """The file's empty module, under a name that is the same in every process; a package's knows where its files are."""
+    name, places = (f"yours_{file.name}", [str(file)]) if file.is_dir() else (f"yours_{file.stem}", None)
+    begin, loaded = file / PACKAGE if places else file, sys.modules.get(name)
+    if loaded is not None and Path(loaded.__file__) != begin:
         raise BadFile(f"Another file called {file.name} is loaded already ({loaded.__file__}); rename one of them.")
-    spec = importlib.util.spec_from_file_location(name, file)
+    spec = importlib.util.spec_from_file_location(name, begin, submodule_search_locations=places)
     return importlib.util.module_from_spec(spec)
 
 
+def _forget(name: str) -> None:
+    """Make the next import of a module and of those inside it run them again."""
+    for one in [one for one in sys.modules if one == name or one.startswith(f"{name}.")]:
+        del sys.modules[one]
+
+
 def _run(module: ModuleType, file: Path) -> None:
+    _forget(module.__name__)
     sys.modules[module.__name__] = module  # the registry asks it where a class was written
     with _interrupts() as came:
         try:
             with no_exit():
                 module.__spec__.loader.exec_module(module)
         except BaseException as error:  # a user's file may raise anything, sys.exit too
-            del sys.modules[module.__name__]
+            _forget(module.__name__)
             if came:
                 raise KeyboardInterrupt from None
-            place = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else _line(error, file)
-            line = f", line {place}" if place else ""
-            raise BadFile(f"{file.name} fails to import{line}: {fault(error)}") from error
+            name, line = _where(error, file) or (file.name, None)
+            raise BadFile(f"{name} fails to import{f', line {line}' if line else ''}: {fault(error)}") from error
 
 
-def _line(error: BaseException, file: Path) -> int | None:
-    """The last line of a file that an exception came through."""
-    places = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-    return places[-1] if places else None
+def _where(error: BaseException, place: Path) -> tuple[str, int | None] | None:
+    """The file of a user's, as it is told, and its last line that an exception came through; None for neither."""
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        frames.append((error.filename, error.lineno))
+    mine = [(Path(name), line) for name, line in frames if _is_of(Path(name), place)]
+    return (mine[-1][0].relative_to(place.parent).as_posix(), mine[-1][1]) if mine else None
 
 
 def blamed(error: BaseException) -> str | None:
     """One line for an exception that came out of a user's file: "mine.py, line 3: ValueError: ..."; None for any other."""
     if isinstance(error, BadFile):
         return None
-    lines = [(file.name, _line(error, file)) for file in set(_brought.values())]
-    return next((f"{name}, line {line}: {fault(error)}" for name, line in lines if line), None)
+    places = [_where(error, place) for place in set(_brought.values())]
+    return next((f"{place[0]}, line {place[1]}: {fault(error)}" for place in places if place), None)
 
 
 @contextmanager

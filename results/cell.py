@@ -30,7 +30,7 @@ class Cell:
     provider: str  # as requested; what ran is written in the row
     device: str
     threads: int
-    model_files: tuple[str, ...] = ()  # the user's own .py files, imported again by workers
+    model_files: tuple[str, ...] = ()  # the user's own .py files and packages, imported again by workers
     variant: str = ""  # the name that tables show where the plan gives a model's settings one
     where: dict[str, Any] = field(default_factory=dict)  # of a contest: the length; of a trial: split and full steps
     entrants: list[dict[str, Any]] = field(default_factory=list)  # of a contest: name, model or opponent, settings

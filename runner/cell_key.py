@@ -6,7 +6,7 @@ import ast
 import hashlib
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from models import registry, user_file
 from models.family import OTHERS
 from models.matching.match import NoMatch
 from models.matching.solver import solve
+from models.shell.model import NO_SETTINGS
 from results.cell import Cell
 from results.rows import provenance, store
 from results.rows.row import canonical, exam_of
@@ -75,7 +76,7 @@ def identify(cell: Cell, under: tuple[str, int] | None = None) -> store.Identity
             data_hash, exam, vocab = _task_facts(cell.task, repr(sorted(cell.task_settings.items())))
     if cell.model:
         entry = registry.entry(cell.model)
-        files.add(entry.file)
+        files |= _model_files(cell.model, cell.settings)
         family, order = entry.family, entry.family_order
     extra = PARALLEL if "parallel" in cell.budget else ()
     code = _code_hash(frozenset(files), (*MEASURED_BY[cell.kind], *extra), _shape(cell, vocab))
@@ -118,7 +119,7 @@ def contest_code(entrants: Iterable[Cell]) -> str:
     files, shapes, extra = set(), set(), ()
     for cell in entrants:
         if cell.model in registry.names():
-            files.add(registry.entry(cell.model).file)
+            files |= _model_files(cell.model, cell.settings)
             shapes.add(f"{cell.model} {_shape(cell, BYTES)}")
         else:
             extra = OPPONENTS
@@ -150,8 +151,19 @@ def _shape(cell: Cell, vocab: int | None) -> str:
 
 @cache
 def _code_hash(own: frozenset[Path], measured_by: tuple[str, ...], shape: str = "") -> str:
-    """Hash of the code that a cell's numbers depend on: its own files, what measures its kind, what they import, the shape."""
-    return provenance.code_hash(provenance.named(ROOT, _closure(own, measured_by)), shape)
+    """Hash of the code that a cell's numbers depend on: its own files, what measures its kind, what they import, the shape.
+
+    A folder among its own is a user's package, which counts with all of its files.
+    """
+    packages = {path for path in own if path.is_dir()}
+    inside = {file for package in packages for file in user_file.files_in(package)}
+    modules = (own - packages) | {file for file in inside if file.suffix == ".py"}
+    return provenance.code_hash(provenance.named(ROOT, _closure(modules, measured_by) | inside, packages), shape)
+
+
+def _model_files(model: str, settings: Mapping[str, Any]) -> set[Path]:
+    """The files of a model and of the registered models that it takes its layers from, or their packages' folders."""
+    return {user_file.source_of(name) for name in registry.together(model, settings)}
 
 
 def _closure(own: frozenset[Path], measured_by: tuple[str, ...]) -> set[Path]:
@@ -191,7 +203,7 @@ def training_key_of(cell: Cell, vocab: int, data_hash: str) -> str:
     decides["task_settings"] = {
         name: value for name, value in cell.task_settings.items() if name not in task.exam_settings
     }
-    code = code_of_training(cell.model, task, "parallel" in cell.budget)
+    code = code_of_training(cell.model, task, "parallel" in cell.budget, decides["settings"])
     decides |= {
         "vocab": vocab,
         "data_hash": data_hash,
@@ -204,10 +216,10 @@ def training_key_of(cell: Cell, vocab: int, data_hash: str) -> str:
 
 def training_code(cell: Cell, task: Task) -> str:
     """Hash of the code that a cell's trained weights depend on: the model's, the task's and the training loop's."""
-    return code_of_training(cell.model, type(task.training_task), "parallel" in cell.budget)
+    return code_of_training(cell.model, type(task.training_task), "parallel" in cell.budget, cell.settings)
 
 
-def code_of_training(model: str, task: type[Task], is_parallel: bool) -> str:
-    """The same by the model's name and the task's class."""
-    own = frozenset({Path(inspect.getfile(task)), registry.entry(model).file})
+def code_of_training(model: str, task: type[Task], is_parallel: bool, settings: Mapping[str, Any] = NO_SETTINGS) -> str:
+    """The same by the model's name and settings and the task's class."""
+    own = frozenset({Path(inspect.getfile(task)), *_model_files(model, settings)})
     return _code_hash(own, (*SHELL, *TRAINING, *(PARALLEL if is_parallel else ())))

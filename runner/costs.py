@@ -143,8 +143,8 @@ def _shape(name: str, size: Size, settings: str, match: Match) -> Shape:
 def _kept_per_token(name: str, size: Size, settings: str, match: Match = PARAMETERS) -> float:
     """Bytes that a model's forward pass keeps for its backward pass, for each token of a text of two periods or more.
 
-    Counted in a model of one block and one of two, at most PROBED wide with heads of the same width: what is kept grows in
-    equal steps with depth and with the number of heads.
+    Counted in a model of one block and one of two (a hybrid's: of its pattern once and twice), at most PROBED wide with heads of
+    the same width: what is kept grows in equal steps with depth and with the number of heads.
     """
     own, entry = json.loads(settings), registry.entry(name)
     if "provider" in own:
@@ -156,13 +156,12 @@ def _kept_per_token(name: str, size: Size, settings: str, match: Match = PARAMET
     if share < 1:
         inner = shape.inner and max(2 * heads, round(shape.inner * share / (2 * heads)) * 2 * heads)
         small, shape = replace(small, vocab=2), replace(shape, feed=round(shape.feed * share), inner=inner)
-    depth = size.depth if entry.is_language_model else shape.depth
-    found = []
-    for blocks in (1, 2) if depth > 1 else (1,):
+    step, found = entry.says("least_depth", own, 1), []
+    for blocks in (step, 2 * step) if shape.depth > step else (step,):
         with torch.random.fork_rng(devices=[]):
             model = assemble(entry, replace(small, depth=blocks), replace(shape, depth=blocks), own)
         found.append(_kept(model))
-    return (found[0] + (found[-1] - found[0]) * (depth - 1)) / share
+    return (found[0] + (found[-1] - found[0]) * (shape.depth / step - 1)) / share
 
 
 def _kept(model: nn.Module) -> float:
@@ -189,6 +188,10 @@ def table(changed: dict[str, int], length: int, names: Sequence[str] | None = No
     title = f"Costs at {size}, {length:,} tokens; forward and training in FLOPs per token"
     made = Table("model", "parameters", "state", "forward", "training", title=title)
     for name in registry.names() if names is None else dict.fromkeys(names):
+        least = registry.entry(name).says("least_depth", {}, 1)
+        if names is None and least > size.depth:
+            made.add_row(name, f"from depth {least} on")
+            continue
         found = costs.costs(name, size, length)
         work = ("no formula" if value is None else f"{value:,.0f}" for value in (found.forward, found.training))
         made.add_row(name, f"{found.parameters:,}", byte_size(found.state_bytes), *work)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from models import user_file
+from models import registry, user_file
 from models.ops import providers
 from results.cell import Cell
 from results.rows import store
@@ -28,8 +28,14 @@ def prepare() -> None:
 
 def with_own_files(cells: Iterable[Cell]) -> list[Cell]:
     """Cells that name the user's files of their own models alone: those of the house name none, and import none."""
-    own = [user_file.files_of([cell.model, *(entrant["model"] for entrant in cell.entrants)]) for cell in cells]
+    own = [user_file.files_of(name for asked in _asked(cell) for name in registry.together(*asked)) for cell in cells]
     return [replace(cell, model_files=tuple(files)) for cell, files in zip(cells, own, strict=True)]
+
+
+def _asked(cell: Cell) -> list[tuple[str, dict[str, Any]]]:
+    """The models of a cell with their settings; an opponent is none."""
+    entrants = [(entrant["model"], entrant.get("settings", {})) for entrant in cell.entrants]
+    return [(model, settings) for model, settings in [(cell.model, cell.settings), *entrants] if model]
 
 
 def measure(cell: Cell, progress: Progress, keeping: Keeping | None = None) -> store.Measured | list[dict[str, Any]]:

@@ -53,7 +53,7 @@ def rebuild(rows: list[Row]) -> dict[str, Any]:
     facts["parameters"] = _parameters(canonical(_plan(row)), vocab)
     if cell.kind == "trial":
         return facts | {"state_bytes": None}
-    is_fixed = getattr(entry.cls, "fixed_state", False)
+    is_fixed = entry.says("fixed_state", cell.settings, False)
     if row["device"] == "cpu" and (is_fixed or longest <= LONGEST):
         facts["state_bytes"] = _state(canonical(_plan(row)), vocab, min(longest, LONGEST))
     return facts

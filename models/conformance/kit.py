@@ -16,7 +16,7 @@ from models import registry
 from models.conformance import causality, decay, family, modes, reference, state, training
 from models.conformance.subject import Finding, Subject
 from models.language_model import check_settings
-from models.shell.model import Size
+from models.shell.model import Size, deep_enough
 
 TINY = Size(vocab=256, width=32, depth=2, heads=2)
 
@@ -66,6 +66,7 @@ def check(
 ) -> list[Property]:
     """Ask a registered model every property, or those in `only`; `thorough` decodes 4,096 tokens.
 
+    At the kit's own size a hybrid has as many layers as its pattern, where that is longer than two.
     Raises UnknownModel; ValueError for an unknown setting, one of the wrong type, or an unknown property in `only`.
     """
     check_settings(registry.entry(name), settings)
@@ -73,6 +74,7 @@ def check(
     unknown = [each for each in wanted if each not in PROPERTIES]
     if unknown:
         raise ValueError(f"There is no property '{unknown[0]}'; choose from: {', '.join(PROPERTIES)}.")
+    size = deep_enough(registry.entry(name), size, settings) if size == TINY else size
     subject = Subject(name, size, settings, thorough)
     try:
         _ = subject.model

@@ -2,8 +2,8 @@
 
 A mixer with the shell's SwiGLU keeps the depth and solves the SwiGLU's width; one that brings its own channel mixing solves the
 depth and then its own inner width; one that alone is larger than the budget shrinks its own inner width until the SwiGLU has
-its least width. A state is met by the setting that sets its size. This module only searches: what a shape weighs is counted by
-its caller.
+its least width. Where only some layers of a model bring their own, the depth is solved and then the SwiGLU of the others. A state
+is met by the setting that sets its size. This module only searches: what a shape weighs is counted by its caller.
 """
 
 from __future__ import annotations
@@ -59,12 +59,22 @@ def by_feed(count: Callable[[Shape], float], target: float, depth: int, width: i
     return Shape(depth, feed, inner)
 
 
-def by_depth(count: Callable[[Shape], float], target: float, depth: int, width: int, unit: int | None) -> Shape:
-    """The depth that comes nearest to `target` for a mixer without SwiGLU, and then its inner width."""
-    best = nearest(lambda depth: count(Shape(depth, 0)), target, 1, 8 * depth)
+def by_depth(
+    count: Callable[[Shape], float], target: float, depth: int, width: int, unit: int | None, least: int = 1
+) -> Shape:
+    """The depth, `least` or more, that comes nearest to `target` for mixers without SwiGLU, and then their inner width."""
+    best = nearest(lambda depth: count(Shape(depth, 0)), target, least, max(8 * depth, least + 1))
     if unit is None:
         return Shape(best, 0)
     return Shape(best, 0, _inner(lambda inner: count(Shape(best, 0, inner)), target, width, unit))
+
+
+def by_depth_and_feed(
+    count: Callable[[Shape], float], target: float, depth: int, width: int, feed: int, least: int = 1
+) -> Shape:
+    """The depth that comes nearest to `target` with a SwiGLU of `feed` behind some mixers only, and then that one's width."""
+    best = nearest(lambda depth: count(Shape(depth, feed)), target, least, max(8 * depth, least + 1))
+    return Shape(best, nearest(lambda feed: count(Shape(best, feed)), target, 1, 16 * width))
 
 
 def _inner(count: Callable[[int], float], target: float, width: int, unit: int) -> int:

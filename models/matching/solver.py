@@ -7,6 +7,7 @@ far each model is from what was aimed at is counted anew from the model itself, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +18,7 @@ from torch import nn
 
 from models import registry
 from models.matching.counts import largest_state, parameter_count, training_flops
-from models.matching.match import PARAMETERS, Match, NoMatch, by_depth, by_feed, nearest
+from models.matching.match import PARAMETERS, Match, NoMatch, by_depth, by_depth_and_feed, by_feed, nearest
 from models.matching.shapes_only import shapes_only
 from models.ops.providers import unwatched
 from models.shell.model import Shape, Size, assemble, unsolved
@@ -38,6 +39,8 @@ class Candidate:
     """A model to be shaped.
 
     `unit` and `state_unit` are the steps of its inner width and of the setting of its state, None where these are not open.
+    `least` is the least depth that holds its layers; `is_depth_open` says that the depth is solved though there is a SwiGLU, and
+    `is_uniform` that all blocks weigh the same but perhaps the first.
     `sample` gives a small model with one block's state, and how many of these the shape's model has.
     """
 
@@ -48,14 +51,19 @@ class Candidate:
     unit: int | None
     state_unit: int | None
     state_is_inner: bool
+    least: int
+    is_depth_open: bool
+    is_uniform: bool
     assemble: Callable[[Shape], nn.Module]
     sample: Callable[[Shape], tuple[nn.Module, int]]
     reference: Callable[[], nn.Module]
 
     def nearest(self, count: Count, target: float, unit: int | None) -> Shape:
         """The shape whose count comes nearest to the target, by depth or SwiGLU width and then in steps of inner width."""
-        search = by_feed if self.start.feed else by_depth
-        return search(count, target, self.start.depth, self.width, unit)
+        asked = count, target, self.start.depth, self.width
+        if self.is_depth_open:
+            return by_depth_and_feed(*asked, self.start.feed, self.least)
+        return by_feed(*asked, unit) if self.start.feed else by_depth(*asked, unit, self.least)
 
     def parameters(self, shape: Shape) -> int:
         """Learned numbers outside the embedding."""
@@ -64,7 +72,7 @@ class Candidate:
 
     def estimate(self, shape: Shape) -> int:
         """The same from the first two blocks, as if every further one were like the second: a search asks for many depths."""
-        if shape.depth < 3:
+        if shape.depth < 3 or not self.is_uniform:
             return self.parameters(shape)
         one, two = (self.parameters(replace(shape, depth=depth)) for depth in (1, 2))
         return one + (two - one) * (shape.depth - 1)
@@ -99,16 +107,20 @@ _solved: dict[tuple, Shape] = {}  # a search builds a model a dozen times
 def candidate(entry: registry.Entry, size: Size, settings: dict[str, Any]) -> Candidate:
     """A model as the search for its shape sees it; settings that the user gives are not solved."""
     own, setting = parameters(entry.cls), getattr(entry.cls, "state_setting", "inner")
-    unit = 2 * size.heads
-    has_state = getattr(entry.cls, "fixed_state", False) and setting in own and setting not in settings
+    unit, says = 2 * size.heads, partial(entry.says, settings=settings)
+    has_state = says("fixed_state", default=False) and setting in own and setting not in settings
+    start = unsolved(entry, size, settings)
     return Candidate(
         name=entry.name,
         size=str(size),
-        start=unsolved(entry, size),
+        start=start,
         width=size.width,
         unit=unit if "inner" in own and "inner" not in settings else None,
         state_unit=(unit if setting == "inner" else 1) if has_state else None,
         state_is_inner=setting == "inner",
+        least=says("least_depth", default=1),
+        is_depth_open=bool(start.feed) and says("solves_depth", default=False),
+        is_uniform=not entry.is_language_model,
         assemble=partial(assemble, entry, size, settings=settings),
         sample=partial(_sample, entry, size, settings),
         reference=partial(_reference, size),
@@ -157,9 +169,16 @@ def _by_parameters(candidate: Candidate) -> Shape:
     if not _near(count, target, tolerance(target)):
         raise NoMatch(
             f"Model '{candidate.name}' cannot be matched at {candidate.size}: the nearest has {count:,} parameters ({shape}) and "
-            f"the reference Transformer {target:,}; change the size or its settings, or build with match=False."
+            f"the reference Transformer {target:,}; {_advice(candidate, shape, count / target)}, or build with match=False."
         )
     return shape
+
+
+def _advice(candidate: Candidate, shape: Shape, too_large: float) -> str:
+    """What brings a model that cannot be matched nearer: a depth that holds its layers, where that is what it lacks."""
+    if too_large > 1 and shape.depth == candidate.least > 1:
+        return f"its {shape.depth} layers need a size of depth {math.ceil(candidate.start.depth * too_large)} or more"
+    return "change the size or its settings"
 
 
 def _by_flops(candidate: Candidate, length: int) -> Shape | None:
@@ -193,7 +212,8 @@ def _by_state(candidate: Candidate, target: int) -> Shape | None:
     for _ in range(ROUNDS):
         state = partial(_state_of, candidate, draft, step)
         draft = matched(nearest(state, target, 1, highest))
-        if candidate.start.feed or draft in found:
+        is_depth_kept = candidate.start.feed and not candidate.is_depth_open
+        if is_depth_kept or draft in found:
             break  # a SwiGLU's width is no part of the state
         found.append(draft)
     shape = min([*found, draft], key=error)

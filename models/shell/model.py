@@ -7,7 +7,9 @@ embeddings, a last norm. It initialises its own parts only: a wrapper that re-in
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,6 +18,8 @@ from models import registry
 from models.layers import RMSNorm, SwiGLU
 from models.shell.carried_state import StateMismatch, read_on
 from schema.settings import construct, parameters
+
+NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -105,14 +109,19 @@ class LanguageModel(nn.Module):
         return self.norm(x) @ self.embedding.weight.to(x.dtype).T, tuple(states)
 
 
+def deep_enough(entry: registry.Entry, size: Size, settings: Mapping[str, Any] = NO_SETTINGS) -> Size:
+    """The size, or that of the least depth that holds the model's pattern of layers, where it is less deep."""
+    return replace(size, depth=max(size.depth, entry.says("least_depth", settings, 1)))
+
+
 def default_feed(width: int) -> int:
     """The reference's SwiGLU width: 8/3 of the model's, in multiples of 8."""
     return max(8, round(width * 8 / 3 / 8) * 8)
 
 
-def unsolved(entry: registry.Entry, size: Size) -> Shape:
+def unsolved(entry: registry.Entry, size: Size, settings: Mapping[str, Any] = NO_SETTINGS) -> Shape:
     """The shape of a model before any search: the size's depth, the reference's SwiGLU unless it mixes channels itself."""
-    feed = 0 if getattr(entry.cls, "mixes_channels", False) else default_feed(size.width)
+    feed = 0 if entry.says("mixes_channels", settings, False) else default_feed(size.width)
     return Shape(size.depth, feed)
 
 
@@ -121,7 +130,7 @@ def assemble(entry: registry.Entry, size: Size, shape: Shape, settings: dict[str
     solved = [("inner", shape.inner), (getattr(entry.cls, "state_setting", "inner"), shape.state)]
     own = settings | {name: value for name, value in solved if value is not None}
     if entry.is_language_model:
-        return construct(entry.cls, size, feed=shape.feed, **own)
+        return construct(entry.cls, replace(size, depth=shape.depth), feed=shape.feed, **own)
     blocks = []
     for index in range(shape.depth):
         where = layer_arguments(entry.cls, index, shape.depth)

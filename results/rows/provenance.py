@@ -133,11 +133,17 @@ def _documented(text: str, tree: ast.Module) -> set[int]:
     return rows
 
 
-def named(root: Path, files: Iterable[Path]) -> list[tuple[str, Path]]:
-    """Files with the names that `code_hash` takes: relative to `root`, or the bare name for a file outside it."""
-    root = Path(root).resolve()
-    paths = sorted(Path(file).resolve() for file in files)
-    return [(p.relative_to(root).as_posix() if p.is_relative_to(root) else p.name, p) for p in paths]
+def named(root: Path, files: Iterable[Path], packages: Iterable[Path] = ()) -> list[tuple[str, Path]]:
+    """Files with the names that `code_hash` takes: relative to `root`, or the bare name for a file outside it.
+
+    Those in one of the folders `packages` are named from it, with its own name.
+    """
+    roots = [Path(root).resolve(), *(Path(package).resolve().parent for package in packages)]
+    found = []
+    for path in sorted(Path(file).resolve() for file in files):
+        above = next((one for one in roots if path.is_relative_to(one)), path.parent)
+        found.append((path.relative_to(above).as_posix(), path))
+    return found
 
 
 def matching(root: Path, pattern: str) -> list[Path]:
@@ -201,7 +207,9 @@ def _names(content: bytes, package: tuple[str, ...], filename: str) -> tuple[str
     for node in ast.walk(_tree(content, filename)):
         if isinstance(node, ast.Import):
             found.update(dict.fromkeys(alias.name for alias in node.names))
-        elif isinstance(node, ast.ImportFrom):
+        elif isinstance(node, ast.ImportFrom) and (
+            package or not node.level
+        ):  # a file outside: its package counts whole
             above = package[: len(package) - node.level + 1] if node.level else ()
             origin = ".".join([*above, *([node.module] if node.module else [])])
             found.update(dict.fromkeys([origin, *(f"{origin}.{alias.name}" for alias in node.names)]))

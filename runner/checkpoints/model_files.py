@@ -47,7 +47,7 @@ def name(files: Iterable[str | Path]) -> None:
 
 
 def among(files: Iterable[str]) -> list[Path]:
-    """Those of `files`, which somebody else may have written, that were named here and are still there."""
+    """Those of `files` and packages, which somebody else may have written, that were named here and are still there."""
     known = set(named())
     resolved = [Path(file).expanduser().resolve() for file in files]
-    return [file for file in resolved if file in known and file.is_file()]
+    return [file for file in resolved if file in known and file.exists()]

@@ -67,9 +67,9 @@ def load(
     if facts is None:
         raise CheckpointError(f"There is no checkpoint in {folder}; give a folder that holds a {FACTS}.")
     user_file.load_files(model_files)
-    if facts["model"] not in registry.names():  # its own file, if the user of this machine has ever named it
+    if _absent(facts):  # its own file, if the user of this machine has ever named it
         user_file.load_files(own_files.among(facts.get("model_files", [])))
-    if facts["model"] not in registry.names():
+    if _absent(facts):
         raise CheckpointError(_unregistered(folder, facts))
     _warn_of_other_code(folder, facts)
     shapes = _sound(_shapes, folder)
@@ -80,10 +80,17 @@ def load(
     return Checkpoint(model.to(device).eval(), _sound(_tokenizer, folder, facts["tokenizer"]), facts)
 
 
+def _absent(facts: Facts) -> list[str]:
+    """What is not registered here: the model, or mixers that it is made of."""
+    known = registry.names()
+    built = registry.together(facts["model"], facts["settings"]) if facts["model"] in known else [facts["model"]]
+    return [name for name in built if name not in known]
+
+
 def _unregistered(folder: Path, facts: Facts) -> str:
     files = ", ".join(map(schema.shortened, facts.get("model_files", []))) or "another version of this project"
     return (
-        f"{folder} holds the model {schema.shortened(facts['model'])}, which is not registered here; when it was trained "
+        f"{folder} holds the model {schema.shortened(_absent(facts)[0])}, which is not registered here; when it was trained "
         f"it was registered in {files}. A folder of data runs no code: name that file by --models FILE.py."
     )
 
@@ -95,7 +102,7 @@ def _warn_of_other_code(folder: Path, facts: Facts) -> None:
     task = tasks.classes().get(facts["task"])
     if task is None:
         raise CheckpointError(f"{folder} was trained on {schema.shortened(facts['task'])}, which is no task here.")
-    now = code_of_training(facts["model"], task, "parallel" in facts.get("budget", {}))
+    now = code_of_training(facts["model"], task, "parallel" in facts.get("budget", {}), facts["settings"])
     if now != facts["code_hash"]:
         then = f" (commit {facts['commit'][:8]})" if facts.get("commit") else ""
         warnings.warn(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 import shtab
 from rich.console import Console
 
+from models import user_file
 from models.ops.providers import PROVIDERS
 from results.plans import sizes
 from results.plans.files import LAPTOP
@@ -125,7 +126,9 @@ def add_provider(command: argparse.ArgumentParser, default: str | None, more: st
 
 def add_model_files(command: argparse.ArgumentParser) -> None:
     """Where a kept model of the user's own is registered."""
-    command.add_argument("--models", metavar="FILE", help="your file in which a kept model is registered; it is run")
+    command.add_argument(
+        "--models", metavar="FILE", help="your file or package/ in which a kept model is registered; it is run"
+    )
 
 
 def model_files_of(arguments: argparse.Namespace) -> list[str]:
@@ -133,8 +136,10 @@ def model_files_of(arguments: argparse.Namespace) -> list[str]:
     if arguments.models is None:
         return []
     files = names(arguments.models)
-    if not files or not all(file.endswith(".py") for file in files):
-        raise ValueError("--models names no Python file here; give the path/to/file.py that registers the kept model.")
+    if not files or not all(map(user_file.is_path, files)):
+        raise ValueError(
+            "--models names no Python file here; give the path/to/file.py or package/ that registers the kept model."
+        )
     model_files.name(files)
     return files
 

@@ -22,7 +22,7 @@ from runner.commands.arguments import Command
 def add_flags(command: argparse.ArgumentParser) -> None:
     """The flags of `check`."""
     add = command.add_argument
-    add("model", nargs="?", help="a registered name, a path/to/file.py, or all")
+    add("model", nargs="?", help="a registered name, a path/to/file.py or package/, or all")
     add("--parity", action="store_true", help="compare with other packages' code, where installed")
     add("--rows", metavar="FILE", help="with --parity: take from FILE what cannot be run here; keep all there")
     add("--markdown", action="store_true", help="with --parity: the page docs/parity.md")
@@ -38,7 +38,7 @@ def check(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.model is None:
         raise ValueError("Say what to check: a registered name, a path/to/file.py, or all; or give --parity.")
     names = registry.names() if arguments.model == "all" else [arguments.model]
-    if arguments.model.endswith(".py"):
+    if user_file.is_path(arguments.model):
         names = user_file.load_file(arguments.model)
     settings = flags.settings(arguments.set)
     if set(settings) - set(names):

@@ -39,7 +39,7 @@ def changed(arguments: argparse.Namespace) -> Plan:
     """The comparison's plan with the command line's changes; the user's files that --models names are loaded."""
     _, plan = loaded(arguments)
     names = flags.names(arguments.models or "")
-    files = [name for name in names if name.endswith(".py")]
+    files = [name for name in names if user_file.is_path(name)]
     own = [name for file in files for name in user_file.load_file(file)]
     model_files.name(files)
     chosen = [name for name in names if name not in files] + own

@@ -56,8 +56,8 @@ def list_all(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _named(word: str) -> list[str]:
-    """The models that a word names: the registered one, or those of a path/to/file.py. Raises UnknownModel."""
-    return user_file.load_file(word) if word.endswith(".py") else [registry.entry(word).name]
+    """The models that a word names: the registered one, or those of a path/to/file.py or package/. Raises UnknownModel."""
+    return user_file.load_file(word) if user_file.is_path(word) else [registry.entry(word).name]
 
 
 def _question(name: str) -> str:

@@ -28,7 +28,7 @@ SHOWN = 12
 def add_flags(command: argparse.ArgumentParser) -> None:
     """The flags of `profile`."""
     add = command.add_argument
-    add("model", help="a registered name, a path/to/file.py of one model, or an opponent of the contests")
+    add("model", help="a registered name, a path/to/file.py or package/ of one model, or an opponent of the contests")
     add("--size", metavar="width=256,heads=4", help="of the layer")
     add("--length", type=int, default=1024, help="tokens in a row")
     add("--batch", type=int, default=2, help="rows")
@@ -39,7 +39,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def profile(arguments: argparse.Namespace, console: Console) -> int:
     """Print where the time of a model's or an opponent's training step goes."""
-    if arguments.model.endswith(".py"):
+    if user_file.is_path(arguments.model):
         arguments.model, *others = user_file.load_file(arguments.model)
         if others:
             raise ValueError(

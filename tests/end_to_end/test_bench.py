@@ -26,7 +26,7 @@ def test_list_names_every_model_task_and_comparison(capsys, monkeypatch):
 
 def test_list_tells_what_each_model_costs(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
-    assert bench.main(["list", "--costs", "--size", "width=32,depth=1,heads=2", "--length", "20"]) == 0
+    assert bench.main(["list", "--costs", "--size", "width=32,depth=3,heads=2", "--length", "20"]) == 0
     printed = capsys.readouterr().out
     for name in registry.names():
         line = next(line for line in printed.splitlines() if f" {name} " in line)

@@ -146,7 +146,7 @@ def test_convolution_is_the_law(time, carried, kind):
 
 def logits_and_gradients(name: str, provider: str, kind: torch.dtype):
     torch.manual_seed(0)
-    model = build(name, Size(64, 128, 2, 2), **({"provider": provider} if provider else {})).to(DEVICE)
+    model = build(name, Size(64, 128, 3, 2), **({"provider": provider} if provider else {})).to(DEVICE)
     if kind == torch.float64:
         model = model.double()
     tokens = torch.randint(64, (2, TIME + 1), generator=torch.Generator().manual_seed(1)).to(DEVICE)

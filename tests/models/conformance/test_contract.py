@@ -10,11 +10,12 @@ import baselines  # noqa: F401  fills the registry
 from models import registry
 from models.conformance.kit import PROPERTIES, TINY, examine
 from models.conformance.subject import Subject
+from models.shell.model import deep_enough
 
 
 @cache
 def subject(name: str) -> Subject:
-    return Subject(name, TINY)
+    return Subject(name, deep_enough(registry.entry(name), TINY))
 
 
 @pytest.mark.parametrize("question", PROPERTIES)

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 import baselines  # noqa: F401  fills the registry
 from models import registry
 from models.language_model import Size, build
+from models.shell.model import deep_enough
 
 NARROW = (torch.float32, torch.float16, torch.bfloat16, torch.complex64)
 SIZE = Size(32, 32, 2, 2)
@@ -34,7 +35,7 @@ class Narrowed(TorchDispatchMode):
 
 def model_of(name: str, **settings) -> torch.nn.Module:
     torch.manual_seed(0)
-    model = build(name, SIZE, match=False, **settings).double()
+    model = build(name, deep_enough(registry.entry(name), SIZE), match=False, **settings).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))

@@ -66,6 +66,7 @@ LEFT_ALONE = {
     "ttt-linear": TTT,
     "ttt-mlp": TTT | {"mixer.biases.1"},
     "rmt": SHELL,
+    "hybrid": SHELL | {"mixer.A_log", "mixer.step_bias", "mixer.rate.bias", "mixer.norm.weight"},
     "titans-lmm": SHELL | {"mixer.memory.gates.bias", "mixer.norm.gain"},
     "titans-mac": SHELL | {"mixer.memory.gates.bias", "mixer.recall_norm.gain"} | GATING,
     "titans-mag": SHELL | {"mixer.memory.gates.bias"} | GATING,
@@ -92,7 +93,7 @@ def names(found) -> set[str]:
 
 @pytest.mark.parametrize("name", registry.names())
 def test_what_is_left_alone_is_what_the_classes_declare(name):
-    found = decisions(build(name, Size(64, 32, 2, 2)))
+    found = decisions(build(name, Size(64, 32, 3, 2)))
     assert all(one.declared for one in found)
     assert names(one for one in found if not one.decays) == LEFT_ALONE[name]
     decayed = names(one for one in found if one.decays)

@@ -14,6 +14,7 @@ import baselines  # noqa: F401  fills the registry
 from models import costs, registry
 from models.language_model import Size, build
 from models.matching import counts
+from models.shell.model import deep_enough
 from schema.settings import parameters
 
 TOLERANCE = 0.03  # of a model's whole sum: the persistent tokens of MAG and MAL are not counted
@@ -40,11 +41,16 @@ CORRECTED = {
 }
 
 
+def size_of(name: str) -> Size:
+    """One layer, or as many as the model's pattern has."""
+    return deep_enough(registry.entry(name), SIZE)
+
+
 @cache
 def counted(name: str, time: int, **settings) -> tuple[int, int]:
     """What torch counts of one text, forward and backward, in the form whose operations it can see."""
     has_forms = "provider" in parameters(registry.entry(name).cls)
-    model = build(name, SIZE, **settings, **({"provider": "chunked"} if has_forms else {}))
+    model = build(name, size_of(name), **settings, **({"provider": "chunked"} if has_forms else {}))
     tokens = torch.zeros(1, time, dtype=torch.long)
     with flop_counter.FlopCounterMode(display=False, custom_mapping=CORRECTED) as counter:
         logits, _ = model(tokens)
@@ -63,7 +69,7 @@ def projections(model: nn.Module, time: int) -> float:
 def test_formula_agrees_with_the_counter(name, time):
     # Rows of MesaNet stop by themselves: in a text of one token, after two steps.
     settings = {"steps": 2} if name == "mesanet" else {}
-    model = build(name, SIZE, **settings)
+    model = build(name, size_of(name), **settings)
     said = counts.flops(model, time)
     forward, backward = counted(name, time, **settings)
     assert said.forward == pytest.approx(forward, rel=TOLERANCE)
@@ -98,12 +104,12 @@ def test_literal_reading_counts_what_passes_twice():
 
 
 def per_token(name: str, length: int) -> float:
-    return costs.training_flops_per_token(name, SIZE, length)
+    return costs.training_flops_per_token(name, size_of(name), length)
 
 
 def test_attention_alone_costs_more_the_longer_the_text():
     growing = [name for name in registry.names() if per_token(name, 8192) > 1.02 * per_token(name, 1024)]
-    assert growing == ["transformer"]
+    assert growing == ["transformer", "hybrid"]
 
 
 def test_costs_of_one_model():

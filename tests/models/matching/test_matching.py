@@ -11,7 +11,7 @@ from models.language_model import Match, Size, build, seeded, solve
 from models.matching import solver
 from models.matching.counts import largest_state, parameter_count, training_flops
 from models.ops import providers
-from models.shell.model import Shape
+from models.shell.model import Shape, deep_enough
 from schema.terms import state_tolerance, tolerance
 
 SIZE = Size(256, 32, 1, 2)
@@ -19,22 +19,27 @@ LENGTH = 128
 BYTES = 4096
 FLOPS, STATE = Match("flops", flops_length=LENGTH), Match("state", state_bytes=BYTES)
 # It grows; has no setting; is larger at the least width; comes with more parameters.
-KEEP_STATE = {"transformer", "rmt", "ttt-mlp", "titans-mac", "lact", "rwkv6"}
+KEEP_STATE = {"transformer", "hybrid", "rmt", "ttt-mlp", "titans-mac", "lact", "rwkv6"}
 KEEP_FLOPS = {"mamba3"}  # 128 states for every head are most of its work, whatever its inner width
 SLOW = ("titans-mac", "titans-mal")
 
 
 def shape(name: str, match: Match, **settings) -> Shape:
-    return solve(registry.entry(name), SIZE, settings, match)
+    return solve(registry.entry(name), size_of(name), settings, match)
+
+
+def size_of(name: str) -> Size:
+    """One layer, or as many as the model's pattern has."""
+    return deep_enough(registry.entry(name), SIZE)
 
 
 @pytest.mark.parametrize("name", registry.names())
 def test_training_flops_are_the_references(name):
     with torch.device("meta"):
-        figure = training_flops(build(name, SIZE, match=FLOPS), LENGTH)
-    found = costs.standing(name, SIZE, FLOPS)
+        figure = training_flops(build(name, size_of(name), match=FLOPS), LENGTH)
+    found = costs.standing(name, size_of(name), FLOPS)
     assert found.figure == figure
-    assert found.aim == costs.training_flops_per_token("transformer", SIZE, LENGTH)
+    assert found.aim == costs.training_flops_per_token("transformer", size_of(name), LENGTH)
     if name in KEEP_FLOPS:
         assert shape(name, FLOPS) == shape(name, Match())
     else:
@@ -52,7 +57,7 @@ def test_equal_flops_let_parameters_float():
     [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in registry.names()],
 )
 def test_state_has_the_bytes_asked_for_and_parameters_stay_matched(name):
-    found = costs.standing(name, SIZE, STATE)
+    found = costs.standing(name, size_of(name), STATE)
     assert found.aim == BYTES
     assert found.parameters == pytest.approx(found.reference_parameters, rel=tolerance(found.reference_parameters))
     if name in KEEP_STATE:

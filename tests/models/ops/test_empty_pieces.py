@@ -15,6 +15,7 @@ from models.language_model import Size, seeded
 from models.ops.neural_memory.recurrence import Rule
 from models.ops.providers import operations
 from models.shell.carried_state import StateMismatch
+from models.shell.model import deep_enough
 
 SIZE = Size(vocab=64, width=32, depth=1, heads=2)
 BUILDS = [(name, {}) for name in registry.names()] + [
@@ -25,7 +26,7 @@ BUILDS = [(name, {}) for name in registry.names()] + [
 
 
 def model_of(name: str, settings: dict | None = None) -> torch.nn.Module:
-    return seeded(name, SIZE, 0, **settings or {}).eval()
+    return seeded(name, deep_enough(registry.entry(name), SIZE), 0, **settings or {}).eval()
 
 
 def text(rows: int = 2, time: int = 40) -> torch.Tensor:

@@ -16,6 +16,8 @@ Where the paper is silent, or has two readings:
 - eta stands outside S (eq. 33; eqs. 57, 58 have it inside, where a step would lose it: NS5 does not see a factor).
 - The rate is at most `rate_bound`, in Titans' range here: a step's size is that of eta, whatever the error, and a chunk's steps
   move a layer by at most 0.75 in spectral norm.
+- theta is 0.9 and eta 0.05 of its bound at first: NS5 brings up small singular values of S, and with them rounding, by up to
+  485. A memory that has learned large rates is noisy in half precision; the law itself is.
 - NS5 divides by |S| + 1e-3, not Muon's + 1e-7: its gradient grows as the inverse.
 
 Deviation: alpha, eta, theta and gamma are one number a head.
@@ -25,7 +27,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from baselines.after_titans.omega_memory import Omega, OmegaMemory
+from baselines.after_titans.omega_memory import PAPERS, Omega, OmegaMemory
 from models.registry import register
 
 
@@ -43,7 +45,7 @@ class Atlas(Omega):
         heads: int,
         inner: int | None = None,
         orthogonal: Literal["chunk", "token"] = "chunk",
-        memory: OmegaMemory = OmegaMemory(),
+        memory: OmegaMemory = PAPERS,
         provider: str = "auto",
     ):
         """`inner` is the width of values over all heads, the model's by default."""

@@ -27,7 +27,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from baselines.after_titans.miras_memory import Miras, MirasMemory, rule_of
+from baselines.after_titans.miras_memory import PAPERS, Miras, MirasMemory, rule_of
 from models.ops.associative_memory.retention_rule import on_simplex
 from models.registry import register
 
@@ -48,7 +48,7 @@ class Memora(Miras):
         mass: float | None = None,
         weight_floor: float = 1e-3,
         spread: float = 1.0,
-        memory: MirasMemory = MirasMemory(),
+        memory: MirasMemory = PAPERS,
         provider: str = "auto",
     ):
         """`inner` is the width of queries, keys and values over all heads, the model's by default."""

@@ -34,6 +34,9 @@ class MirasMemory:
     convolution: bool = True
 
 
+PAPERS = MirasMemory()
+
+
 class Miras(MemoryLayer):
     """The layer around a memory of MIRAS, whose loss and retention `rule` says."""
 

@@ -23,7 +23,7 @@ Deviation: alpha and eta are one number a head, the paper's one a channel, by lo
 
 from __future__ import annotations
 
-from baselines.after_titans.miras_memory import Miras, MirasMemory, rule_of
+from baselines.after_titans.miras_memory import PAPERS, Miras, MirasMemory, rule_of
 from models.registry import register
 
 
@@ -44,7 +44,7 @@ class Moneta(Miras):
         q: float = 4.0,
         norm_floor: float = 1.0,
         smooth: bool = True,
-        memory: MirasMemory = MirasMemory(),
+        memory: MirasMemory = PAPERS,
         provider: str = "auto",
     ):
         """`inner` is the width of queries, keys and values over all heads, the model's by default."""

@@ -1,4 +1,4 @@
-"""What OmegaNet and ATLAS share: polynomial features of queries and keys, the settings of their memory, and the layer around it."""
+"""What OmegaNet and ATLAS share: polynomial features of queries and keys, a memory's settings, and the layer around it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ from models.ops.associative_memory.window_recurrence import WindowRule
 from models.ops.flops import Flops
 from models.titans.memory_layer import MOMENTUM_BOUND, inner_width, rate_bound
 
+# Of orthogonal steps at first. They are as long as their rate, whatever the error, and Newton-Schulz brings up the small singular
+# values that rounding leaves in S: a slow start and a momentum of 0.9 over many tokens keep such noise small.
+MOMENTUM_LOGIT, RATE_LOGIT = 2.5, -3.0
+
 
 @dataclass(frozen=True)
 class OmegaMemory:
@@ -39,6 +43,9 @@ class OmegaMemory:
     rate_bound: float | None = None
     unit_values: bool = True
     convolution: bool = True
+
+
+PAPERS = OmegaMemory()
 
 
 class PolynomialFeatures(nn.Module):
@@ -99,6 +106,9 @@ class Omega(MemoryLayer):
         bound = rate_bound(memory.chunk, memory.memory_depth) if memory.rate_bound is None else memory.rate_bound
         self.bound = bound if orthogonal else bound / memory.window
         self.initial = drawn_memory(heads, self.sizes)
+        if orthogonal:
+            for gate, logit in ((0, MOMENTUM_LOGIT), (2, RATE_LOGIT)):
+                nn.init.constant_(self.gates.bias[gate * heads : (gate + 1) * heads], logit)
 
     def remember(self, q: Tensor, k: Tensor, v: Tensor, logits: Sequence[Tensor], state: Any) -> tuple[Tensor, Any]:
         *momentum, weight, rate, forget = logits

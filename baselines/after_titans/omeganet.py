@@ -25,7 +25,7 @@ Deviation: alpha, eta and gamma are one number a head.
 
 from __future__ import annotations
 
-from baselines.after_titans.omega_memory import Omega, OmegaMemory
+from baselines.after_titans.omega_memory import PAPERS, Omega, OmegaMemory
 from models.registry import register
 
 
@@ -43,7 +43,7 @@ class OmegaNet(Omega):
         heads: int,
         inner: int | None = None,
         momentum: bool = False,
-        memory: OmegaMemory = OmegaMemory(),
+        memory: OmegaMemory = PAPERS,
         provider: str = "auto",
     ):
         """`inner` is the width of values over all heads, the model's by default."""

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from baselines.after_titans.miras_memory import Miras, MirasMemory, rule_of
+from baselines.after_titans.miras_memory import PAPERS, Miras, MirasMemory, rule_of
 from models.registry import register
 
 UNIT = math.log(math.e - 1)  # softplus(UNIT) = 1
@@ -48,7 +48,7 @@ class Yaad(Miras):
         inner: int | None = None,
         threshold: float | None = None,
         per_channel: bool = False,
-        memory: MirasMemory = MirasMemory(),
+        memory: MirasMemory = PAPERS,
         provider: str = "auto",
     ):
         """`inner` is the width of queries, keys and values over all heads, the model's by default."""

@@ -22,6 +22,7 @@ SHIPPED = {
     "third_generation": {"deltanet", "gated-deltanet", "ttt-linear", "ttt-mlp"},
     "segment_recurrent": {"rmt"},
     "titans": {"titans-lmm", "titans-mac", "titans-mag", "titans-mal"},
+    "after_titans": {"yaad", "moneta", "memora", "omeganet", "atlas"},
 }
 SIZES = [Size(256, 64, 2, 4), Size(256, 128, 4, 4), Size(512, 256, 3, 8)]
 TINY = Size(256, 32, 2, 2)

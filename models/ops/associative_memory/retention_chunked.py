@@ -51,9 +51,7 @@ def chunked(
     return as_text(y, q.shape[0])[:, past:total].to(q.dtype), suspend(last, tokens, rule.chunk)
 
 
-def _walk(
-    chunks: list[Tensor], carried: list[Tensor], whole: bool, rule: RetentionRule
-) -> tuple[Tensor, list[Tensor]]:
+def _walk(chunks: list[Tensor], carried: list[Tensor], whole: bool, rule: RetentionRule) -> tuple[Tensor, list[Tensor]]:
     """What the queries read, [n, g, size, out], and A at the last anchor, which a chunk that is not `whole` leaves as it was."""
     q, k, v, rate, keep, threshold = chunks
     size, entered = k.shape[2], rule.retention == "kl"
@@ -76,9 +74,7 @@ def _walk(
         starts.append(carried)
         inputs.append(a)
         errors.append(e)
-        carried = [
-            torch.baddbmm(kept[n] * part, x.mT, shares[n] * y) for part, x, y in zip(carried, a, e, strict=True)
-        ]
+        carried = [torch.baddbmm(kept[n] * part, x.mT, shares[n] * y) for part, x, y in zip(carried, a, e, strict=True)]
         norms = [divisor(part, rule) for part in carried]
         scales.append(norms)
     reads = _scaled(table[:, :, 1:].flatten(0, 1), [torch.stack(one) for one in zip(*scales, strict=True)], rule)

@@ -34,7 +34,9 @@ def gradient(weights: Weights, k: Tensor, v: Tensor, threshold: Tensor, rule: Re
     return back(-bent(v - answer, threshold[..., None], rule))
 
 
-def resume(tokens: tuple[Tensor, ...], initial: Weights, state: State | None) -> tuple[Weights, tuple[Tensor, ...], int]:
+def resume(
+    tokens: tuple[Tensor, ...], initial: Weights, state: State | None
+) -> tuple[Weights, tuple[Tensor, ...], int]:
     """A at the last anchor, the tokens since it followed by the new ones, and how many are old."""
     if state is None:
         return tuple(w.expand(tokens[0].shape[0], *w.shape) for w in initial), tokens, 0

@@ -1,7 +1,7 @@
 """The Omega rule in chunks of one gradient anchor each: the law of `window_recurrence.py` to the last digits.
 
-With G[t, s] the share that step s has in M_t, P[s, r] that of the window sum r in S_s, and B[r, i] = gamma_i for the c tokens i of
-the window that ends at r, token i has the share (G P B)[t, i] in M_t: a window is a band matrix between the scans of a
+With G[t, s] the share that step s has in M_t, P[s, r] that of the window sum r in S_s, and B[r, i] = gamma_i for the c tokens
+i of the window that ends at r, token i has the share (G P B)[t, i] in M_t: a window is a band matrix between the scans of a
 memory with momentum. Orthogonal steps are no sums of tokens, so S is formed there: once a chunk, or for every token.
 """
 
@@ -87,7 +87,9 @@ class _Walk:
             self.p, self.PB = table[..., :1], table[..., 2:] @ self.PB
         self.momentum = momentum is not None
 
-    def go(self, weights: list[Tensor], surprise: list[Tensor], filled: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    def go(
+        self, weights: list[Tensor], surprise: list[Tensor], filled: bool
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """What the queries read, [n, g, size, out], and M and S at the last anchor; one chunk after another.
 
         A last chunk that is not whole (not `filled`, or shorter than a chunk) leaves M and S as they were.
@@ -118,9 +120,7 @@ class _Walk:
     def _surprise(self, n, a, e, surprise) -> list[Tensor]:
         """S after a chunk."""
         shares = self.PB[n, :, -1:].mT
-        return [
-            torch.baddbmm(self.p[n, :, -1:] * s, x.mT, shares * y) for s, x, y in zip(surprise, a, e, strict=True)
-        ]
+        return [torch.baddbmm(self.p[n, :, -1:] * s, x.mT, shares * y) for s, x, y in zip(surprise, a, e, strict=True)]
 
     def _orthogonal_end(self, n, a, e, weights, surprise):
         """After a chunk that steps at its end."""

@@ -32,8 +32,8 @@ from models.ops.associative_memory.newton_schulz import newton_schulz
 from models.ops.neural_memory import recurrence as titans
 
 Weights = tuple[Tensor, ...]
-# M and S (none without momentum) at the last anchor; the window's tokens before it, and those since: their k, v, gamma, rate, keep
-# and, if there is one, momentum.
+# M and S (none without momentum) at the last anchor; the window's tokens before it, and those since: their k, v, gamma, rate,
+# keep and, if there is one, momentum.
 State = tuple[Weights, Weights, tuple[Tensor, ...]]
 
 

@@ -12,6 +12,8 @@ import baselines  # noqa: F401  fills the registry
 from models import registry
 from models.conformance.subject import difference
 from models.language_model import Size, seeded
+from models.ops.associative_memory.retention_rule import RetentionRule
+from models.ops.associative_memory.window_recurrence import WindowRule
 from models.ops.neural_memory.recurrence import Rule
 from models.ops.providers import operations
 from models.shell.carried_state import StateMismatch
@@ -182,6 +184,14 @@ def given_to(operation: str, time: int) -> tuple[tuple, dict]:
         rates = {"rates": x[..., :3].abs(), "momentum": x[..., 0].sigmoid()}
         return (x, x, x), {**rates, "weights": (torch.randn(3, 4, 4),) * 3, "chunk": 4}
     gates = {gate: x[..., 0].sigmoid() for gate in ("momentum", "rate", "keep")}
+    if operation in ("retention memory", "window memory"):
+        retention = operation == "retention memory"
+        gates["threshold" if retention else "weight"] = gates.pop("momentum")
+        return (x, x, x), {
+            **gates,
+            "initial": (torch.randn(3, 4, 4),),
+            "rule": (RetentionRule if retention else WindowRule)(4),
+        }
     initial = (torch.randn(3, 4, 4),) * (1 if operation == "linear memory" else 2)
     return (x, x, x), {**gates, "initial": initial, "rule": Rule(4)}
 

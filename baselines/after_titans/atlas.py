@@ -1,0 +1,54 @@
+"""ATLAS: the Omega rule with momentum, whose steps are made orthogonal by Newton-Schulz (Muon).
+
+Behrouz et al. 2025, arXiv 2505.23735, eqs. 32-34; no code was published.
+
+    S_t = theta_t S_{t-1} - sum_{i = t-c+1 .. t} gamma_i grad 1/2 |M(phi(k_i)) - v_i|^2
+    M_t = alpha_t M_{t-1} + eta_t NS5(S_t),   y_t = M_t(phi(q_t))
+
+M, phi, the window and the letters as in `omeganet.py`, which also says what the paper leaves open; theta is the momentum.
+NS5 is that of Muon: five steps of an odd polynomial that bring all singular values near 1.
+
+Where the paper is silent, or has two readings:
+
+- `orthogonal="chunk"`: NS5 is taken of S after a chunk's last token alone, which stands for all that chunk's steps; tokens before
+  it read what the last chunk's memory has left. "token" takes NS5 of every S_t, as the equations; that computes every token's
+  weights, many times the work. With `memory.chunk=1` they are one.
+- eta stands outside S (eq. 33; eqs. 57, 58 have it inside, where a step would lose it: NS5 does not see a factor).
+- The rate is at most `rate_bound`, in Titans' range here: a step's size is that of eta, whatever the error, and a chunk's steps
+  move a layer by at most 0.75 in spectral norm.
+- theta is 0.9 and eta 0.05 of its bound at first: NS5 brings up small singular values of S, and with them rounding, by up to
+  485. A memory that has learned large rates is noisy in half precision; the law itself is.
+- NS5 divides by |S| + 1e-3, not Muon's + 1e-7: its gradient grows as the inverse.
+
+Deviation: alpha, eta, theta and gamma are one number a head.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from baselines.after_titans.omega_memory import PAPERS, Omega, OmegaMemory
+from models.registry import register
+
+
+@register(
+    "atlas",
+    paper="Behrouz et al. 2025, arXiv 2505.23735",
+    equation="S <- m S - sum_window g grad |M(phi(k)) - v|^2;  M <- a M + r NS5(S);  y = M(phi(q))",
+)
+class Atlas(Omega):
+    """The layer. State as OmegaNet's, and S at the last anchor."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        inner: int | None = None,
+        orthogonal: Literal["chunk", "token"] = "chunk",
+        memory: OmegaMemory = PAPERS,
+        provider: str = "auto",
+    ):
+        """`inner` is the width of values over all heads, the model's by default."""
+        if orthogonal not in ("chunk", "token"):
+            raise ValueError(f"Unknown orthogonalisation '{orthogonal}'; choose chunk or token.")
+        super().__init__(width, heads, inner, memory, True, orthogonal, provider)

@@ -1,0 +1,136 @@
+"""What OmegaNet and ATLAS share: polynomial features of queries and keys, a memory's settings, and the layer around it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import combinations_with_replacement
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from baselines.after_titans.layer import MemoryLayer, drawn_memory, held, sizes_of
+from models.layers import l2_norm
+from models.ops.associative_memory import window_memory
+from models.ops.associative_memory.flops import omega_flops
+from models.ops.associative_memory.window_recurrence import WindowRule
+from models.ops.flops import Flops
+from models.titans.memory_layer import MOMENTUM_BOUND, inner_width, rate_bound
+
+# Of orthogonal steps at first. They are as long as their rate, whatever the error, and Newton-Schulz brings up the small singular
+# values that rounding leaves in S: a slow start and a momentum of 0.9 over many tokens keep such noise small.
+MOMENTUM_LOGIT, RATE_LOGIT = 2.5, -3.0
+
+
+@dataclass(frozen=True)
+class OmegaMemory:
+    """A memory that learns windows; `omeganet.py` says what the paper leaves open.
+
+    `key_width` is that of queries and keys before their features, at most the values'; `rate_bound` None is Titans' bound here
+    (`docs/titans.md`), for a gradient divided by the window.
+    """
+
+    memory_depth: int = 2
+    expansion: int = 1
+    chunk: int = 16
+    window: int = 4
+    degree: int = 2
+    key_width: int = 16
+    activation: Literal["gelu", "silu"] = "gelu"
+    rate_bound: float | None = None
+    unit_values: bool = True
+    convolution: bool = True
+
+
+PAPERS = OmegaMemory()
+
+
+class PolynomialFeatures(nn.Module):
+    """phi(x): all products of at most `degree` of x's numbers, a learned factor for each degree, together of unit length.
+
+    [..., width] -> [..., features]; x as it is for degree 1. Factors begin at 1 / i!, those of the exponential's series.
+    """
+
+    no_weight_decay = ("factors",)
+
+    def __init__(self, width: int, degree: int):
+        super().__init__()
+        if degree < 1:
+            raise ValueError(f"degree must be at least 1, which leaves keys as they are, not {degree}.")
+        self.degree = degree
+        self.features = sum(math.comb(width + i - 1, i) for i in range(degree + 1)) if degree > 1 else width
+        if degree == 1:
+            return
+        self.factors = nn.Parameter(torch.tensor([1 / math.factorial(i) for i in range(degree + 1)]))
+        for i in range(2, degree + 1):
+            places = torch.tensor(list(combinations_with_replacement(range(width), i)), dtype=torch.long).T
+            self.register_buffer(f"places_{i}", places.contiguous(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.degree == 1:
+            return x
+        factors = self.factors.to(x.dtype)
+        parts = [factors[:1].expand(*x.shape[:-1], 1), factors[1] * x]
+        for i in range(2, self.degree + 1):
+            chosen = (x.index_select(-1, places) for places in getattr(self, f"places_{i}"))
+            parts.append(factors[i] * reduce(torch.mul, chosen))
+        return l2_norm(torch.cat(parts, -1))
+
+
+class Omega(MemoryLayer):
+    """The layer around a memory that learns windows, by plain or by orthogonal steps."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        inner: int | None,
+        memory: OmegaMemory,
+        momentum: bool,
+        orthogonal: str | None,
+        provider: str,
+    ):
+        values = inner_width(width, heads, inner) // heads
+        keys = min(memory.key_width, values)
+        if keys < 1:
+            raise ValueError(f"key_width must be at least 1, not {memory.key_width}.")
+        gates = 4 if momentum else 3
+        super().__init__(width, heads, keys, values, gates, memory.convolution, memory.unit_values, provider)
+        self.features = PolynomialFeatures(keys, memory.degree)
+        self.rule = WindowRule(memory.chunk, memory.activation, memory.window, orthogonal)
+        self.period = max(memory.chunk, memory.window)
+        self.sizes = sizes_of(self.features.features, values, memory.memory_depth, memory.expansion)
+        bound = rate_bound(memory.chunk, memory.memory_depth) if memory.rate_bound is None else memory.rate_bound
+        self.bound = bound if orthogonal else bound / memory.window
+        self.initial = drawn_memory(heads, self.sizes)
+        if orthogonal:
+            for gate, logit in ((0, MOMENTUM_LOGIT), (2, RATE_LOGIT)):
+                nn.init.constant_(self.gates.bias[gate * heads : (gate + 1) * heads], logit)
+
+    def remember(self, q: Tensor, k: Tensor, v: Tensor, logits: Sequence[Tensor], state: Any) -> tuple[Tensor, Any]:
+        *momentum, weight, rate, forget = logits
+        eta = MOMENTUM_BOUND * momentum[0].sigmoid() if momentum else None
+        bound = self.bound if self.rule.orthogonal else held(self.bound, self.initial, self.sizes)
+        rate = rate.sigmoid() * bound
+        if eta is not None and not self.rule.orthogonal:
+            rate = rate * (1 - eta)
+        return window_memory(
+            self.features(q),
+            self.features(k),
+            v,
+            weight=weight.sigmoid(),
+            rate=rate,
+            keep=torch.sigmoid(-forget),
+            momentum=eta,
+            initial=tuple(self.initial),
+            rule=self.rule,
+            state=state,
+            provider=self.provider,
+        )
+
+    def flops(self, time: int) -> Flops:
+        """Of the law."""
+        return omega_flops(time, self.rule, self.heads, self.sizes)

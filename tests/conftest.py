@@ -53,7 +53,9 @@ def results(tmp_path, monkeypatch, light_fonts) -> Path:
     monkeypatch.setenv("TITANOMACHY_CACHE", str(tmp_path / "cache"))  # and put back what --cache changes
     (tmp_path / "cache").mkdir()
     (_folder / "native").mkdir(exist_ok=True)
-    (tmp_path / "cache" / "native").symlink_to(_folder / "native")  # what is compiled once serves the processes of all tests
+    (tmp_path / "cache" / "native").symlink_to(
+        _folder / "native"
+    )  # what is compiled once serves the processes of all tests
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "plan.toml").write_text(tiny_plan())
     return tmp_path

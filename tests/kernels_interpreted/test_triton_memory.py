@@ -12,11 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 pytest.importorskip("triton", reason="Triton is not installed (make test-kernels)")
-if not torch.cuda.is_available() and os.environ["TRITON_INTERPRET"] != "1":
-    pytest.skip("without a GPU these tests need TRITON_INTERPRET=1", allow_module_level=True)
+# Set here, it would come too late where something else has imported Triton before.
+if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("without a GPU these tests need TRITON_INTERPRET=1 (make test-kernels)", allow_module_level=True)
 
 from models.ops.neural_memory.recurrence import Rule, recurrence  # noqa: E402
 from models.ops.neural_memory.triton import forms  # noqa: E402

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from baselines.oracles.parity import diagonal_recurrences, hugging_face, kimi_linear, rwkv, rwkv7, state_spaces, titans_pytorch, torchscale
+from baselines.oracles.parity import (
+    diagonal_recurrences,
+    hugging_face,
+    kimi_linear,
+    rwkv,
+    rwkv7,
+    state_spaces,
+    titans_pytorch,
+    torchscale,
+)
 from models import registry
 
 COMPARISONS: tuple[Comparison, ...] = (
@@ -24,14 +33,13 @@ COMPARISONS: tuple[Comparison, ...] = (
     *layers.COMPARISONS,
 )
 _PARTS = "no installable code that follows the paper was found; its parts are compared under titans-lmm and transformer-window"
-NO_ORACLE = {name: _PARTS for name in ("titans-mac", "titans-mag", "titans-mal")} | {
-    "longhorn": "the authors' code needs a CUDA extension and is not on PyPI; a test holds the layer to its equations",
-}
 _LOOP = "no installable code runs on a CPU; a test holds it to a loop written from the equations"
-NO_ORACLE = {name: _PARTS for name in ("titans-mac", "titans-mag", "titans-mal")} | dict.fromkeys(
-    ("mamba3", "lact"), _LOOP
-)
+NO_ORACLE = {
+    **dict.fromkeys(("titans-mac", "titans-mag", "titans-mal"), _PARTS),
+    **dict.fromkeys(("mamba3", "lact"), _LOOP),
+    "longhorn": "the authors' code needs a CUDA extension and is not on PyPI; a test holds the layer to its equations",
     "s4": "no installable code has its low-rank part; tests hold it to the dense recurrence and to the paper's Cauchy form",
+}
 INSTALL = {  # what brings a package without what it does not need here
     "fla-core": 'pip install -e ".[parity]"',
     "flash-linear-attention": "pip install --no-deps flash-linear-attention==0.6.0",

@@ -15,6 +15,8 @@ from baselines.oracles.parity import (
     titans_pytorch,
     torchscale,
 )
+from baselines.oracles.parity.comparison import Comparison, version
+from baselines.oracles.parity.fla import erase_and_write, kernels, layers, mesa_net, naive
 from models import registry
 
 COMPARISONS: tuple[Comparison, ...] = (

@@ -34,7 +34,8 @@ FLOORS = {  # of a wing, the lowest first: what stands on a floor imports from t
 }  # fmt: skip
 FULL = 12  # entries of a folder at most
 OF_ONE_KIND = (  # folders whose entries are all of one kind may hold more
-    "baselines/*", "results/published", "results/comparisons/*", "tests/support",
+    "baselines/*", "baselines/oracles/parity", "models/ops", "results/published", "results/comparisons/*", "tests/support",
+    "tests/models/ops",
 )  # fmt: skip
 
 
@@ -126,13 +127,19 @@ def _counts(entry: Path) -> bool:
 
 
 def neighbours(links: dict[str, set[str]]) -> list[str]:
-    """Imports from one baseline into another."""
+    """Imports from one baseline into another, but for what a family's folder has in common and registers nothing."""
     return [
         f"{name} imports {target}"
         for name, targets in links.items()
         for target in targets
         if name.startswith("baselines.") and target.startswith("baselines") and not name.startswith("baselines.oracles")
+        if name.rpartition(".")[0] != target.rpartition(".")[0] or _registers(target)
     ]
+
+
+def _registers(module: str) -> bool:
+    """Whether a module registers a model."""
+    return "@register(" in (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
 
 
 def ring(links: dict[str, set[str]]) -> list[str]:

@@ -126,20 +126,20 @@ def _counts(entry: Path) -> bool:
     return not entry.name.startswith(("__", ".", "conftest"))
 
 
-def neighbours(links: dict[str, set[str]]) -> list[str]:
+def neighbours(links: dict[str, set[str]], root: Path) -> list[str]:
     """Imports from one baseline into another, but for what a family's folder has in common and registers nothing."""
     return [
         f"{name} imports {target}"
         for name, targets in links.items()
         for target in targets
         if name.startswith("baselines.") and target.startswith("baselines") and not name.startswith("baselines.oracles")
-        if name.rpartition(".")[0] != target.rpartition(".")[0] or _registers(target)
+        if name.rpartition(".")[0] != target.rpartition(".")[0] or _registers(root, target)
     ]
 
 
-def _registers(module: str) -> bool:
+def _registers(root: Path, module: str) -> bool:
     """Whether a module registers a model."""
-    return "@register(" in (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+    return "@register(" in (root / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
 
 
 def ring(links: dict[str, set[str]]) -> list[str]:
@@ -176,7 +176,7 @@ def test_wings_do_not_import_one_another(links):
 
 
 def test_baselines_do_not_import_one_another(links):
-    assert neighbours(links) == []
+    assert neighbours(links, ROOT) == []
 
 
 def test_only_the_hall_and_the_runner_know_every_wing(links):
@@ -251,9 +251,14 @@ def test_wing_that_imports_the_hall_or_a_baseline_is_seen(house):
 
 
 @pytest.mark.parametrize("source", ["from baselines.first.two import Two", "from .two import Two", "from . import two"])
-def test_neighbouring_baseline_is_seen(house, source):
-    links = house(baselines__first__one=source, baselines__first__two="")
-    assert neighbours(links) == ["baselines.first.one imports baselines.first.two"]
+def test_neighbouring_baseline_is_seen(house, source, tmp_path):
+    links = house(baselines__first__one=source, baselines__first__two="@register('two')\nclass Two: ...")
+    assert neighbours(links, tmp_path) == ["baselines.first.one imports baselines.first.two"]
+
+
+def test_what_a_family_has_in_common_is_its_own(house, tmp_path):
+    links = house(baselines__first__one="from baselines.first.parts import Part", baselines__first__parts="class Part: ...")
+    assert neighbours(links, tmp_path) == []
 
 
 def test_who_imports_the_runner_beside_the_hall_is_seen(house):
@@ -274,13 +279,13 @@ def test_ring_is_seen(house):
     assert ring(links) == ["models.a", "models.b", "models.c", "models.a"]
 
 
-def test_lawful_house_passes(house):
+def test_lawful_house_passes(house, tmp_path):
     links = house(
         models__a="import torch",
         baselines__first__one="from models.a import A",
         bench="import baselines, models.a, tasks",
     )
-    assert (trespasses(links), neighbours(links), ring(links)) == ([], [], [])
+    assert (trespasses(links), neighbours(links, tmp_path), ring(links)) == ([], [], [])
     assert links["bench"] == {"baselines", "models.a", "tasks"}
 
 

@@ -121,3 +121,14 @@ def test_state_does_not_move_with_the_weights_that_began_it(law):
     for name in ("w0", "w1", "w2"):
         given[name].add_(1)
     assert all(map(torch.equal, own, kept))
+
+
+def test_float32_keeps_its_digits():
+    given = inputs(23)
+    answers = []
+    for kind in (torch.float64, torch.float32):
+        leaves = {name: x.detach().to(kind).requires_grad_() for name, x in given.items()}
+        y, _ = run(chunked, leaves, [23])
+        answers.append([y, *torch.autograd.grad(y.square().sum(), list(leaves.values()))])
+    for exact, got in zip(*answers, strict=True):
+        assert (got.double() - exact).norm() < 1e-5 * exact.norm()

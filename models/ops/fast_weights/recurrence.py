@@ -62,7 +62,9 @@ def recurrence(
 
 def first_state(q: Tensor, weights: Weights) -> State:
     """The state before a text of queries q [b, t, h, d]."""
-    own = tuple(w.to(q.dtype).expand(q.shape[0], *w.shape) for w in weights)
+    own = tuple(
+        w.to(q.dtype).expand(q.shape[0], *w.shape).clone() for w in weights
+    )  # a state is no view of what trains
     zeros = tuple(torch.zeros_like(w) for w in own)
     return own, zeros, zeros, q.new_zeros(q.shape[0], q.shape[2]), 0
 

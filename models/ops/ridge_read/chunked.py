@@ -28,6 +28,7 @@ from models.ops.scan.decay import decay, plus
 from models.ops.scan.hebbian import Hebb, carry
 
 CHUNK = 32
+ENOUGH = 8  # times the dtype's rounding: a residual so small beside its right side is none
 
 
 def chunked(
@@ -104,7 +105,7 @@ def conjugate_gradients(multiply: Callable[[Tensor], Tensor], right: Tensor, ste
     """
     x, residual, direction = torch.zeros_like(right), right.clone(), right.clone()
     size = residual.square().sum(-1, keepdim=True)
-    enough = size * torch.finfo(right.dtype).eps ** 2
+    enough = size * (ENOUGH * torch.finfo(right.dtype).eps) ** 2
     for _ in range(steps):
         is_open = size > enough
         if right.device.type == "cpu" and not is_open.any():

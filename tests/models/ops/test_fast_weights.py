@@ -111,3 +111,24 @@ def test_half_precision_keeps_a_float32_state():
     assert y.dtype == torch.bfloat16 and {x.dtype for x in (*own, *before, *added, moving)} == {torch.float32}
     exact, _ = run(recurrence, {name: x.double() for name, x in given.items()}, [13])
     assert (y.double() - exact).norm() < 1e-2 * exact.norm()
+
+
+@pytest.mark.parametrize("law", [recurrence, chunked])
+def test_state_does_not_move_with_the_weights_that_began_it(law):
+    given = {name: x.detach() for name, x in inputs(3).items()}
+    _, (own, *_) = run(law, given, [3])
+    kept = [w.clone() for w in own]
+    for name in ("w0", "w1", "w2"):
+        given[name].add_(1)
+    assert all(map(torch.equal, own, kept))
+
+
+def test_float32_keeps_its_digits():
+    given = inputs(23)
+    answers = []
+    for kind in (torch.float64, torch.float32):
+        leaves = {name: x.detach().to(kind).requires_grad_() for name, x in given.items()}
+        y, _ = run(chunked, leaves, [23])
+        answers.append([y, *torch.autograd.grad(y.square().sum(), list(leaves.values()))])
+    for exact, got in zip(*answers, strict=True):
+        assert (got.double() - exact).norm() < 1e-5 * exact.norm()

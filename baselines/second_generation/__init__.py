@@ -2,5 +2,5 @@
 
 from models.family import Family
 
-LOOKS = ("mamba", "mamba2", "gla", "liquid-s4")
+LOOKS = ("mamba", "mamba2", "gla", "liquid-s4", "log-linear-mamba2")
 FAMILY = Family(__name__, "second generation", place=40, hue=145.0, looks=LOOKS)

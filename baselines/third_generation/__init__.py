@@ -2,5 +2,5 @@
 
 from models.family import Family
 
-LOOKS = ("deltanet", "gated-deltanet", "ttt-linear", "ttt-mlp")
+LOOKS = ("deltanet", "gated-deltanet", "ttt-linear", "ttt-mlp", "log-linear-gated-deltanet")
 FAMILY = Family(__name__, "third generation", place=50, hue=85.0, looks=LOOKS)

@@ -19,7 +19,7 @@ SHIPPED = {
     "attention": {"transformer", "transformer-window"},
     "first_generation": {"retnet", "s4", "s4d"},
     "second_generation": {"gla", "liquid-s4", "log-linear-mamba2", "mamba", "mamba2"},
-    "third_generation": {"deltanet", "gated-deltanet", "ttt-linear", "ttt-mlp"},
+    "third_generation": {"deltanet", "gated-deltanet", "log-linear-gated-deltanet", "ttt-linear", "ttt-mlp"},
     "segment_recurrent": {"rmt"},
     "titans": {"titans-lmm", "titans-mac", "titans-mag", "titans-mal"},
 }

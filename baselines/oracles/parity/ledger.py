@@ -21,6 +21,7 @@ COMPARISONS: tuple[Comparison, ...] = (
 )
 _PARTS = "no installable code that follows the paper was found; its parts are compared under titans-lmm and transformer-window"
 NO_ORACLE = {name: _PARTS for name in ("titans-mac", "titans-mag", "titans-mal")} | {
+    "log-linear-gated-deltanet": "no installable code has it in plain PyTorch; a test holds it to one state a token",
     "s4": "no installable code has its low-rank part; tests hold it to the dense recurrence and to the paper's Cauchy form",
 }
 INSTALL = {  # what brings a package without what it does not need here

@@ -19,13 +19,13 @@ SHIPPED = {
     "attention": {"transformer", "transformer-window"},
     "first_generation": {"lru", "retnet", "rwkv4", "s4", "s4d", "s5"},
     "second_generation": {
-        "gla", "hawk", "liquid-s4", "mamba", "mamba2", "mamba3",
-        "mingru", "minlstm", "rwkv6",
+        "gla", "hawk", "liquid-s4", "log-linear-mamba2", "mamba", "mamba2",
+        "mamba3", "mingru", "minlstm", "rwkv6",
     },
     "third_generation": {
         "comba", "deltanet", "deltaproduct", "gated-deltanet", "gated-deltanet-2", "gated-deltaproduct",
-        "kda", "lact", "longhorn", "mesanet", "rwkv7", "ttt-linear",
-        "ttt-mlp",
+        "kda", "lact", "log-linear-gated-deltanet", "longhorn", "mesanet", "rwkv7",
+        "ttt-linear", "ttt-mlp",
     },
     "segment_recurrent": {"rmt"},
     "hybrids": {"hybrid"},

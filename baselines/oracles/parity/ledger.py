@@ -40,6 +40,8 @@ NO_ORACLE = {
     **dict.fromkeys(("titans-mac", "titans-mag", "titans-mal"), _PARTS),
     **dict.fromkeys(("mamba3", "lact"), _LOOP),
     "longhorn": "the authors' code needs a CUDA extension and is not on PyPI; a test holds the layer to its equations",
+NO_ORACLE = {name: _PARTS for name in ("titans-mac", "titans-mag", "titans-mal")} | {
+    "log-linear-gated-deltanet": "no installable code has it in plain PyTorch; a test holds it to one state a token",
     "s4": "no installable code has its low-rank part; tests hold it to the dense recurrence and to the paper's Cauchy form",
 }
 INSTALL = {  # what brings a package without what it does not need here

@@ -165,6 +165,8 @@ def given_to(operation: str, time: int) -> tuple[tuple, dict]:
         return (x.flatten(2), *weights), {"cell": "lstm", "state": torch.randn(2, 2, 12)}
     if operation == "short convolution":
         return (x.flatten(2), torch.randn(12, 1, 4)), {"state": torch.randn(2, 3, 12)}
+    if operation == "log-linear":
+        return (x, x, x, x.abs()), {"log_forget": -x[..., 0].abs()}
     if operation in ("convolution", "liquid convolution"):
         numbers = [torch.full((12, 5), 0.3 + 0.4j)] * 3
         degree, state = ({}, (12, 5, 2)) if operation == "convolution" else ({"degree": 2}, (2, 12, 5, 2))

@@ -190,6 +190,26 @@ def momentum() -> Errors:
     return compare_forms("linear memory", ours, theirs, inputs)
 
 
+def log_linear() -> Errors:
+    """Log-linear Mamba-2's states against `naive_log_linear_attn`, a matrix over all pairs; nine levels tell 150 tokens apart."""
+    oracle, draw = naive("log_linear_attn", "naive_log_linear_attn"), Draw()
+    inputs = {
+        "q": draw.normal(2, TIME, 1, KEYS),
+        "k": draw.normal(2, TIME, 1, KEYS),
+        "v": draw.normal(2, TIME, HEADS, VALUES),
+        "weights": draw.gate(2, TIME, HEADS, 9),
+        "log_forget": -0.3 * draw.gate(2, TIME, HEADS),
+    }
+
+    def ours(form: Callable, q: Tensor, k: Tensor, v: Tensor, weights: Tensor, log_forget: Tensor) -> Tensor:
+        return form(q, k, v, weights, log_forget=log_forget)[0]
+
+    def theirs(q: Tensor, k: Tensor, v: Tensor, weights: Tensor, log_forget: Tensor) -> Tensor:
+        return oracle(q, k, v, log_forget, weights)
+
+    return compare_forms("log-linear", ours, theirs, inputs)
+
+
 COMPARISONS = (
     Comparison("retnet", PACKAGE, "scan: naive_retention", retention),
     Comparison("mamba2", PACKAGE, "scan and state: naive_recurrent_simple_gla", shared_keys),
@@ -210,5 +230,6 @@ COMPARISONS = (
     Comparison(
         "ttt-linear", PACKAGE, "weights after every token, one rate a head: chunk_ttt_linear_ref", test_time_training
     ),
+    Comparison("log-linear-mamba2", PACKAGE, "states of all levels: naive_log_linear_attn", log_linear),
     Comparison("titans-lmm", PACKAGE, "linear memory, b = 1, and state: recurrent_momentum_delta_rule_ref", momentum),
 )

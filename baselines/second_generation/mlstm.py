@@ -12,7 +12,7 @@ The block around it as the authors' code (package xlstm 2.0.6) has it:
     a, z = W_up LN(x);   c = silu(conv(a));   q, k = blocks of 4 of c,   v = blocks of 4 of a;   i, f from W [q, k, v] + b
     block = W_down( (norm_h(y) + skip * c) * silu(z) )
 
-`xlstm-7b` is the layer of xLSTM 7B (Beck et al. 2025, arXiv 2503.13427; `xlstm_large` in the package), pared down to what is fast:
+`xlstm-7b` is the layer of xLSTM 7B (Beck et al. 2025, arXiv 2503.13427; the package's `xlstm_large`), pared down to be fast:
 q and k of half the width of v, i and f of capped sums, 15 tanh(./15), no convolution and no up-projection;
 W_o( sigmoid(W x) * norm_h(y) ), and the shell's SwiGLU behind it.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from baselines.oracles.parity import hugging_face, titans_pytorch, torchscale
+from baselines.oracles.parity import hugging_face, titans_pytorch, torch_cells, torchscale, xlstm
 from baselines.oracles.parity.comparison import Comparison, version
 from baselines.oracles.parity.fla import kernels, layers, naive
 from models import registry
@@ -15,23 +15,31 @@ COMPARISONS: tuple[Comparison, ...] = (
     *hugging_face.COMPARISONS,
     *torchscale.COMPARISONS,
     *titans_pytorch.COMPARISONS,
+    *torch_cells.COMPARISONS,
+    *xlstm.COMPARISONS,
     *kernels.COMPARISONS,
     *layers.COMPARISONS,
 )
 _PARTS = "no installable code that follows the paper was found; its parts are compared under titans-lmm and transformer-window"
-NO_ORACLE = {name: _PARTS for name in ("titans-mac", "titans-mag", "titans-mal")}
+NO_ORACLE = {name: _PARTS for name in ("titans-mac", "titans-mag", "titans-mal")} | {
+    "janet": "no installable code was found; a test holds its law to arithmetic by hand",
+}
 INSTALL = {  # what brings a package without what it does not need here
     "fla-core": 'pip install -e ".[parity]"',
     "flash-linear-attention": "pip install --no-deps flash-linear-attention==0.6.0",
     "transformers": 'pip install -e ".[parity]"',
     "torchscale": "pip install --no-deps torchscale",
     "titans-pytorch": "pip install titans-pytorch",
+    "torch": "pip install -e .",
+    "xlstm": "pip install --no-deps xlstm==2.0.6 mlstm_kernels omegaconf dacite antlr4-python3-runtime==4.9.3",
 }
 NOTES = (
     "Norm epsilons of transformers' layers are set to ours (Mamba-2: 1e-6, theirs 1e-5). torchscale scales its rows before "
     "the norm, which an epsilon would notice: both sides have none.",
     "fla's TTT reads `z + LN(z)` where the paper has `q + LN(z)`, so our states are read in its way there; the paper's read "
     "is compared with titans-pytorch, TTT's network written out inside it.",
+    "xlstm's sLSTM layer feeds the input gate from its module fgate and the forget gate from igate. Its xLSTM 7B begins with "
+    "m = 0, and ours too where they are compared: the 1e-6 beside the maximum can tell.",
     "titans-pytorch's loss is a mean over the width: its step is 2/d of ours.",
     "RMT's oracle is Llama for the Transformer, with the memory carried from segment to segment by hand.",
 )

@@ -19,7 +19,7 @@ SHIPPED = {
     "attention": {"transformer", "transformer-window"},
     "gated_ancestors": {"gru", "janet", "lstm", "slstm"},
     "first_generation": {"retnet"},
-    "second_generation": {"gla", "mamba", "mamba2", "mlstm", "xlstm-7b"},
+    "second_generation": {"gla", "hgrn2", "mamba", "mamba2", "mlstm", "xlstm-7b"},
     "third_generation": {"deltanet", "gated-deltanet", "ttt-linear", "ttt-mlp"},
     "segment_recurrent": {"rmt"},
     "titans": {"titans-lmm", "titans-mac", "titans-mag", "titans-mal"},

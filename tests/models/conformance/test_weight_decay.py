@@ -37,6 +37,7 @@ LEFT_ALONE = {
     "mamba2": WITHOUT_SWIGLU
     | {"mixer.A_log", "mixer.D", "mixer.convolution.bias", "mixer.step_bias", "mixer.norm.weight"},
     "gla": SHELL | {"mixer.forget.1.bias", "mixer.norm.weight"},
+    "hgrn2": SHELL | {"mixer.norm.weight", "bounds"},
     "mlstm": {"norm.weight"}
     | {f"mixer.{name}" for name in ("norm.weight", "head_norm.weight", "convolution.bias", "gates.bias", "skip")},
     "xlstm-7b": SHELL | {"mixer.head_norm.weight", "mixer.gates.bias"},

@@ -93,7 +93,7 @@ def per_channel() -> Errors:
 
 
 def rising_bounds() -> Errors:
-    """HGRN2's layer under a bound, its scan replaced by `naive_recurrent_gla`, which scales q, as flash-linear-attention calls it."""
+    """HGRN2's layer under a bound against its equations around `naive_recurrent_gla`, which scales q."""
     oracle, draw, inner = naive("gla", "naive_recurrent_gla"), Draw(), HEADS * KEYS
     layer = HGRN2Layer(inner, HEADS, inner, "auto")
     inputs = {"x": draw.normal(2, TIME, inner), "bound": draw.gate(inner)} | leaves(layer)

@@ -39,6 +39,7 @@ from models.registry import register
 
 EPSILON = 1e-6
 BLOCK, CAP = 4, 15.0
+JOINED = 8  # blocks that are multiplied as one, the rest of it zeros
 SCALED = (
     "C and n decay and nothing is compared, but they are kept times e^-m, and m, which scales all alike, is carried too"
 )
@@ -142,7 +143,9 @@ class MLSTM(nn.Module):
         """Of the scan, and of queries, keys and values."""
         own = self.inner // self.heads
         blocks = self.queries_keys.numel() + self.values.numel()
-        return scan_flops(time, self.heads, own, own + 1).plus(product_flops(time * blocks))
+        return scan_flops(time, self.heads, own, own + 1).plus(
+            product_flops(time * blocks * math.gcd(self.values.shape[1], JOINED))
+        )
 
 
 @register(
@@ -198,6 +201,11 @@ def begin_gates(gates: nn.Linear, heads: int) -> None:
 
 
 def _in_blocks(x: Tensor, weight: Tensor) -> Tensor:
-    """[b, t, d] times block-diagonal matrices [p, n, j, j], [p, b, t, d]."""
-    x = x.unflatten(-1, weight.shape[1:3])
-    return torch.einsum("btnj,pnij->pbtni", x, weight.to(x.dtype)).flatten(-2)
+    """[b, t, d] times block-diagonal matrices [p, n, j, j], [p, b, t, d]; so small blocks cost less several at a time."""
+    kinds, count, size, _ = weight.shape
+    joined = math.gcd(count, JOINED)
+    apart = torch.eye(joined, dtype=weight.dtype, device=weight.device)
+    wide = torch.einsum("pgaij,ac->gpaicj", weight.unflatten(1, (-1, joined)), apart)
+    wide = wide.reshape(count // joined, -1, joined * size)
+    y = torch.einsum("btgj,gij->btgi", x.unflatten(-1, (count // joined, -1)), wide.to(x.dtype))
+    return y.unflatten(-1, (kinds, -1)).permute(3, 0, 1, 2, 4).flatten(-2)

@@ -2,58 +2,50 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 
-from baselines.oracles.parity import (
-    diagonal_recurrences,
-    hugging_face,
-    kimi_linear,
-    rwkv,
-    rwkv7,
-    state_spaces,
-    titans_pytorch,
-    torchscale,
-)
 from baselines.oracles.parity.comparison import Comparison, version
-from baselines.oracles.parity.fla import erase_and_write, kernels, layers, mesa_net, naive
 from models import registry
 
-COMPARISONS: tuple[Comparison, ...] = (
-    *naive.COMPARISONS,
-    *erase_and_write.COMPARISONS,
-    *mesa_net.COMPARISONS,
-    *hugging_face.COMPARISONS,
-    *kimi_linear.COMPARISONS,
-    *rwkv7.COMPARISONS,
-    *torchscale.COMPARISONS,
-    *diagonal_recurrences.COMPARISONS,
-    *state_spaces.COMPARISONS,
-    *titans_pytorch.COMPARISONS,
-    *rwkv.COMPARISONS,
-    *kernels.COMPARISONS,
-    *layers.COMPARISONS,
-)
+
+def _found() -> tuple[Comparison, ...]:
+    """The COMPARISONS of every module beside this one and below, by the modules' names: a new one is a new file, no more."""
+    modules = pkgutil.walk_packages([str(Path(__file__).parent)], f"{__package__}.")
+    names = sorted(module.name for module in modules if module.name != __name__)
+    return tuple(item for name in names for item in getattr(import_module(name), "COMPARISONS", ()))
+
+
+COMPARISONS: tuple[Comparison, ...] = _found()
 _PARTS = "no installable code that follows the paper was found; its parts are compared under titans-lmm and transformer-window"
 _LOOP = "no installable code runs on a CPU; a test holds it to a loop written from the equations"
+_NONE = "no code of its authors is known; a test holds it to a loop written from the equations"
 NO_ORACLE = {
     **dict.fromkeys(("titans-mac", "titans-mag", "titans-mal"), _PARTS),
     **dict.fromkeys(("mamba3", "lact"), _LOOP),
-    "longhorn": "the authors' code needs a CUDA extension and is not on PyPI; a test holds the layer to its equations",
-NO_ORACLE = {name: _PARTS for name in ("titans-mac", "titans-mag", "titans-mal")} | {
+    **dict.fromkeys(("yaad", "moneta", "memora", "omeganet", "atlas", "mambamixer"), _NONE),
+    **dict.fromkeys(("hybrid", "griffin", "samba", "xlstm"), "a pattern of mixers, each of which is compared under its own name"),
+    "janet": "no installable code was found; a test holds its reference recurrence to arithmetic by hand",
     "log-linear-gated-deltanet": "no installable code has it in plain PyTorch; a test holds it to one state a token",
+    "longhorn": "the authors' code needs a CUDA extension and is not on PyPI; a test holds the layer to its equations",
     "s4": "no installable code has its low-rank part; tests hold it to the dense recurrence and to the paper's Cauchy form",
 }
 INSTALL = {  # what brings a package without what it does not need here
     "fla-core": 'pip install -e ".[parity]"',
     "flash-linear-attention": "pip install --no-deps flash-linear-attention==0.6.0",
-    "transformers": 'pip install -e ".[parity]"',
     "lru-pytorch": "pip install --no-deps lru-pytorch==0.1.3",
     "minGRU-pytorch": "pip install --no-deps minGRU-pytorch==0.2.1",
-    "s5-pytorch": "pip install --no-deps s5-pytorch==0.2.1",
-    "torchscale": "pip install --no-deps torchscale",
-    "titans-pytorch": "pip install titans-pytorch",
+    "recurrentgemma": "pip install --no-deps recurrentgemma==1.0.1",
     "rwkv": "pip install --no-deps rwkv==0.8.32",
+    "s5-pytorch": "pip install --no-deps s5-pytorch==0.2.1",
+    "titans-pytorch": "pip install titans-pytorch",
+    "torch": "pip install -e .",
+    "torchscale": "pip install --no-deps torchscale",
+    "transformers": 'pip install -e ".[parity]"',
+    "xlstm": "pip install --no-deps xlstm==2.0.6 mlstm_kernels omegaconf dacite antlr4-python3-runtime==4.9.3",
 }
 NOTES = (
     "Norm epsilons of transformers' layers are set to ours (Mamba-2: 1e-6, theirs 1e-5). torchscale scales its rows before "

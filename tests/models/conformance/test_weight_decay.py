@@ -44,6 +44,10 @@ LEFT_ALONE = {
     "mamba2": WITHOUT_SWIGLU
     | {"mixer.A_log", "mixer.D", "mixer.convolution.bias", "mixer.step_bias", "mixer.norm.weight"},
     "gla": SHELL | {"mixer.forget.1.bias", "mixer.norm.weight"},
+    "hgrn2": SHELL | {"mixer.norm.weight", "bounds"},
+    "mlstm": {"norm.weight"}
+    | {f"mixer.{name}" for name in ("norm.weight", "head_norm.weight", "convolution.bias", "gates.bias", "skip")},
+    "xlstm-7b": SHELL | {"mixer.head_norm.weight", "mixer.gates.bias"},
     "deltanet": SHELL | {"mixer.norm.weight"},
     "gated-deltanet": SHELL | {"mixer.A_log", "mixer.step_bias", "mixer.rate.bias", "mixer.norm.weight"},
     "kda": CHANNEL_GATED,
@@ -76,6 +80,7 @@ LEFT_ALONE = {
 STARTS = {
     **dict.fromkeys(("lstm", "gru", "janet"), {"mixer.recurrent"}),
     "slstm": {"mixer.inputs"},
+    "mlstm": {"mixer.queries_keys", "mixer.values"},
     "ttt-linear": {"mixer.weights.0"},
     "ttt-mlp": {"mixer.weights.0", "mixer.weights.1"},
     "lact": {f"mixer.first.{index}.whole" for index in range(3)},

@@ -8,8 +8,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
-from baselines.oracles.parity.comparison import Comparison, Draw, Errors, compare_forms
+from baselines.oracles.parity.comparison import Comparison, Draw, Errors, compare, compare_forms, leaves
+from baselines.second_generation.hgrn2 import HGRN2Layer
 from models.ops.neural_memory.recurrence import Rule
 
 PACKAGE = "fla-core"
@@ -88,6 +90,27 @@ def per_channel() -> Errors:
         return oracle(q, k, v, log_forget, initial_state=state, output_final_state=True)
 
     return compare_forms("scan", ours, theirs, inputs)
+
+
+def rising_bounds() -> Errors:
+    """HGRN2's layer under a bound against its equations around `naive_recurrent_gla`, which scales q."""
+    oracle, draw, inner = naive("gla", "naive_recurrent_gla"), Draw(), HEADS * KEYS
+    layer = HGRN2Layer(inner, HEADS, inner, "auto")
+    inputs = {"x": draw.normal(2, TIME, inner), "bound": draw.gate(inner)} | leaves(layer)
+    inputs["project.weight"] = draw.normal(3 * inner, inner) / inner**0.5
+
+    def ours(x: Tensor, bound: Tensor, **given: Tensor):
+        return functional_call(layer, given, (x, bound, None))
+
+    def theirs(x: Tensor, bound: Tensor, **given: Tensor):
+        q, f, v = (x @ given["project.weight"].T).chunk(3, -1)
+        g = (bound + (1 - bound) * f.sigmoid()).log()
+        parts = (part.unflatten(-1, (HEADS, -1)) for part in (torch.nn.functional.silu(q), 1 - g.exp(), v, g))
+        y, state = oracle(*parts, output_final_state=True)
+        y = torch.nn.functional.rms_norm(y.flatten(2), (inner,), given["norm.weight"], 1e-5)
+        return y @ given["out.weight"].T, state
+
+    return compare(ours, theirs, inputs)
 
 
 def delta() -> Errors:
@@ -214,6 +237,7 @@ COMPARISONS = (
     Comparison("retnet", PACKAGE, "scan: naive_retention", retention),
     Comparison("mamba2", PACKAGE, "scan and state: naive_recurrent_simple_gla", shared_keys),
     Comparison("gla", PACKAGE, "scan and state, a gate per key channel: naive_recurrent_gla", per_channel),
+    Comparison("hgrn2", PACKAGE, "layer under a bound and state: naive_recurrent_gla in its equations", rising_bounds),
     Comparison("deltanet", PACKAGE, "scan and state: delta_rule_recurrence", delta),
     Comparison(
         "gated-deltanet",

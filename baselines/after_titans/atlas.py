@@ -27,8 +27,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from baselines.after_titans.omega_memory import PAPERS, Omega, OmegaMemory
 from models.registry import register
+from models.titans.omega_memory import PAPERS, Omega, OmegaMemory
 
 
 @register(

@@ -27,9 +27,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from baselines.after_titans.miras_memory import PAPERS, Miras, MirasMemory, rule_of
 from models.ops.associative_memory.retention_rule import on_simplex
 from models.registry import register
+from models.titans.miras_memory import PAPERS, Miras, MirasMemory, rule_of
 
 
 @register(

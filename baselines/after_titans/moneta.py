@@ -23,8 +23,8 @@ Deviation: alpha and eta are one number a head, the paper's one a channel, by lo
 
 from __future__ import annotations
 
-from baselines.after_titans.miras_memory import PAPERS, Miras, MirasMemory, rule_of
 from models.registry import register
+from models.titans.miras_memory import PAPERS, Miras, MirasMemory, rule_of
 
 
 @register(

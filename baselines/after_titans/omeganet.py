@@ -25,8 +25,8 @@ Deviation: alpha, eta and gamma are one number a head.
 
 from __future__ import annotations
 
-from baselines.after_titans.omega_memory import PAPERS, Omega, OmegaMemory
 from models.registry import register
+from models.titans.omega_memory import PAPERS, Omega, OmegaMemory
 
 
 @register(

@@ -27,8 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from baselines.after_titans.miras_memory import PAPERS, Miras, MirasMemory, rule_of
 from models.registry import register
+from models.titans.miras_memory import PAPERS, Miras, MirasMemory, rule_of
 
 UNIT = math.log(math.e - 1)  # softplus(UNIT) = 1
 

@@ -13,15 +13,16 @@ SMALL = 1e-3
 
 
 def newton_schulz(s: Tensor) -> Tensor:
-    """Singular values of s [..., in, out] brought to between about 0.7 and 1.2 (Jordan et al. 2024), its vectors kept.
+    """Singular values of s [n ..., in, out] brought to between about 0.7 and 1.2 (Jordan et al. 2024), its vectors kept.
 
     Five times `X <- a X + (b X X^T + c (X X^T)^2) X`, from `X = S / |S|_F`, on the smaller side. 0 stays 0.
     """
     turned = s.shape[-2] > s.shape[-1]
     x = s.mT if turned else s
-    x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) + SMALL)
+    x = (x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) + SMALL)).flatten(0, -3)
     a, b, c = COEFFICIENTS
     for _ in range(STEPS):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        gram = torch.bmm(x, x.mT)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    x = x.unflatten(0, s.shape[:-2])
     return x.mT if turned else x

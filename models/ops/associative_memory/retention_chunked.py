@@ -55,7 +55,7 @@ def _walk(chunks: list[Tensor], carried: list[Tensor], whole: bool, rule: Retent
     """What the queries read, [n, g, size, out], and A at the last anchor, which a chunk that is not `whole` leaves as it was."""
     q, k, v, rate, keep, threshold = chunks
     size, entered = k.shape[2], rule.retention == "kl"
-    first = keep[..., 0, None, None], rate[..., 0, None, None]
+    first = [gate[..., 0, None, None].unbind() for gate in (keep, rate)]
     if entered:  # the first token's step is taken before the shares begin
         lone = torch.zeros(size, dtype=torch.bool, device=k.device)
         lone[0] = True

@@ -86,6 +86,9 @@ class _Walk:
             table = coefficients(none, momentum, self.size)[0][:, :, 1:]
             self.p, self.PB = table[..., :1], table[..., 2:] @ self.PB
         self.momentum = momentum is not None
+        # Chunk by chunk, looked up once: an index has a backward pass over the whole text.
+        self.g_of, self.G_of, self.PB_of = (x.unbind() for x in (self.g, self.G, self.PB))
+        self.p_of = self.p.unbind() if self.momentum else ()
 
     def go(
         self, weights: list[Tensor], surprise: list[Tensor], filled: bool
@@ -96,9 +99,8 @@ class _Walk:
         """
         kinds = {None: self._sum, "chunk": self._orthogonal_end, "token": self._orthogonal_tokens}
         step, kept, before = kinds[self.rule.orthogonal], [], (weights, surprise)
-        for n in range(len(self.k)):
+        for n, (k, v) in enumerate(zip(self.k.unbind(), self.v.unbind(), strict=True)):
             before = weights, surprise
-            k, v = self.k[n], self.v[n]
             a, e = writes(weights, k, lambda z, v=v: v - z, self.rule)
             *after, more = step(n, a, e, weights, surprise)
             kept.append((weights, surprise, after[0], a, e, more))
@@ -109,24 +111,28 @@ class _Walk:
 
     def _sum(self, n, a, e, weights, surprise):
         """After a chunk whose steps are sums of writes."""
-        last = self.G[n, :, -1:]  # [g, 1, size]
-        shares = (last @ self.PB[n]).mT
-        after = [torch.baddbmm(self.g[n, :, -1:] * w, x.mT, shares * y) for w, x, y in zip(weights, a, e, strict=True)]
+        last = self.G_of[n][:, -1:]  # [g, 1, size]
+        shares = (last @ self.PB_of[n]).mT
+        after = [
+            torch.baddbmm(self.g_of[n][:, -1:] * w, x.mT, shares * y) for w, x, y in zip(weights, a, e, strict=True)
+        ]
         if not self.momentum:
             return after, surprise, None
-        after = [w + (last @ self.p[n]) * s for w, s in zip(after, surprise, strict=True)]
+        after = [w + (last @ self.p_of[n]) * s for w, s in zip(after, surprise, strict=True)]
         return after, self._surprise(n, a, e, surprise), None
 
     def _surprise(self, n, a, e, surprise) -> list[Tensor]:
         """S after a chunk."""
-        shares = self.PB[n, :, -1:].mT
-        return [torch.baddbmm(self.p[n, :, -1:] * s, x.mT, shares * y) for s, x, y in zip(surprise, a, e, strict=True)]
+        shares = self.PB_of[n][:, -1:].mT
+        return [
+            torch.baddbmm(self.p_of[n][:, -1:] * s, x.mT, shares * y) for s, x, y in zip(surprise, a, e, strict=True)
+        ]
 
     def _orthogonal_end(self, n, a, e, weights, surprise):
         """After a chunk that steps at its end."""
         surprise = self._surprise(n, a, e, surprise)
-        amount = self.G[n, :, -1:].sum(-1, keepdim=True)
-        after = [self.g[n, :, -1:] * w + amount * newton_schulz(s) for w, s in zip(weights, surprise, strict=True)]
+        amount = self.G_of[n][:, -1:].sum(-1, keepdim=True)
+        after = [self.g_of[n][:, -1:] * w + amount * newton_schulz(s) for w, s in zip(weights, surprise, strict=True)]
         return after, surprise, None
 
     def _orthogonal_tokens(self, n, a, e, weights, surprise):
@@ -134,11 +140,11 @@ class _Walk:
         memories, last = [], []
         for w, s, x, y in zip(weights, surprise, a, e, strict=True):
             each = (x[..., None] * y[..., None, :]).flatten(2)
-            each = torch.baddbmm(self.p[n] * s.flatten(1)[:, None], self.PB[n], each).unflatten(-1, s.shape[-2:])
+            each = torch.baddbmm(self.p_of[n] * s.flatten(1)[:, None], self.PB_of[n], each).unflatten(-1, s.shape[-2:])
             last.append(each[:, -1])
             steps = newton_schulz(each).flatten(2)
             memories.append(
-                torch.baddbmm(self.g[n] * w.flatten(1)[:, None], self.G[n], steps).unflatten(-1, w.shape[-2:])
+                torch.baddbmm(self.g_of[n] * w.flatten(1)[:, None], self.G_of[n], steps).unflatten(-1, w.shape[-2:])
             )
         return [memory[:, -1] for memory in memories], last, memories
 

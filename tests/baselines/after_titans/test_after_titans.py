@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from baselines.after_titans.atlas import Atlas
 from baselines.after_titans.memora import Memora
 from baselines.after_titans.moneta import Moneta
-from baselines.after_titans.omega_memory import PolynomialFeatures
 from baselines.after_titans.omeganet import OmegaNet
 from baselines.after_titans.yaad import Yaad
 from models.titans.memory_layer import FORGET_LOGITS
+from models.titans.omega_memory import PolynomialFeatures
 from schema.settings import construct
 
 WIDTH, HEADS = 16, 2

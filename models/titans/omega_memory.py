@@ -12,13 +12,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from baselines.after_titans.layer import MemoryLayer, drawn_memory, held, sizes_of
 from models.layers import l2_norm
 from models.ops.associative_memory import window_memory
 from models.ops.associative_memory.flops import omega_flops
 from models.ops.associative_memory.window_recurrence import WindowRule
 from models.ops.flops import Flops
 from models.titans.memory_layer import MOMENTUM_BOUND, inner_width, rate_bound
+from models.titans.surroundings import MemoryLayer, drawn_memory, held, sizes_of
 
 # Of orthogonal steps at first. They are as long as their rate, whatever the error, and Newton-Schulz brings up the small singular
 # values that rounding leaves in S: a slow start and a momentum of 0.9 over many tokens keep such noise small.
@@ -27,7 +27,7 @@ MOMENTUM_LOGIT, RATE_LOGIT = 2.5, -3.0
 
 @dataclass(frozen=True)
 class OmegaMemory:
-    """A memory that learns windows; `omeganet.py` says what the paper leaves open.
+    """A memory that learns windows; `baselines/after_titans/omeganet.py` says what the paper leaves open.
 
     `key_width` is that of queries and keys before their features, at most the values'; `rate_bound` None is Titans' bound here
     (`docs/titans.md`), for a gradient divided by the window.

@@ -9,12 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from baselines.after_titans.layer import MemoryLayer, drawn_memory, held, sizes_of
 from models.ops.associative_memory import retention_memory
 from models.ops.associative_memory.flops import retention_flops
 from models.ops.associative_memory.retention_rule import RetentionRule
 from models.ops.flops import Flops
 from models.titans.memory_layer import inner_width, rate_bound
+from models.titans.surroundings import MemoryLayer, drawn_memory, held, sizes_of
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ v0 by layer and channel, W1, A1, V1, G1 zero, W_o and the channel mixing's W_v z
 keys with gain 0.1). Ranks are 2.5 sqrt(d) for w and a, 1.7 sqrt(d) for v, 5 sqrt(d) for g, rounded to 32. What is no `weight`
 of a matrix does not decay.
 
-Deviations: the embedding, drawn as theirs, is tied to the output, theirs is not; channel mixing is `feed` units wide, solved so
-that parameters match, theirs 4 d; heads are the size's, theirs of width 64; ranks of models below 64 wide are rounded to half
-the width; w0 learns at the rate of all else, theirs at twice that, and their penalty on large logits is left out.
+Deviations: the embedding is tied to the output, theirs is not, and drawn normal with 0.02, or 2 / d where that is less: as small
+as theirs (1e-4) the output would hardly learn, and larger a new model, whose layers are silent, would repeat its input. Channel
+mixing is `feed` units wide, solved so that parameters match, theirs 4 d; heads are the size's, theirs of width 64; ranks of
+models below 64 wide are rounded to half the width; w0 learns at the rate of all else, theirs at twice that, and their penalty on
+large logits is left out.
 """
 
 from __future__ import annotations
@@ -167,7 +169,7 @@ class RWKV7(LanguageModel):
         if inner % size.heads:
             raise ValueError(f"The inner width {inner} must be a multiple of the {size.heads} heads; change inner.")
         super().__init__(size, [GooseBlock(size, feed, inner, index, provider) for index in range(size.depth)])
-        nn.init.uniform_(self.embedding.weight, -1e-4, 1e-4)
+        nn.init.normal_(self.embedding.weight, std=min(0.02, 2 / size.width))
         self.norm = nn.LayerNorm(size.width)
 
     def read(self, tokens: Tensor, state: tuple[LayerState, ...] | None) -> tuple[Tensor, tuple[LayerState, ...]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from models.conformance.subject import Finding, Subject, difference, loss, train
 from models.matching.counts import parameter_count
 from models.matching.solver import reference_parameters, solve
+from models.shell.model import layer_arguments
 from schema.settings import construct
 from schema.terms import tolerance
 
@@ -41,12 +42,14 @@ def start(subject: Subject) -> Finding:
 def initial_statistics(subject: Subject) -> Finding:
     """The shell leaves a mixer as the mixer initialised itself.
 
-    The first block's mixer is bitwise the one built alone from the same seed; the others agree in mean and spread.
+    The first block's mixer is bitwise the one built alone from the same seed, told the same layer; the others agree in mean
+    and spread.
     """
     if subject.entry.is_language_model:
         return True, "no shell", "a whole language model initialises itself"
-    model, alone = subject.build(), _alone(subject)
+    model = subject.build()
     for index, block in enumerate(model.blocks):
+        alone = _alone(subject, index, len(model.blocks))
         for name, inside in block.mixer.named_parameters():
             by_itself = alone[name]
             if index == 0 and not torch.equal(inside, by_itself):
@@ -58,10 +61,11 @@ def initial_statistics(subject: Subject) -> Finding:
     return True, 0.0, f"first of {len(model.blocks)} mixers bitwise, the others in mean and spread"
 
 
-def _alone(subject: Subject) -> dict[str, Tensor]:
-    """Parameters of the mixer built outside the shell, from the seed that `Subject.build` uses."""
+def _alone(subject: Subject, index: int, depth: int) -> dict[str, Tensor]:
+    """Parameters of one layer's mixer built outside the shell, from the seed that `Subject.build` uses."""
     inner = solve(subject.entry, subject.size, subject.settings).inner
     own = subject.settings if inner is None else {**subject.settings, "inner": inner}
+    own = {**layer_arguments(subject.entry.cls, index, depth), **own}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         mixer = construct(subject.entry.cls, subject.size.width, subject.size.heads, **own)

@@ -16,12 +16,12 @@ from models.shell.model import Shape, deep_enough
 from schema.terms import tolerance
 
 SHIPPED = {
-    "attention": {"transformer", "transformer-window"},
+    "attention": {"local-attention", "transformer", "transformer-window"},
     "first_generation": {"retnet"},
-    "second_generation": {"gla", "mamba", "mamba2"},
+    "second_generation": {"gla", "hawk", "mamba", "mamba2"},
     "third_generation": {"deltanet", "gated-deltanet", "ttt-linear", "ttt-mlp"},
     "segment_recurrent": {"rmt"},
-    "hybrids": {"hybrid"},
+    "hybrids": {"griffin", "hybrid", "samba"},
     "titans": {"titans-lmm", "titans-mac", "titans-mag", "titans-mal"},
 }
 SIZES = [Size(256, 64, 2, 4), Size(256, 128, 4, 4), Size(512, 256, 3, 8)]

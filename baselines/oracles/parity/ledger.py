@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from baselines.oracles.parity import hugging_face, titans_pytorch, torchscale
+from baselines.oracles.parity import hugging_face, recurrent_gemma, titans_pytorch, torchscale
 from baselines.oracles.parity.comparison import Comparison, version
 from baselines.oracles.parity.fla import kernels, layers, naive
 from models import registry
@@ -13,13 +13,17 @@ from models import registry
 COMPARISONS: tuple[Comparison, ...] = (
     *naive.COMPARISONS,
     *hugging_face.COMPARISONS,
+    *recurrent_gemma.COMPARISONS,
     *torchscale.COMPARISONS,
     *titans_pytorch.COMPARISONS,
     *kernels.COMPARISONS,
     *layers.COMPARISONS,
 )
 _PARTS = "no installable code that follows the paper was found; its parts are compared under titans-lmm and transformer-window"
+_LAYERS = "a pattern of layers, each of which is compared under its own name"
 NO_ORACLE = {name: _PARTS for name in ("titans-mac", "titans-mag", "titans-mal")}
+NO_ORACLE |= {name: _LAYERS for name in ("hybrid", "griffin", "samba", "xlstm")}
+NO_ORACLE["mambamixer"] = "the authors have published no code; its token mixer is compared under mamba"
 INSTALL = {  # what brings a package without what it does not need here
     "fla-core": 'pip install -e ".[parity]"',
     "flash-linear-attention": "pip install --no-deps flash-linear-attention==0.6.0",

@@ -23,6 +23,7 @@ TTT = SHELL - {"mixer_norm.weight"} | {
     )
 }  # fmt: skip
 GATING = {"mixer.gating.kept.weight", "mixer.gating.gate.weight"}
+HAWK = SHELL | {f"mixer.{name}" for name in ("decay", "gate_bias", "project.bias", "out.bias", "convolution.bias")}
 LEFT_ALONE = {
     "transformer": SHELL,
     "transformer-window": SHELL,
@@ -36,6 +37,10 @@ LEFT_ALONE = {
     "ttt-linear": TTT,
     "ttt-mlp": TTT | {"mixer.biases.1"},
     "rmt": SHELL,
+    "local-attention": SHELL | {"mixer.out.bias"},
+    "hawk": HAWK,
+    "griffin": HAWK,
+    "samba": SHELL | {"mixer.A_log", "mixer.D", "mixer.convolution.bias", "mixer.step.bias"},
     "hybrid": SHELL | {"mixer.A_log", "mixer.step_bias", "mixer.rate.bias", "mixer.norm.weight"},
     "titans-lmm": SHELL | {"mixer.memory.gates.bias", "mixer.norm.gain"},
     "titans-mac": SHELL | {"mixer.memory.gates.bias", "mixer.recall_norm.gain"} | GATING,
@@ -44,6 +49,8 @@ LEFT_ALONE = {
 }
 # Parameters of no torch layer that decay: learned starts, as in the code of TTT and RMT.
 STARTS = {
+    "hawk": {"mixer.gate"},
+    "griffin": {"mixer.gate"},
     "ttt-linear": {"mixer.weights.0"},
     "ttt-mlp": {"mixer.weights.0", "mixer.weights.1"},
     "rmt": {"memory"},

@@ -2,5 +2,5 @@
 
 from models.family import Family
 
-LOOKS = ("hybrid",)
+LOOKS = ("hybrid", "griffin", "samba", "xlstm")
 FAMILY = Family(__name__, "hybrids", place=100, hue=325.0, looks=LOOKS)

@@ -16,7 +16,7 @@ from models.shell.model import Shape, deep_enough
 from schema.terms import tolerance
 
 SHIPPED = {
-    "attention": {"transformer", "transformer-window"},
+    "attention": {"local-attention", "transformer", "transformer-window"},
     "first_generation": {"lru", "retnet", "rwkv4", "s4", "s4d", "s5"},
     "second_generation": {
         "gla", "hawk", "hgrn2", "liquid-s4", "log-linear-mamba2", "mamba",
@@ -29,7 +29,7 @@ SHIPPED = {
         "ttt-linear", "ttt-mlp",
     },
     "segment_recurrent": {"rmt"},
-    "hybrids": {"hybrid"},
+    "hybrids": {"griffin", "hybrid", "samba"},
     "titans": {"titans-lmm", "titans-mac", "titans-mag", "titans-mal"},
     "gated_ancestors": {"gru", "janet", "lstm", "slstm"},
     "after_titans": {"atlas", "memora", "moneta", "omeganet", "yaad"},

@@ -14,7 +14,7 @@ import baselines  # noqa: F401  fills the registry
 from models import registry
 from models.conformance.kit import check
 from models.language_model import Size, build
-from models.user_file import BadFile, blamed, files_of, load_file, load_files
+from models.user_file import BadFile, blamed, files_in, files_of, is_path, load_file, load_files, source_of
 from schema.places import ROOT
 
 pytestmark = pytest.mark.usefixtures("no_user_files")
@@ -220,3 +220,44 @@ def test_worked_example_of_the_page_passes_the_check(write, monkeypatch):
     answers = check("hgrn2")
     assert len(answers) > 15
     assert [answer for answer in answers if not answer.passed] == []
+
+
+@pytest.fixture
+def package(write):
+    """The folder of a package whose model and whose numbers lie in two files, with a file of data beside them."""
+    write("from . import model  # noqa: F401", "mine/__init__.py")
+    write("WIDTH = 2.0\n", "mine/numbers.py")
+    write(
+        MINE.format(name="mine", scale="numbers.WIDTH").replace("from torch", "from . import numbers\nfrom torch", 1),
+        "mine/model.py",
+    )
+    return write("1 2 3", "mine/data.txt").parent
+
+
+def test_a_package_of_several_files_joins_and_is_run_again_whole(package, write):
+    assert load_file(f"{package}{os.sep}") == ["mine"] and is_path(f"mine{os.sep}") and not is_path("mine")
+    entry = registry.entry("mine")
+    assert (entry.family, entry.file, entry.cls.__module__) == ("yours", package / "model.py", "yours_mine.model")
+    assert files_of(["mine"]) == [str(package)] and source_of("mine") == package
+    write("WIDTH = 3.5\n", "mine/numbers.py")
+    os.utime(package / "numbers.py", (1, 1))
+    assert load_file(package) == ["mine"]
+    assert build("mine", Size(16, 8, 1, 2)).blocks[0].mixer.scale == 3.5
+
+
+def test_a_package_that_fails_names_the_file_and_leaves_nothing(package, write):
+    write("x = 1\n1 / 0\n", "mine/numbers.py")
+    with pytest.raises(BadFile, match="mine/numbers.py fails to import, line 2: ZeroDivisionError"):
+        load_file(package)
+    assert not [name for name in sys.modules if name.startswith("yours_mine")] and "mine" not in registry.names()
+
+
+def test_a_folder_without_init_is_refused(tmp_path):
+    with pytest.raises(BadFile, match="or of a folder with an __init__.py"):
+        load_file(tmp_path)
+
+
+def test_files_of_a_package_are_all_but_what_is_hidden_or_cached(package, write):
+    write("", "mine/.hidden")
+    load_file(package)
+    assert [path.name for path in files_in(package)] == ["__init__.py", "data.txt", "model.py", "numbers.py"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from baselines.oracles.parity.comparison import Comparison, version
+from baselines.oracles.parity.ledger_rows import Row
 from models import registry
 
 
@@ -27,7 +27,9 @@ NO_ORACLE = {
     **dict.fromkeys(("titans-mac", "titans-mag", "titans-mal"), _PARTS),
     **dict.fromkeys(("mamba3", "lact"), _LOOP),
     **dict.fromkeys(("yaad", "moneta", "memora", "omeganet", "atlas", "mambamixer"), _NONE),
-    **dict.fromkeys(("hybrid", "griffin", "samba", "xlstm"), "a pattern of mixers, each of which is compared under its own name"),
+    **dict.fromkeys(
+        ("hybrid", "griffin", "samba", "xlstm"), "a pattern of mixers, each of which is compared under its own name"
+    ),
     "janet": "no installable code was found; a test holds its reference recurrence to arithmetic by hand",
     "log-linear-gated-deltanet": "no installable code has it in plain PyTorch; a test holds it to one state a token",
     "longhorn": "the authors' code needs a CUDA extension and is not on PyPI; a test holds the layer to its equations",
@@ -55,27 +57,6 @@ NOTES = (
     "titans-pytorch's loss is a mean over the width: its step is 2/d of ours.",
     "RMT's oracle is Llama for the Transformer, with the memory carried from segment to segment by hand.",
 )
-
-
-@dataclass(frozen=True)
-class Row:
-    """One comparison with its figures, or the reason why there are none."""
-
-    model: str
-    oracle: str = ""
-    version: str = ""
-    compared: str = ""
-    forward: float | None = None
-    backward: float | None = None
-    bound: float | None = None
-    reason: str = ""
-
-    @property
-    def failed(self) -> bool:
-        """True if it was compared and an error is not below the bound (NaN is not)."""
-        if self.forward is None or self.bound is None:
-            return False
-        return not all(error < self.bound for error in (self.forward, self.backward) if error is not None)
 
 
 def ledger(models: Sequence[str] | None = None) -> list[Row]:

@@ -4,10 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from baselines.oracles.parity.ledger import Row
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison with its figures, or the reason why there are none."""
+
+    model: str
+    oracle: str = ""
+    version: str = ""
+    compared: str = ""
+    forward: float | None = None
+    backward: float | None = None
+    bound: float | None = None
+    reason: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """True if it was compared and an error is not below the bound (NaN is not)."""
+        if self.forward is None or self.bound is None:
+            return False
+        return not all(error < self.bound for error in (self.forward, self.backward) if error is not None)
 
 
 def read(path: Path) -> list[Row]:

@@ -30,6 +30,7 @@ GOOSE = {
 } | {f"mixer.{name}.{part}" for name in ("decay", "rate", "keep") for part in ("down", "up", "bias")}  # fmt: skip
 RWKV_NORMS = ("norm_time", "norm_channels", "norm")
 GATING = {"mixer.gating.kept.weight", "mixer.gating.gate.weight"}
+HAWK = SHELL | {f"mixer.{name}" for name in ("decay", "gate_bias", "project.bias", "out.bias", "convolution.bias")}
 LEFT_ALONE = {
     "transformer": SHELL,
     "transformer-window": SHELL,
@@ -70,6 +71,10 @@ LEFT_ALONE = {
     "ttt-linear": TTT,
     "ttt-mlp": TTT | {"mixer.biases.1"},
     "rmt": SHELL,
+    "local-attention": SHELL | {"mixer.out.bias"},
+    "hawk": HAWK,
+    "griffin": HAWK,
+    "samba": SHELL | {"mixer.A_log", "mixer.D", "mixer.convolution.bias", "mixer.step.bias"},
     "hybrid": SHELL | {"mixer.A_log", "mixer.step_bias", "mixer.rate.bias", "mixer.norm.weight"},
     "titans-lmm": SHELL | {"mixer.memory.gates.bias", "mixer.norm.gain"},
     "titans-mac": SHELL | {"mixer.memory.gates.bias", "mixer.recall_norm.gain"} | GATING,
@@ -81,6 +86,8 @@ STARTS = {
     **dict.fromkeys(("lstm", "gru", "janet"), {"mixer.recurrent"}),
     "slstm": {"mixer.inputs"},
     "mlstm": {"mixer.queries_keys", "mixer.values"},
+    "hawk": {"mixer.gate"},
+    "griffin": {"mixer.gate"},
     "ttt-linear": {"mixer.weights.0"},
     "ttt-mlp": {"mixer.weights.0", "mixer.weights.1"},
     "lact": {f"mixer.first.{index}.whole" for index in range(3)},

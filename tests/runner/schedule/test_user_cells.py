@@ -12,6 +12,7 @@ import bench
 from models import registry, user_file
 from models.user_file import load_file
 from results.cell import Cell
+from runner import cell_key
 from runner import measure as cells
 from runner.cell_key import identify
 from runner.measure import measure, with_own_files
@@ -131,3 +132,35 @@ def test_sys_exit_in_a_checked_file_is_exit_2(tmp_path, capsys):
     for words in (["check", str(mine)], ["run", "smoke", "--models", f"transformer,{mine}"]):
         assert bench.main(words) == 2
         assert capsys.readouterr().err == "bench.py: leaves.py fails to import, line 2: SystemExit: 0\n"
+
+
+def test_a_package_s_key_follows_each_of_its_files_and_not_where_it_lies(tmp_path):
+    keys = []
+    for change in ("", "data", "code", "elsewhere"):
+        folder = tmp_path / ("other" if change == "elsewhere" else "one") / "mine_package"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "__init__.py").write_text("from . import model\n")
+        (folder / "model.py").write_text(MINE.format(name="mine", first="x = 1" if change == "code" else "pass"))
+        (folder / "data.txt").write_text("2" if change == "data" else "1")
+        registry._entries.pop("mine", None)
+        user_file._brought.clear()
+        user_file._forget("yours_mine_package")
+        cell_key._code_hash.cache_clear()
+        keys.append(identify(dataclasses.replace(CELL, model="mine", model_files=(str(folder),))).key)
+    assert len(set(keys)) == 3 and keys[0] == keys[3]
+
+
+def test_a_hybrid_names_the_files_of_its_mixers_and_its_key_covers_them(load):
+    mine = load("mine")
+    cell = dataclasses.replace(
+        CELL, model="hybrid", settings={"layers": ["retnet", "mine"]}, size={"width": 16, "depth": 2, "heads": 2}
+    )
+    house = dataclasses.replace(cell, settings={"layers": "retnet*2"})
+    assert [one.model_files for one in with_own_files([cell, house])] == [(mine,), ()]
+    names = {path.name for path in cell_key._model_files(cell.model, cell.settings)}
+    assert names == {"hybrid.py", "retnet.py", "mine_of_user_cells.py"}
+    before, same = identify(cell).key, identify(house).key
+    with open(mine, "a") as file:
+        file.write("\nNEW = 1\n")
+    cell_key._code_hash.cache_clear()
+    assert identify(cell).key != before and identify(house).key == same

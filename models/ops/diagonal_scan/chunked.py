@@ -60,8 +60,8 @@ def _behind(x: Tensor, done: int, time: int) -> list[Tensor]:
     return [x] * (time - done) if x.dim() == 1 else list(x[:, done:].unbind(1))
 
 
-def starts(last: Tensor, whole: Tensor, first: Tensor, order: range) -> tuple[Tensor, Tensor]:
-    """Each stream's true start [b, n, ..], and what comes out of the last of them in `order`.
+def _starts(last: Tensor, whole: Tensor, first: Tensor, order: range) -> tuple[Tensor, Tensor]:
+    """Each stream's true start [b, n, d], and what comes out of the last of them in `order`.
 
     `last` is what comes out of the streams when begun at zero, `whole` their products of a.
     """
@@ -87,7 +87,7 @@ class _Scan(torch.autograd.Function):
             for i in range(1, length):
                 torch.addcmul(given[i], gates[i], last, out=last)
                 whole.mul_(gates[i])
-            now, _ = starts(last, whole, state, range(count))
+            now, _ = _starts(last, whole, state, range(count))
         for i in range(length):
             torch.addcmul(given[i], gates[i], now, out=out[i])
             now = out[i]
@@ -124,7 +124,7 @@ def _gradients(a: Tensor, whole: Tensor, dh: Tensor, now: Tensor) -> tuple[Tenso
         out_of = given[-1].clone()
         for i in range(length - 2, -1, -1):
             torch.addcmul(given[i], gates[i + 1], out_of, out=out_of)
-        arrived, now = starts(out_of.mul_(gates[0]), whole, now, range(count - 1, -1, -1))
+        arrived, now = _starts(out_of.mul_(gates[0]), whole, now, range(count - 1, -1, -1))
     torch.add(given[-1], arrived, out=out[-1])
     for i in range(length - 2, -1, -1):
         torch.addcmul(given[i], gates[i + 1], out[i + 1], out=out[i])

@@ -110,7 +110,7 @@ def recurrence(
 ) -> tuple[Tensor, State]:
     """The law over a text: y [b, t, h, out] and the state after its last token.
 
-    Shapes: q, k [b, t, h, in]; v [b, t, h, out]; weight gamma, rate, keep, momentum eta [b, t, h]; `initial` [h, in, out] a layer.
+    Shapes: q, k [b, t, h, in]; v [b, t, h, out]; weight gamma, rate, keep, momentum [b, t, h]; `initial` [h, in, out] a layer.
     """
     tokens = tokens_of(k, v, weight, rate, keep, momentum, rule)
     weights, surprise, tokens, past = resume(tokens, initial, momentum is not None, rule, state)

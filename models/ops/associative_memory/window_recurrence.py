@@ -110,8 +110,7 @@ def recurrence(
 ) -> tuple[Tensor, State]:
     """The law over a text: y [b, t, h, out] and the state after its last token.
 
-    Shapes: q, k [b, t, h, in]; v [b, t, h, out]; weight gamma, rate, keep and momentum eta [b, t, h]; `initial` [h, in, out] per
-    layer.
+    Shapes: q, k [b, t, h, in]; v [b, t, h, out]; weight gamma, rate, keep, momentum [b, t, h]; `initial` [h, in, out] a layer.
     """
     tokens = tokens_of(k, v, weight, rate, keep, momentum, rule)
     weights, surprise, tokens, past = resume(tokens, initial, momentum is not None, rule, state)
@@ -126,13 +125,11 @@ def recurrence(
         u = tuple(-g for g in torch.func.grad(omega_loss)(at_anchor[0], *seen, network))
         if eta:
             u = surprise = tuple(eta[0] * a + b for a, b in zip(surprise, u, strict=True))
-        weights = tuple(kept * w for w in weights)
         gathered, amount = kept * gathered + r, r
         if rule.orthogonal == "chunk":
-            amount = gathered if (t + 1) % rule.chunk == 0 else None
-        if amount is not None:
-            u = tuple(newton_schulz(s) for s in u) if rule.orthogonal else u
-            weights = tuple(w + amount * s for w, s in zip(weights, u, strict=True))
+            amount = gathered if (t + 1) % rule.chunk == 0 else torch.zeros_like(r)
+        u = tuple(newton_schulz(s) for s in u) if rule.orthogonal else u
+        weights = tuple(kept * w + amount * s for w, s in zip(weights, u, strict=True))
         if t >= past:
             ys.append(titans.network(weights, q[:, t - past, :, None], network)[..., 0, :])
     if total % rule.chunk == 0:

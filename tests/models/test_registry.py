@@ -18,7 +18,7 @@ from schema.terms import tolerance
 SHIPPED = {
     "attention": {"local-attention", "transformer", "transformer-window"},
     "first_generation": {"retnet"},
-    "second_generation": {"gla", "hawk", "mamba", "mamba2"},
+    "second_generation": {"gla", "hawk", "mamba", "mamba2", "mambamixer"},
     "third_generation": {"deltanet", "gated-deltanet", "ttt-linear", "ttt-mlp"},
     "segment_recurrent": {"rmt"},
     "hybrids": {"griffin", "hybrid", "samba"},

@@ -20,8 +20,8 @@ SHIPPED = {
     "first_generation": {"lru", "retnet", "rwkv4", "s4", "s4d", "s5"},
     "second_generation": {
         "gla", "hawk", "hgrn2", "liquid-s4", "log-linear-mamba2", "mamba",
-        "mamba2", "mamba3", "mingru", "minlstm", "mlstm", "rwkv6",
-        "xlstm-7b",
+        "mamba2", "mamba3", "mambamixer", "mingru", "minlstm", "mlstm",
+        "rwkv6", "xlstm-7b",
     },
     "third_generation": {
         "comba", "deltanet", "deltaproduct", "gated-deltanet", "gated-deltanet-2", "gated-deltaproduct",

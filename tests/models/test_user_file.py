@@ -214,10 +214,10 @@ def test_an_exception_out_of_a_user_s_code_is_told_with_its_line(write):
 
 
 def test_worked_example_of_the_page_passes_the_check(write, monkeypatch):
-    monkeypatch.delitem(registry._entries, "hgrn2", raising=False)
+    monkeypatch.delitem(registry._entries, "my-hgrn2", raising=False)
     example = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL).group(1)
-    assert load_file(write(example, "hgrn2_of_the_page.py")) == ["hgrn2"]
-    answers = check("hgrn2")
+    assert load_file(write(example, "hgrn2_of_the_page.py")) == ["my-hgrn2"]
+    answers = check("my-hgrn2")
     assert len(answers) > 15
     assert [answer for answer in answers if not answer.passed] == []
 

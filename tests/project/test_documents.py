@@ -25,8 +25,15 @@ def test_every_page_is_in_the_index():
 
 
 def test_files_that_pages_name_are_there():
-    """By their own name, since pages shorten paths; `mine.py` and the example `hgrn2.py` are a reader's own."""
-    there = {path.name for path in ROOT.rglob("*.py")} | {"mine.py", "file.py", "FILE.py", "hgrn2.py"}
+    """By their own name, since pages shorten paths; `mine.py` and the examples of a page are a reader's own."""
+    there = {path.name for path in ROOT.rglob("*.py")} | {
+        "mine.py",
+        "file.py",
+        "FILE.py",
+        "my_hgrn2.py",
+        "layer.py",
+        "gates.py",
+    }
     named = {
         (page.name, name) for page in PAGES for name in re.findall(r"(\w+\.py)\b", page.read_text(encoding="utf-8"))
     }

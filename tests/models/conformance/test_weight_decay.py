@@ -31,6 +31,8 @@ GOOSE = {
 RWKV_NORMS = ("norm_time", "norm_channels", "norm")
 GATING = {"mixer.gating.kept.weight", "mixer.gating.gate.weight"}
 HAWK = SHELL | {f"mixer.{name}" for name in ("decay", "gate_bias", "project.bias", "out.bias", "convolution.bias")}
+MAMBA = ("A_log", "D", "convolution.bias", "step.bias")
+MAMBAMIXERS = 4  # layers that match three of the reference
 LEFT_ALONE = {
     "transformer": SHELL,
     "transformer-window": SHELL,
@@ -74,6 +76,11 @@ LEFT_ALONE = {
     "local-attention": SHELL | {"mixer.out.bias"},
     "hawk": HAWK,
     "griffin": HAWK,
+    "mambamixer": WITHOUT_SWIGLU
+    | {f"mixer.{name}" for name in ("A_log", "D", "convolution.bias", "step.bias")}
+    | {f"mixers.{layer}.norm.weight" for layer in range(MAMBAMIXERS)}
+    | {f"mixers.{layer}.scans.{way}.{name}" for layer in range(MAMBAMIXERS) for way in (0, 1) for name in MAMBA}
+    | {f"{name}.{layer}" for layer in range(MAMBAMIXERS) for name in ("tokens", "channels")},
     "samba": SHELL | {"mixer.A_log", "mixer.D", "mixer.convolution.bias", "mixer.step.bias"},
     "hybrid": SHELL | {"mixer.A_log", "mixer.step_bias", "mixer.rate.bias", "mixer.norm.weight"},
     "titans-lmm": SHELL | {"mixer.memory.gates.bias", "mixer.norm.gain"},

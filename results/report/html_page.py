@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
@@ -16,25 +15,25 @@ from markdown_it import MarkdownIt
 from results.report.evaluations import Exam, Model
 from results.report.figures.catalogue import Drawing
 from results.report.section import Section
-from results.report.tables import contest_table, printed, summary, table
-from results.report.tables.table import Column, Table
+from results.report.tables import columns, printed, summary, table
+from results.report.tables.columns import Column, Table
 from results.rows import metrics
 
 FACTS = ("commit", "when", "device", "threads", "dtype", "provider", "lr", "seed", "protocol", "code_hash", "data_hash")
 
 
 @dataclass(frozen=True)
-class Look:
+class PageText:
     """What the page says beside its numbers."""
 
     title: str
     question: str = ""
     reference_model: str = "transformer"
     sections: tuple[Section, ...] = ()
-    with_printed: bool = True
+    printed: Mapping[str, str] = field(default_factory=dict)  # what papers print, by task
 
 
-class Number(NamedTuple):
+class TableNumber(NamedTuple):
     """One number of a table: its text, what it is sorted by, and the cells and words that its button shows."""
 
     text: str
@@ -44,7 +43,7 @@ class Number(NamedTuple):
     hover: str = ""
 
 
-def page(exams: Sequence[Exam], beside: Sequence[Exam | None], drawings: Sequence[Drawing], look: Look) -> str:
+def page(exams: Sequence[Exam], beside: Sequence[Exam | None], drawings: Sequence[Drawing], look: PageText) -> str:
     """The whole page, as page.html lays it out. `beside` holds for each exam the same one in the committed reference, or None."""
     return _template().render(
         look=look,
@@ -83,29 +82,23 @@ def _anchor(title: str) -> str:
 
 
 def _exam(
-    exam: Exam, beside: Exam | None, exams: Sequence[Exam], drawings: Sequence[Drawing], look: Look
+    exam: Exam, beside: Exam | None, exams: Sequence[Exam], drawings: Sequence[Drawing], look: PageText
 ) -> dict[str, Any]:
     """An exam's tables, further text and figures, and below the last exam of a task what papers print for it."""
-    of_task = [one for one in exams if one.task == exam.task]
-    with_printed = look.with_printed and exam is of_task[-1]
-    measured = {metric for one in of_task for metric in one.metrics}
+    is_last = exam is [one for one in exams if one.task == exam.task][-1]
     return {
         "exam": exam,
-        "tables": [_table(exam, one, beside, look) for one in _tables_of(exam).layout(exam)],
+        "tables": [_table(exam, one, beside, look) for one in table.layout(exam)],
         "sections": [one for one in look.sections if one.exam == exam.slug],
         "figures": _figures(drawings, exam.slug),
-        "printed": printed.section(exam.task, measured).replace("#### ", "### ") if with_printed else "",
+        "printed": look.printed.get(exam.task, "").replace("#### ", "### ") if is_last else "",
     }
 
 
-def _tables_of(exam: Exam) -> ModuleType:
-    return contest_table if exam.is_contest else table
-
-
-def _table(exam: Exam, one: Table, beside: Exam | None, look: Look) -> dict[str, Any]:
+def _table(exam: Exam, one: Table, beside: Exam | None, look: PageText) -> dict[str, Any]:
     models = table.shown(exam, one)
     groups = [m for m in models if not m.is_floor], [m for m in models if m.is_floor]
-    below = _tables_of(exam).notes(exam, one), table.conditions(exam, look.reference_model, beside)
+    below = table.notes(exam, one), table.conditions(exam, look.reference_model, beside)
     return {
         "title": f"{exam.title}: {one.title}",
         "heads": ["model", *(column.header for column in one.columns), "parameters", "state", "family", "provider"],
@@ -114,7 +107,7 @@ def _table(exam: Exam, one: Table, beside: Exam | None, look: Look) -> dict[str,
     }
 
 
-def _line(exam: Exam, model: Model, one: Table, beside: Exam | None, look: Look) -> dict[str, Any]:
+def _line(exam: Exam, model: Model, one: Table, beside: Exam | None, look: PageText) -> dict[str, Any]:
     return {
         "model": model,
         "numbers": [_number(exam, model, column, beside) for column in one.columns],
@@ -124,20 +117,20 @@ def _line(exam: Exam, model: Model, one: Table, beside: Exam | None, look: Look)
     }
 
 
-def _number(exam: Exam, model: Model, column: Column, beside: Exam | None) -> Number:
+def _number(exam: Exam, model: Model, column: Column, beside: Exam | None) -> TableNumber:
     text = table.cell(exam, model, column, beside)
     point = exam.point(model.label, column.metric, column.where)
     rows = [row for row in exam.rows.get(model.label, []) if point is None or _counts(row, column)]
     if not rows:
-        return Number(text)
-    what = ", ".join(filter(None, [model.label, metrics.words(column.metric), table.where_text(column.where)]))
+        return TableNumber(text)
+    what = ", ".join(filter(None, [model.label, metrics.words(column.metric), columns.where_text(column.where)]))
     if point is not None:
         spread = f"; 95 % interval {point.low:.6g} to {point.high:.6g}" if point.low is not None else ""
         what += f": {point.value:.6g} from {point.count:,} items, {point.seeds} seed(s){spread}"
     cells = " ".join(dict.fromkeys(row["cell"] for row in rows))
     days = sorted({row["when"][:10] for row in rows})
     hover = f"commit {rows[0]['commit'][:10] or 'unknown'}, {days[0]}; click for all"
-    return Number(text, "" if point is None else repr(float(point.value)), cells, what, hover)
+    return TableNumber(text, "" if point is None else repr(float(point.value)), cells, what, hover)
 
 
 def _counts(row: dict[str, Any], column: Column) -> bool:

@@ -9,12 +9,12 @@ from typing import Any
 from results.plans.paper import Form, Printed
 from results.report import evaluations, html_page
 from results.report.evaluations import Exam
-from results.report.families import Families, Family
+from results.report.families import Families, ShownFamily
 from results.report.figures import catalogue, paper, rank
-from results.report.findings import claims as claimed
 from results.report.findings import pairwise
+from results.report.findings.claims import Claim, judge, markdown
 from results.report.section import Section
-from results.report.tables import contest_table, fairness, latex, printed, summary, table
+from results.report.tables import csv_file, fairness, latex, printed, summary, table
 from results.rows.row import canonical
 
 Row = dict[str, Any]
@@ -35,11 +35,11 @@ def report(
     only: Sequence[str] | None = None,
     show: Sequence[str] = (),
     with_printed: bool = True,
-    claims: Sequence[claimed.Claim] = (),
+    claims: Sequence[Claim] = (),
     sections: Sequence[Section] = (),
     tables: Sequence[Printed] = (),
     forms: Sequence[Form] = (),
-    families: Iterable[Family] = (),
+    families: Iterable[ShownFamily] = (),
 ) -> Path:
     """Write `out_dir`/report.md and report.html with tables/*.md, *.csv, *.tex and figures/*.png, *.svg, *.pdf.
 
@@ -61,15 +61,16 @@ def report(
     sections = [*sections, *printed.sections(tables)] if with_printed else sections
     said = _findings(claims, exams)
     shown = (*said, *_cards(exams, reference_model), *sections)
-    look = html_page.Look(title or "Report", question, reference_model, shown, with_printed and not tables)
+    theirs = _printed(exams) if with_printed and not tables else {}
+    look = html_page.PageText(title or "Report", question, reference_model, shown, theirs)
     parts = [*_opening(exams, look), *map(_chapter, said)]
     if ranks := rank.draw(exams, out_dir / "figures"):
         drawings.append(catalogue.Drawing("average-ranks", rank.TITLE, files=ranks))
         parts.append(_image(drawings[-1], out_dir))
     for exam, other in zip(exams, beside, strict=True):
         parts += _exam(exam, _tables(exam, other, reference_model), sections, drawings, out_dir)
-        if look.with_printed and exam is [one for one in exams if one.task == exam.task][-1]:
-            parts += _printed(exam.task, exams, out_dir)
+        if exam is [one for one in exams if one.task == exam.task][-1] and theirs.get(exam.task):
+            parts += _with_file(exam.task, theirs[exam.task], out_dir)
     parts += [*(_chapter(one) for one in sections if not one.exam), *_table_files(tables, out_dir), *_missing(drawings)]
     page = out_dir / "report.md"
     _write(page, "\n\n".join(parts) + "\n")
@@ -78,10 +79,10 @@ def report(
     return page
 
 
-def _findings(claims: Sequence[claimed.Claim], exams: Sequence[Exam]) -> list[Section]:
+def _findings(claims: Sequence[Claim], exams: Sequence[Exam]) -> list[Section]:
     """What is said of the whole: the verdicts on claims, and which orderings hold."""
     found = [
-        Section("What papers claim", claimed.markdown(claimed.judge(claims, exams))),
+        Section("What papers claim", markdown(judge(claims, exams))),
         Section("What may be said of the order", pairwise.markdown(exams)),
     ]
     return [section for section in found if section.text]
@@ -94,7 +95,7 @@ def _cards(exams: Sequence[Exam], reference_model: str) -> list[Section]:
 
 
 def stale_tables(
-    rows: Iterable[Row], out_dir: Path, reference_model: str = "transformer", families: Iterable[Family] = ()
+    rows: Iterable[Row], out_dir: Path, reference_model: str = "transformer", families: Iterable[ShownFamily] = ()
 ) -> list[str]:
     """One sentence for each table below `out_dir`, or on its page, that is missing or not what the rows give."""
     found, page = [], _text(Path(out_dir) / "report.md")
@@ -121,9 +122,8 @@ def _tables(exam: Exam, beside: Exam | None, reference_model: str) -> dict[str, 
     """An exam's tables by file name: Markdown, each with its conditions below it, CSV and LaTeX."""
     conditions = table.conditions(exam, reference_model, beside)
     parts = []
-    how = contest_table if exam.is_contest else table
-    for one in how.layout(exam):
-        below = " ".join(filter(None, [how.notes(exam, one).replace("\n", "<br>\n"), conditions]))
+    for one in table.layout(exam):
+        below = " ".join(filter(None, [table.notes(exam, one).replace("\n", "<br>\n"), conditions]))
         parts += [
             f"### {exam.title}: {one.title}",
             table.markdown(exam, one, reference_model, beside),
@@ -135,12 +135,12 @@ def _tables(exam: Exam, beside: Exam | None, reference_model: str) -> dict[str, 
     parts += [card] if (card := fairness.markdown(exam, reference_model)) else []
     return {
         f"{exam.slug}.md": "\n\n".join(parts) + "\n",
-        f"{exam.slug}.csv": table.csv_text(exam, reference_model, beside),
+        f"{exam.slug}.csv": csv_file.csv_text(exam, reference_model, beside),
         f"{exam.slug}.tex": latex.document_part(exam, reference_model),
     }
 
 
-def _opening(exams: Sequence[Exam], look: html_page.Look) -> list[str]:
+def _opening(exams: Sequence[Exam], look: html_page.PageText) -> list[str]:
     """Title, question, contents, and who leads at a glance."""
     parts = [f"# {look.title}", *([look.question] if look.question else []), _contents(exams)]
     glance = summary.markdown(exams)
@@ -189,11 +189,16 @@ def _missing(drawings: Sequence[catalogue.Drawing]) -> list[str]:
     return ["## Figures not drawn", "\n".join(reasons)] if reasons else []
 
 
-def _printed(task: str, exams: Sequence[Exam], out_dir: Path) -> list[str]:
-    measured = {metric for exam in exams if exam.task == task for metric in exam.metrics}
-    section = printed.section(task, measured)
-    if not section:
-        return []
+def _printed(exams: Sequence[Exam]) -> dict[str, str]:
+    """What papers print for each task, as Markdown."""
+    measured: dict[str, set[str]] = {}
+    for exam in exams:
+        measured.setdefault(exam.task, set()).update(exam.metrics)
+    return {task: printed.section(task, found) for task, found in measured.items()}
+
+
+def _with_file(task: str, section: str, out_dir: Path) -> list[str]:
+    """What papers print for a task, and its numbers as a file, which this writes."""
     _write(out_dir / "tables" / f"printed-{task}.csv", printed.csv_text(task))
     return [section, f"The same as a file: [CSV](tables/printed-{task}.csv)."]
 

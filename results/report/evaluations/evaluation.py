@@ -9,7 +9,7 @@ from typing import Any
 
 from results.report.evaluations import pooling
 from results.report.evaluations.model import Model
-from results.report.evaluations.pooling import Index, Point, Row
+from results.report.evaluations.pooling import Point, Row, RowIndex, items
 from results.rows import labels, metrics, readers
 from results.rows.row import canonical
 
@@ -47,8 +47,23 @@ class Exam:
         return [model for model in self.models if model.is_floor]
 
     @cached_property
-    def _index(self) -> Index:
-        return Index(self.rows)
+    def parameters(self) -> dict[str, int | None]:
+        """The parameters of every model of the report by its name, as this evaluation's rows have them where it has rows."""
+        return {model.name: model.parameters for model in [*self.everyone, *self.learners]}
+
+    @cached_property
+    def _index(self) -> RowIndex:
+        return RowIndex(self.rows)
+
+    @cached_property
+    def _best(self) -> dict[tuple, tuple[str, float] | None]:
+        return {}
+
+    def texts(self) -> list[str]:
+        """Every text of this evaluation that a figure may show: titles, labels, families, settings and what was asked."""
+        names = [text for model in self.models for text in (model.title, model.group)]
+        places = [str(where) for wheres in self._index.wheres.values() for where in wheres.values()]
+        return [self.title, str(self.settings), str(self.setup), *names, *places]
 
     @property
     def metrics(self) -> list[str]:
@@ -83,10 +98,13 @@ class Exam:
 
         Only those count that answered all that anybody was asked: who answers one question of five has no mean over five.
         """
-        way = metrics.direction(metric)
-        points = [(one.label, self.point(one.label, metric, where)) for one in self.floors if one.reader in kinds]
-        known = [(label, point.value) for label, point in points if point is not None]
-        return max(known, key=lambda pair: (way * pair[1], pair[0])) if known and way else None
+        asked = tuple(kinds), metric, items(where)
+        if asked not in self._best:
+            way = metrics.direction(metric)
+            points = [(one.label, self.point(one.label, metric, where)) for one in self.floors if one.reader in kinds]
+            known = [(label, point.value) for label, point in points if point is not None]
+            self._best[asked] = max(known, key=lambda pair: (way * pair[1], pair[0])) if known and way else None
+        return self._best[asked]
 
     def best_floor(self, metric: str, where: Mapping[str, Any]) -> tuple[str, float] | None:
         """The best of those that guess, as (name, value)."""

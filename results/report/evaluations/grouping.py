@@ -10,7 +10,7 @@ from results.report.evaluations import naming
 from results.report.evaluations.evaluation import Exam
 from results.report.evaluations.model import Model
 from results.report.evaluations.pooling import Row
-from results.report.families import Families, Family, Look, looks
+from results.report.families import Families, Look, ShownFamily, looks
 from results.rows import labels, readers, store
 from results.rows.committed import MARK
 from results.rows.labels import SETUP
@@ -111,7 +111,7 @@ def _settings(row: Row) -> tuple[str, dict[str, Any]]:
     return row["settings"].get("variant", ""), row["settings"]["model"]
 
 
-def _model(label: str, rows: list[Row], family: Family, look: Look) -> Model:
+def _model(label: str, rows: list[Row], family: ShownFamily, look: Look) -> Model:
     newest = _newest(rows)
     largest = {
         name: max((row[name] for row in rows if row[name] is not None), default=None)
@@ -128,7 +128,7 @@ def _newest(rows: list[Row]) -> Row:
 
 def _looks(by_labels: Iterable[dict[str, list[Row]]], families: Families) -> dict[tuple[str, str], Look]:
     """The look of every (family, label) of a report."""
-    found: dict[Family, set[str]] = {}
+    found: dict[ShownFamily, set[str]] = {}
     for by_label in by_labels:
         for label, rows in by_label.items():
             found.setdefault(families.of(_newest(rows)), set()).add(label)

@@ -35,7 +35,7 @@ def draw(
     """
     shown = [exam for exam in exams if exam.main]
     drawings: list[Drawing] = []
-    with style.settings():
+    with style.settings(text for exam in shown for text in exam.texts()):
         for kind in KINDS:
             found = [(exam.slug, *job) for exam in shown for job in kind.jobs(exam, _models(exam, only), kept)]
             for slug, name, title, make in found:

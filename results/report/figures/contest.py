@@ -16,6 +16,8 @@ def ratios(exam: Exam, cast: Cast, title: str) -> Figure:
     drawn = style.figure(6.4, 4.2)
     panel = drawn.subplots()
     style.title(drawn, title)
+    middles: list[style.Line] = []
+    spreads: list[style.Line] = []
     for model in cast.models:
         look = cast.line(model)
         spans = [[exam.point(model.label, f"time_ratio{end}", {"length": n}) for n in lengths] for end in ENDS]
@@ -24,8 +26,12 @@ def ratios(exam: Exam, cast: Cast, title: str) -> Figure:
         ]
         if known:
             xs, middle, low, high = zip(*known, strict=True)
-            panel.plot(xs, middle, **look)
-            panel.vlines(xs, low, high, colors=look["color"], linewidth=1.0, zorder=look.get("zorder", 2))
+            middles.append((xs, middle, look))
+            pen = {"color": look["color"], "linewidth": 1.0, "zorder": look.get("zorder", 2)}
+            spreads += [([x, x], ends, pen) for x, *ends in zip(xs, low, high, strict=True)]
+    style.lines(panel, middles)
+    for zorder in sorted({pen["zorder"] for *_, pen in spreads}):
+        style.segments(panel, [one for one in spreads if one[2]["zorder"] == zorder])
     panel.axhline(1.0, **line.FLOOR_LINE)
     panel.set(xscale="log", yscale="log", xlabel="length", ylabel=f"step time, {exam.settings['reference']} = 1")
     panel.margins(x=0.1)

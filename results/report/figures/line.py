@@ -30,8 +30,13 @@ def by_length(exam: Exam, metric: str, cast: Cast, title: str) -> Figure:
     drawn, axes = _grid(len(panels), title)
     for panel, where in zip(axes, panels.values(), strict=True):
         points = [{**where, "length": length} for length in lengths]
-        for model in cast.models:
-            _line(panel, [exam.point(model.label, metric, p) for p in points], 100.0, cast.line(model))
+        style.lines(
+            panel,
+            [
+                _line([exam.point(model.label, metric, p) for p in points], 100.0, cast.line(model))
+                for model in cast.models
+            ],
+        )
         for kind, look in LINES.items():
             known = [(i, found[1]) for i, p in enumerate(points) if (found := exam.best([kind], metric, p))]
             panel.plot([i for i, _ in known], [100 * value for _, value in known], **look)
@@ -52,8 +57,13 @@ def by_position(exam: Exam, metric: str, cast: Cast, title: str) -> Figure:
     drawn = style.figure(6.4, 4.0)
     panel = drawn.subplots()
     style.title(drawn, title)
-    for model in cast.models:
-        _line(panel, [exam.point(model.label, metric, where) for where in wheres], scale, cast.line(model), middles)
+    style.lines(
+        panel,
+        [
+            _line([exam.point(model.label, metric, where) for where in wheres], scale, cast.line(model), middles)
+            for model in cast.models
+        ],
+    )
     for kind, look in LINES.items():
         best = [(x, exam.best([kind], metric, where)) for x, where in zip(middles, wheres, strict=True)]
         known = [(x, found[1]) for x, found in best if found]
@@ -73,9 +83,13 @@ def speeds(exam: Exam, cast: Cast, title: str) -> Figure:
     drawn, axes = _grid(len(present), f"{title} ({facts})")
     for panel, metric in zip(axes, present, strict=True):
         lengths = sorted({where["length"] for where in exam.wheres(metric) if "length" in where})
-        for model in cast.models:
-            points = [exam.point(model.label, metric, {"length": length}) for length in lengths]
-            _line(panel, points, 1.0, cast.line(model), lengths)
+        style.lines(
+            panel,
+            [
+                _line([exam.point(model.label, metric, {"length": n}) for n in lengths], 1.0, cast.line(model), lengths)
+                for model in cast.models
+            ],
+        )
         panel.set(xscale="log", yscale="log", xlabel="context length", ylabel=metrics.axis(metric))
         panel.set_title(metric.split("_")[0])
         plain_ticks(panel, lengths)
@@ -109,10 +123,11 @@ def _grid(count: int, title: str) -> tuple[Figure, list[Axes]]:
     return drawn, axes[:count]
 
 
-def _line(panel: Axes, points: list, scale: float, look: dict[str, Any], xs: Sequence[float] | None = None) -> None:
+def _line(points: list, scale: float, look: dict[str, Any], xs: Sequence[float] | None = None) -> style.Line:
+    """The line through the points that there are."""
     xs = range(len(points)) if xs is None else xs
     known = [(x, scale * point.value) for x, point in zip(xs, points, strict=True) if point is not None]
-    panel.plot([x for x, _ in known], [y for _, y in known], **look)
+    return [x for x, _ in known], [y for _, y in known], look
 
 
 def plain_ticks(panel: Axes, values: Sequence[float]) -> None:

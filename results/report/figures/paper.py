@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from results.plans.paper import Form
 from results.report.evaluations import Exam, Model
 from results.report.families import MARKERS
-from results.report.figures import line as line_figure
 from results.report.figures import style
 from results.report.figures.cast import Cast, cast
 from results.report.figures.catalogue import Drawing
-from results.report.figures.legend import Entry, place
+from results.report.figures.legend import LegendEntry, place
+from results.report.figures.line import plain_ticks
 from results.rows import metrics, published
 from results.rows.row import FLOOR_FAMILY
 
@@ -63,9 +63,8 @@ def _figure(exam: Exam, form: Form, kept: Collection[str] = ()) -> Figure:
     drawn = style.figure(6.4, 4.6)
     panel = drawn.subplots()
     style.title(drawn, form.title)
-    for model in shown.models:
-        points = _points(exam, model, form)
-        panel.plot([x for x, _ in points], [y for _, y in points], **shown.line(model))
+    points = [(_points(exam, model, form), shown.line(model)) for model in shown.models]
+    style.lines(panel, [([x for x, _ in known], [y for _, y in known], look) for known, look in points])
     looks = _looks(printed, form, exam)
     for name, look in looks.items():
         own = printed[printed.model == name].sort_values("length")
@@ -90,7 +89,7 @@ def _axes(panel: Axes, exam: Exam, form: Form, printed: pd.DataFrame, models: Se
     panel.set(xscale=form.x_scale, yscale=form.y_scale, ylabel=_unit(form))
     ours = sorted({x for model in models for x, _ in _points(exam, model, form)})
     ticks = sorted({*ours, *printed.length})
-    line_figure.plain_ticks(panel, ticks)
+    plain_ticks(panel, ticks)
     labels = [_tick(x, x in ours, exam, form, printed) for x in ticks]
     panel.set_xticks(ticks, labels, rotation=60 if len(ticks) > 8 else 0, fontsize=7.5)
     panel.minorticks_off()
@@ -138,5 +137,8 @@ def _theirs(printed: pd.DataFrame) -> str:
 
 def _legend(drawn: Figure, shown: Cast, looks: dict[str, dict[str, Any]]) -> None:
     """Who was measured here, and below them whom the paper prints."""
-    entries: list[Entry] = [("measured here", None), *((model.title, shown.line(model)) for model in shown.models)]
+    entries: list[LegendEntry] = [
+        ("measured here", None),
+        *((model.title, shown.line(model)) for model in shown.models),
+    ]
     place(drawn, [*entries, ("printed elsewhere", None), *looks.items()])

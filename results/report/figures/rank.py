@@ -17,7 +17,7 @@ TITLE = "average ranks over blocks"
 
 def draw(exams: Sequence[Exam], folder: Path) -> list[Path]:
     """Draw `folder`/average-ranks.png, .svg and .pdf; no files where there are too few blocks or models."""
-    with style.settings():
+    with style.settings(text for exam in exams for text in exam.texts()):
         drawn = figure(exams)
         return style.save(drawn, folder / "average-ranks") if drawn else []
 
@@ -37,10 +37,11 @@ def _figure(ranks: Mapping[str, float], blocks: int, models: Sequence[Model]) ->
     shown = sorted(models, key=lambda model: (ranks[model.label], model.label))
     drawn = style.figure(6.4, 1.4 + 0.27 * len(shown))
     panel = drawn.subplots()
+    pens = [{"color": style.colour(model), "linewidth": 2.4, "zorder": 2} for model in shown]
+    ends = [(ranks[model.label] - apart / 2, ranks[model.label] + apart / 2) for model in shown]
+    style.segments(panel, [(xs, [y, y], pen) for y, (xs, pen) in enumerate(zip(ends, pens, strict=True))])
     for place, model in enumerate(shown):
-        rank = ranks[model.label]
-        panel.plot([rank - apart / 2, rank + apart / 2], [place, place], color=style.colour(model), linewidth=2.4)
-        panel.scatter(rank, place, **style.point(model))
+        style.scatter(panel, [(ranks[model.label], place)], style.point(model))
     panel.set_yticks(range(len(shown)), [model.title for model in shown])
     panel.set(xlabel=f"average rank over {blocks} blocks; where bars meet, no difference shown")
     style.title(drawn, f"Critical difference {apart:.2f}")

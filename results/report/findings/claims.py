@@ -20,7 +20,7 @@ UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ClaimVerdict:
     """What the rows say of a claim, and on what ground."""
 
     claim: Claim
@@ -28,18 +28,18 @@ class Verdict:
     reason: str
 
 
-def judge(claims: Sequence[Claim], exams: Sequence[Exam]) -> list[Verdict]:
+def judge(claims: Sequence[Claim], exams: Sequence[Exam]) -> list[ClaimVerdict]:
     """A verdict for each claim, p corrected by Holm over all claims that can be tested."""
     found = [_evidence(claim, exams) for claim in claims]
     tested = statistics.corrected([gap for _, gap in found if gap is not None])
     after = iter(tested)
     return [
-        Verdict(claim, UNDECIDED, "not measured here") if gap is None else _verdict(claim, exam, next(after))
+        ClaimVerdict(claim, UNDECIDED, "not measured here") if gap is None else _verdict(claim, exam, next(after))
         for claim, (exam, gap) in zip(claims, found, strict=True)
     ]
 
 
-def markdown(verdicts: Sequence[Verdict]) -> str:
+def markdown(verdicts: Sequence[ClaimVerdict]) -> str:
     """The claims and their verdicts as a table with a note on how they are reached; "" for none."""
     if not verdicts:
         return ""
@@ -66,12 +66,12 @@ def _evidence(claim: Claim, exams: Sequence[Exam]) -> tuple[Exam | None, Differe
     return None, None
 
 
-def _verdict(claim: Claim, exam: Exam, gap: Difference) -> Verdict:
+def _verdict(claim: Claim, exam: Exam, gap: Difference) -> ClaimVerdict:
     way = gap.shown * metrics.direction(claim.metric)
     verdict = {1: "same direction at this scale", -1: "opposite direction at this scale", 0: UNDECIDED}[way]
     if way and _is_the_papers(claim, exam):
         verdict = "reproduced" if way > 0 else "not reproduced"
-    return Verdict(claim, verdict, ground(claim.metric, gap))
+    return ClaimVerdict(claim, verdict, ground(claim.metric, gap))
 
 
 def ground(metric: str, gap: Difference) -> str:

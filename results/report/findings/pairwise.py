@@ -8,7 +8,7 @@ from results.report import statistics
 from results.report.evaluations import ASKED, Exam
 from results.report.statistics import Difference
 from results.report.tables import summary
-from results.report.tables.table import Column
+from results.report.tables.columns import Column
 from results.rows import metrics
 from results.rows.row import canonical
 

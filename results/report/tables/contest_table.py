@@ -9,8 +9,7 @@ from rich.table import Table as Printed
 
 from results.report import evaluations
 from results.report.evaluations import Exam
-from results.report.tables import table
-from results.report.tables.table import Column, Table
+from results.report.tables.columns import Column, Table, where_text
 from results.rows import metrics
 
 COLUMNS = (
@@ -37,12 +36,12 @@ HOW = (
 )
 
 
-def layout(exam: Exam) -> list[Table]:
+def tables(exam: Exam) -> list[Table]:
     """A table for each length, shortest first."""
     wheres = exam.wheres("training_step_seconds")
     return [
         Table(
-            table.where_text(where),
+            where_text(where),
             tuple(Column(header, metric, where) for header, metric in COLUMNS if exam.measured(metric=metric)),
         )
         for where in wheres
@@ -74,7 +73,7 @@ def terminal(rows: Iterable[dict[str, Any]]) -> list[Printed | str]:
     """Every contest's tables for a terminal, each followed by the lines on who is missing; nothing without a contest."""
     parts: list[Printed | str] = []
     for exam in evaluations.exams(rows):
-        for one in layout(exam) if exam.is_contest else ():
+        for one in tables(exam) if exam.is_contest else ():
             printed = Printed(title=f"{exam.title}, {one.title}")
             columns = [column for column in one.columns if column.metric in IN_TERMINAL]
             printed.add_column("entrant")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from results.report.evaluations import Exam, Model
-from results.report.tables import contest_table, table
-from results.report.tables.table import Column, Table
+from results.report.tables import table
+from results.report.tables.columns import Column, Table
 from results.rows import metrics
 
 HEAD = "% needs \\usepackage{booktabs}\n"
@@ -20,7 +20,7 @@ SPECIAL = {
 def document_part(exam: Exam, reference_model: str = "transformer") -> str:
     """Every table of an exam as a floating `table`, ready for \\input."""
     below = table.conditions(exam, reference_model)
-    layout = (contest_table if exam.is_contest else table).layout(exam)
+    layout = table.layout(exam)
     return HEAD + "\n".join(tabular(exam, one, reference_model, below) for one in layout)
 
 
@@ -81,7 +81,7 @@ def _legend(exam: Exam, one: Table) -> str:
     points = [exam.point(m.label, c.metric, c.where) for m in exam.learners for c in one.columns]
     if any(point and point.low is not None for point in points):
         parts.append("in square brackets the 95 % interval")
-    notes = (contest_table if exam.is_contest else table).notes(exam, one)
+    notes = table.notes(exam, one)
     parts += [" ".join(notes.split("; ✓")[0].split()).rstrip(".")] if notes else []
     return "; ".join(parts) + ". "
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from results.report.evaluations import Exam
 from results.report.figures import catalogue
-from results.report.tables import table
-from results.report.tables.table import Column
+from results.report.tables import columns, table
+from results.report.tables.columns import Column
 from results.rows import metrics, readers
 
 NOTE = (
@@ -51,5 +51,5 @@ def headline(exam: Exam) -> Column | None:
     for metric in ("bits_per_byte", "training_tokens_per_second", *exam.metrics):
         wheres = exam.wheres(metric)
         if wheres and metric not in metrics.ABOUT_TRAINING:
-            return Column(f"{metrics.words(metric)}, {table.where_text(wheres[-1])}".strip(", "), metric, wheres[-1])
+            return Column(f"{metrics.words(metric)}, {columns.where_text(wheres[-1])}".strip(", "), metric, wheres[-1])
     return None

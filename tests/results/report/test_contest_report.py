@@ -61,7 +61,7 @@ def rows():
 
 def test_lengths_share_an_exam_and_dtypes_do_not(rows):
     exams = evaluations.exams(rows)
-    assert [(e.setup["dtype"], len(contest_table.layout(e))) for e in exams] == [("bfloat16", 1), ("float32", 2)]
+    assert [(e.setup["dtype"], len(contest_table.tables(e))) for e in exams] == [("bfloat16", 1), ("float32", 2)]
     assert all(e.is_contest and e.main for e in exams) and len({e.slug for e in exams}) == 2
     assert [m.label for m in exams[0].learners] == ["linear, b = 1", "linear, b = 64", "gone", "theirs"]
 

@@ -8,7 +8,7 @@ from results.report import evaluations, html_page
 from results.report.figures import bar, style
 from results.report.figures import line as line_figure
 from results.report.figures.cast import cast
-from results.report.tables import summary, table
+from results.report.tables import csv_file, summary, table
 from results.rows import readers
 from tests.support.synthetic import cell, rows_of
 
@@ -78,13 +78,13 @@ def test_the_glance_has_a_line_for_shortcuts():
     ]
     assert "| 60.0 |" in next(line for line in lines if "retnet" in line)  # no mark: not above the shortcut
     assert "*shortcuts*" not in summary.markdown([exam_of({"floor: guess": 0.1}, MODELS)])
-    page = html_page.page([exam_of(FLOORS, MODELS)], [None], [], html_page.Look("x"))
+    page = html_page.page([exam_of(FLOORS, MODELS)], [None], [], html_page.PageText("x"))
     assert summary.NOTE in page
 
 
 def test_the_csv_names_both_lines():
     exam = exam_of(FLOORS, MODELS)
-    head, *lines = table.csv_text(exam).splitlines()
+    head, *lines = csv_file.csv_text(exam).splitlines()
     names = head.split(",")
     first = dict(zip(names, lines[0].split(","), strict=True))
     assert [first[f"best_{kind}"] for kind in ("floor", "shortcut")] == ["guess", "cheat: last value"]

@@ -9,7 +9,7 @@ import random
 import pytest
 
 from results.report import evaluations, statistics
-from results.report.tables import table
+from results.report.tables import csv_file, table
 from results.rows import metrics, store
 from tests.support import synthetic
 from tests.support.synthetic import cell, rows_of
@@ -60,7 +60,7 @@ def test_every_cell_holds_a_number_or_a_reason():
         assert found["titans-mac"][-width:] == ["not run"] * width
         assert all(text.split()[0].replace(".", "").isdigit() for text in found["transformer"][-width:])
         assert all(all(cells[-width:]) for name, cells in found.items() if name in {*FEW, "copy", "guess"})
-    in_csv = list(csv.DictReader(io.StringIO(table.csv_text(exam))))
+    in_csv = list(csv.DictReader(io.StringIO(csv_file.csv_text(exam))))
     status = {(row["model"], row["status"], row["reason"]) for row in in_csv if row["model"] in FEW}
     assert status == {
         ("transformer", "ok", ""), ("retnet", "failed", "failed: out of memory"), ("titans-mac", "not run", "not run"),
@@ -139,7 +139,7 @@ def test_depths_are_pooled_by_count_and_kept_in_the_csv():
     assert [column.where for column in one.columns] == [{"length": 64}, {"length": 128}]
     assert lines(table.markdown(exam, one))["retnet"][-2:] == ["65.0", "50.0"]
     assert "mean over depth 0.0, 1.0" in table.notes(exam, one)
-    rows = list(csv.DictReader(io.StringIO(table.csv_text(exam))))
+    rows = list(csv.DictReader(io.StringIO(csv_file.csv_text(exam))))
     assert [row["value"] for row in rows] == ["0.65", "0.5", "0.2", "0.5", "0.8"]
 
 
@@ -216,7 +216,7 @@ def test_tables_do_not_depend_on_the_order_of_rows():
     rows = synthetic.comparison(FEW, seeds=(0, 1))
     shuffled = random.Random(1).sample(rows, len(rows))
     for one, other in zip(evaluations.exams(rows), evaluations.exams(shuffled), strict=True):
-        assert table.csv_text(one) == table.csv_text(other)
+        assert csv_file.csv_text(one) == csv_file.csv_text(other)
         texts = [
             [table.markdown(e, t) + table.notes(e, t) + table.conditions(e) for t in table.layout(e)]
             for e in (one, other)

@@ -17,8 +17,7 @@ from torch import nn
 import tasks
 from models.conformance import streaming
 from runner.checkpoints import store
-from runner.commands import arguments as flags
-from runner.commands.arguments import Command
+from runner.commands.arguments import SETTING, Command, add_model_files, add_provider, model_files_of, settings_of
 from runner.preflight import positions
 from tasks.harness.evaluate import PIECE, evaluate
 from tasks.task import Task
@@ -30,17 +29,17 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("model", help="a checkpoint's folder, or a Hugging Face model's folder or hub name")
     add("task", help="a task's name; it reads text by the model's own tokenizer")
-    flags.add_model_files(command)
+    add_model_files(command)
     add("--gguf", metavar="FILE", help="the GGUF file in the folder, of a quantised model")
-    add("--set", **flags.SETTING)
+    add("--set", **SETTING)
     add("--device", default="cpu", help="cpu or cuda")
-    flags.add_provider(command, "auto", "; of a kept model")
+    add_provider(command, "auto", "; of a kept model")
 
 
 def ask(arguments: argparse.Namespace, console: Console) -> int:
     """Print what a trained model, kept here or of Hugging Face, scores on the test of a task."""
-    settings = flags.settings_of(arguments, arguments.task, "asked")
-    asked = arguments.gguf, arguments.provider, arguments.device, flags.model_files_of(arguments)
+    settings = settings_of(arguments, arguments.task, "asked")
+    asked = arguments.gguf, arguments.provider, arguments.device, model_files_of(arguments)
     console.print(asked_table(arguments.model, arguments.task, settings, *asked))
     return 0
 

@@ -13,8 +13,7 @@ from models import registry, user_file
 from models.shell.model import Size
 from results.cell import Cell
 from runner.build import opponents, sized
-from runner.commands import arguments as flags
-from runner.commands.arguments import Command
+from runner.commands.arguments import SETTING, Command, settings_of, size_in
 from runner.contests import entrant_step, is_counted
 from runner.preflight import capacity
 from runner.preflight.refusals import check_cells
@@ -34,7 +33,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--batch", type=int, default=2, help="rows")
     add("--dtype", default="float32", help="float32, float32+onednn or bfloat16")
     add("--threads", type=int, default=1, help="threads of a product")
-    add("--set", **flags.SETTING)
+    add("--set", **SETTING)
 
 
 def profile(arguments: argparse.Namespace, console: Console) -> int:
@@ -45,11 +44,11 @@ def profile(arguments: argparse.Namespace, console: Console) -> int:
             raise ValueError(
                 f"The file registers {arguments.model} and {', '.join(others)}; profile takes a file of one model."
             )
-    settings = flags.settings_of(arguments, arguments.model, "profiled")
+    settings = settings_of(arguments, arguments.model, "profiled")
     capacity.check_threads(arguments.threads)
     torch.set_num_threads(arguments.threads)
     fields = {"vocab": VOCABULARY, "width": 256, "depth": 1, "heads": 4}
-    size = sized(fields, flags.size(arguments.size) if arguments.size else {})
+    size = sized(fields, size_in(arguments.size) if arguments.size else {})
     shape = (arguments.length, arguments.batch)
     console.print(profile_table(arguments.model, size, *shape, settings, arguments.dtype))
     return 0

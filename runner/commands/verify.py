@@ -13,8 +13,7 @@ import tasks
 from results.rows import labels, store, submission, verification
 from results.rows.row import FLOOR_FAMILY, canonical, cell_of_row, exam_of
 from runner.cell_key import contest_code, identify
-from runner.commands import arguments as flags
-from runner.commands.arguments import Command
+from runner.commands.arguments import Command, add_comparison
 from runner.commands.comparison import families, loaded, shown
 from runner.rebuilt import rebuild
 from tasks.harness import predictions
@@ -24,7 +23,7 @@ from tasks.speed.throughput import from_samples
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """The flags of `verify`."""
-    flags.add_comparison(command, "a comparison that has rows and predictions")
+    add_comparison(command, "a comparison that has rows and predictions")
     command.add_argument("--reference", action="store_true", help="the committed rows, with their hashes and tables")
 
 

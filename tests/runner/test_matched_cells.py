@@ -57,13 +57,13 @@ def test_each_match_is_another_model_with_keys_of_its_own():
 
 
 def test_dry_run_says_how_near_a_cell_comes():
-    assert costs.of_cell(PLAIN, None).standing is None
-    found = costs.of_cell(STATE, None).standing
+    assert costs.of_cell(PLAIN, None).match_report is None
+    found = costs.of_cell(STATE, None).match_report
     assert found.aim == 8192 and found.figure == pytest.approx(8192, rel=0.1)
     timing = dataclasses.replace(STATE, kind="timing", task="throughput", task_settings={}, budget={}, lr=0.0)
-    assert costs.of_cell(timing, None).standing.figure == found.figure
+    assert costs.of_cell(timing, None).match_report.figure == found.figure
     growing = dataclasses.replace(STATE, model="transformer")
-    assert costs.of_cell(growing, None).standing.figure is None
+    assert costs.of_cell(growing, None).match_report.figure is None
 
 
 def test_matched_cells_pass_the_check_before_a_run():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,10 +14,9 @@ from results.cell import Cell
 from results.rows import store
 from runner.build import build, layer, opponents
 from runner.cell_key import identify
+from schema.terms import Progress
 from tasks.speed import contest
 from tasks.speed.throughput import train_step
-
-Progress = Callable[[dict[str, Any]], None]
 
 
 def contested(cell: Cell, progress: Progress) -> list[dict[str, Any]]:
@@ -26,7 +24,7 @@ def contested(cell: Cell, progress: Progress) -> list[dict[str, Any]]:
     asked, begun = cell.task_settings, time.perf_counter()
     made: dict[str, dict[str, Any]] = {entrant["name"]: {} for entrant in cell.entrants}
     entrants = [
-        contest.Entrant(
+        contest.TimedCandidate(
             entrant["name"],
             partial(entrant_step, cell, entrant, made[entrant["name"]]),
             entrant["repeats"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -18,8 +18,7 @@ from runner.contests import contested
 from runner.timing import timed
 from runner.training import floors, trained, tried
 from schema import surroundings
-
-Progress = Callable[[dict[str, Any]], None]
+from schema.terms import Progress
 
 
 def prepare() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from results.cell import UNKNOWN_RATE, Cell
 from results.plans import learning_rates
 from runner.build import settings_of, terms
 from runner.checkpoints.trained_model import Keeping, Learnt, learn
+from schema.terms import Progress
 from tasks.harness import predictions
 from tasks.harness.evaluate import LONG as LONG_TEXT
 from tasks.harness.evaluate import PIECE, evaluate, validation_loss
@@ -24,8 +25,6 @@ from tasks.harness.train import recipe
 from tasks.speed.throughput import over_a_period
 
 LONG = 1000  # steps from which on a training's loss is recorded by tenths
-
-Progress = Callable[[dict[str, Any]], None]
 
 
 def floors(cell: Cell, progress: Progress) -> dict[str, Any]:
@@ -104,7 +103,7 @@ def _equal_work(cell: Cell, vocab: int) -> list[tuple]:
     size, match = terms(cell.size, vocab)
     if match.by != "flops":
         return []
-    found = costs.standing(cell.model, size, match, **settings_of(cell))
+    found = costs.match_report(cell.model, size, match, **settings_of(cell))
     where = {"length": match.flops_length, "aim": found.aim}
     return [] if found.figure is None else [(None, "matched_flops_per_token", found.figure, 1, where)]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from results.cell import CHOSEN, UNKNOWN_RATE, Cell
 from results.plans import contests as contest_plan
 from results.plans import learning_rates
-from results.plans.entries import Entry
+from results.plans.entries import TaskEntry
 from results.plans.plan import Plan, known
 from results.plans.toml_reader import PlanError
 
@@ -42,7 +42,7 @@ def cells(
         for entry in plan.timings
         for model in _chosen(plan, entry, chosen, names)
     ]
-    template = _cell(plan, Entry("", {}), "contest", "", plan.seeds[0])
+    template = _cell(plan, TaskEntry("", {}), "contest", "", plan.seeds[0])
     contests = [c for contest in plan.contests for c in contest_plan.cells(contest, names, plan.settings, template)]
     for model in {e["model"] for c in contests for e in c.entrants} - {""}:
         known(model, names, "model", "[[contests]]")
@@ -52,7 +52,7 @@ def cells(
     return trials + floors + training + timing + contests
 
 
-def _cell(plan: Plan, entry: Entry, kind: str, chosen: str, seed: int) -> Cell:
+def _cell(plan: Plan, entry: TaskEntry, kind: str, chosen: str, seed: int) -> Cell:
     """`chosen` is the name of a model or of a variant."""
     floors, variant = kind == "floors", plan.variants.get(chosen)
     searched = kind == "training" and plan.search is not None and entry.learning_rate is None
@@ -90,6 +90,6 @@ def _expand(models: Iterable[str], names: Sequence[str], variants: Iterable[str]
     return chosen
 
 
-def _chosen(plan: Plan, entry: Entry, chosen: list[str], names: Sequence[str]) -> list[str]:
+def _chosen(plan: Plan, entry: TaskEntry, chosen: list[str], names: Sequence[str]) -> list[str]:
     allowed = chosen if entry.models is None else _expand(entry.models, names, plan.variants)
     return [name for name in chosen if name in allowed]

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from results.plans import learning_rates as search
-from results.plans import sizes
+from results.plans import learning_rates, sizes
 from results.plans.contests import Contest
-from results.plans.entries import Entry, Variant
+from results.plans.entries import ModelVariant, TaskEntry
 from results.plans.paper import Claim, Form, Printed
 from results.plans.toml_reader import LARGEST, PlanError
 from schema import shortened, suggestion
@@ -33,12 +32,12 @@ class Plan:
     size: dict[str, int]
     budget: dict[str, int]
     settings: dict[str, dict[str, Any]]
-    tasks: tuple[Entry, ...]
-    timings: tuple[Entry, ...]
+    tasks: tuple[TaskEntry, ...]
+    timings: tuple[TaskEntry, ...]
     contests: tuple[Contest, ...] = ()
-    variants: dict[str, Variant] = field(default_factory=dict)
+    variants: dict[str, ModelVariant] = field(default_factory=dict)
     match: dict[str, Any] = field(default_factory=dict)  # what a match by state or FLOPs adds to each cell's size
-    search: search.Search | None = None  # where the learning rate is chosen by trials
+    search: learning_rates.Search | None = None  # where the learning rate is chosen by trials
     claims: tuple[Claim, ...] = ()  # orderings that papers state
     printed: tuple[Printed, ...] = ()  # tables of papers that stand beside ours
     figures: tuple[Form, ...] = ()  # in papers' own forms

@@ -100,7 +100,7 @@ class Settings(TypedDict):
     exam: NotRequired[Annotated[int, Field(ge=1, le=LARGEST)]]
 
 
-class Size(TypedDict, total=False):
+class SizeColumns(TypedDict, total=False):
     """A model's size and what it matches; empty for floors."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -140,7 +140,7 @@ class Row(TypedDict):
     where: Where
     status: Literal["ok", *NO_NUMBER]
     reason: Name
-    size: Annotated[Size, _whole(("width", "depth", "heads"))]
+    size: Annotated[SizeColumns, _whole(("width", "depth", "heads"))]
     budget: Annotated[Budget, _whole(("steps", "batch_tokens"))]
     seed: Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
     lr: Finite

@@ -56,7 +56,7 @@ Rebuild = Callable[[list[Row]], dict[str, Any]]  # of one model's rows in a cell
 
 
 @dataclass
-class Verdict:
+class Verification:
     """What verifying found.
 
     `differences` in sentences, rows that hold, rows that nothing can be said of and rows of another exam, by reason, and
@@ -78,14 +78,14 @@ class Verdict:
 
 def verify(
     rows: Iterable[Row], folder: Path, rederive: Rederive, rebuild: Rebuild | None = None, comparison: str | None = None
-) -> Verdict:
+) -> Verification:
     """Hold each row against what `rederive` makes of its cell's predictions in `folder`, and `rebuild` of its model.
 
     A row differs if its identity columns do not hash to its cell's key, if value or count are others, if it stands twice,
     is another comparison's or of an unknown device, if family, parameters, state or provider are not the model's, or if a
     number that the predictions give has no row (unless the code has changed since, which may mark more).
     """
-    verdict, cells, rows = Verdict(), {}, list(rows)
+    verdict, cells, rows = Verification(), {}, list(rows)
     for row in store.doubled(rows):
         verdict.differences.append(f"{describe(row)}, cell {row['cell']}: the row stands more than once.")
     try:
@@ -103,7 +103,7 @@ def verify(
     return verdict
 
 
-def _identity(verdict: Verdict, row: Row, where: dict[str, Any], comparison: str | None) -> None:
+def _identity(verdict: Verification, row: Row, where: dict[str, Any], comparison: str | None) -> None:
     """Hold a row's identity columns against its cell's key and the comparison that it lies in."""
     if comparison is not None and row["comparison"] != comparison:
         of = row["comparison"]
@@ -122,7 +122,7 @@ def _identity(verdict: Verdict, row: Row, where: dict[str, Any], comparison: str
 
 
 def _cell(
-    verdict: Verdict, cell: str, rows: list[Row], folder: Path, rederive: Rederive, rebuild: Rebuild | None
+    verdict: Verification, cell: str, rows: list[Row], folder: Path, rederive: Rederive, rebuild: Rebuild | None
 ) -> None:
     measured = [row for row in rows if row["status"] == "ok"]
     for row in rows:
@@ -144,7 +144,7 @@ def _cell(
     _numbers(verdict, cell, measured, marked)
 
 
-def _numbers(verdict: Verdict, cell: str, measured: list[Row], marked: Again) -> None:
+def _numbers(verdict: Verification, cell: str, measured: list[Row], marked: Again) -> None:
     found = {canonical([model, metric, where]): (value, count) for model, metric, value, count, where in marked.numbers}
     for row in measured:
         again = found.pop(canonical([_who(row), row["metric"], row["where"]]), None)
@@ -168,7 +168,7 @@ def _numbers(verdict: Verdict, cell: str, measured: list[Row], marked: Again) ->
         verdict.note(f"{measured[0]['task']}: today's code gives further {what} that the rows do not have")
 
 
-def _facts(verdict: Verdict, cell: str, measured: list[Row], same_code: bool, rebuild: Rebuild) -> None:
+def _facts(verdict: Verification, cell: str, measured: list[Row], same_code: bool, rebuild: Rebuild) -> None:
     """Hold family, parameters, state and provider of each model of a cell against the model as it is built here."""
     by_model: dict[tuple[str, str], list[Row]] = {}
     for row in measured:

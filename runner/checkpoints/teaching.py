@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,10 +11,9 @@ import tasks
 from models import user_file
 from results.cell import Cell
 from runner.build import build
+from schema.terms import Progress
 from tasks.harness import data_parallel
 from tasks.harness.train import Training, train
-
-Progress = Callable[[dict[str, Any]], None]
 
 
 def teach(cell: Cell, model: nn.Module, task: tasks.Task, progress: Progress, **alone: Any) -> Training:

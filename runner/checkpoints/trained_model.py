@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 from torch import nn
@@ -18,17 +17,17 @@ from models.matching.counts import parameter_count
 from models.ops import providers
 from results.cell import Cell
 from results.rows import provenance
-from results.rows import store as record
+from results.rows.store import now
 from runner.build import build
 from runner.cell_key import as_trained, training_code, training_key
 from runner.checkpoints import store
 from runner.checkpoints.store import CheckpointError
 from runner.checkpoints.teaching import teach
+from schema.terms import Progress
 from tasks.harness.snapshots import Snapshots
 from tasks.harness.train import Training
 from tasks.task import Task
 
-Progress = Callable[[dict[str, Any]], None]
 Admit = Callable[[nn.Module], None]
 
 
@@ -98,7 +97,7 @@ def _known(cell: Cell, task: Task, folder: Path) -> Learnt | None:
     except CheckpointError as error:
         warnings.warn(f"{str(error).rstrip('.')}: the model is trained anew.", stacklevel=2)
         return None
-    age = datetime.fromisoformat(record.now()) - datetime.fromisoformat(facts["when"])
+    age = datetime.fromisoformat(now()) - datetime.fromisoformat(facts["when"])
     return Learnt(model.to(cell.device), training, set(facts["providers"]), age.total_seconds())
 
 
@@ -138,7 +137,7 @@ def _keep(cell: Cell, task: Task, folder: Path, learnt: Learnt) -> None:
         "commit": provenance.commit(),
         "dirty": provenance.dirty(),
         "versions": provenance.versions(),
-        "when": record.now(),
+        "when": now(),
     }
     try:
         store.save(folder, learnt.model, getattr(task, "tokenizer", None), learnt.training, facts)

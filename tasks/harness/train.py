@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from schema.terms import Progress
 from schema.weight_decay import groups
 from tasks.harness.precision import precision
 from tasks.task import IGNORE, Batch, Task
@@ -32,12 +33,11 @@ class Training(NamedTuple):
     seconds: float
 
 
-Progress = Callable[[dict], None]
 # Of one batch: what this process differentiates, and the mean over all asked targets, which is the step's loss.
 Loss = Callable[[Batch], tuple[Tensor, Tensor]]
 
 
-class Snapshots(Protocol):
+class SnapshotKeeper(Protocol):
     """Where a training in progress is kept, for going on after a kill: `tasks.harness.snapshots.Snapshots`."""
 
     def restore(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> Training | None:
@@ -102,7 +102,7 @@ def train(
     dtype: str = "float32",
     device: str = "cpu",
     progress: Progress | None = None,
-    snapshots: Snapshots | None = None,
+    snapshots: SnapshotKeeper | None = None,
     loss_of: Loss | None = None,
 ) -> Training:
     """Train `model` on `task` for `steps` steps of about `batch_tokens` tokens; data order depends on `seed` alone.

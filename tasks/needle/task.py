@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from tasks.harness.evaluate import average
+from tasks.needle.compact import Compact
 from tasks.needle.readers import asked_keys, copies, reads_the_last_tenth, says_what_was_never_trained
 from tasks.needle.ruler import Ruler
-from tasks.needle.template import END, Compact, Sample, Template
+from tasks.needle.template import END, NeedleSample, NeedleTemplate
 from tasks.needle.variants import SINGLE, VARIANTS
 from tasks.needle.words import installed as word_lists_installed
 from tasks.needle.words import words as word_lists
@@ -114,7 +115,9 @@ class Needle(Task):
         parted = all(self.template.parted(variant) for variant in self.variants)
         return 1 if isinstance(self.template, Compact) and parted else 2
 
-    def _template(self, name: str, digits: int | None, uuid_groups: int | None, key_letters: int | None) -> Template:
+    def _template(
+        self, name: str, digits: int | None, uuid_groups: int | None, key_letters: int | None
+    ) -> NeedleTemplate:
         lists = word_lists(self.words)
         if name == "compact":
             digits, uuid_groups = 4 if digits is None else digits, 2 if uuid_groups is None else uuid_groups
@@ -215,7 +218,7 @@ class Needle(Task):
             found.setdefault(uniform, []).extend(self._guess(exam))
             variant = exam.batch.where["variant"]
             one = "reference: copy the only number" if variant in SINGLE else "cheat: copy the last number"
-            ways: dict[str, Callable[[Template, Exam], Answers]] = {
+            ways: dict[str, Callable[[NeedleTemplate, Exam], Answers]] = {
                 one: partial(copies, most=1),
                 "cheat: read the last tenth of the text": reads_the_last_tenth,
                 "cheat: a value never trained with this key": says_what_was_never_trained,
@@ -259,15 +262,15 @@ class Needle(Task):
         return combined_hash(hashlib.sha256(both.encode()).hexdigest(), self.tokenizer)
 
 
-def _equal_shapes(samples: Iterable[Sample]) -> Iterable[list[Sample]]:
+def _equal_shapes(samples: Iterable[NeedleSample]) -> Iterable[list[NeedleSample]]:
     """The samples parted by the lengths of their prompts and answers."""
-    by_shape: dict[tuple[int, int], list[Sample]] = {}
+    by_shape: dict[tuple[int, int], list[NeedleSample]] = {}
     for sample in samples:
         by_shape.setdefault((len(sample.prompt), len(sample.answer)), []).append(sample)
     return by_shape.values()
 
 
-def _batch(samples: list[Sample], where: dict[str, Any]) -> Batch:
+def _batch(samples: list[NeedleSample], where: dict[str, Any]) -> Batch:
     """Prompt and answer without its terminator; the answer is asked, the padding right of short rows is not."""
     width = max(len(sample.prompt) + len(sample.answer) for sample in samples) - 1
     tokens = np.full((len(samples), width), PADDING, np.int64)

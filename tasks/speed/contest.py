@@ -33,7 +33,7 @@ Step = Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
-class Entrant:
+class TimedCandidate:
     """A name and what makes its training step; it takes part in the first `repeats` rounds, up to length `longest`.
 
     The matrix products of `counted` ones are counted, which gives them a floor.
@@ -47,7 +47,7 @@ class Entrant:
 
 
 @dataclass
-class Standing:
+class CandidateResult:
     """What is known of an entrant: its samples, or why it has none ("failed", "absent" or "left out", and the reason)."""
 
     walls: list[float] = field(default_factory=list)
@@ -66,7 +66,7 @@ class Standing:
 class Outcome:
     """A contest held at one length: standings by entrant, seconds of a matrix product in each round, load before, after."""
 
-    standings: dict[str, Standing]
+    standings: dict[str, CandidateResult]
     products: list[float]
     load: tuple[float, float]
 
@@ -87,7 +87,7 @@ def layer_step(forward: Callable[[Tensor], Tensor], parameters: Sequence[Tensor]
 
 
 def hold(
-    entrants: Sequence[Entrant],
+    entrants: Sequence[TimedCandidate],
     *,
     length: int,
     limit: float,
@@ -99,7 +99,7 @@ def hold(
 
     An ImportError in `prepare` makes an entrant absent. Raises ValueError for another dtype than `precision` knows.
     """
-    outcome = Outcome({entrant.name: Standing() for entrant in entrants}, [], (os.getloadavg()[0],) * 2)
+    outcome = Outcome({entrant.name: CandidateResult() for entrant in entrants}, [], (os.getloadavg()[0],) * 2)
     begun = outcome.load[0]
     with precision(dtype, device):
         steps = {}
@@ -122,7 +122,7 @@ def hold(
     return outcome
 
 
-def _entered(entrant: Entrant, standing: Standing, length: int, limit: float, device: str) -> Step | None:
+def _entered(entrant: TimedCandidate, standing: CandidateResult, length: int, limit: float, device: str) -> Step | None:
     """The step of an entrant that has been warmed up and may take part, else None and its standing says why."""
     if entrant.longest is not None and length > entrant.longest:
         return standing.lose(f"the plan times it up to length {entrant.longest:,}", "left out")
@@ -155,7 +155,7 @@ def _round(names: list[str], steps: dict[str, Step], product: Step, outcome: Out
         outcome.standings[name].processor.append(own)
 
 
-def _peaks(step: Step, standing: Standing, device: str) -> None:
+def _peaks(step: Step, standing: CandidateResult, device: str) -> None:
     for _ in range(MEMORY_ROUNDS):
         start = peak_memory.reset_peak(device)
         step()

@@ -10,7 +10,7 @@ from random import Random
 import torch
 
 from tasks.harness.floors import Reader
-from tasks.synthetic.symbol_task import Row, SymbolTask, Where, commonest_of, last_of, refuse
+from tasks.synthetic.symbol_task import SymbolTask, SymbolText, Where, commonest_of, last_of, refuse
 from tasks.task import IGNORE, Answers, Batch, Exam, Measurement
 
 BLANK, ASK = 0, 1
@@ -78,7 +78,7 @@ class Forgetting(SymbolTask):
                     kinds = (("overwritten", overwrites), ("untouched", facts - overwrites))
                     yield from ({**where, "asked": asked} for asked, count in kinds if count)
 
-    def draw(self, draws: Random, where: Where) -> Row:
+    def draw(self, draws: Random, where: Where) -> SymbolText:
         keys = draws.sample(range(KEYS, self.values), where["facts"])
         twice = keys[: where["overwrites"]]
         order, holds, tokens = keys + twice, {}, []
@@ -95,7 +95,7 @@ class Forgetting(SymbolTask):
         targets = [IGNORE] * len(tokens)
         for key in asked:
             tokens, targets = [*tokens, ASK, key], [*targets, IGNORE, holds[key]]
-        return Row(tokens, targets)
+        return SymbolText(tokens, targets)
 
     def exam(self, batch: Batch) -> Exam:
         """One question at the end, answered by choice among the values too, which tells a stale answer."""

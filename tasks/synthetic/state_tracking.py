@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from tasks.harness.floors import Reader
-from tasks.synthetic.symbol_task import Row, SymbolTask, Where, length_of_lesson, refuse
+from tasks.synthetic.symbol_task import SymbolTask, SymbolText, Where, length_of_lesson, refuse
 from tasks.task import Answers, Exam, Measurement, doubling
 
 SHORTEST = 8  # shorter words are too few to be split
@@ -81,13 +81,13 @@ class StateTracking(SymbolTask):
         for length in self.test_lengths if split == "test" else (self.length,):
             yield {"group": self.group, "length": length}
 
-    def draw(self, draws: Random, where: Where) -> Row:
+    def draw(self, draws: Random, where: Where) -> SymbolText:
         tokens = [draws.choice(self.inputs) for _ in range(where["length"])]
         state, targets = 0, []  # element 0 is the one that changes nothing
         for token in tokens:
             state = self.product[state][token]
             targets.append(state)
-        return Row(tokens, targets)
+        return SymbolText(tokens, targets)
 
     def mark(self, exam: Exam, answers: Answers) -> Iterator[Measurement]:
         """Every prefix, whole words, and the whole word's product alone; of the longest words also by place."""

@@ -26,7 +26,7 @@ TRIES = 400  # draws after which a split is taken to have no rows
 Where = dict[str, Any]
 
 
-class Row(NamedTuple):
+class SymbolText(NamedTuple):
     """A text of symbols and, at each place, the symbol that must follow from it, or IGNORE."""
 
     tokens: list[int]
@@ -45,7 +45,7 @@ class SymbolTask(Task):
     samples: int = 128  # texts for each cell of the exam
 
     @abstractmethod
-    def draw(self, draws: Random, where: Where) -> Row:
+    def draw(self, draws: Random, where: Where) -> SymbolText:
         """One text under the settings `where`; all texts of equal settings are equally long."""
 
     @abstractmethod
@@ -95,9 +95,9 @@ class SymbolTask(Task):
             for i in range(0, len(rows), at_once):
                 yield self.exam(_batch(rows[i : i + at_once], where))
 
-    def _different(self, split: str, draws: Random, where: Where) -> list[Row]:
+    def _different(self, split: str, draws: Random, where: Where) -> list[SymbolText]:
         """Up to `samples` texts of a split, none twice; the search ends where TRIES in a row were there before."""
-        rows: dict[tuple[int, ...], Row] = {}
+        rows: dict[tuple[int, ...], SymbolText] = {}
         for _ in range(self.samples):
             drawn = (self.row(split, draws, where) for _ in range(TRIES))
             row = next((row for row in drawn if tuple(row.tokens) not in rows), None)
@@ -110,7 +110,7 @@ class SymbolTask(Task):
         """How a batch is examined: teacher-forced."""
         return Exam(batch)
 
-    def row(self, split: str, draws: Random, where: Where) -> Row:
+    def row(self, split: str, draws: Random, where: Where) -> SymbolText:
         """The next text drawn that belongs to `split`; ValueError where there seems to be none."""
         for _ in range(TRIES):
             row = self.draw(draws, where)
@@ -221,6 +221,6 @@ def refuse(*problems: tuple[bool, str]) -> None:
             raise ValueError(sentence)
 
 
-def _batch(rows: list[Row], where: Where) -> Batch:
+def _batch(rows: list[SymbolText], where: Where) -> Batch:
     tokens = torch.tensor([row.tokens for row in rows])
     return Batch(tokens, torch.tensor([row.targets for row in rows]), where)

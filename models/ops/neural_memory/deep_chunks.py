@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from models.ops.autograd import by_hand
-from models.ops.neural_memory.deep_chunks_backward import Backward, Kept, Reads, Saved, spread_errors
+from models.ops.neural_memory.deep_chunks_backward import Backward, Reads, Saved, SavedStates, spread_errors
 from models.ops.neural_memory.derivatives import bend, residual_error, times_slope
 from models.ops.neural_memory.linear_blocks import Layout, tokens_of
 from models.ops.neural_memory.recurrence import ACTIVATIONS, Rule
@@ -79,7 +79,7 @@ class _Walk(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor, *d_last: Tensor) -> tuple[Any, ...]:
         q, k, v, *rest = ctx.saved_tensors
         shares = [rest[a:b] for a, b in zip(ctx.ends, ctx.ends[1:], strict=False)]
-        saved = Saved.again(ctx.rule, ctx.layout, Kept.of(rest[ctx.ends[-1] :], ctx.depth), *shares)
+        saved = Saved.again(ctx.rule, ctx.layout, SavedStates.of(rest[ctx.ends[-1] :], ctx.depth), *shares)
         backward = Backward(saved, q, k, v, d_last)
         for part in reversed(ctx.layout.slabs(q)):
             backward.slab(part, tokens_of(dy, part, ctx.layout))

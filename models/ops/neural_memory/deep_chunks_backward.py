@@ -14,7 +14,7 @@ from models.ops.neural_memory.recurrence import ACTIVATIONS, Rule
 
 
 @dataclass
-class Kept:
+class SavedStates:
     """Per layer, [n, g, ...]: [W | S] before each chunk and after the last, and e_l.
 
     Per hidden layer: a_l; and for a gradient s'(z_l), (e_{l+1} W_{l+1}^T) o s''(z_l), and y_l. `before` is a residual
@@ -33,7 +33,7 @@ class Kept:
         return [*self.starts, *self.errors, *self.inputs, *self.slopes, *self.curves, *self.reads, self.before]
 
     @classmethod
-    def of(cls, flat: list[Tensor | None], depth: int) -> Kept:
+    def of(cls, flat: list[Tensor | None], depth: int) -> SavedStates:
         """What `flat` gave, of a walk that learned."""
         parts = iter(flat)
         groups = [[next(parts) for _ in range(count)] for count in (depth, depth, *[depth - 1] * 4)]
@@ -54,13 +54,13 @@ class Saved:
         for start, state in zip(starts, states, strict=True):
             start[0] = state
         hidden = [[room(width) for width in outs[:-1]] for _ in range(4 if learning else 1)]
-        self.kept = Kept(
+        self.kept = SavedStates(
             starts, [room(width) for width in outs], *hidden, before=room(outs[-1]) if rule.residual else None
         )
         self._have(rule, layout, tables, ends, keeps)
 
     @classmethod
-    def again(cls, rule: Rule, layout: Layout, kept: Kept, tables, ends, keeps) -> Saved:
+    def again(cls, rule: Rule, layout: Layout, kept: SavedStates, tables, ends, keeps) -> Saved:
         """What a walk that has been gone had."""
         saved = cls.__new__(cls)
         saved.kept = kept
@@ -145,7 +145,7 @@ class Backward:
 
     def slab(self, part: slice, dy: Tensor) -> None:
         saved, layout = self.saved, self.saved.layout
-        back = _Slab(saved, part, *(tokens_of(x, part, layout) for x in (self.q, self.k)))
+        back = _DeepSlab(saved, part, *(tokens_of(x, part, layout) for x in (self.q, self.k)))
         if saved.rule.residual:
             back.v = tokens_of(self.v, part, layout)
         d_q = back.unread(dy, [d[part, :, layout.reads] for d in self.d_tables])
@@ -157,7 +157,7 @@ class Backward:
             blocks[part].copy_(d.unflatten(1, blocks.shape[1:3]))
 
 
-class _Slab:
+class _DeepSlab:
     """The way back over some chunks: `unread`, then `walk`, then `unshare`. Lists are per layer; `_i` has their chunks."""
 
     def __init__(self, saved: Saved, part: slice, q: Tensor, k: Tensor):

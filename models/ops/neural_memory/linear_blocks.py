@@ -58,7 +58,7 @@ def blocks(
     return _Blocks.apply(q, k, v, table, ends, keep, state, layout)
 
 
-class _Slab:
+class _BlockSlab:
     """What is computed from the tokens and shares of some blocks alone."""
 
     def __init__(
@@ -101,7 +101,7 @@ class _Blocks(torch.autograd.Function):
         y = torch.empty_like(v, memory_format=torch.contiguous_format)
         y_blocks = layout.cut(y)
         for part in layout.slabs(q):
-            slab = _Slab(part, q, k, table, ends, keep, layout)
+            slab = _BlockSlab(part, q, k, table, ends, keep, layout)
             if inverse is not None:
                 x = (slab.k @ slab.k.mT).mul_(slab.anchored[..., 2:])
                 one = torch.eye(layout.size, dtype=x.dtype, device=x.device).expand_as(x)
@@ -127,7 +127,7 @@ class _Blocks(torch.autograd.Function):
         outputs = [layout.cut(d) for d in (d_q, d_k, d_v)]
         dz = d_state
         for part in reversed(layout.slabs(q)):
-            slab = _Slab(part, q, k, table, ends, keep, layout)
+            slab = _BlockSlab(part, q, k, table, ends, keep, layout)
             back = _Backward(slab, errors[part], starts[part], None if inverse is None else inverse[part])
             back.read(tokens_of(dy, part, layout), d_table[part, :, layout.reads])
             dz = back.walk(dz)
@@ -138,7 +138,7 @@ class _Blocks(torch.autograd.Function):
         return d_q, d_k, d_v, d_table, d_ends, d_keep, dz, None
 
 
-def _walk(slab: _Slab, v: Tensor, inverse: Tensor | None, errors: Tensor, starts: Tensor) -> None:
+def _walk(slab: _BlockSlab, v: Tensor, inverse: Tensor | None, errors: Tensor, starts: Tensor) -> None:
     """E and the next Z of a slab's blocks, into `errors` and `starts` (a row more)."""
     width, known = slab.k.shape[-1], slab.known.shape[-1]
     zs, memories, surprises = (x.unbind() for x in (starts, starts[:, :, :width], starts[:, :, width:]))
@@ -156,7 +156,7 @@ def _walk(slab: _Slab, v: Tensor, inverse: Tensor | None, errors: Tensor, starts
 class _Backward:
     """The gradients of one slab, gathered as its parts are gone back over: `read`, `walk`, `write`, `compare`."""
 
-    def __init__(self, slab: _Slab, errors: Tensor, starts: Tensor, inverse: Tensor | None):
+    def __init__(self, slab: _BlockSlab, errors: Tensor, starts: Tensor, inverse: Tensor | None):
         self.slab, self.errors, self.starts, self.inverse = slab, errors, starts, inverse
 
     def read(self, dy: Tensor, d_rows: Tensor) -> None:

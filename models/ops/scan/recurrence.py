@@ -21,7 +21,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Row:
+class RecurrenceRow:
     """One row of the table: what a model's forgetting depends on, its shape, and how it compares."""
 
     forget: str  # "none", "fixed", or "from the input"
@@ -30,14 +30,14 @@ class Row:
     paper: str
 
 
-ROWS: dict[str, Row] = {
-    "linear-attention": Row("none", "head", False, "Katharopoulos et al. 2020, arXiv 2006.16236"),
-    "retnet": Row("fixed", "head", False, "Sun et al. 2023, arXiv 2307.08621"),
-    "mamba": Row("from the input", "key channel", False, "Gu and Dao 2023, arXiv 2312.00752"),
-    "mamba2": Row("from the input", "head", False, "Dao and Gu 2024, arXiv 2405.21060"),
-    "gla": Row("from the input", "key channel", False, "Yang et al. 2023, arXiv 2312.06635"),
-    "deltanet": Row("none", "head", True, "Yang et al. 2024, arXiv 2406.06484"),
-    "gated-deltanet": Row("from the input", "head", True, "Yang et al. 2024, arXiv 2412.06464"),
+ROWS: dict[str, RecurrenceRow] = {
+    "linear-attention": RecurrenceRow("none", "head", False, "Katharopoulos et al. 2020, arXiv 2006.16236"),
+    "retnet": RecurrenceRow("fixed", "head", False, "Sun et al. 2023, arXiv 2307.08621"),
+    "mamba": RecurrenceRow("from the input", "key channel", False, "Gu and Dao 2023, arXiv 2312.00752"),
+    "mamba2": RecurrenceRow("from the input", "head", False, "Dao and Gu 2024, arXiv 2405.21060"),
+    "gla": RecurrenceRow("from the input", "key channel", False, "Yang et al. 2023, arXiv 2312.06635"),
+    "deltanet": RecurrenceRow("none", "head", True, "Yang et al. 2024, arXiv 2406.06484"),
+    "gated-deltanet": RecurrenceRow("from the input", "head", True, "Yang et al. 2024, arXiv 2412.06464"),
 }
 
 

@@ -9,7 +9,7 @@ import torch
 
 from tasks.harness.floors import Reader
 from tasks.synthetic.mad.protocol import MadTask
-from tasks.synthetic.symbol_task import Row, Where, commonest_of, last_asked, last_of, refuse
+from tasks.synthetic.symbol_task import SymbolText, Where, commonest_of, last_asked, last_of, refuse
 from tasks.task import IGNORE, Answers, Exam
 
 Motif = tuple[int, ...]
@@ -57,7 +57,7 @@ class FuzzyRecall(MadTask):
     def cell(self, length: int) -> Where:
         return {"key_motif": self.key_motif, **super().cell(length)}
 
-    def draw(self, draws: Random, where: Where) -> Row:
+    def draw(self, draws: Random, where: Where) -> SymbolText:
         shortest = 1 if "keys" in where else self.key_motif
         pairs: list[tuple[Motif, Motif]] = []
         bound: dict[Motif, Motif] = {}
@@ -75,7 +75,7 @@ class FuzzyRecall(MadTask):
     def _motif(self, draws: Random, first: int, end: int, shortest: int, longest: int) -> Motif:
         return tuple(draws.sample(range(first, end), draws.randint(shortest, longest)))
 
-    def _row(self, pairs: list[tuple[Motif, Motif]], length: int) -> Row:
+    def _row(self, pairs: list[tuple[Motif, Motif]], length: int) -> SymbolText:
         """The pairs one after another; a value is asked where its key has been before, from the key's last symbol on."""
         tokens, targets, seen = [], [], set()
         for key, value in pairs:
@@ -84,7 +84,7 @@ class FuzzyRecall(MadTask):
             targets += (IGNORE,) * (len(key) - 1) + asked + (IGNORE,)
             seen.add(key)
         missing = length - len(tokens)
-        return Row([self.filler] * missing + tokens, [IGNORE] * missing + targets)
+        return SymbolText([self.filler] * missing + tokens, [IGNORE] * missing + targets)
 
     def symbol(self, token: int) -> str:
         return "." if token == self.filler else f"k{token}" if token < self.values else f"v{token - self.values}"

@@ -8,7 +8,7 @@ from random import Random
 from tasks.harness.floors import Reader
 from tasks.rng import stream
 from tasks.synthetic.mad.protocol import MadTask
-from tasks.synthetic.symbol_task import Row, Where, refuse
+from tasks.synthetic.symbol_task import SymbolText, Where, refuse
 from tasks.task import IGNORE
 
 
@@ -44,10 +44,10 @@ class Memorisation(MadTask):
         )
         self.facts = stream(self.name, "facts", vocab).sample(range(self.values, self.sign), self.values)
 
-    def draw(self, draws: Random, where: Where) -> Row:
+    def draw(self, draws: Random, where: Where) -> SymbolText:
         keys = [draws.randrange(self.values) for _ in range(where["length"] // 2)]
         tokens = [token for key in keys for token in (key, self.sign)]
-        return Row(tokens, [target for key in keys for target in (IGNORE, self.facts[key])])
+        return SymbolText(tokens, [target for key in keys for target in (IGNORE, self.facts[key])])
 
     def symbol(self, token: int) -> str:
         return "?" if token == self.sign else f"k{token}" if token < self.values else f"v{token - self.values}"

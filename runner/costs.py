@@ -49,7 +49,7 @@ Row = dict[str, Any]
 
 
 class ForecastFacts(TypedDict):
-    """What a forecast reads of a kept model's facts."""
+    """What a forecast reads of a checkpoint's facts."""
 
     task: str
     vocab: int
@@ -80,7 +80,7 @@ def of_cell(cell: Cell, keeping: Keeping | None, past: Sequence[Row] = ()) -> Co
 
 
 def _is_trained(cell: Cell, keeping: Keeping | None) -> bool:
-    """Whether the cell's model is kept, trained on data of any hash that a kept model of its task had."""
+    """Whether the cell's model is kept, trained on data of any hash that a checkpoint of its task had."""
     if keeping is None or cell.lr == UNKNOWN_RATE:
         return False
     trained, _ = tasks.trained(cell.task, cell.task_settings)

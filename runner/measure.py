@@ -32,7 +32,7 @@ def with_own_files(cells: Iterable[Cell]) -> list[Cell]:
 
 
 def measure(cell: Cell, progress: Progress, keeping: Keeping | None = None) -> store.Measured | list[dict[str, Any]]:
-    """Measure one cell: train and examine a model, time it or several in turn, or let a task's cheats sit the exam.
+    """Measure one cell: train and evaluate a model, time it or several in turn, or score a task's trivial baselines.
 
     With `keeping`, trained models are kept and those that are there already are not trained again. What the cell leaves
     changed in torch or in this process is put back, and told in a warning: the next cell finds what this one found.
@@ -55,5 +55,5 @@ def _measured(cell: Cell, progress: Progress, keeping: Keeping | None) -> store.
             measured = learns[cell.kind](cell, progress, keeping)
         else:
             measured = {"floors": floors, "timing": timed}[cell.kind](cell, progress)
-    ran |= measured.pop("ran", set())  # a kept model was trained in another process
+    ran |= measured.pop("ran", set())  # a checkpoint was trained in another process
     return store.Measured(**measured, provider="+".join(sorted(ran)))

@@ -92,7 +92,7 @@ def trained(cell: Cell, progress: Progress, keeping: Keeping | None) -> dict[str
 
 
 def _training_seconds(learnt: Learnt) -> list[tuple]:
-    """What training took, in all its sittings; of weights that were kept, how long ago that was."""
+    """What training took, in all its resumed runs; of weights that were kept, how long ago that was."""
     log = learnt.training
     took = [(None, "training_seconds", log.seconds, len(log.losses), {"tokens": log.tokens, **recipe()})]
     return took if learnt.age is None else [*took, (None, "weights_age_seconds", learnt.age, 1, {})]
@@ -109,7 +109,7 @@ def _equal_work(cell: Cell, vocab: int) -> list[tuple]:
 
 
 def _admit(model: torch.nn.Module, longest: int) -> None:
-    """Refuse, before training and again after it, a model that may not be fed in pieces where an exam must be."""
+    """Refuse, before training and again after it, a model that may not be fed in pieces where an evaluation must be."""
     if longest > PIECE:
         streaming.admit(model, longest)
 

@@ -3,7 +3,7 @@
 Each folder beside this file is one operation or two of one kind; its `__init__.py` names the forms, an `Operation` that a model
 imports and calls as a function: `scan(q, k, v, log_forget=a, provider="auto")`.
 
-Providers: `recurrence` (the law's loop), `chunked` (plain PyTorch), `triton` (our own kernels), `fla`
+Providers: `recurrence` (the reference recurrence), `chunked` (plain PyTorch), `triton` (our own kernels), `fla`
 (flash-linear-attention), `mamba-ssm` and `causal-conv1d` (CUDA). `auto` is `chunked` on a CPU and, for tensors on a CUDA
 device, the first that is installed and covers what is asked. Whatever runs is noted, so that a row can name it; a provider
 that was asked for and is absent, or does not cover what is asked, is an error, never a fallback.

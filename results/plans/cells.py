@@ -1,4 +1,4 @@
-"""The cells that a plan asks for: trials, floors, training, timing, contests."""
+"""The cells that a plan asks for: trials, trivial baselines, training, timing, side-by-side benchmarks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from results.plans.toml_reader import PlanError
 def cells(
     plan: Plan, names: Sequence[str], exam_settings: learning_rates.ExamSettings = learning_rates.NONE
 ) -> list[Cell]:
-    """Every cell that the plan asks for: trials, floors, training, timing, contests. `names` are all models there are.
+    """Every cell that the plan asks for: trials, trivial baselines, training, timing, side-by-side benchmarks.
+
+    `names` are all models there are.
 
     Where the rate is searched for, training cells have the rate UNKNOWN_RATE; `search.chosen` gives them theirs.
-    `exam_settings` names, by model, settings that act in exams alone and are not searched for.
+    `exam_settings` names, by model, settings that act in evaluations alone and are not searched for.
     """
     for name in plan.settings:
         known(name, names, "model", f"[settings.{name}]")

@@ -37,7 +37,7 @@ def read(table: Mapping[str, Any], reader: TableReader) -> dict[str, Any]:
 
 
 def by(size: Mapping[str, Any]) -> str:
-    """What the models of a cell's or an exam's size are matched by."""
+    """What the models of a cell's or an evaluation's size are matched by."""
     return size.get("match", PARAMETERS)
 
 

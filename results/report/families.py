@@ -8,7 +8,7 @@ from zlib import crc32
 
 from results.rows.row import FLOOR_FAMILY
 
-LAST = 1_000_000  # of floors, which stand below every model
+LAST = 1_000_000  # of trivial baselines, which stand below every model
 UNKNOWN = 10_000  # of families that are not in the list: behind those that are, in the order that their rows name
 # OKLCH hues of families that nobody tells of, by that order; further ones walk on by the golden angle.
 HUES = (255.0, 195.0, 145.0, 85.0, 300.0, 25.0, 350.0, 55.0)

@@ -90,7 +90,7 @@ Where = Annotated[dict[Name, Scalar], AfterValidator(_placed)]
 
 
 class Settings(TypedDict):
-    """What a cell was asked under; `exam` is the version of the task's exam, 1 where it is absent."""
+    """What a cell was asked under; `exam` is the version of the task's evaluation, 1 where it is absent."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     model: dict[Name, Plain]
@@ -101,7 +101,7 @@ class Settings(TypedDict):
 
 
 class SizeColumns(TypedDict, total=False):
-    """A model's size and what it matches; empty for floors."""
+    """A model's size and what it matches; empty for trivial baselines."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     width: Count
@@ -180,4 +180,4 @@ def check(row: dict[str, Any], source: str = "row") -> None:
     asked = row["settings"]["task"]
     if {"level", "reference"} <= set(asked) and not isinstance(asked["reference"], str):
         told = schema.shortened(asked["reference"])
-        raise ValueError(f"{source}: settings.task.reference must be text, as it names an entrant, not {told}.")
+        raise ValueError(f"{source}: settings.task.reference must be text, as it names a candidate, not {told}.")

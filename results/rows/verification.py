@@ -1,4 +1,4 @@
-"""Verifying a comparison: every row held against what its cell's raw predictions give when they are marked again."""
+"""Verifying a comparison: every row held against what its cell's raw predictions give when they are scored again."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ TOLD_BY_TRIALS = {"split", "full_steps"}  # what a trial's loss stands under, an
 DEVICES = ("cpu", "cuda")
 
 Row = dict[str, Any]
-Number = tuple[str, str, float, int, dict[str, Any]]  # model (of a contest the entrant), metric, value, count, where
+Number = tuple[
+    str, str, float, int, dict[str, Any]
+]  # model (of a side-by-side benchmark the candidate), metric, value, count, where
 
 
 @dataclass(frozen=True)
 class Again:
     """The numbers of one cell that can be had again and from what, why not more, and whether its code is still the same.
 
-    `exam` is the version of the task's exam today. A number that is NaN was lost: no row may have it.
+    `exam` is the version of the task's evaluation today. A number that is NaN was lost: no row may have it.
     """
 
     numbers: Sequence[Number]
@@ -59,7 +61,7 @@ Rebuild = Callable[[list[Row]], dict[str, Any]]  # of one model's rows in a cell
 class Verification:
     """What verifying found.
 
-    `differences` in sentences, rows that hold, rows that nothing can be said of and rows of another exam, by reason, and
+    `differences` in sentences, rows that hold, rows that nothing can be said of and rows of another evaluation, by reason, and
     `notes` on what differs from code that has changed since, with how many cells they are of.
     """
 
@@ -83,7 +85,7 @@ def verify(
 
     A row differs if its identity columns do not hash to its cell's key, if value or count are others, if it stands twice,
     is another comparison's or of an unknown device, if family, parameters, state or provider are not the model's, or if a
-    number that the predictions give has no row (unless the code has changed since, which may mark more).
+    number that the predictions give has no row (unless the code has changed since, which may score more).
     """
     verdict, cells, rows = Verification(), {}, list(rows)
     for row in store.doubled(rows):
@@ -192,7 +194,7 @@ def _facts(verdict: Verification, cell: str, measured: list[Row], same_code: boo
 
 
 def _who(row: Row) -> str:
-    """The model; of a contest's rows the entrant, as one model may be several."""
+    """The model; of a side-by-side benchmark's rows the candidate, as one model may be several."""
     return labels.name_of(row) if labels.is_contest(row["settings"]["task"]) else row["model"]
 
 

@@ -88,7 +88,7 @@ def _unregistered(folder: Path, facts: Facts) -> str:
 
 
 def _warn_of_other_code(folder: Path, facts: Facts) -> None:
-    """A kept model under other code than trained it gives marks that belong to neither."""
+    """A checkpoint under other code than trained it gives scores that belong to neither."""
     if "code_hash" not in facts:
         return
     task = tasks.classes().get(facts["task"])

@@ -52,7 +52,7 @@ class Learnt:
 def learn(cell: Cell, task: Task, keeping: Keeping | None, progress: Progress, admit: Admit | None = None) -> Learnt:
     """The trained model of a cell. `admit` may refuse the fresh model before it is trained.
 
-    With `keeping`, equal trainings are done once: the key covers what the weights depend on, not what the exam asks. A
+    With `keeping`, equal trainings are done once: the key covers what the weights depend on, not what the evaluation asks. A
     training cell's model is kept when it ends; a trial's is not. What cannot be kept or read is told in a warning.
     """
     if keeping is None:

@@ -124,17 +124,21 @@ def add_provider(command: argparse.ArgumentParser, default: str | None, more: st
 
 
 def add_model_files(command: argparse.ArgumentParser) -> None:
-    """Where a kept model of the user's own is registered."""
-    command.add_argument("--models", metavar="FILE", help="your file in which a kept model is registered; it is run")
+    """Where a checkpoint of the user's own is registered."""
+    command.add_argument(
+        "--models", metavar="FILE", help="your file in which the checkpoint's model is registered; it is run"
+    )
 
 
 def model_files_of(arguments: argparse.Namespace) -> list[str]:
-    """The user's files that a kept model may come from. Raises ValueError where --models names something else."""
+    """The user's files that a checkpoint may come from. Raises ValueError where --models names something else."""
     if arguments.models is None:
         return []
     files = names_in(arguments.models)
     if not files or not all(file.endswith(".py") for file in files):
-        raise ValueError("--models names no Python file here; give the path/to/file.py that registers the kept model.")
+        raise ValueError(
+            "--models names no Python file here; give the path/to/file.py that registers the checkpoint's model."
+        )
     model_files.name(files)
     return files
 

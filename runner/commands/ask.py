@@ -1,4 +1,4 @@
-"""A trained model, ours or one of Hugging Face, sits the test of one of our tasks, for `bench.py ask`."""
+"""A trained model, ours or one of Hugging Face, is evaluated on the test of one of our tasks, for `bench.py ask`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--gguf", metavar="FILE", help="the GGUF file in the folder, of a quantised model")
     add("--set", **SETTING)
     add("--device", default="cpu", help="cpu or cuda")
-    add_provider(command, "auto", "; of a kept model")
+    add_provider(command, "auto", "; of a checkpoint")
 
 
 def ask(arguments: argparse.Namespace, console: Console) -> int:
@@ -64,7 +64,7 @@ def asked_table(
     """The marks of a task's test under `settings`, which read text by the model's own tokenizer unless they name another.
 
     `name` is a checkpoint's folder, or the folder or hub name of a Hugging Face model (`gguf`: the file in it);
-    `model_files` are the user's own that register a kept model. Raises ValueError for what is neither, for a task of other
+    `model_files` are the user's own that register a checkpoint. Raises ValueError for what is neither, for a task of other
     tokens, and for lengths that the model cannot be fed, before anything is computed.
     """
     place = Path(name)
@@ -121,7 +121,7 @@ def _task(name: str, settings: dict[str, Any], answerer: Answerer) -> Task:
 
 COMMANDS = {
     "ask": Command(
-        "a kept model, or one of Hugging Face, is evaluated on the test of a task",
+        "a checkpoint, or a model of Hugging Face, is evaluated on the test of a task",
         add_flags,
         ask,
         "ask .cache/checkpoints/0123456789abcdef needle --set needle.samples=20",

@@ -1,4 +1,4 @@
-"""A kept model asked in lm-evaluation-harness, for `bench.py zero-shot`."""
+"""A checkpoint asked in lm-evaluation-harness, for `bench.py zero-shot`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 
 def zero_shot(arguments: argparse.Namespace, console: Console) -> int:
-    """Ask a kept model the tasks of lm-evaluation-harness, those of the Titans paper's first table unless others are named."""
+    """Ask a checkpoint the tasks of lm-evaluation-harness, those of the Titans paper's first table unless others are named."""
     asked = arguments.provider, arguments.device, arguments.limit, arguments.include, model_files_of(arguments)
     console.print(zero_shot_table(arguments.checkpoint, names_in(arguments.tasks or ""), *asked))
     return 0
@@ -66,7 +66,7 @@ def zero_shot_table(
 
 COMMANDS = {
     "zero-shot": Command(
-        "ask a kept model the tasks of lm-evaluation-harness",
+        "ask a checkpoint the tasks of lm-evaluation-harness",
         add_flags,
         zero_shot,
         "zero-shot .cache/checkpoints/0123456789abcdef --tasks lambada_openai --limit 100",

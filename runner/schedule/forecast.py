@@ -87,7 +87,7 @@ def _readable(path: Path) -> list[dict[str, Any]]:
 
 
 def _same_model(row: dict[str, Any], cell: Cell) -> bool:
-    """Whether a row timed the cell's model at its size, or the same contest at the same length and size."""
+    """Whether a row timed the cell's model at its size, or the same side-by-side benchmark at the same length and size."""
     same = (row["size"], row["dtype"], row["device"]) == (cell.size, cell.dtype, cell.device)
     return same and (row["where"] == cell.where if cell.kind == "contest" else row["model"] == cell.model)
 
@@ -102,7 +102,7 @@ def _by_subject(past: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[di
 
 
 def _subject(cell: Cell) -> tuple[str, str]:
-    """Whose rows may say how long a cell takes; those of a contest stand under its entrants' names."""
+    """Whose rows may say how long a cell takes; those of a side-by-side benchmark stand under its candidates' names."""
     return cell.task, "" if cell.kind == "contest" else cell.model
 
 
@@ -248,7 +248,7 @@ def _line(
         hours = totals["stated"] / 3600
         parts.append(
             f"an estimate of {hours:,.0f} GPU hours for the training of {counts['stated']}, from their FLOPs at {sources[-1]}, "
-            f"as none was timed on {plan.device}; slower forms take several times as long, and exams are on top"
+            f"as none was timed on {plan.device}; slower forms take several times as long, and evaluations are on top"
         )
     parts += [f"{counts['unknown']} of unknown time"] if counts["unknown"] else []
     parts += [f"{n} cells timed under other settings of their model only" for n in [counts["otherwise"]] if n]

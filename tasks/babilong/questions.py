@@ -67,7 +67,7 @@ def draw(
 ) -> list[StoryQuestion]:
     """`count` of a split's items that fit, uniformly, however many of them a story has.
 
-    Released ones are drawn with replacement for training; an exam asks no question about the same facts twice, so perhaps
+    Released ones are drawn with replacement for training; an evaluation asks no question about the same facts twice, so perhaps
     fewer. Raises ValueError where nothing fits; no item of more than `most_facts` facts may.
     """
     if source != SIMULATOR:

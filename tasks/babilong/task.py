@@ -22,14 +22,14 @@ from tasks.babilong.samples import LongText, SampleWriter, batch
 from tasks.babilong.scoring import DISAGREEMENT, generated, held, in_order, same
 from tasks.babilong.tokens import answered, as_many
 from tasks.rng import stream
-from tasks.task import Answers, Batch, Exam, Measurement, Task
+from tasks.task import Answers, Batch, EvaluationBatch, Measurement, Task
 from tasks.text import corpus as corpora
 from tasks.text.tokenizer import BYTES, DEFAULT, combined_hash, create, reversible
 
-EXAM_TOKENS = 65536  # at most about as many tokens in one exam
+EXAM_TOKENS = 65536  # at most about as many tokens in one evaluation batch
 GENERATION = 20  # tokens that an answer may have, as in BABILong; GPT-2's, where the template's answers are sentences
 CURRICULUM = 0.5  # share of the budget after which training has reached its full length
-STEP = 8  # at length 0, prompts in bytes are multiples of it, so that more of them share an exam
+STEP = 8  # at length 0, prompts in bytes are multiples of it, so that more of them share an evaluation batch
 LONG = 100_000  # tokens from which on `long_samples` are asked
 POLL = 500  # training items of each question that the majority answers are counted on
 QUESTIONS = ("qa1", "qa2", "qa3", "qa4", "qa5")  # those that leaderboards average
@@ -55,9 +55,9 @@ class BABILong(Task):
     then asked instead of the simulator's stories; `test_sources` are those of the test alone: `("simulator", "FOLDER")`
     asks both of one model, and `stories` tells the rows apart. Stories too long for a length are not drawn: under the
     templates other than `compact` by BABILong's own rule, facts + 1 <= (length - 300) // 8 (its "1k" is 1,000 tokens),
-    and always those that would not fit. No exam asks a question about the same facts twice. `left_out()` tells which
+    and always those that would not fit. No evaluation asks a question about the same facts twice. `left_out()` tells which
     questions cannot be asked at which length at all. `lessons="all"` trains on every
-    question of a story where bAbI's files have it, between the facts; exams ask the last alone.
+    question of a story where bAbI's files have it, between the facts; evaluations ask the last alone.
 
     >>> print(aligned(create("babilong", questions=("qa1",), test_lengths=(0,)), last=80))
      Mary moved to the hallway. Sandra moved to the hallway.|Where is Mary? hallway~
@@ -84,8 +84,8 @@ class BABILong(Task):
         lengths = tuple(test_lengths) or _lengths(length)
         return construct(cls, length=max(length, *lengths), test_lengths=lengths, template=template, **others)
 
-    def open_ended(self, exam: Exam) -> Exam:
-        """The exam without its stop: a line break ends no answer, as it ends none in BABILong."""
+    def open_ended(self, exam: EvaluationBatch) -> EvaluationBatch:
+        """The evaluation without its stop: a line break ends no answer, as it ends none in BABILong."""
         return exam._replace(stop=None)
 
     def __init__(
@@ -169,7 +169,7 @@ class BABILong(Task):
     def training(self, seed: int, step: int, progress: float, tokens: int) -> Batch:
         """Samples of all questions in turn, at one length, log-uniform up to a limit that grows to `length`.
 
-        Every length occurs, so that questions end at every place of a chunk or segment, as they do in an exam.
+        Every length occurs, so that questions end at every place of a chunk or segment, as they do in an evaluation.
         """
         draws = stream(self.name, "train", seed, step)
         reach = min(1.0, progress / CURRICULUM) * draws.random()
@@ -189,7 +189,7 @@ class BABILong(Task):
         """`count` of the split's items that fit the length.
 
         At length 0 they fit the training length, and of our own stories only prompts of a multiple of `STEP` bytes are
-        taken, so that more of them share an exam; in other tokens all prompts of a question may be equally long.
+        taken, so that more of them share an evaluation batch; in other tokens all prompts of a question may be equally long.
         """
         most = (length or self.length) - self._writer.longest[question] + 1
         fact = self._writer.encode(" " + _extremes(question)[0])
@@ -222,10 +222,10 @@ class BABILong(Task):
                     if (question, length) not in left_out:
                         yield source, question, length
 
-    def exams(self, split: str) -> Iterator[Exam]:
+    def exams(self, split: str) -> Iterator[EvaluationBatch]:
         """One cell for each question and length, the training length alone for validation; equal prompts together."""
         if split not in ("validation", "test"):
-            raise ValueError(f"There is no exam '{split}': ask for validation or test.")
+            raise ValueError(f"There is no evaluation '{split}': ask for validation or test.")
         for source, question, length in self._cells(split):
             draws = stream(self.name, "text", split, question, length)
             where = {"question": question, "length": length, "unit": self.tokenizer.name}
@@ -235,12 +235,12 @@ class BABILong(Task):
             for samples in self._written(draws, source, split, question, length):
                 prompt = len(samples[0].prompt)
                 asked = batch(samples, prompt + self._writer.longest[question] - 1, where)
-                yield Exam(asked, prompt, choices, self._may_say(question, GENERATION), choices[0][-1])
+                yield EvaluationBatch(asked, prompt, choices, self._may_say(question, GENERATION), choices[0][-1])
 
     def _written(
         self, draws: Random, source: str, split: str, question: str, length: int
     ) -> Iterator[tuple[LongText, ...]]:
-        """A cell's samples, those of one exam at a time: their prompts are equally long, and long texts are not all held."""
+        """A cell's samples, those of one batch at a time: their prompts are equally long, and long texts are not all held."""
         items = self._exam_items(source, split, question, length)
         samples = (self._writer.write(draws, split, question, length, item) for item in items)
         if length:  # one prompt is as long as another
@@ -252,7 +252,7 @@ class BABILong(Task):
             while some := tuple(islice(equally_long, rows)):
                 yield some
 
-    def mark(self, exam: Exam, answers: Answers) -> Iterable[Measurement]:
+    def mark(self, exam: EvaluationBatch, answers: Answers) -> Iterable[Measurement]:
         """The share of right choices, of answers right by BABILong's comparison, and of answers right to the letter."""
         question, decode = exam.batch.where["question"], self.tokenizer.decode
         targets = [decode(self.truth(exam, row)).strip() for row in range(len(exam.batch.tokens))]
@@ -270,22 +270,22 @@ class BABILong(Task):
         for metric, hits in right.items():
             yield Measurement(metric, sum(hits) / len(hits), len(hits), exam.batch.where)
 
-    def read(self, exam: Exam) -> Iterator[tuple[str, str]]:
+    def read(self, exam: EvaluationBatch) -> Iterator[tuple[str, str]]:
         """Context and question of each row, read from its prompt."""
         words = self.templates[exam.batch.where["question"]]
         for prompt in exam.batch.tokens[:, : exam.prompt].numpy():
             yield words.read(self.tokenizer.decode(prompt))
 
     def floors(self) -> dict[str, list[Measurement]]:
-        """Two guessers who never read the context, and cheats that read it without understanding, run on the test."""
+        """Two guessers who never read the context, and shortcut heuristics that read without understanding, run on the test."""
         return floors(self)
 
     def poll(self, question: str, count: int = POLL) -> list[Item]:
-        """Training items of a question, on which majorities are counted and cheats are fitted."""
+        """Training items of a question, on which majorities are counted and shortcut heuristics are fitted."""
         draws = stream(self.name, "poll", question, self.length)
         return [told.item for told in self._items(draws, self.source, "train", question, self.length, count)]
 
-    def evidence(self, exam: Exam, row: int) -> tuple[str, ...]:
+    def evidence(self, exam: EvaluationBatch, row: int) -> tuple[str, ...]:
         """The supporting facts of a row."""
         where = exam.batch.where
         prompt = self.tokenizer.decode(exam.batch.tokens[row, : exam.prompt].tolist())

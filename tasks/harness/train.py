@@ -109,7 +109,7 @@ def train(
 
     Loss is the mean over asked targets; `loss_of` takes it otherwise than in this process alone (`data_parallel.py`).
     `progress` is told step, steps, loss and tokens_per_second about twice a second. With `snapshots` it goes on from the
-    last one; what is returned is then of the whole training, the seconds of all its sittings. Raises FloatingPointError
+    last one; what is returned is then of the whole training, the seconds of all its resumed runs. Raises FloatingPointError
     when the loss is no longer finite.
     """
     model.to(device).train()

@@ -121,7 +121,7 @@ class Compact(NeedleTemplate):
     def _anywhere(stream: Random, room: int, step: int) -> float:
         """A depth for training: each gap in `room` tokens as often as what follows it is long, the end as if a `step` did.
 
-        Nothing follows the end, so that no depth below 1 reaches it; but exams ask there too.
+        Nothing follows the end, so that no depth below 1 reaches it; but evaluations ask there too.
         """
         return min(1.0, stream.random() * (1 + step / max(step, room)))
 

@@ -1,4 +1,4 @@
-"""The law of a matrix state: every linear recurrence here is one step in four verbs.
+"""The reference recurrence of a matrix state: every linear recurrence here is one step in four verbs.
 
     forget    S <- a * S                       a: 1, fixed, or computed from x; per head or per key channel
     compare   e  = v  (Hebb)   or   v - S k    (delta rule: only what S did not know)
@@ -65,7 +65,7 @@ def recurrence(
     compare: bool = False,
     state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The law over a text: y [b, t, h, v] and the state after its last token.
+    """The reference recurrence over a text: y [b, t, h, v] and the state after its last token.
 
     Shapes: q, k [b, t, h, k]; v [b, t, h, v]; log_forget [b, t, h] (per head) or [b, t, h, k] (per key channel), None for 1;
     rate b in [b, t, h], None for 1; state [b, h, k, v], None for zeros. q and k may have one head that all values share.

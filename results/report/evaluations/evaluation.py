@@ -1,4 +1,4 @@
-"""An evaluation: one task under equal task settings and one set-up, with its models, its floors and their numbers."""
+"""An evaluation: one task under equal task settings and one set-up, with its models, its trivial baselines and their numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from results.rows.row import canonical
 
 
 @dataclass
-class Exam:
+class Evaluation:
     """One task under equal task settings and one set-up (size, budget, dtype, provider, device, threads)."""
 
     task: str
@@ -28,7 +28,7 @@ class Exam:
     main: bool = True  # of several set-ups the one that figures show
     trials: dict[str, list[Row]] = field(default_factory=dict)  # of learning rates, by label
     everyone: list[Model] = field(default_factory=list)  # all models of the report, also those without a row here
-    version: int = 1  # of the task's exam
+    version: int = 1  # of the task's evaluation
 
     @property
     def is_timing(self) -> bool:
@@ -119,7 +119,7 @@ class Exam:
         return self.best([readers.REFERENCE], metric, where)
 
     def bar(self, metric: str, where: Mapping[str, Any]) -> tuple[str, float] | None:
-        """The best of floors and shortcuts, as (name, value): who is not better has learned nothing that a fool has not."""
+        """The best of trivial baselines and shortcuts, as (name, value): who is not better has learned nothing."""
         return self.best([readers.FLOOR, readers.SHORTCUT], metric, where)
 
     def counted(self) -> str:

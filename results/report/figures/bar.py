@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from results.report.evaluations import Exam, Model, Point
+from results.report.evaluations import Evaluation, Model, Point
 from results.report.figures import line, style
 from results.report.figures.cast import Cast
 from results.report.figures.legend import legend
@@ -17,11 +17,15 @@ from results.rows import metrics
 from results.rows.row import canonical
 
 
-def by_model(exam: Exam, metric: str, cast: Cast, title: str) -> Figure:
-    """A bar for each model, families in order, with interval and value; dashed lines: the floors."""
-    where = exam.wheres(metric)[-1]
-    found = [(model, point) for model in cast.models if (point := exam.point(model.label, metric, where))]
-    floors = [(model.label, point.value) for model in exam.floors if (point := exam.point(model.label, metric, where))]
+def by_model(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Figure:
+    """A bar for each model, families in order, with interval and value; dashed lines: the trivial baselines."""
+    where = evaluation.wheres(metric)[-1]
+    found = [(model, point) for model in cast.models if (point := evaluation.point(model.label, metric, where))]
+    floors = [
+        (model.label, point.value)
+        for model in evaluation.floors
+        if (point := evaluation.point(model.label, metric, where))
+    ]
     drawn = style.figure(7.6, 1.5 + 0.27 * len(found) + 0.16 * len(floors))
     panel = drawn.subplots()
     panel.grid(axis="y", visible=False)
@@ -52,12 +56,12 @@ def by_model(exam: Exam, metric: str, cast: Cast, title: str) -> Figure:
     return drawn
 
 
-def by_state(exam: Exam, metric: str, cast: Cast, title: str) -> Figure:
-    """Accuracy, averaged over the whole exam, against the bytes of the state, with the 95 % interval and what guessers score."""
+def by_state(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Figure:
+    """Accuracy, averaged over the whole evaluation, against the state's bytes, with 95 % intervals and what guessers score."""
     drawn = style.figure(6.0, 4.2)
     panel = drawn.subplots()
     style.title(drawn, title)
-    asked = [(model, exam.point(model.label, metric, {})) for model in cast.models if model.state_bytes]
+    asked = [(model, evaluation.point(model.label, metric, {})) for model in cast.models if model.state_bytes]
     known = [(model, point) for model, point in asked if point is not None]
     style.segments(
         panel, [_interval(model, point, cast.line(model)) for model, point in known if point.low is not None]
@@ -67,7 +71,7 @@ def by_state(exam: Exam, metric: str, cast: Cast, title: str) -> Figure:
         alike.setdefault(canonical(cast.point(model)), []).append((model, point))
     for group in alike.values():
         style.scatter(panel, [(m.state_bytes, 100 * p.value) for m, p in group], cast.point(group[0][0]))
-    lines = {kind: best for kind in line.LINES if (best := exam.best([kind], metric, {}))}
+    lines = {kind: best for kind in line.LINES if (best := evaluation.best([kind], metric, {}))}
     for kind, (_, value) in lines.items():
         panel.axhline(100 * value, **line.LINES[kind])
     panel.set(xscale="log", xlabel="largest state of one sequence (bytes)", ylabel=metrics.axis(metric))
@@ -90,7 +94,7 @@ def _places(found: list[tuple[Model, Point]]) -> list[float]:
 
 
 def _floor_lines(panel: Axes, floors: list[tuple[str, float]], top: float, bottom: float) -> None:
-    """A dashed line for each floor, named above the bars, each name on a height of its own."""
+    """A dashed line for each trivial baseline, named above the bars, each name on a height of its own."""
     for index, (label, value) in enumerate(sorted(floors, key=lambda pair: pair[1])):
         height = top - 0.75 * (len(floors) - 1 - index)
         panel.plot([value, value], [height - 0.3, bottom], **{**line.FLOOR_LINE, "zorder": 2.5})

@@ -7,28 +7,28 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from results.report import evaluations, statistics
-from results.report.evaluations import Exam, Model
+from results.report import statistics
+from results.report.evaluations import Evaluation, Model, everyone
 from results.report.figures import style
 from results.report.findings import pairwise
 
 TITLE = "average ranks over blocks"
 
 
-def draw(exams: Sequence[Exam], folder: Path) -> list[Path]:
+def draw(evaluations: Sequence[Evaluation], folder: Path) -> list[Path]:
     """Draw `folder`/average-ranks.png, .svg and .pdf; no files where there are too few blocks or models."""
-    with style.settings(text for exam in exams for text in exam.texts()):
-        drawn = figure(exams)
+    with style.settings(text for evaluation in evaluations for text in evaluation.texts()):
+        drawn = figure(evaluations)
         return style.save(drawn, folder / "average-ranks") if drawn else []
 
 
-def figure(exams: Sequence[Exam]) -> Figure | None:
+def figure(evaluations: Sequence[Evaluation]) -> Figure | None:
     """The figure of all models that have every block; None where there are too few blocks or models."""
-    blocks = pairwise.blocks(exams)
+    blocks = pairwise.blocks(evaluations)
     if not pairwise.are_ranked(blocks):
         return None
     ranks = statistics.average_ranks(blocks, 1)
-    return _figure(ranks, len(blocks), [m for m in evaluations.everyone(exams) if m.label in ranks])
+    return _figure(ranks, len(blocks), [m for m in everyone(evaluations) if m.label in ranks])
 
 
 def _figure(ranks: Mapping[str, float], blocks: int, models: Sequence[Model]) -> Figure:

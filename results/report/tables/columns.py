@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from results.report.evaluations import Exam
+from results.report.evaluations import Evaluation
 from results.rows import metrics
 from results.rows.row import canonical
 
@@ -26,23 +26,25 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A title and columns; its lines are the exam's models."""
+    """A title and columns; its lines are the evaluation's models."""
 
     title: str
     columns: tuple[Column, ...]
 
 
-def tables(exam: Exam) -> list[Table]:
-    """The tables of an exam: metrics measured under equal settings share one while it stays readable.
+def tables(evaluation: Evaluation) -> list[Table]:
+    """The tables of an evaluation: metrics measured under equal settings share one while it stays readable.
 
     Different metrics are always different columns, so templates that name their metrics apart never mix.
     """
-    about = [metric for metric in exam.metrics if metric in metrics.ABOUT_TRAINING]
+    about = [metric for metric in evaluation.metrics if metric in metrics.ABOUT_TRAINING]
     groups: dict[str, list[str]] = {}
-    for metric in exam.metrics:
+    for metric in evaluation.metrics:
         if metric not in about and not metric.endswith(metrics.QUANTILES):
-            groups.setdefault(canonical(column_wheres(exam, metric)), []).append(metric)
-    found = [table for group in groups.values() for table in [*_of_group(exam, group), *_at_the_end(exam, group)]]
+            groups.setdefault(canonical(column_wheres(evaluation, metric)), []).append(metric)
+    found = [
+        table for group in groups.values() for table in [*_of_group(evaluation, group), *_at_the_end(evaluation, group)]
+    ]
     if about:
         found.append(Table("how training went", tuple(Column(metrics.words(m), m, {}) for m in about)))
     return found
@@ -62,23 +64,25 @@ def axis_key(keys: Sequence[str]) -> str | None:
     return "length" if "length" in keys else keys[-1] if keys else None
 
 
-def column_wheres(exam: Exam, metric: str) -> list[dict[str, Any]]:
+def column_wheres(evaluation: Evaluation, metric: str) -> list[dict[str, Any]]:
     """Distinct settings of a metric without the constant and the averaged ones, in the order of columns."""
-    keys = [key for key in exam.varying(metric) if key not in AVERAGED]
+    keys = [key for key in evaluation.varying(metric) if key not in AVERAGED]
     axis = axis_key(keys)
     keys = [key for key in keys if key != axis] + ([axis] if axis else [])
-    found = {canonical({k: w.get(k) for k in keys}): {k: w[k] for k in keys if k in w} for w in exam.wheres(metric)}
+    found = {
+        canonical({k: w.get(k) for k in keys}): {k: w[k] for k in keys if k in w} for w in evaluation.wheres(metric)
+    }
     return sorted(found.values(), key=lambda where: [metrics.sort_key(where.get(key)) for key in keys])
 
 
-def _at_the_end(exam: Exam, group: list[str]) -> list[Table]:
+def _at_the_end(evaluation: Evaluation, group: list[str]) -> list[Table]:
     """A table of the last depth alone, where a mean is over several: a window reaches the end of a text of any length."""
     found = []
     for metric in group:
-        ends = [where | {"depth": END} for where in column_wheres(exam, metric)]
-        there = {canonical(where): where for where in exam.wheres(metric)}
+        ends = [where | {"depth": END} for where in column_wheres(evaluation, metric)]
+        there = {canonical(where): where for where in evaluation.wheres(metric)}
         ends = [end for end in ends if any(end.items() <= where.items() for where in there.values())]
-        if "depth" not in exam.varying(metric):
+        if "depth" not in evaluation.varying(metric):
             continue
         heads = [where_text({key: value for key, value in end.items() if key != "depth"}) for end in ends]
         columns = [Column(head, metric, end) for head, end in zip(heads, ends, strict=True)]
@@ -87,8 +91,8 @@ def _at_the_end(exam: Exam, group: list[str]) -> list[Table]:
     return found
 
 
-def _of_group(exam: Exam, group: list[str]) -> list[Table]:
-    wheres = column_wheres(exam, group[0])
+def _of_group(evaluation: Evaluation, group: list[str]) -> list[Table]:
+    wheres = column_wheres(evaluation, group[0])
     if len(group) * len(wheres) <= WIDEST:
         columns = [
             Column(

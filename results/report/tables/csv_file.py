@@ -6,7 +6,7 @@ import csv
 import io
 from typing import Any
 
-from results.report.evaluations import Exam, Model
+from results.report.evaluations import Evaluation, Model
 from results.report.tables import table
 from results.report.tables.columns import AVERAGED, column_wheres
 from results.rows import metrics
@@ -20,32 +20,37 @@ CSV_COLUMNS = (
 )  # fmt: skip
 
 
-def csv_text(exam: Exam, reference_model: str = "transformer", beside: Exam | None = None) -> str:
-    """All numbers of an exam in long form: those of the tables, and those that the tables average over."""
+def csv_text(evaluation: Evaluation, reference_model: str = "transformer", beside: Evaluation | None = None) -> str:
+    """All numbers of an evaluation in long form: those of the tables, and those that the tables average over."""
     out = io.StringIO()
     writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for metric in exam.metrics:
-        wheres = [{}] if metric in metrics.ABOUT_TRAINING else exam.wheres(metric)
-        if metric not in metrics.ABOUT_TRAINING and any(key in exam.varying(metric) for key in AVERAGED):
-            wheres = [*column_wheres(exam, metric), *wheres]
+    for metric in evaluation.metrics:
+        wheres = [{}] if metric in metrics.ABOUT_TRAINING else evaluation.wheres(metric)
+        if metric not in metrics.ABOUT_TRAINING and any(key in evaluation.varying(metric) for key in AVERAGED):
+            wheres = [*column_wheres(evaluation, metric), *wheres]
         for where in wheres:
-            for model in table.lines(exam):
-                writer.writerow(_record(exam, model, metric, where, reference_model, beside))
+            for model in table.lines(evaluation):
+                writer.writerow(_record(evaluation, model, metric, where, reference_model, beside))
     return out.getvalue()
 
 
 def _record(
-    exam: Exam, model: Model, metric: str, where: dict[str, Any], reference_model: str, beside: Exam | None
+    evaluation: Evaluation,
+    model: Model,
+    metric: str,
+    where: dict[str, Any],
+    reference_model: str,
+    beside: Evaluation | None,
 ) -> dict[str, Any]:
-    point, floor = exam.point(model.label, metric, where), exam.best_floor(metric, where)
-    shortcut = exam.best_shortcut(metric, where)
+    point, floor = evaluation.point(model.label, metric, where), evaluation.best_floor(metric, where)
+    shortcut = evaluation.best_shortcut(metric, where)
     other = beside.point(model.label, metric, where) if beside else None
-    rows = exam.rows.get(model.label, [])
-    gap = table.parameter_gap(exam, model, reference_model)
-    reason = "" if point else exam.why(model.label, metric, where)
+    rows = evaluation.rows.get(model.label, [])
+    gap = table.parameter_gap(evaluation, model, reference_model)
+    reason = "" if point else evaluation.why(model.label, metric, where)
     return {
-        "task": exam.title, "metric": metric, "where": canonical(where),
+        "task": evaluation.title, "metric": metric, "where": canonical(where),
         "model": model.label, "family": model.family, "family_order": model.order, "parameters": model.parameters,
         "parameters_to_reference_percent": None if gap is None else f"{gap:.2f}", "state_bytes": model.state_bytes,
         "value": point and point.value, "low": point and point.low, "high": point and point.high,
@@ -53,8 +58,9 @@ def _record(
         "status": ("committed" if model.committed else "ok") if point else reason.split(":")[0], "reason": reason,
         "best_floor": floor and floor[0], "best_floor_value": floor and floor[1],
         "best_shortcut": shortcut and shortcut[0], "best_shortcut_value": shortcut and shortcut[1],
-        "learned": "" if model.is_floor else exam.learned(model.label, metric, where),
+        "learned": "" if model.is_floor else evaluation.learned(model.label, metric, where),
         "committed_reference": other and other.value, "protocol": table.distinct(rows, "protocol"),
-        "provider": table.providers(exam, model), "device": exam.setup["device"], "threads": exam.setup["threads"],
-        "dtype": exam.setup["dtype"], "lr": table.distinct(rows, "lr"),
+        "provider": table.providers(evaluation, model), "device": evaluation.setup["device"],
+        "threads": evaluation.setup["threads"],
+        "dtype": evaluation.setup["dtype"], "lr": table.distinct(rows, "lr"),
     }  # fmt: skip

@@ -1,11 +1,11 @@
-"""Tables from rows alone: models by family, floors below them, a number or a reason in every cell."""
+"""Tables from rows alone: models by family, trivial baselines below them, a number or a reason in every cell."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from results.report.evaluations import Exam, Model
+from results.report.evaluations import Evaluation, Model
 from results.report.tables import columns, contest_table
 from results.report.tables.columns import AVERAGED, Column, Table
 from results.rows import metrics
@@ -14,75 +14,83 @@ from results.rows.committed import SIGN
 FLOORS = "floors guess, cheats take shortcuts, references are only shown"
 
 
-def layout(exam: Exam) -> list[Table]:
-    """The tables of an exam, those of a contest one for each length."""
-    return contest_table.tables(exam) if exam.is_contest else columns.tables(exam)
+def layout(evaluation: Evaluation) -> list[Table]:
+    """The tables of an evaluation, those of a side-by-side benchmark one for each length."""
+    return contest_table.tables(evaluation) if evaluation.is_contest else columns.tables(evaluation)
 
 
-def markdown(exam: Exam, table: Table, reference_model: str = "transformer", beside: Exam | None = None) -> str:
-    """One Markdown table; `beside` is the same exam in the committed reference, shown in brackets."""
-    several = len({providers(exam, model) for model in exam.learners} - {""}) > 1 or exam.is_timing
+def markdown(
+    evaluation: Evaluation, table: Table, reference_model: str = "transformer", beside: Evaluation | None = None
+) -> str:
+    """One Markdown table; `beside` is the same evaluation in the committed reference, shown in brackets."""
+    several = len({providers(evaluation, model) for model in evaluation.learners} - {""}) > 1 or evaluation.is_timing
     head = ["model", "parameters", "state", *(["provider"] if several else [])]
     lines = ["| " + " | ".join([*head, *(column.header for column in table.columns)]) + " |"]
     lines.append("|" + "|".join(["---"] + ["---:"] * (len(head) - 1 + len(table.columns))) + "|")
     blank = [""] * (len(head) - 1 + len(table.columns))
     family = None
-    for model in shown(exam, table):
+    for model in shown(evaluation, table):
         if model.family != family:
             family = model.family
             title = FLOORS if model.is_floor else model.group
             lines.append(_line([f"**{title}**", *blank]))
-        facts = [model.title, parameters(exam, model, reference_model), metrics.byte_size(model.state_bytes)]
-        if model.is_floor or model.label not in exam.rows:
+        facts = [model.title, parameters(evaluation, model, reference_model), metrics.byte_size(model.state_bytes)]
+        if model.is_floor or model.label not in evaluation.rows:
             facts = [f"*{model.label}*" if model.is_floor else model.label, "", ""]
-        facts += [providers(exam, model)] if several else []
-        lines.append(_line(facts + [cell(exam, model, column, beside) for column in table.columns]))
+        facts += [providers(evaluation, model)] if several else []
+        lines.append(_line(facts + [cell(evaluation, model, column, beside) for column in table.columns]))
     return "\n".join(lines)
 
 
-def shown(exam: Exam, table: Table) -> list[Model]:
-    """The lines of a table: every model of the report, then the floors that its metrics know or that failed."""
+def shown(evaluation: Evaluation, table: Table) -> list[Model]:
+    """The lines of a table: every model of the report, then the trivial baselines that its metrics know or that failed."""
 
     def known(model: Model) -> bool:
-        measured = any(exam.point(model.label, column.metric, column.where) for column in table.columns)
-        return measured or any(row["status"] == "failed" for row in exam.rows[model.label])
+        measured = any(evaluation.point(model.label, column.metric, column.where) for column in table.columns)
+        return measured or any(row["status"] == "failed" for row in evaluation.rows[model.label])
 
-    return [model for model in lines(exam) if not model.is_floor or known(model)]
+    return [model for model in lines(evaluation) if not model.is_floor or known(model)]
 
 
-def conditions(exam: Exam, reference_model: str = "transformer", beside: Exam | None = None) -> str:
-    """One line that says under which conditions an exam's numbers came about."""
-    rows = _learner_rows(exam) or [row for rows in exam.rows.values() for row in rows]
+def conditions(evaluation: Evaluation, reference_model: str = "transformer", beside: Evaluation | None = None) -> str:
+    """One line that says under which conditions an evaluation's numbers came about."""
+    rows = _learner_rows(evaluation) or [row for rows in evaluation.rows.values() for row in rows]
     ok = [row for row in rows if row["status"] == "ok"] or rows
-    budget, size = exam.setup["budget"], exam.setup["size"]
+    budget, size = evaluation.setup["budget"], evaluation.setup["size"]
     parts = [f"Protocol: {distinct(ok, 'protocol')}"] if distinct(ok, "protocol") else []
     parts += [", ".join(f"{name} {value}" for name, value in size.items())] if size else []
     parts += [work(budget)] if budget else []
     parts += [f"seed{'s' if len({r['seed'] for r in rows}) > 1 else ''} {distinct(rows, 'seed')}"]
     parts += [f"learning rate {distinct(rows, 'lr')}"] if budget else []
-    parts += [f"{exam.setup['dtype']}, {distinct(ok, 'device')}, {_threads(exam)}"]
-    parts += [f"provider {distinct(ok, 'provider') or 'none needed'} (requested: {exam.setup['provider_requested']})"]
+    parts += [f"{evaluation.setup['dtype']}, {distinct(ok, 'device')}, {_threads(evaluation)}"]
+    parts += [
+        f"provider {distinct(ok, 'provider') or 'none needed'} (requested: {evaluation.setup['provider_requested']})"
+    ]
     parts += [_origin(rows)]
-    parts += [f"exam version {exam.version}"] if exam.version > 1 else []
-    if exam.settings:
-        parts.insert(0, "Task settings: " + ", ".join(f"{k} {_text(v)}" for k, v in sorted(exam.settings.items())))
-    gaps = [gap for model in exam.learners if (gap := parameter_gap(exam, model, reference_model)) is not None]
+    parts += [f"exam version {evaluation.version}"] if evaluation.version > 1 else []
+    if evaluation.settings:
+        parts.insert(
+            0, "Task settings: " + ", ".join(f"{k} {_text(v)}" for k, v in sorted(evaluation.settings.items()))
+        )
+    gaps = [
+        gap for model in evaluation.learners if (gap := parameter_gap(evaluation, model, reference_model)) is not None
+    ]
     if gaps:
         parts += [f"parameters against {reference_model}: {min(gaps):+.1f} % to {max(gaps):+.1f} %"]
-    if taken := [model.label for model in exam.learners if model.committed]:
+    if taken := [model.label for model in evaluation.learners if model.committed]:
         parts += [f"{SIGN} not measured here but committed: {', '.join(taken)}"]
     if beside is not None:
         parts += [f"in brackets: the committed reference, {_origin(_learner_rows(beside))}"]
     return "; ".join(parts) + "."
 
 
-def notes(exam: Exam, table: Table) -> str:
+def notes(evaluation: Evaluation, table: Table) -> str:
     """One line on how to read a table's numbers: averages, constants, intervals and marks."""
-    if exam.is_contest:
-        return contest_table.notes(exam, table)
+    if evaluation.is_contest:
+        return contest_table.notes(evaluation, table)
     parts = []
     for metric in dict.fromkeys(column.metric for column in table.columns):
-        wheres, varying = exam.wheres(metric), exam.varying(metric)
+        wheres, varying = evaluation.wheres(metric), evaluation.varying(metric)
         constant = {k: v for k, v in (wheres[0] if wheres else {}).items() if k not in varying}
         if constant:
             parts.append(f"{metrics.words(metric)}: " + ", ".join(f"{key} {value}" for key, value in constant.items()))
@@ -90,73 +98,73 @@ def notes(exam: Exam, table: Table) -> str:
             values = sorted({w[key] for key in averaged for w in wheres if key in w}, key=metrics.sort_key)
             parts.append(f"{metrics.words(metric)}: mean over {averaged[0]} {', '.join(map(str, values))}")
     used = [column.metric for column in table.columns]
-    seeds = max((len({r["seed"] for r in exam.rows[m.label]}) for m in exam.learners), default=1)
+    seeds = max((len({r["seed"] for r in evaluation.rows[m.label]}) for m in evaluation.learners), default=1)
     if any(map(metrics.is_accuracy, used)):
         parts.append("shares in percent")
-    if any(metric + ending in exam.metrics for metric in used for ending in metrics.QUANTILES):
+    if any(metric + ending in evaluation.metrics for metric in used for ending in metrics.QUANTILES):
         parts.append("median, in round brackets the 10 % and 90 % quantiles over repeats")
     if seeds > 1:
         shares = [metrics.is_accuracy(metric) for metric in used]
         parts += [f"mean (95 % interval) over {seeds} seeds"] if any(shares) else []
         parts += [f"mean ± half of the 95 % interval over {seeds} seeds"] if not all(shares) else []
-    if any(exam.bar(column.metric, column.where) for column in table.columns):
+    if any(evaluation.bar(column.metric, column.where) for column in table.columns):
         parts.append(
-            f"✓ better than {exam.counted()} by its 95 % interval, (✓) better, but one seed gives no interval; "
+            f"✓ better than {evaluation.counted()} by its 95 % interval, (✓) better, but one seed gives no interval; "
             "no mark: not better"
         )
     return "; ".join(dict.fromkeys(parts)) + ("." if parts else "")
 
 
-def providers(exam: Exam, model: Model) -> str:
+def providers(evaluation: Evaluation, model: Model) -> str:
     """The provider or providers that ran for a model."""
-    return distinct([row for row in exam.rows.get(model.label, []) if row["status"] == "ok"], "provider")
+    return distinct([row for row in evaluation.rows.get(model.label, []) if row["status"] == "ok"], "provider")
 
 
-def lines(exam: Exam) -> list[Model]:
-    """Every model of the report, also those that did not sit this exam, then the floors."""
-    here = {model.label: model for model in exam.learners}
-    return [here.get(model.label, model) for model in exam.everyone] + exam.floors
+def lines(evaluation: Evaluation) -> list[Model]:
+    """Every model of the report, also those that were not evaluated here, then the trivial baselines."""
+    here = {model.label: model for model in evaluation.learners}
+    return [here.get(model.label, model) for model in evaluation.everyone] + evaluation.floors
 
 
-def cell(exam: Exam, model: Model, column: Column, beside: Exam | None = None) -> str:
+def cell(evaluation: Evaluation, model: Model, column: Column, beside: Evaluation | None = None) -> str:
     """What stands in a table for a model: the number with its spread and mark, or why there is none."""
-    point = exam.point(model.label, column.metric, column.where)
+    point = evaluation.point(model.label, column.metric, column.where)
     if point is None:
-        reason = exam.why(model.label, column.metric, column.where)
-        if exam.is_contest:
-            return reason.split(":")[0]  # whole reasons stand below a contest's table
+        reason = evaluation.why(model.label, column.metric, column.where)
+        if evaluation.is_contest:
+            return reason.split(":")[0]  # whole reasons stand below a side-by-side benchmark's table
         return "not defined" if model.is_floor and "failed" not in reason else reason
     text = metrics.number(column.metric, point.value)
     if point.seeds > 1:
         low, high = (metrics.number(column.metric, end) for end in (point.low, point.high))
         half = metrics.number(column.metric, (point.high - point.low) / 2)
         text += f" ({low} to {high})" if metrics.is_accuracy(column.metric) else f" ± {half}"
-    ends = [exam.point(model.label, column.metric + ending, column.where) for ending in metrics.QUANTILES]
+    ends = [evaluation.point(model.label, column.metric + ending, column.where) for ending in metrics.QUANTILES]
     if all(ends):
         text += f" ({' to '.join(metrics.number(column.metric, end.value) for end in ends)})"
     if not model.is_floor:
-        text += {"yes": " ✓", "maybe": " (✓)"}.get(exam.learned(model.label, column.metric, column.where), "")
-        lost, seeds = exam.lost(model.label, column.metric, column.where)
+        text += {"yes": " ✓", "maybe": " (✓)"}.get(evaluation.learned(model.label, column.metric, column.where), "")
+        lost, seeds = evaluation.lost(model.label, column.metric, column.where)
         text += f", {lost} of {seeds} seeds failed" if lost else ""
     other = beside.point(model.label, column.metric, column.where) if beside and not model.committed else None
     return text + (f" [{metrics.number(column.metric, other.value)}]" if other else "")
 
 
-def parameter_gap(exam: Exam, model: Model, reference_model: str) -> float | None:
+def parameter_gap(evaluation: Evaluation, model: Model, reference_model: str) -> float | None:
     """A model's parameters against the reference model's, in percent."""
-    reference = exam.parameters.get(reference_model)
+    reference = evaluation.parameters.get(reference_model)
     return 100 * (model.parameters / reference - 1) if reference and model.parameters else None
 
 
-def parameters(exam: Exam, model: Model, reference_model: str) -> str:
+def parameters(evaluation: Evaluation, model: Model, reference_model: str) -> str:
     """A model's parameters with their difference from the reference model's, "" if there are none."""
-    gap = parameter_gap(exam, model, reference_model)
+    gap = parameter_gap(evaluation, model, reference_model)
     difference = f" ({gap:+.1f} %)" if gap is not None and model.name != reference_model else ""
     return f"{model.parameters:,}{difference}" if model.parameters else ""
 
 
-def _learner_rows(exam: Exam) -> list[dict[str, Any]]:
-    return [row for model in exam.learners for row in exam.rows[model.label]]
+def _learner_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    return [row for model in evaluation.learners for row in evaluation.rows[model.label]]
 
 
 def _origin(rows: Sequence[dict[str, Any]]) -> str:
@@ -174,8 +182,8 @@ def work(budget: Mapping[str, Any]) -> str:
     return f"{budget['steps']:,} steps of {budget['batch_tokens']:,} tokens{shared}"
 
 
-def _threads(exam: Exam) -> str:
-    count = exam.setup["threads"]
+def _threads(evaluation: Evaluation) -> str:
+    count = evaluation.setup["threads"]
     return f"{count} thread" if count == 1 else f"{count} threads"
 
 

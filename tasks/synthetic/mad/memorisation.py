@@ -16,7 +16,7 @@ class Memorisation(MadTask):
     """MAD memorisation: the value of a key, the same in all texts and never shown in one, by number of facts.
 
     A text is keys, each followed by a sign at which its value is asked. One of `vocab` symbols is the sign; the others
-    are keys and values, half each, joined once and for all. Training and exams draw from the same facts in different texts;
+    are keys and values, half each, joined once and for all. Training and evaluations draw from the same facts in different texts;
     of many facts few examples teach only some (256 texts of 16 keys: nearly all of 127, about 63 % of 4095).
     Published axis: vocab 256 to 8192; 256 examples of length 32.
 

@@ -36,7 +36,9 @@ def load(tmp_path, first: str = "", last: str = ""):
     return plans.load(tmp_path)
 
 
-def exam(plan, parameters: dict[str, int], states: dict[str, int], flops: dict[str, float | None]) -> evaluations.Exam:
+def exam(
+    plan, parameters: dict[str, int], states: dict[str, int], flops: dict[str, float | None]
+) -> evaluations.EvaluationBatch:
     rows = []
     for cell in plans.cells(plan, NAMES):
         if cell.kind == "training":
@@ -49,7 +51,7 @@ def exam(plan, parameters: dict[str, int], states: dict[str, int], flops: dict[s
     rows = [{**row, "when": WHEN, "versions": VERSIONS, "commit": "0123", "dirty": False} for row in rows]
     for row in rows:
         store.check(row)
-    (found,) = evaluations.exams(rows)
+    (found,) = evaluations.grouped(rows)
     return found
 
 

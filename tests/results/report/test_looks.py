@@ -41,7 +41,7 @@ def known_families() -> list[ShownFamily]:
 
 @pytest.mark.parametrize("eye", SEEN)
 def test_fifty_models_of_nine_families_are_told_apart(eye):
-    models = evaluations.everyone(evaluations.exams(synthetic.comparison(tuple(synthetic.FIFTY))))
+    models = evaluations.everyone(evaluations.grouped(synthetic.comparison(tuple(synthetic.FIFTY))))
     assert len(models) == 50 and len({model.look.marker for model in models}) == 9
     for one, other in itertools.combinations(models, 2):
         if one.family != other.family:
@@ -61,10 +61,10 @@ def test_the_shades_of_any_hue_are_told_apart(hue, eye):
 
 def test_a_look_does_not_depend_on_who_else_is_drawn():
     rows = synthetic.comparison()
-    everyone = {m.label: m.look for m in evaluations.everyone(evaluations.exams(rows, Families(known_families())))}
+    everyone = {m.label: m.look for m in evaluations.everyone(evaluations.grouped(rows, Families(known_families())))}
     for model in ("transformer", "titans-mac", "ttt-mlp"):
         alone = [row for row in rows if row["model"] == model]
-        (one,) = evaluations.everyone(evaluations.exams(alone, Families(known_families())))
+        (one,) = evaluations.everyone(evaluations.grouped(alone, Families(known_families())))
         assert one.look == everyone[model]
     family = ShownFamily("delta", "delta", 40, 85.0)
     assert (

@@ -13,12 +13,12 @@ from results.rows import readers
 from tests.support.synthetic import cell, rows_of
 
 
-def exam_of(floors: dict[str, float], models: dict[str, float], **where) -> evaluations.Exam:
+def exam_of(floors: dict[str, float], models: dict[str, float], **where) -> evaluations.EvaluationBatch:
     """One accuracy over 400 questions for each floor and model."""
     rows = rows_of(cell("", "needle", "floors"), [(n, "accuracy", v, 400, where) for n, v in floors.items()])
     for model, value in models.items():
         rows += rows_of(cell(model, "needle"), [(None, "accuracy", value, 400, where)])
-    (exam,) = evaluations.exams(rows)
+    (exam,) = evaluations.grouped(rows)
     return exam
 
 
@@ -57,7 +57,7 @@ def test_who_answered_a_part_has_no_mean_over_the_whole():
     floors += [("cheat: of qa2 alone", "accuracy", 0.9, 9, asked[1])]
     rows = rows_of(cell("", "babilong", "floors"), floors)
     rows += rows_of(cell("retnet", "babilong"), [(None, "accuracy", 0.5, 900, w) for w in asked])
-    (exam,) = evaluations.exams(rows)
+    (exam,) = evaluations.grouped(rows)
     assert exam.best_shortcut("accuracy", {}) == ("cheat: last label", pytest.approx(0.3))
     assert exam.best_shortcut("accuracy", asked[1]) == ("cheat: of qa2 alone", 0.9)
     assert exam.learned("retnet", "accuracy", {}) == "yes" and exam.learned("retnet", "accuracy", asked[1]) == "no"
@@ -108,7 +108,7 @@ def test_figures_draw_a_line_for_each_kind():
         [(n, "accuracy", v, 400, {"length": length}) for n, v in FLOORS.items() for length in (64, 128)],
     )
     rows += rows_of(cell("mamba", "needle"), [(None, "accuracy", 0.3, 400, {"length": n}) for n in (64, 128)])
-    (exam,) = evaluations.exams(rows)
+    (exam,) = evaluations.grouped(rows)
     shown = cast(exam, "accuracy", exam.learners)
     with style.settings():
         state = bar.by_state(exam, "accuracy", shown, "x")

@@ -53,7 +53,7 @@ class Reader(html.parser.HTMLParser):
 
 @pytest.fixture(scope="module")
 def exams():
-    return evaluations.exams(
+    return evaluations.grouped(
         synthetic.fails(synthetic.comparison(FEW, seeds=(0, 1)), "retnet", "babilong", "out of <memory>")
     )
 
@@ -165,7 +165,7 @@ def test_latex_ranks_low_losses_first_and_times_never_and_escapes(exams):
     assert min(values, key=values.get) == next(label for label, rank in ranks.items() if rank == 1)
     about = columns.Column("training seconds", "training_seconds", {})
     assert latex.ranked(modelling, about) == {}
-    tied = evaluations.exams([r for r in synthetic.comparison(("retnet",)) if r["task"] == "needle"])
+    tied = evaluations.grouped([r for r in synthetic.comparison(("retnet",)) if r["task"] == "needle"])
     assert latex.ranked(tied[0], table.layout(tied[0])[0].columns[0]) == {}
     babilong = next(exam for exam in exams if exam.task == "babilong")
     assert r"failed: out of \textless{}memory\textgreater{}" in latex.document_part(babilong)

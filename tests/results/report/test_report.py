@@ -112,7 +112,7 @@ def test_colours_do_not_depend_on_what_is_shown(tmp_path, light_fonts):
     rows = synthetic.comparison(("transformer", "titans-lmm", "titans-mac", "titans-mal"))
     page = report.report([r for r in rows if r["task"] == "babilong"], tmp_path, only=["titans-mac"])
     assert page.exists()
-    colours = {model.label: style.colour(model) for model in evaluations.exams(synthetic.comparison())[0].everyone}
+    colours = {model.label: style.colour(model) for model in evaluations.grouped(synthetic.comparison())[0].everyone}
     svg = (tmp_path / "figures" / "babilong-accuracy-by-state.svg").read_text()
     assert colours["titans-mac"] in svg
     assert not any(colour in svg for colour in set(colours.values()) - {colours["titans-mac"]})

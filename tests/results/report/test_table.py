@@ -18,7 +18,7 @@ FEW = ("transformer", "retnet", "titans-mac")
 
 
 def exam_of(rows, task="needle"):
-    return next(exam for exam in evaluations.exams(rows) if exam.task == task)
+    return next(exam for exam in evaluations.grouped(rows) if exam.task == task)
 
 
 def lines(text: str) -> dict[str, list[str]]:
@@ -27,8 +27,10 @@ def lines(text: str) -> dict[str, list[str]]:
     return {cells[0].strip("|* "): cells[1:] for cells in found}
 
 
-def small(values: dict[str, list[float]], floor: float, count: int = 100, metric: str = "accuracy") -> evaluations.Exam:
-    """An exam with one number for each model and seed."""
+def small(
+    values: dict[str, list[float]], floor: float, count: int = 100, metric: str = "accuracy"
+) -> evaluations.EvaluationBatch:
+    """An evaluation with one number for each model and seed."""
     rows = rows_of(cell("", "needle", "floors"), [("floor: guess", metric, floor, count, {})])
     for model, numbers in values.items():
         for seed, value in enumerate(numbers):
@@ -81,7 +83,7 @@ def test_a_number_that_is_not_finite_is_a_reason_in_its_own_cell():
 def test_templates_never_share_a_table_and_only_ruler_reads_as_comparable():
     rows = synthetic.comparison(FEW)
     both = rows + synthetic.as_ruler(rows)
-    exams = [exam for exam in evaluations.exams(both) if exam.task == "needle"]
+    exams = [exam for exam in evaluations.grouped(both) if exam.task == "needle"]
     assert [exam.slug for exam in exams] == ["needle-compact", "needle-ruler"]
     for exam in exams:
         compact = {metric.startswith("compact_") for metric in exam.metrics}
@@ -184,7 +186,7 @@ def test_other_settings_and_setups_are_never_averaged_together():
     wide = synthetic.variant(base, settings={"state": 64})
     longer = synthetic.variant(base, budget={"steps": 900, "batch_tokens": 4096})
     rows = [r for c, v in ((base, 0.1), (wide, 0.2), (longer, 0.9)) for r in rows_of(c, [(None, "accuracy", v, 9, {})])]
-    exams = evaluations.exams(rows)
+    exams = evaluations.grouped(rows)
     assert len(exams) == 2 and [exam.main for exam in exams] == [True, False]
     assert {m.label for m in exams[0].learners} == {"mamba2 (default)", "mamba2 (state=64)"}
     assert exams[0].point("mamba2 (state=64)", "accuracy", {}).value == 0.2
@@ -215,7 +217,7 @@ def test_the_reference_stands_in_brackets_beside_ours():
 def test_tables_do_not_depend_on_the_order_of_rows():
     rows = synthetic.comparison(FEW, seeds=(0, 1))
     shuffled = random.Random(1).sample(rows, len(rows))
-    for one, other in zip(evaluations.exams(rows), evaluations.exams(shuffled), strict=True):
+    for one, other in zip(evaluations.grouped(rows), evaluations.grouped(shuffled), strict=True):
         assert csv_file.csv_text(one) == csv_file.csv_text(other)
         texts = [
             [table.markdown(e, t) + table.notes(e, t) + table.conditions(e) for t in table.layout(e)]

@@ -58,7 +58,7 @@ def test_kept_answers_are_marked_as_they_were(kept):
 
 def test_answers_to_another_exam_are_refused(kept):
     task, exams, _, records = kept
-    with pytest.raises(predictions.PredictionError, match="exams were kept"):
+    with pytest.raises(predictions.PredictionError, match="evaluations were kept"):
         predictions.mark(task, exams, records[:-1])
     with pytest.raises(predictions.PredictionError, match="was kept for"):
         predictions.mark(task, exams, [{**records[0], "where": {"length": 3}}, *records[1:]])

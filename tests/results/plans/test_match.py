@@ -92,7 +92,7 @@ def test_a_size_from_the_command_line_keeps_the_match(tmp_path):
         (FLOPS.replace("128", "1.5"), "", "flops_length must be a whole number"),
         ("state_bytes = 1000\n", "", "state_bytes is for match = 'state'; write that, or remove state_bytes"),
         (STATE + "flops_length = 8\n", "", "flops_length is for match = 'flops'"),
-        (FLOPS, CONTEST, "match = 'flops' is for .*, contests match parameters; give them a plan"),
+        (FLOPS, CONTEST, "match = 'flops' is for .*, side-by-side benchmarks .* match parameters; give them a plan"),
     ],
 )
 def test_a_wrong_match_is_one_sentence(tmp_path, first, last, says):

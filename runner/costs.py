@@ -30,7 +30,7 @@ from results.rows.row import canonical
 from runner.build import settings_of, sized, terms, with_provider
 from runner.cell_key import training_key_of
 from runner.checkpoints import store
-from runner.checkpoints.trained_model import Keeping
+from runner.checkpoints.trained_model import CheckpointSettings
 from runner.preflight import capacity
 from runner.schedule import rates
 from runner.schedule.forecast import Cost
@@ -56,7 +56,7 @@ class ForecastFacts(TypedDict):
     data_hash: str
 
 
-def of_cell(cell: Cell, keeping: Keeping | None, past: Sequence[Row] = ()) -> Cost:
+def of_cell(cell: Cell, checkpoints: CheckpointSettings | None, past: Sequence[Row] = ()) -> Cost:
     """What a cell will cost: the operations of its training, the memory that it takes at least, whether it is trained already.
 
     From the task's settings, without its data. Operations are those of texts of the task's training length. Memory is that
@@ -75,18 +75,20 @@ def of_cell(cell: Cell, keeping: Keeping | None, past: Sequence[Row] = ()) -> Co
     kept = _kept_per_token(cell.model, size, settings, match) * (0.5 if cell.dtype == "bfloat16" else 1.0)
     memory = BYTES * (NUMBERS * numbers + 2 * tokens * (vocab if has_vocab else 0)) + round(tokens * kept)
     capacity.check_forecast(memory, f"training {cell.model} on {cell.task}")
-    found = Cost(operations, memory, _is_trained(cell, keeping), _match_report(cell, vocab), has_vocab=has_vocab)
+    found = Cost(operations, memory, _is_trained(cell, checkpoints), _match_report(cell, vocab), has_vocab=has_vocab)
     return found if operations is None else replace(found, rate=rates.of(cell, numbers, past, _row_work))
 
 
-def _is_trained(cell: Cell, keeping: Keeping | None) -> bool:
+def _is_trained(cell: Cell, checkpoints: CheckpointSettings | None) -> bool:
     """Whether the cell's model is kept, trained on data of any hash that a checkpoint of its task had."""
-    if keeping is None or cell.lr == UNKNOWN_RATE:
+    if checkpoints is None or cell.lr == UNKNOWN_RATE:
         return False
     trained, _ = tasks.trained(cell.task, cell.task_settings)
-    known = {(facts["vocab"], facts["data_hash"]) for facts in _kept_facts(keeping.folder) if facts["task"] == trained}
+    known = {
+        (facts["vocab"], facts["data_hash"]) for facts in _kept_facts(checkpoints.folder) if facts["task"] == trained
+    }
     keys = (training_key_of(cell, *one) for one in known)
-    return any((keeping.folder / key / store.FACTS).exists() for key in keys)
+    return any((checkpoints.folder / key / store.FACTS).exists() for key in keys)
 
 
 def _kept_facts(folder: Path) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,7 @@ from results.rows import store
 from runner import costs
 from runner.cell_key import identify, keys_among
 from runner.checkpoints.store import default_folder
-from runner.checkpoints.trained_model import Keeping
+from runner.checkpoints.trained_model import CheckpointSettings
 from runner.commands import comparison
 from runner.commands.arguments import SETTING, Command, add_comparison, add_provider, add_with_committed
 from runner.commands.comparison import cells, changed, committed_rows, shown
@@ -71,11 +71,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     elsewhere = arguments.launcher == "ray" or (arguments.dry_run and absent)
     with surroundings.kept():  # a user's constructor may change what the workers inherit
         check_cells(found, elsewhere=elsewhere, unread=arguments.dry_run)
-    keeping = None if arguments.no_checkpoints else Keeping(default_folder(), plan.snapshot_minutes)
+    checkpoints = None if arguments.no_checkpoints else CheckpointSettings(default_folder(), plan.snapshot_minutes)
     if arguments.dry_run:
         past = timings(comparison.RESULTS) + committed_rows(folder, console, TIMES) + here
-        return _dry_run(plan, found, here, past, keeping, console)
-    summary = _measured(plan, folder / "rows.jsonl", len(found), arguments, keeping, console)
+        return _dry_run(plan, found, here, past, checkpoints, console)
+    summary = _measured(plan, folder / "rows.jsonl", len(found), arguments, checkpoints, console)
     measured = store.read(folder / "rows.jsonl")
     keys = {identify(cell).key for cell in [*cells(load(folder), measured), *cells(plan, measured)]}
     draw(plan, folder, keys, console, arguments.with_committed)
@@ -83,7 +83,12 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _measured(
-    plan: Plan, rows: Path, count: int, arguments: argparse.Namespace, keeping: Keeping | None, console: Console
+    plan: Plan,
+    rows: Path,
+    count: int,
+    arguments: argparse.Namespace,
+    checkpoints: CheckpointSettings | None,
+    console: Console,
 ) -> schedule.Summary:
     """What came of the plan's cells, measured into `rows`; trials first: they say which rate the others are trained at."""
     begun, summary = time.monotonic(), schedule.Summary()
@@ -91,7 +96,7 @@ def _measured(
         for are_trials in (True, False):
             summary += schedule.run(
                 [cell for cell in cells(plan, store.read(rows)) if (cell.kind == "trial") == are_trials],
-                partial(measure, keeping=keeping),
+                partial(measure, checkpoints=checkpoints),
                 identify,
                 rows,
                 workers=plan.workers,
@@ -117,9 +122,15 @@ def _cluster(arguments: argparse.Namespace) -> AbstractContextManager[RayCluster
     return nullcontext()
 
 
-def _dry_run(plan: Plan, cells: list[Cell], here: list, past: list, keeping: Keeping | None, console: Console) -> int:
+def _dry_run(
+    plan: Plan, cells: list[Cell], here: list, past: list, checkpoints: CheckpointSettings | None, console: Console
+) -> int:
     """Print what a run would do and cost."""
-    done, key, known = store.statuses(here), keys_among(here), partial(costs.of_cell, keeping=keeping, past=past)
+    done, key, known = (
+        store.statuses(here),
+        keys_among(here),
+        partial(costs.of_cell, checkpoints=checkpoints, past=past),
+    )
     with surroundings.kept():  # a user's code is asked what it costs
         table, line = forecast(plan, cells, lambda cell: done.get(key(cell)) if done else None, past, known)
     console.print(table)

@@ -14,7 +14,7 @@ from runner import costs
 from runner.build import build
 from runner.cell_key import identify, training_key
 from runner.checkpoints import store
-from runner.checkpoints.trained_model import Keeping
+from runner.checkpoints.trained_model import CheckpointSettings
 from runner.measure import measure
 from runner.preflight.refusals import check_cells
 
@@ -29,7 +29,7 @@ FLOPS = dataclasses.replace(PLAIN, model="gated-deltanet", size=NANO | {"match":
 
 
 def test_rows_of_a_state_match_have_its_bytes_and_its_model_is_kept(tmp_path):
-    measured = measure(STATE, lambda news: None, Keeping(tmp_path))
+    measured = measure(STATE, lambda news: None, CheckpointSettings(tmp_path))
     assert measured.state_bytes == pytest.approx(8192, rel=0.1)
     assert measured.provider == "chunked"
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())

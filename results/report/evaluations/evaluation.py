@@ -164,6 +164,12 @@ class Evaluation:
 
     def lost_seeds(self, label: str) -> tuple[int, int]:
         """(seeds that failed outright, all seeds) of a model."""
-        rows = self.rows.get(label, [])
-        good, seeds = ({r["seed"] for r in rows if ok in (None, r["status"])} for ok in ("ok", None))
-        return len(seeds - good), len(seeds)
+        return self._lost_seeds.get(label, (0, 0))
+
+    @cached_property
+    def _lost_seeds(self) -> dict[str, tuple[int, int]]:
+        found = {}
+        for label, rows in self.rows.items():
+            good, seeds = ({r["seed"] for r in rows if ok in (None, r["status"])} for ok in ("ok", None))
+            found[label] = len(seeds - good), len(seeds)
+        return found

@@ -141,6 +141,6 @@ def train(
             progress({"step": step + 1, "steps": steps, "loss": value, "tokens_per_second": speed})
         if snapshots is not None and step + 1 < steps:
             snapshots.keep(model, adam, Training(losses, tokens, now - begun))
-            begun += time.perf_counter() - now  # what keeping takes is no training
+            begun += time.perf_counter() - now  # what a snapshot takes is no training
     tell_warm_up(model, 1.0)  # a training shorter than its warm-up leaves the model as the longest does
     return Training(losses, tokens, time.perf_counter() - begun)

@@ -1,4 +1,4 @@
-"""Our Triton kernels against the law in float64, forward and every gradient: in Triton's interpreter, or on a GPU."""
+"""Our Triton kernels against the recurrence in float64, forward and every gradient: in Triton's interpreter, or on a GPU."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Readers without understanding, for any task over symbols: each says something by a rule that knows no key, order or state.
 
-They know only which symbols are ever answers, from training texts. A task's floors and cheats must be as good as the best of
-them, or "better than the best floor" would mean nothing.
+They know only which symbols are ever answers, from training texts. A task's trivial baselines and shortcut heuristics must be as
+good as the best of them, or "better than the best trivial baseline" would mean nothing.
 """
 
 from __future__ import annotations

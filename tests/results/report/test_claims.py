@@ -21,7 +21,7 @@ TABLE = {
 
 
 def exams(retnet, transformer):
-    """An exam where the two models have these bits per byte, one a seed."""
+    """An evaluation where the two models have these bits per byte, one a seed."""
     rows = []
     for model, values in (("retnet", retnet), ("transformer", transformer)):
         for seed, value in enumerate(values):

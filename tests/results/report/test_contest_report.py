@@ -1,4 +1,4 @@
-"""The report of a contest and of variants, from made-up rows."""
+"""The report of a side-by-side benchmark and of variants, from made-up rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a mark is held against: the best of floors and shortcuts, never a reference, and nobody who answered only a part."""
+"""What a mark is held against: the best of trivial baselines and shortcuts, never a reference, nor who answered a part."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.synthetic import cell, rows_of
 
 
 def exam_of(floors: dict[str, float], models: dict[str, float], **where) -> evaluations.EvaluationBatch:
-    """One accuracy over 400 questions for each floor and model."""
+    """One accuracy over 400 questions for each trivial baseline and model."""
     rows = rows_of(cell("", "needle", "floors"), [(n, "accuracy", v, 400, where) for n, v in floors.items()])
     for model, value in models.items():
         rows += rows_of(cell(model, "needle"), [(None, "accuracy", value, 400, where)])

@@ -1,4 +1,4 @@
-"""Tables: every cell a number or a reason, floors and marks right, templates apart, equal rows equal bytes."""
+"""Tables: every cell a number or a reason, trivial baselines and marks right, templates apart, equal rows equal bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A mean is over all that it is told to be over, and two versions of an exam never share a table."""
+"""A mean is over all that it is told to be over, and two versions of an evaluation never share a table."""
 
 from __future__ import annotations
 

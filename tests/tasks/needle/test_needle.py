@@ -1,4 +1,4 @@
-"""The needle task: both templates, what is asked in exams, and which settings it takes."""
+"""The needle task: both templates, what is asked in evaluations, and which settings it takes."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def test_entrants_take_turns_and_a_slow_one_fewer_rounds(clock):
 
 
 def test_a_round_on_a_busy_machine_is_held_again(monkeypatch):
-    shares = iter([1.0, 0.1, 1.0, 0.9, 1.0])  # the warm-up, then entrant and product of each try
+    shares = iter([1.0, 0.1, 1.0, 0.9, 1.0])  # the warm-up, then candidate and product of each try
 
     def clocked(step, device):
         return 1.0, next(shares), step()

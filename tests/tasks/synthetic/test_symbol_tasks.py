@@ -1,4 +1,4 @@
-"""What all tasks over symbols must hold: solvable from the text alone, splits apart, equal bytes, honest floors."""
+"""What all tasks over symbols must hold: solvable from the text alone, splits apart, equal bytes, honest trivial baselines."""
 
 from __future__ import annotations
 

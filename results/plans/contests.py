@@ -140,7 +140,7 @@ def _check(contest: Contest, source: str) -> None:
             f"level {contest.level!r} is unknown{suggestion(contest.level, LEVELS)}; choose one of {', '.join(LEVELS)}",
         ),
         *((True, f"{key} names {value} twice; name it once") for key, value in _twice(contest)),
-        (bool(odd), f"entrant {', '.join(odd)} needs a model or an external implementation (opponent), and not both"),
+        (bool(odd), f"candidate {', '.join(odd)} needs a model or an external implementation, and not both"),
         (not contest.entrants and not contest.models, "there is no candidate; write models = ['all'] or name some"),
         (not contest.lengths, "lengths is empty; write lengths = [1024]"),
         (not contest.sizes, "there is no size; write [size] or sizes = [{ width = 64, depth = 1, heads = 4 }]"),

@@ -103,7 +103,7 @@ def test_the_command_line_picks_entrants_and_adds_models(tmp_path):
         ),
         ('reference = "other"', 'reference = "nobody"', "the reference 'nobody' is none of the candidates"),
         ('name = "linear"', 'name = "other"', "other stands twice"),
-        ('opponent = "sdpa"', "", "entrant other needs a model or an external implementation (opponent), and not both"),
+        ('opponent = "sdpa"', "", "candidate other needs a model or an external implementation, and not both"),
         ("repeats = [9, 2]", "repeats = [9, 2, 1]", "repeats is one number, or a list with one for each length"),
         ("repeats = [9, 2]", "repeats = 0", "must be positive"),
         ("longest = 64", "length = 64", r"unknown key 'length'"),

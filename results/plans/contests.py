@@ -15,7 +15,7 @@ LEVELS = ("layer", "model")
 
 
 @dataclass(frozen=True)
-class Candidate:
+class BenchmarkCandidate:
     """Who takes part: a model of the house with settings, or another's code by its name as an external implementation."""
 
     name: str
@@ -39,7 +39,7 @@ class Contest:
     name: str
     level: str
     reference: str
-    entrants: tuple[Candidate, ...]
+    entrants: tuple[BenchmarkCandidate, ...]
     models: tuple[str, ...]  # take part under their own names; "all" is every model there is
     lengths: tuple[int, ...]
     sizes: tuple[dict[str, int], ...]
@@ -58,10 +58,10 @@ class Contest:
         models += [] if self.reference in own else [self.reference]
         return replace(self, entrants=named, models=tuple(models))
 
-    def field(self, names: Sequence[str]) -> list[Candidate]:
+    def field(self, names: Sequence[str]) -> list[BenchmarkCandidate]:
         """All candidates; `names` are the models that "all" stands for. Raises PlanError without the reference."""
         listed = [name for model in self.models for name in (names if model == "all" else [model])]
-        found = [*(Candidate(name, model=name) for name in dict.fromkeys(listed)), *self.entrants]
+        found = [*(BenchmarkCandidate(name, model=name) for name in dict.fromkeys(listed)), *self.entrants]
         known = [entrant.name for entrant in found]
         twice = [name for name in dict.fromkeys(known) if known.count(name) > 1]
         if twice:
@@ -115,10 +115,10 @@ def _repeats(table: dict[str, Any], reader: TableReader) -> list[int]:
     )
 
 
-def _entrant(table: dict[str, Any], reader: TableReader) -> Candidate:
+def _entrant(table: dict[str, Any], reader: TableReader) -> BenchmarkCandidate:
     where = "[[contests.entrants]] "
     reader.refuse_unknown(table, ("name", "model", "opponent", "settings", "repeats", "longest"), where)
-    return Candidate(
+    return BenchmarkCandidate(
         name=reader.take(table, "name", str, where=where),
         model=reader.take(table, "model", str, "", where) if "model" in table else "",
         opponent=reader.take(table, "opponent", str, "", where) if "opponent" in table else "",

@@ -17,6 +17,7 @@ from models.matching.match import Match
 from models.matching.shapes_only import shapes_only
 from models.matching.solver import REFERENCE, candidate, reference_parameters, solve
 from models.shell.model import Size
+from schema.terms import MatchReport
 
 
 @dataclass(frozen=True)
@@ -53,20 +54,7 @@ def training_flops_per_token(name: str, size: Size, length: int, **settings: Any
         return training_flops(build(name, size, **settings), length)
 
 
-@dataclass(frozen=True)
-class Standing:
-    """How near a model comes to what is matched: its parameters and the reference's, its figure and the one aimed at.
-
-    The figure is None where a state grows with the context and where a class says no `flops`.
-    """
-
-    parameters: int
-    reference_parameters: int
-    figure: float | None
-    aim: float
-
-
-def standing(name: str, size: Size, match: Match, **settings: Any) -> Standing:
+def match_report(name: str, size: Size, match: Match, **settings: Any) -> MatchReport:
     """What a registered model and what the reference has, matched so: parameters, state bytes, or FLOPs per token."""
     entry, found = registry.entry(name), reference_parameters(size)
     check_settings(entry, settings)
@@ -75,8 +63,8 @@ def standing(name: str, size: Size, match: Match, **settings: Any) -> Standing:
     count = subject.parameters(shape)
     if match.by == "flops":
         aim = training_flops_per_token(REFERENCE, size, match.flops_length)
-        return Standing(count, found, subject.flops(shape, match.flops_length), aim)
+        return MatchReport(count, found, subject.flops(shape, match.flops_length), aim)
     if match.by == "state":
         is_fixed = entry.says("fixed_state", settings, False)
-        return Standing(count, found, subject.state(shape) if is_fixed else None, match.state_bytes)
-    return Standing(count, found, count, found)
+        return MatchReport(count, found, subject.state(shape) if is_fixed else None, match.state_bytes)
+    return MatchReport(count, found, count, found)

@@ -27,4 +27,5 @@ class Family:
 
 
 YOURS = Family("yours", "yours", place=900, hue=350.0, marker="8")  # a user's own file
-OTHERS = Family("other_people's_code", "other people's code", place=910, hue=55.0, marker="H")  # opponents of a contest
+# external implementations in side-by-side benchmarks
+OTHERS = Family("other_people's_code", "other people's code", place=910, hue=55.0, marker="H")

@@ -13,16 +13,17 @@ UNKNOWN_RATE = 0.0  # of a cell whose trials have not ended, or none of whose tr
 class Cell:
     """One thing to measure.
 
-    A model on a task with one seed ("training", "timing"), a task's cheats ("floors"), or entrants timed in turn ("contest").
+    A model on a task with one seed ("training", "timing"), what a task scores without a model ("floors"), or candidates
+    timed in turn ("contest").
     """
 
     comparison: str
     kind: str  # "training" | "trial" | "timing" | "floors" | "contest"
-    model: str  # "" for floors and contests
+    model: str  # "" for trivial baselines and side-by-side benchmarks
     settings: dict[str, Any]
     task: str
     task_settings: dict[str, Any]
-    size: dict[str, int]  # width, depth, heads; empty for floors
+    size: dict[str, int]  # width, depth, heads; empty for trivial baselines
     budget: dict[str, Any]  # steps, batch_tokens; parallel, processes where several train it; empty unless it trains
     seed: int
     lr: float
@@ -32,8 +33,12 @@ class Cell:
     threads: int
     model_files: tuple[str, ...] = ()  # the user's own .py files and packages, imported again by workers
     variant: str = ""  # the name that tables show where the plan gives a model's settings one
-    where: dict[str, Any] = field(default_factory=dict)  # of a contest: the length; of a trial: split and full steps
-    entrants: list[dict[str, Any]] = field(default_factory=list)  # of a contest: name, model or opponent, settings
+    where: dict[str, Any] = field(
+        default_factory=dict
+    )  # of a side-by-side benchmark: the length; of a trial: split and full steps
+    entrants: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # of a side-by-side benchmark: name, model or external implementation, settings
     stage: str = ""  # "trial" and "chosen" where the learning rate is searched for
 
     @property
@@ -42,7 +47,7 @@ class Cell:
         return self.kind in ("timing", "contest")
 
     def of(self, entrant: dict[str, Any]) -> Cell:
-        """A contest's cell as one of its entrants' rows name it."""
+        """A side-by-side benchmark's cell as one of its candidates' rows name it."""
         model = entrant["model"] or entrant["opponent"]
         return replace(self, model=model, settings=dict(entrant["settings"]), variant=entrant["name"], entrants=[])
 

@@ -47,7 +47,7 @@ def with_provider(model: str, settings: dict[str, Any], provider: str) -> dict[s
 
 
 def layer(cell: Cell, entrant: dict[str, Any]) -> torch.nn.Module:
-    """The mixer alone, of ours or of an opponent's."""
+    """The mixer alone, of ours or of an external implementation's."""
     width, heads = cell.size["width"], cell.size["heads"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cell.seed)
@@ -58,7 +58,7 @@ def layer(cell: Cell, entrant: dict[str, Any]) -> torch.nn.Module:
 
 
 def opponents() -> ModuleType:
-    """Other people's code; imported where a contest names it, so that a broken baseline stops nothing else."""
+    """Other people's code; imported where a side-by-side benchmark names it, so that a broken baseline stops nothing else."""
     from baselines.oracles.adapters import opponents
 
     return opponents

@@ -62,7 +62,8 @@ WHOLE = "models/ops"  # an operation's folder counts whole: its forms are import
 def identify(cell: Cell, under: tuple[str, int] | None = None) -> store.Identity:
     """What a cell is before it is measured: its key, its model's family, and the hashes of its code and data.
 
-    With `under`, a hash of data and an exam's version as an earlier row has them, the key under these: a forecast reads no data.
+    With `under`, a hash of data and an evaluation's version as an earlier row has them, the key under these: a forecast reads no
+    data.
     """
     user_file.load_files(cell.model_files)
     if cell.kind == "contest":
@@ -98,7 +99,7 @@ def keys_among(rows: Sequence[dict[str, Any]]) -> Callable[[Cell], str]:
 
 
 def _identify_contest(cell: Cell) -> store.Identity:
-    """A contest's identity: the families of its entrants; the versions of other people's packages stand for its data."""
+    """A side-by-side benchmark's identity: the families of its candidates; versions of other people's packages are its data."""
     families, versions = {}, {}
     for entrant in cell.entrants:
         if entrant["opponent"]:
@@ -115,7 +116,7 @@ def _identify_contest(cell: Cell) -> store.Identity:
 
 
 def contest_code(entrants: Iterable[Cell]) -> str:
-    """The hash of the code that a contest is held with now; of each entrant the cell that it is measured in."""
+    """The hash of the code that a side-by-side benchmark is held with now; of each candidate the cell that it is measured in."""
     files, shapes, extra = set(), set(), ()
     for cell in entrants:
         if cell.model in registry.names():
@@ -188,7 +189,7 @@ def as_trained(cell: Cell) -> Cell:
 
 
 def training_key(cell: Cell, task: Task) -> str:
-    """A short hash of all that a cell's trained weights depend on; what only the exam asks is left out."""
+    """A short hash of all that a cell's trained weights depend on; what only the evaluation asks is left out."""
     return training_key_of(cell, task.training_task.vocab, task.training_task.data_hash())
 
 

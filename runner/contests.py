@@ -1,9 +1,8 @@
-"""Contest cells: training steps of several entrants, ours and other people's, timed in turn."""
+"""Side-by-side benchmarks: training steps of several candidates, ours and other people's, timed in turn."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,18 +14,17 @@ from results.cell import Cell
 from results.rows import store
 from runner.build import build, layer, opponents
 from runner.cell_key import identify
+from schema.terms import Progress
 from tasks.speed import contest
 from tasks.speed.throughput import train_step
 
-Progress = Callable[[dict[str, Any]], None]
-
 
 def contested(cell: Cell, progress: Progress) -> list[dict[str, Any]]:
-    """Rows of a contest: what each entrant's training steps took, or why there is none."""
+    """Rows of a side-by-side benchmark: what each candidate's training steps took, or why there is none."""
     asked, begun = cell.task_settings, time.perf_counter()
     made: dict[str, dict[str, Any]] = {entrant["name"]: {} for entrant in cell.entrants}
     entrants = [
-        contest.Entrant(
+        contest.TimedCandidate(
             entrant["name"],
             partial(entrant_step, cell, entrant, made[entrant["name"]]),
             entrant["repeats"],
@@ -52,12 +50,12 @@ def contested(cell: Cell, progress: Progress) -> list[dict[str, Any]]:
 
 
 def is_counted(entrant: dict[str, Any]) -> bool:
-    """Whether an entrant's matrix products can be counted, which gives it a floor."""
+    """Whether a candidate's matrix products can be counted, which gives it a floor."""
     return not entrant["opponent"] or opponents().OPPONENTS[entrant["opponent"]].shares_layer
 
 
 def entrant_step(cell: Cell, entrant: dict[str, Any], made: dict[str, Any]) -> contest.Step:
-    """One entrant's training step; what is known of the entrant besides, its parameters and provider, goes into `made`."""
+    """One candidate's training step; what is known of the candidate besides, its parameters and provider, goes into `made`."""
     own, draw = cell.of(entrant), torch.Generator().manual_seed(cell.seed)
     shape = (cell.task_settings["batch"], cell.where["length"])
     if cell.task_settings["level"] == "model":

@@ -30,11 +30,12 @@ from results.rows.row import canonical
 from runner.build import settings_of, sized, terms, with_provider
 from runner.cell_key import training_key_of
 from runner.checkpoints import store
-from runner.checkpoints.trained_model import Keeping
+from runner.checkpoints.trained_model import CheckpointSettings
 from runner.preflight import capacity
 from runner.schedule import rates
-from runner.schedule.forecast import Cost, Standing
+from runner.schedule.forecast import Cost
 from schema import read_json
+from schema.terms import MatchReport
 from tasks.outline import outline
 
 NUMBERS = 4  # a weight, its gradient, and the optimiser's two averages
@@ -47,15 +48,15 @@ NO_VOCABULARY = 2  # where only a file that is not here would say it: the rest o
 Row = dict[str, Any]
 
 
-class Facts(TypedDict):
-    """What a forecast reads of a kept model's facts."""
+class ForecastFacts(TypedDict):
+    """What a forecast reads of a checkpoint's facts."""
 
     task: str
     vocab: int
     data_hash: str
 
 
-def of_cell(cell: Cell, keeping: Keeping | None, past: Sequence[Row] = ()) -> Cost:
+def of_cell(cell: Cell, checkpoints: CheckpointSettings | None, past: Sequence[Row] = ()) -> Cost:
     """What a cell will cost: the operations of its training, the memory that it takes at least, whether it is trained already.
 
     From the task's settings, without its data. Operations are those of texts of the task's training length. Memory is that
@@ -64,7 +65,7 @@ def of_cell(cell: Cell, keeping: Keeping | None, past: Sequence[Row] = ()) -> Co
     operations are done. Where the plan matches something beside parameters: how near the model comes.
     """
     if cell.kind not in ("training", "trial"):
-        return Cost(standing=_standing(cell, TIMED_VOCABULARY)) if cell.kind == "timing" else Cost()
+        return Cost(match_report=_match_report(cell, TIMED_VOCABULARY)) if cell.kind == "timing" else Cost()
     vocab, length = outline(cell.task, cell.task_settings)
     has_vocab, vocab, length = vocab is not None, vocab or NO_VOCABULARY, length or cell.budget["batch_tokens"]
     (size, match), settings = terms(cell.size, vocab), canonical(settings_of(cell))
@@ -74,24 +75,26 @@ def of_cell(cell: Cell, keeping: Keeping | None, past: Sequence[Row] = ()) -> Co
     kept = _kept_per_token(cell.model, size, settings, match) * (0.5 if cell.dtype == "bfloat16" else 1.0)
     memory = BYTES * (NUMBERS * numbers + 2 * tokens * (vocab if has_vocab else 0)) + round(tokens * kept)
     capacity.check_forecast(memory, f"training {cell.model} on {cell.task}")
-    found = Cost(operations, memory, _is_trained(cell, keeping), _standing(cell, vocab), has_vocab=has_vocab)
+    found = Cost(operations, memory, _is_trained(cell, checkpoints), _match_report(cell, vocab), has_vocab=has_vocab)
     return found if operations is None else replace(found, rate=rates.of(cell, numbers, past, _row_work))
 
 
-def _is_trained(cell: Cell, keeping: Keeping | None) -> bool:
-    """Whether the cell's model is kept, trained on data of any hash that a kept model of its task had."""
-    if keeping is None or cell.lr == UNKNOWN_RATE:
+def _is_trained(cell: Cell, checkpoints: CheckpointSettings | None) -> bool:
+    """Whether the cell's model is kept, trained on data of any hash that a checkpoint of its task had."""
+    if checkpoints is None or cell.lr == UNKNOWN_RATE:
         return False
     trained, _ = tasks.trained(cell.task, cell.task_settings)
-    known = {(facts["vocab"], facts["data_hash"]) for facts in _kept_facts(keeping.folder) if facts["task"] == trained}
+    known = {
+        (facts["vocab"], facts["data_hash"]) for facts in _kept_facts(checkpoints.folder) if facts["task"] == trained
+    }
     keys = (training_key_of(cell, *one) for one in known)
-    return any((keeping.folder / key / store.FACTS).exists() for key in keys)
+    return any((checkpoints.folder / key / store.FACTS).exists() for key in keys)
 
 
 def _kept_facts(folder: Path) -> Iterator[dict[str, Any]]:
     for path in sorted(folder.glob(f"*/{store.FACTS}")):
         with suppress(OSError, ValueError):  # what is damaged is told where it would be used
-            yield read_json(path, Facts)
+            yield read_json(path, ForecastFacts)
 
 
 def _row_work(row: Row) -> float | None:
@@ -105,17 +108,16 @@ def _row_work(row: Row) -> float | None:
         return None
 
 
-def _standing(cell: Cell, vocab: int) -> Standing | None:
+def _match_report(cell: Cell, vocab: int) -> MatchReport | None:
     if "match" not in cell.size:
         return None
     size, match = terms(cell.size, vocab)
-    return _stands(cell.model, size, match, canonical(settings_of(cell)))
+    return _solved_match(cell.model, size, match, canonical(settings_of(cell)))
 
 
 @cache
-def _stands(name: str, size: Size, match: Match, settings: str) -> Standing:
-    found = costs.standing(name, size, match, **json.loads(settings))
-    return Standing(found.parameters, found.reference_parameters, found.figure, found.aim)
+def _solved_match(name: str, size: Size, match: Match, settings: str) -> MatchReport:
+    return costs.match_report(name, size, match, **json.loads(settings))
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -13,13 +13,12 @@ from models import registry, user_file
 from models.ops import providers
 from results.cell import Cell
 from results.rows import store
-from runner.checkpoints.trained_model import Keeping
+from runner.checkpoints.trained_model import CheckpointSettings
 from runner.contests import contested
 from runner.timing import timed
 from runner.training import floors, trained, tried
 from schema import surroundings
-
-Progress = Callable[[dict[str, Any]], None]
+from schema.terms import Progress
 
 
 def prepare() -> None:
@@ -38,29 +37,33 @@ def _asked(cell: Cell) -> list[tuple[str, dict[str, Any]]]:
     return [(model, settings) for model, settings in [(cell.model, cell.settings), *entrants] if model]
 
 
-def measure(cell: Cell, progress: Progress, keeping: Keeping | None = None) -> store.Measured | list[dict[str, Any]]:
-    """Measure one cell: train and examine a model, time it or several in turn, or let a task's cheats sit the exam.
+def measure(
+    cell: Cell, progress: Progress, checkpoints: CheckpointSettings | None = None
+) -> store.Measured | list[dict[str, Any]]:
+    """Measure one cell: train and evaluate a model, time it or several in turn, or score a task's trivial baselines.
 
-    With `keeping`, trained models are kept and those that are there already are not trained again. What the cell leaves
+    With `checkpoints`, trained models are kept and those that are there already are not trained again. What the cell leaves
     changed in torch or in this process is put back, and told in a warning: the next cell finds what this one found.
     """
     torch.set_num_threads(cell.threads)
     user_file.load_files(cell.model_files, own_process=True)
     with surroundings.kept() as changed:
-        found = _measured(cell, progress, keeping)
+        found = _measured(cell, progress, checkpoints)
     if changed:
         warnings.warn(f"{cell.describe()} changed {', '.join(changed)}; it is put back.", stacklevel=2)
     return found
 
 
-def _measured(cell: Cell, progress: Progress, keeping: Keeping | None) -> store.Measured | list[dict[str, Any]]:
+def _measured(
+    cell: Cell, progress: Progress, checkpoints: CheckpointSettings | None
+) -> store.Measured | list[dict[str, Any]]:
     if cell.kind == "contest":
         return contested(cell, progress)
     learns = {"trial": tried, "training": trained}
     with providers.watch() as ran:
         if cell.kind in learns:
-            measured = learns[cell.kind](cell, progress, keeping)
+            measured = learns[cell.kind](cell, progress, checkpoints)
         else:
             measured = {"floors": floors, "timing": timed}[cell.kind](cell, progress)
-    ran |= measured.pop("ran", set())  # a kept model was trained in another process
+    ran |= measured.pop("ran", set())  # a checkpoint was trained in another process
     return store.Measured(**measured, provider="+".join(sorted(ran)))

@@ -65,7 +65,7 @@ def _place(row: Row, place: int) -> int:
 
 
 def _entrant(row: Row) -> dict[str, Any]:
-    """Of a contest's entrant: one of ours by its registration, else other people's code, which computes itself."""
+    """Of a candidate: one of ours by its registration, else other people's code, which computes itself."""
     if row["model"] in registry.names():
         entry = registry.entry(row["model"])
         known = {
@@ -75,7 +75,7 @@ def _entrant(row: Row) -> dict[str, Any]:
         }
         return known | _protocol(row, "contest")
     if row["model"] not in opponents().OPPONENTS:
-        raise LookupError(f"{row['model']} is neither a model nor an opponent here")
+        raise LookupError(f"{row['model']} is neither a model nor an external implementation here")
     other = {"family": OTHERS.name, "family_order": _place(row, OTHERS.place), "provider": row["model"]}
     return other | _protocol(row, "contest")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import tasks
@@ -11,10 +10,9 @@ from models.matching import counts
 from models.matching.counts import parameter_count, state_bytes
 from results.cell import Cell
 from runner.build import build
+from schema.terms import Progress
 from tasks.speed.throughput import Throughput
 from tasks.speed.throughput import measure as measure_throughput
-
-Progress = Callable[[dict[str, Any]], None]
 
 
 def timed(cell: Cell, progress: Progress) -> dict[str, Any]:

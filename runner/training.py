@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,8 @@ from models.matching.counts import parameter_count, state_bytes
 from results.cell import UNKNOWN_RATE, Cell
 from results.plans import learning_rates
 from runner.build import settings_of, terms
-from runner.checkpoints.trained_model import Keeping, Learnt, learn
+from runner.checkpoints.trained_model import CheckpointSettings, TrainedModel, learn
+from schema.terms import Progress
 from tasks.harness import predictions
 from tasks.harness.evaluate import LONG as LONG_TEXT
 from tasks.harness.evaluate import PIECE, evaluate, validation_loss
@@ -25,8 +26,6 @@ from tasks.speed.throughput import over_a_period
 
 LONG = 1000  # steps from which on a training's loss is recorded by tenths
 
-Progress = Callable[[dict[str, Any]], None]
-
 
 def floors(cell: Cell, progress: Progress) -> dict[str, Any]:
     task = tasks.create(cell.task, **cell.task_settings)
@@ -34,11 +33,11 @@ def floors(cell: Cell, progress: Progress) -> dict[str, Any]:
     return {"protocol": task.protocol, "measurements": found}
 
 
-def tried(cell: Cell, progress: Progress, keeping: Keeping | None) -> dict[str, Any]:
+def tried(cell: Cell, progress: Progress, checkpoints: CheckpointSettings | None) -> dict[str, Any]:
     """A trial of a learning rate: a short training, judged on the validation split."""
     task = tasks.create(cell.task, **cell.task_settings)
-    learnt = learn(cell, task, keeping, progress)
-    model = learnt.model.eval()
+    trained_model = learn(cell, task, checkpoints, progress)
+    model = trained_model.model.eval()
     begun = time.perf_counter()
     judged = validation_loss(model, task, dtype=cell.dtype, device=cell.device, progress=progress)
     seconds = time.perf_counter() - begun
@@ -47,22 +46,22 @@ def tried(cell: Cell, progress: Progress, keeping: Keeping | None) -> dict[str, 
         "protocol": task.protocol,
         "measurements": [
             (None, learning_rates.METRIC, judged.value, judged.count, dict(cell.where)),
-            *_training_seconds(learnt),
+            *_training_seconds(trained_model),
             (None, "evaluation_seconds", seconds, 1, {}),
         ],
-        "ran": learnt.providers,
+        "ran": trained_model.providers,
     }
 
 
-def trained(cell: Cell, progress: Progress, keeping: Keeping | None) -> dict[str, Any]:
+def trained(cell: Cell, progress: Progress, checkpoints: CheckpointSettings | None) -> dict[str, Any]:
     """A model trained on the task's training split and examined on its test split."""
     if cell.lr == UNKNOWN_RATE:
         raise FloatingPointError("no learning rate of the grid came through its trial")
     task = tasks.create(cell.task, **cell.task_settings)
     run = {"dtype": cell.dtype, "device": cell.device}
     admit = partial(_admit, longest=max(getattr(task, "test_lengths", ()), default=0))
-    learnt = learn(cell, task, keeping, progress, admit)
-    model, losses = learnt.model.eval(), learnt.training.losses
+    trained_model = learn(cell, task, checkpoints, progress, admit)
+    model, losses = trained_model.model.eval(), trained_model.training.losses
     admit(model)
     begun, longest, kept = time.perf_counter(), [1], []
 
@@ -77,7 +76,7 @@ def trained(cell: Cell, progress: Progress, keeping: Keeping | None) -> dict[str
     tail = losses[-max(1, len(losses) // 10) :]
     found += [
         (None, "training_loss", sum(tail) / len(tail), len(tail), {"over": "last tenth of the steps"}),
-        *_training_seconds(learnt),
+        *_training_seconds(trained_model),
         (None, "evaluation_seconds", time.perf_counter() - begun, 1, {}),
         *_curve(losses),
         *_equal_work(cell, task.vocab),
@@ -88,15 +87,15 @@ def trained(cell: Cell, progress: Progress, keeping: Keeping | None) -> dict[str
         "protocol": task.protocol,
         "measurements": found,
         "predictions": kept,
-        "ran": learnt.providers,
+        "ran": trained_model.providers,
     }
 
 
-def _training_seconds(learnt: Learnt) -> list[tuple]:
-    """What training took, in all its sittings; of weights that were kept, how long ago that was."""
-    log = learnt.training
+def _training_seconds(trained_model: TrainedModel) -> list[tuple]:
+    """What training took, in all its resumed runs; of weights that were kept, how long ago that was."""
+    log = trained_model.training
     took = [(None, "training_seconds", log.seconds, len(log.losses), {"tokens": log.tokens, **recipe()})]
-    return took if learnt.age is None else [*took, (None, "weights_age_seconds", learnt.age, 1, {})]
+    return took if trained_model.age is None else [*took, (None, "weights_age_seconds", trained_model.age, 1, {})]
 
 
 def _equal_work(cell: Cell, vocab: int) -> list[tuple]:
@@ -104,13 +103,13 @@ def _equal_work(cell: Cell, vocab: int) -> list[tuple]:
     size, match = terms(cell.size, vocab)
     if match.by != "flops":
         return []
-    found = costs.standing(cell.model, size, match, **settings_of(cell))
+    found = costs.match_report(cell.model, size, match, **settings_of(cell))
     where = {"length": match.flops_length, "aim": found.aim}
     return [] if found.figure is None else [(None, "matched_flops_per_token", found.figure, 1, where)]
 
 
 def _admit(model: torch.nn.Module, longest: int) -> None:
-    """Refuse, before training and again after it, a model that may not be fed in pieces where an exam must be."""
+    """Refuse, before training and again after it, a model that may not be fed in pieces where an evaluation must be."""
     if longest > PIECE:
         streaming.admit(model, longest)
 

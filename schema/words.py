@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
 LONGEST = 80  # characters of a value that a message repeats
+LONGEST_LINE = (
+    1_500  # characters of a whole sentence; the longest of ours, with a model's whole signature, has about 1,000
+)
 LONGEST_FAULT = 300  # characters of somebody else's exception that a message repeats
 
 
@@ -57,3 +61,14 @@ def message(error: BaseException, longest: int = LONGEST_FAULT) -> str:
         return text
     head = (longest - 2) // 2
     return f"{text[:head]}...{text[-(longest - 3 - head) :]}"
+
+
+def one_line(text: str, longest: int = LONGEST_LINE) -> str:
+    """The text on one line, cut in the middle where it is too long."""
+    text = " ".join(text.split())
+    return text if len(text) <= longest else shortened(text, longest)[1:-1]
+
+
+def warn_in_one_line() -> None:
+    """Print this process's warnings as sentences, without the line of code that gave them."""
+    warnings.formatwarning = lambda message, *_: f"bench.py: {one_line(str(message))}\n"

@@ -1,4 +1,4 @@
-"""The tasks: what is asked, and how it is marked. Knows no model and no stored result.
+"""The tasks: what is asked, and how it is scored. Knows no model and no stored result.
 
 Any module of this folder, or of one below it, that defines a `Task` subclass with a `name` adds a task; nothing else
 lists it. One of text, told by a setting `tokenizer`, can be asked after language modelling too (`train_on`).

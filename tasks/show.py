@@ -1,4 +1,4 @@
-"""One question of a task's exam, made readable: settings, text with what the answer follows from marked, and answer."""
+"""One question of a task's evaluation, made readable: settings, text with what the answer follows from marked, and answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tasks.synthetic.symbol_task import SymbolTask, last_asked, runs
-from tasks.task import IGNORE, Exam, Task
+from tasks.task import IGNORE, EvaluationBatch, Task
 from tasks.text.tokenizer import BYTES
 
 AROUND = 160  # characters shown beside what matters in a long text
@@ -38,7 +38,7 @@ def render(task: Task, settings: dict[str, Any], split: str = "test", number: in
     return Group(title, table, prompt, *_answers(task, exam, row))
 
 
-def _find(task: Task, split: str, number: int) -> tuple[Exam, int]:
+def _find(task: Task, split: str, number: int) -> tuple[EvaluationBatch, int]:
     before = 0
     for exam in task.exams(split):
         if before <= number < before + len(exam.batch.tokens):
@@ -47,7 +47,7 @@ def _find(task: Task, split: str, number: int) -> tuple[Exam, int]:
     raise ValueError(f"The {split} split of {task.name} has {before} questions: ask for one from 0 on.")
 
 
-def _answers(task: Task, exam: Exam, row: int) -> list[Text]:
+def _answers(task: Task, exam: EvaluationBatch, row: int) -> list[Text]:
     lines = [_answer("answer", task, list(task.truth(exam, row)))]
     if evidence := task.evidence(exam, row):
         lines.append(Text("follows from: " + " | ".join(evidence)))  # for terminals and files without colors
@@ -80,7 +80,7 @@ def _text(task: Task, tokens: list[int], evidence: tuple[str, ...], whole: bool)
     return _marked(shown, spans, whole)
 
 
-def _symbols(task: SymbolTask, exam: Exam, row: int, whole: bool) -> list[Text]:
+def _symbols(task: SymbolTask, exam: EvaluationBatch, row: int, whole: bool) -> list[Text]:
     """A text of symbols, its last question with what the answer follows from, and the answers to all."""
     tokens, targets = exam.batch.tokens[row].tolist(), exam.batch.targets[row].tolist()
     ends = list(itertools.accumulate(len(task.symbol(token)) + 1 for token in tokens))

@@ -1,19 +1,19 @@
-"""The contract of a task: what is asked, how it is marked, and what a fool would score.
+"""The contract of a task: what is asked, how it is scored, and what trivial baselines score.
 
-A task draws training batches, sets an exam, and marks the answers. It never sees a model: `tasks/harness/train.py` and
+A task draws training batches, sets an evaluation, and scores the answers. It never sees a model: `tasks/harness/train.py` and
 `tasks/harness/evaluate.py` stand between the two. Everything a task draws comes from generators seeded by its arguments, so equal
 settings give equal bytes on any platform.
 
-Who sits the test without being a model is of one of three classes, told by the beginning of its name:
+Who is scored on the test without being a model is of one of three classes, told by the beginning of its name:
 
-- `floor: ` says what it says whatever is asked: a guess by chance, the commonest answer, the last symbol.
-- `cheat: ` takes a shortcut. It may read the whole text, compare, count and be fitted to the training split, but it does
+- `floor: `, a trivial baseline, says what it says whatever is asked: a guess by chance, the commonest answer, the last symbol.
+- `cheat: `, a shortcut heuristic, may read the whole text, compare, count and be fitted to the training split, but it does
   without what the task asks for: the key, the order, the state, who did what when. Who needs no more has understood nothing.
 - `reference: ` does what is asked, if in a narrow way: looks the key up but never forgets, copies the one number there is,
   counts n-grams of real text. It is shown beside the models and holds nobody back.
 
-A model has learned something where it is better than the best of all floors *and* cheats. A reader that is right because it does
-what is asked is therefore no cheat, however simple its rule.
+A model has learned something where it is better than the best of all trivial baselines *and* shortcut heuristics. A reader that
+is right because it does what is asked is therefore no shortcut heuristic, however simple its rule.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Batch(NamedTuple):
     where: dict[str, Any]  # the settings that the batch was drawn under, e.g. {"length": 4096, "depth": 0.25}
 
 
-class Exam(NamedTuple):
-    """A batch to be marked, teacher-forced; with a prompt, it is also answered by choice and by generation.
+class EvaluationBatch(NamedTuple):
+    """A batch to be scored, teacher-forced; with a prompt, it is also answered by choice and by generation.
 
     The first `prompt` tokens of every row are the question; what follows is the true answer, which only teacher forcing
     may see. `choices` are the token sequences of a closed set (terminator included); `generate` is the largest number of
@@ -56,12 +56,12 @@ class Exam(NamedTuple):
     choices: tuple[tuple[int, ...], ...] = ()
     generate: int = 0
     stop: int | None = None
-    bytes: Tensor | None = None  # long [b, t], how many bytes of real text each target stands for, where that is marked
+    bytes: Tensor | None = None  # long [b, t], how many bytes of real text each target stands for, where that is scored
     words: Tensor | None = None  # long [b, t], how many words end in it
 
 
 class Answers(NamedTuple):
-    """What a model answered to one Exam. Rows are the exam's rows."""
+    """What a model answered to one evaluation batch. Rows are the evaluation's rows."""
 
     log_probability: Tensor  # float [b, t], natural logarithm of the target's probability; 0 where nothing is asked
     hit: Tensor  # bool [b, t], the target was the most probable token; False where nothing is asked
@@ -88,7 +88,7 @@ class Task(ABC):
     protocol: str = "trained"  # printed beside every number
     untrained_protocol: ClassVar[str] = "zero-shot"  # the same where a model was trained on something else
     vocab: int = 256
-    exam_version: ClassVar[int] = 1  # raised where the test asks or marks something else than before; rows carry it
+    exam_version: ClassVar[int] = 1  # raised where the test asks or scores something else than before; rows carry it
     exam_settings: ClassVar[
         tuple[str, ...]
     ] = ()  # no training batch depends on these: a trained model serves any of them
@@ -103,8 +103,8 @@ class Task(ABC):
         """The task that weights depend on: this one, unless another is trained before it is asked."""
         return self
 
-    def open_ended(self, exam: Exam) -> Exam:
-        """An exam as it is set to models that have learned from no answer how one ends."""
+    def open_ended(self, exam: EvaluationBatch) -> EvaluationBatch:
+        """An evaluation batch as it is set to models that have learned from no answer how one ends."""
         return exam
 
     @abstractmethod
@@ -115,12 +115,12 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def exams(self, split: str) -> Iterator[Exam]:
-        """The fixed exam of a split, "validation" or "test"; the same at every call."""
+    def exams(self, split: str) -> Iterator[EvaluationBatch]:
+        """The fixed evaluation of a split, "validation" or "test"; the same at every call."""
 
     @abstractmethod
-    def mark(self, exam: Exam, answers: Answers) -> Iterable[Measurement]:
-        """Measurements of one exam. Equal (metric, where) of several exams are averaged, weighted by count."""
+    def mark(self, exam: EvaluationBatch, answers: Answers) -> Iterable[Measurement]:
+        """Measurements of one evaluation batch. Equal (metric, where) of several evaluations are averaged, weighted by count."""
 
     def finish(self, measurements: list[Measurement]) -> list[Measurement]:
         """A last step over the averaged measurements, for metrics that are no means (perplexity)."""
@@ -128,9 +128,9 @@ class Task(ABC):
 
     @abstractmethod
     def floors(self) -> dict[str, list[Measurement]]:
-        """What floors, cheats and references (above) score on the test split, by name: metrics and `where` as `mark` gives."""
+        """What the readers above score on the test split, by name: metrics and `where` as `mark` gives them."""
 
-    def oracle(self, exam: Exam) -> Answers:
+    def oracle(self, exam: EvaluationBatch) -> Answers:
         """The answers of somebody who knows: every target certain, every choice and text right. Marked, it scores 100 %."""
         asked = exam.batch.targets != IGNORE
         answers = Answers(torch.zeros(asked.shape), asked.clone())
@@ -144,12 +144,12 @@ class Task(ABC):
         return answers._replace(choice=choice, text=texts)
 
     @staticmethod
-    def truth(exam: Exam, row: int) -> tuple[int, ...]:
+    def truth(exam: EvaluationBatch, row: int) -> tuple[int, ...]:
         """The true answer's tokens of one row, terminator included."""
         targets = exam.batch.targets[row, exam.prompt - 1 :]
         return tuple(int(token) for token in targets[targets != IGNORE])
 
-    def evidence(self, exam: Exam, row: int) -> tuple[str, ...]:
+    def evidence(self, exam: EvaluationBatch, row: int) -> tuple[str, ...]:
         """The pieces of a row's prompt that its answer follows from, for whoever reads a sample."""
         return ()
 

@@ -45,7 +45,7 @@ Tails = tuple[
 
 
 class TTT(nn.Module):
-    """The layer around the law. State: the convolutions' last inputs; W and sum r g of every head, and the place.
+    """The layer around the recurrence. State: the convolutions' last inputs; W and sum r g of every head, and the place.
 
     `inner` is the width of q, k and v over all heads, the model's by default; `expansions` are the widths of the inner
     network's hidden layers over the head width. In a training the base rate begins at `first_rate`, if there is one.
@@ -165,7 +165,7 @@ class TTT(nn.Module):
         return (1 / place + self.place_factor).clamp(min=0)
 
     def flops(self, time: int) -> Flops:
-        """Of the law."""
+        """Of the recurrence."""
         widths = [self.channels, *(weight.shape[2] for weight in self.weights)]
         return test_time_training_flops(time, self.period, self.heads, widths)
 

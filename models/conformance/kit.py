@@ -57,7 +57,7 @@ PROPERTIES: dict[str, Callable[[Subject], Finding]] = {
     "gradient to every parameter": training.gradients,
     "weight decay": decay.weight_decay,
     "bfloat16": training.half,
-    "one batch by heart": training.overfit,
+    "overfits one batch": training.overfit,
 }
 
 

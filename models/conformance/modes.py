@@ -16,7 +16,7 @@ ROUNDED = 0.03  # relative: logits after a state that was rounded to bfloat16
 
 
 def evaluation(subject: Subject) -> Finding:
-    """After `model.eval()`, as exams call it: one answer to one text, the same in pieces, and no look at later tokens."""
+    """After `model.eval()`, as evaluations call it: one answer to one text, the same in pieces, and no look at later tokens."""
     model, text = copy.deepcopy(subject.model).eval(), subject.text
     whole = feed(model, text)[0]
     if not torch.equal(feed(model, text)[0], whole):

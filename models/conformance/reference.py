@@ -1,4 +1,4 @@
-"""The conformance kit's question about a law: the fast form is the plain loop, forward and backward, in float64.
+"""The conformance kit's question about a reference recurrence: the fast form is the plain loop, forward and backward, in float64.
 
 A class names its loop, `reference = staticmethod(loop)` with `loop(module, x, state) -> (y, state)`: what the module's `forward`
 would give, computed token by token from the same parameters. (A whole language model's loop takes tokens and gives logits.) A

@@ -17,7 +17,7 @@ class NotStreamable(ValueError):
 
 
 def admit(model: nn.Module, length: int) -> None:
-    """Let `model`, as its weights are now, sit exams of `length` streamed tokens; raises NotStreamable if it must not.
+    """Let `model`, as its weights are now, be evaluated on `length` streamed tokens; raises NotStreamable if it must not.
 
     It must give in pieces what it gives in one, over more than two periods, and the state of one row must stay below
     256 MiB at `length`.

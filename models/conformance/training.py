@@ -1,4 +1,4 @@
-"""The conformance kit's questions about learning: size, initialisation, gradients, bfloat16, one batch by heart."""
+"""The conformance kit's questions about learning: size, initialisation, gradients, bfloat16, overfitting one batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ START = 0.05  # relative: the loss at initialisation against log(vocab)
 SPREAD = 1.5  # a standard deviation inside the model over the one alone, either way
 HALF = 0.03  # relative: logits under bfloat16 autocast against float32
 STEPS = 150  # at most
-SYMBOLS = 32  # in the batch that is learned by heart
+SYMBOLS = 32  # in the batch that is overfitted
 LEARNED = 0.5  # the loss after those steps, as a share of the best that a model without memory could reach
 
 

@@ -12,16 +12,16 @@ from torch.autograd.function import once_differentiable
 
 
 def by_hand(backward: Callable) -> Callable:
-    """Decorates `backward(ctx, *slopes)` of an autograd Function: differentiable once, computed in its tensors' own dtype.
+    """Decorates `backward(ctx, *gradients)` of an autograd Function: differentiable once, computed in its tensors' own dtype.
 
     A user may call `loss.backward()` under autocast, which would turn its products into half precision against sums in
     float32; the forward pass has autocast switched off, and so must the backward pass.
     """
 
     @functools.wraps(backward)
-    def run(ctx: Any, *slopes: Tensor | None) -> Any:
-        device = next(x.device.type for x in slopes if x is not None)
+    def run(ctx: Any, *gradients: Tensor | None) -> Any:
+        device = next(x.device.type for x in gradients if x is not None)
         with torch.autocast(device, enabled=False):
-            return backward(ctx, *slopes)
+            return backward(ctx, *gradients)
 
     return once_differentiable(run)

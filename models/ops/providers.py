@@ -3,11 +3,11 @@
 Each folder beside this file is one operation or two of one kind; its `__init__.py` names the forms, an `Operation` that a model
 imports and calls as a function: `scan(q, k, v, log_forget=a, provider="auto")`.
 
-Providers: `recurrence` (the law's loop), `chunked` (plain PyTorch), `native` (C for the CPU, built at first use), `triton` (our
-own kernels), `fla` (flash-linear-attention), `mamba-ssm` and `causal-conv1d` (CUDA). `auto` is the first that is there, covers
-what is asked and is the fastest for it: on a CPU `native` or `chunked`, on a CUDA device the packages first. Whatever runs is
-noted, so that a row can name it; a provider that was asked for and is absent, or does not cover what is asked, is an error,
-never a fallback.
+Providers: `recurrence` (the reference recurrence), `chunked` (plain PyTorch), `native` (C for the CPU, built at first use),
+`triton` (our own kernels), `fla` (flash-linear-attention), `mamba-ssm` and `causal-conv1d` (CUDA). `auto` is the first that is
+there, covers what is asked and is the fastest for it: on a CPU `native` or `chunked`, on a CUDA device the packages first.
+Whatever runs is noted, so that a row can name it; a provider that was asked for and is absent, or does not cover what is asked,
+is an error, never a fallback.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def inner_width(width: int, heads: int, inner: int | None) -> int:
 class Memory(nn.Module):
     """A neural memory with its projections: x [b, t, width] -> what each token reads, [b, t, heads, inner / heads].
 
-    State: the convolutions' last inputs and the law's own state.
+    State: the convolutions' last inputs and the operation's own state.
     """
 
     with_weight_decay = ("initial",)  # the paper is silent; TTT's code, the nearest that is published, decays its W_0
@@ -176,7 +176,7 @@ class Memory(nn.Module):
         return share * (bound if isinstance(bound, float) else bound.view(-1, *[1] * (share.dim() - 3)).to(share.dtype))
 
     def flops(self, time: int) -> Flops:
-        """Of the law; the few persistent tokens that some variants put before a text are left out."""
+        """Of the recurrence; the few persistent tokens that some variants put before a text are left out."""
         widths = [self.initial[0].shape[1], *(weight.shape[2] for weight in self.initial)]
         if self.operation is linear_memory:
             return linear_memory_flops(time, self.rule.chunk, self.heads, *widths)

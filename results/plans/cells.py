@@ -1,4 +1,4 @@
-"""The cells that a plan asks for: trials, floors, training, timing, contests."""
+"""The cells that a plan asks for: trials, trivial baselines, training, timing, side-by-side benchmarks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from results.cell import CHOSEN, UNKNOWN_RATE, Cell
 from results.plans import contests as contest_plan
 from results.plans import learning_rates
-from results.plans.entries import Entry
+from results.plans.entries import TaskEntry
 from results.plans.plan import Plan, known
 from results.plans.toml_reader import PlanError
 
@@ -15,10 +15,12 @@ from results.plans.toml_reader import PlanError
 def cells(
     plan: Plan, names: Sequence[str], exam_settings: learning_rates.ExamSettings = learning_rates.NONE
 ) -> list[Cell]:
-    """Every cell that the plan asks for: trials, floors, training, timing, contests. `names` are all models there are.
+    """Every cell that the plan asks for: trials, trivial baselines, training, timing, side-by-side benchmarks.
+
+    `names` are all models there are.
 
     Where the rate is searched for, training cells have the rate UNKNOWN_RATE; `search.chosen` gives them theirs.
-    `exam_settings` names, by model, settings that act in exams alone and are not searched for.
+    `exam_settings` names, by model, settings that act in evaluations alone and are not searched for.
     """
     for name in plan.settings:
         known(name, names, "model", f"[settings.{name}]")
@@ -42,7 +44,7 @@ def cells(
         for entry in plan.timings
         for model in _chosen(plan, entry, chosen, names)
     ]
-    template = _cell(plan, Entry("", {}), "contest", "", plan.seeds[0])
+    template = _cell(plan, TaskEntry("", {}), "contest", "", plan.seeds[0])
     contests = [c for contest in plan.contests for c in contest_plan.cells(contest, names, plan.settings, template)]
     for model in {e["model"] for c in contests for e in c.entrants} - {""}:
         known(model, names, "model", "[[contests]]")
@@ -52,7 +54,7 @@ def cells(
     return trials + floors + training + timing + contests
 
 
-def _cell(plan: Plan, entry: Entry, kind: str, chosen: str, seed: int) -> Cell:
+def _cell(plan: Plan, entry: TaskEntry, kind: str, chosen: str, seed: int) -> Cell:
     """`chosen` is the name of a model or of a variant."""
     floors, variant = kind == "floors", plan.variants.get(chosen)
     searched = kind == "training" and plan.search is not None and entry.learning_rate is None
@@ -90,6 +92,6 @@ def _expand(models: Iterable[str], names: Sequence[str], variants: Iterable[str]
     return chosen
 
 
-def _chosen(plan: Plan, entry: Entry, chosen: list[str], names: Sequence[str]) -> list[str]:
+def _chosen(plan: Plan, entry: TaskEntry, chosen: list[str], names: Sequence[str]) -> list[str]:
     allowed = chosen if entry.models is None else _expand(entry.models, names, plan.variants)
     return [name for name in chosen if name in allowed]

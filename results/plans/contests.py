@@ -1,4 +1,4 @@
-"""The contests of a plan: `[[contests]]` tables read strictly, and the cells that they ask for."""
+"""The side-by-side benchmarks of a plan: `[[contests]]` tables read strictly, and the cells that they ask for."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ LEVELS = ("layer", "model")
 
 
 @dataclass(frozen=True)
-class Entrant:
-    """Who takes part: a model of the house with settings, or another's code by its name as an opponent."""
+class BenchmarkCandidate:
+    """Who takes part: a model of the house with settings, or another's code by its name as an external implementation."""
 
     name: str
     model: str = ""
@@ -39,7 +39,7 @@ class Contest:
     name: str
     level: str
     reference: str
-    entrants: tuple[Entrant, ...]
+    entrants: tuple[BenchmarkCandidate, ...]
     models: tuple[str, ...]  # take part under their own names; "all" is every model there is
     lengths: tuple[int, ...]
     sizes: tuple[dict[str, int], ...]
@@ -49,7 +49,7 @@ class Contest:
     limit: float = 120.0  # seconds that one step may take
 
     def only(self, chosen: Sequence[str]) -> Contest:
-        """The contest among these, and the reference; a name that is no entrant's joins as the model of that name."""
+        """The benchmark among these and the reference; a name that is no candidate's joins as the model of that name."""
         if "all" in chosen:
             return self
         named = tuple(e for e in self.entrants if e.name in chosen or e.name == self.reference)
@@ -58,18 +58,18 @@ class Contest:
         models += [] if self.reference in own else [self.reference]
         return replace(self, entrants=named, models=tuple(models))
 
-    def field(self, names: Sequence[str]) -> list[Entrant]:
-        """All entrants; `names` are the models that "all" stands for. Raises PlanError without the reference."""
+    def field(self, names: Sequence[str]) -> list[BenchmarkCandidate]:
+        """All candidates; `names` are the models that "all" stands for. Raises PlanError without the reference."""
         listed = [name for model in self.models for name in (names if model == "all" else [model])]
-        found = [*(Entrant(name, model=name) for name in dict.fromkeys(listed)), *self.entrants]
+        found = [*(BenchmarkCandidate(name, model=name) for name in dict.fromkeys(listed)), *self.entrants]
         known = [entrant.name for entrant in found]
         twice = [name for name in dict.fromkeys(known) if known.count(name) > 1]
         if twice:
             raise PlanError(
-                f"[[contests]] {self.name!r}: {', '.join(twice)} stands twice; names of entrants must differ."
+                f"[[contests]] {self.name!r}: {', '.join(twice)} stands twice; names of candidates must differ."
             )
         if self.reference not in known:
-            raise PlanError(f"[[contests]] {self.name!r}: the reference {self.reference!r} is none of the entrants.")
+            raise PlanError(f"[[contests]] {self.name!r}: the reference {self.reference!r} is none of the candidates.")
         return found
 
 
@@ -115,10 +115,10 @@ def _repeats(table: dict[str, Any], reader: TableReader) -> list[int]:
     )
 
 
-def _entrant(table: dict[str, Any], reader: TableReader) -> Entrant:
+def _entrant(table: dict[str, Any], reader: TableReader) -> BenchmarkCandidate:
     where = "[[contests.entrants]] "
     reader.refuse_unknown(table, ("name", "model", "opponent", "settings", "repeats", "longest"), where)
-    return Entrant(
+    return BenchmarkCandidate(
         name=reader.take(table, "name", str, where=where),
         model=reader.take(table, "model", str, "", where) if "model" in table else "",
         opponent=reader.take(table, "opponent", str, "", where) if "opponent" in table else "",
@@ -140,8 +140,8 @@ def _check(contest: Contest, source: str) -> None:
             f"level {contest.level!r} is unknown{suggestion(contest.level, LEVELS)}; choose one of {', '.join(LEVELS)}",
         ),
         *((True, f"{key} names {value} twice; name it once") for key, value in _twice(contest)),
-        (bool(odd), f"entrant {', '.join(odd)} needs a model or an opponent, and not both"),
-        (not contest.entrants and not contest.models, "there is no entrant; write models = ['all'] or name some"),
+        (bool(odd), f"candidate {', '.join(odd)} needs a model or an external implementation, and not both"),
+        (not contest.entrants and not contest.models, "there is no candidate; write models = ['all'] or name some"),
         (not contest.lengths, "lengths is empty; write lengths = [1024]"),
         (not contest.sizes, "there is no size; write [size] or sizes = [{ width = 64, depth = 1, heads = 4 }]"),
         (not contest.dtypes, "dtypes is empty; write dtypes = ['float32']"),
@@ -152,7 +152,10 @@ def _check(contest: Contest, source: str) -> None:
         ),
         (bool(uneven), f"a width must be a multiple of its heads, not {uneven}"),
         (not contest.limit > 0, "limit must be a positive number of seconds"),
-        (bool(at_model), f"{', '.join(at_model)} is a layer; opponents join contests with level = 'layer'"),
+        (
+            bool(at_model),
+            f"{', '.join(at_model)} is a layer; external implementations join side-by-side benchmarks with level = 'layer'",
+        ),
     ]
     for wrong, message in problems:
         if wrong:
@@ -160,7 +163,7 @@ def _check(contest: Contest, source: str) -> None:
 
 
 def _twice(contest: Contest) -> list[tuple[str, Any]]:
-    """What stands twice in a list of which each item is a cell of its own, or an entrant."""
+    """What stands twice in a list of which each item is a cell of its own, or a candidate."""
     lists = {key: getattr(contest, key) for key in ("models", "lengths", "sizes", "dtypes")}
     return [(key, value) for key, values in lists.items() for i, value in enumerate(values) if value in values[:i]]
 

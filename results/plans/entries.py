@@ -15,7 +15,7 @@ TIMINGS = ("throughput",)  # what a [[timings]] table may name
 
 
 @dataclass(frozen=True)
-class Entry:
+class TaskEntry:
     """One [[tasks]] or [[timings]] table: the task's name and settings, and what it overrides."""
 
     name: str
@@ -26,20 +26,20 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Variant:
+class ModelVariant:
     """A model under settings of its own and a name by which it is chosen and shown."""
 
     model: str
     settings: dict[str, Any]
 
 
-def read_variant(name: str, table: dict[str, Any], reader: TableReader) -> Variant:
+def read_variant(name: str, table: dict[str, Any], reader: TableReader) -> ModelVariant:
     """One [variants.NAME] table."""
     model = reader.take(table, "model", str, where=f"[variants.{name}] ")
-    return Variant(model, {key: value for key, value in table.items() if key != "model"})
+    return ModelVariant(model, {key: value for key, value in table.items() if key != "model"})
 
 
-def read_entry(table: dict[str, Any], kind: str, reader: TableReader) -> Entry:
+def read_entry(table: dict[str, Any], kind: str, reader: TableReader) -> TaskEntry:
     """One [[tasks]] or [[timings]] table, as `kind` says."""
     where = f"[[{kind}]] "
     own = ("name", "models") if kind == "timings" else ("name", "models", "budget", "learning_rate")
@@ -53,7 +53,7 @@ def read_entry(table: dict[str, Any], kind: str, reader: TableReader) -> Entry:
     if kind == "timings" and name not in TIMINGS:
         word = f"{shortened(name)}{suggestion(name, TIMINGS)}"
         raise PlanError(f"{reader.source}: {where}there is no timing {word}; known: {', '.join(TIMINGS)}.")
-    return Entry(
+    return TaskEntry(
         name=name,
         settings={key: value for key, value in table.items() if key not in own},
         budget=budget,

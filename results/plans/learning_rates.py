@@ -53,7 +53,7 @@ def read(table: dict[str, Any], reader: TableReader) -> Search | None:
 def trials(search: Search, cells: Iterable[Cell], exam_settings: ExamSettings = NONE) -> list[Cell]:
     """A trial at each rate for each model and task among those training cells whose rate is still to be chosen.
 
-    `exam_settings` names, by model, settings that act in exams alone: a model under them is trained as without them, so it
+    `exam_settings` names, by model, settings that act in evaluations alone: a model under them is trained as without them, so it
     takes the rate of the model without them.
     """
     found: dict[str, list[Cell]] = {}
@@ -116,7 +116,7 @@ def _trial(search: Search, cell: Cell, rate: float) -> Cell:
 
 
 def _as_trained(cell: Cell, exam_settings: ExamSettings) -> Cell:
-    """The cell without what acts in its exam alone; it then has no name of its own."""
+    """The cell without what acts in its evaluation alone; it then has no name of its own."""
     of_exams = exam_settings.get(cell.model, ())
     kept = {name: value for name, value in cell.settings.items() if name not in of_exams}
     return cell if kept == cell.settings else replace(cell, settings=kept, variant="")

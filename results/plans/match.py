@@ -7,7 +7,6 @@ A match by state or FLOPs is part of a cell's `size`, and so of its key and rows
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from results.plans.toml_reader import PlanError, TableReader
@@ -18,19 +17,6 @@ from schema.terms import MATCHES, NEAR, NEAR_SMALL, SMALL, state_tolerance
 PARAMETERS, STATE, FLOPS = "parameters", "state", "flops"
 NEEDS = {by: key for by, key in MATCHES.items() if key}
 MISSING = {STATE: "grows", FLOPS: "no formula"}  # why a model has no figure
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How near a model comes: its parameters and the reference's, its figure and the one aimed at.
-
-    The figure is None where the state grows with the context and where there is no formula of its FLOPs.
-    """
-
-    parameters: int
-    reference_parameters: int
-    figure: float | None
-    aim: float
 
 
 def read(table: Mapping[str, Any], reader: TableReader) -> dict[str, Any]:
@@ -51,7 +37,7 @@ def read(table: Mapping[str, Any], reader: TableReader) -> dict[str, Any]:
 
 
 def by(size: Mapping[str, Any]) -> str:
-    """What the models of a cell's or an exam's size are matched by."""
+    """What the models of a cell's or an evaluation's size are matched by."""
     return size.get("match", PARAMETERS)
 
 

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from results.plans import learning_rates as search
-from results.plans import sizes
+from results.plans import learning_rates, sizes
 from results.plans.contests import Contest
-from results.plans.entries import Entry, Variant
+from results.plans.entries import ModelVariant, TaskEntry
 from results.plans.paper import Claim, Form, Printed
 from results.plans.toml_reader import LARGEST, PlanError
 from schema import shortened, suggestion
@@ -33,12 +32,12 @@ class Plan:
     size: dict[str, int]
     budget: dict[str, int]
     settings: dict[str, dict[str, Any]]
-    tasks: tuple[Entry, ...]
-    timings: tuple[Entry, ...]
+    tasks: tuple[TaskEntry, ...]
+    timings: tuple[TaskEntry, ...]
     contests: tuple[Contest, ...] = ()
-    variants: dict[str, Variant] = field(default_factory=dict)
+    variants: dict[str, ModelVariant] = field(default_factory=dict)
     match: dict[str, Any] = field(default_factory=dict)  # what a match by state or FLOPs adds to each cell's size
-    search: search.Search | None = None  # where the learning rate is chosen by trials
+    search: learning_rates.Search | None = None  # where the learning rate is chosen by trials
     claims: tuple[Claim, ...] = ()  # orderings that papers state
     printed: tuple[Printed, ...] = ()  # tables of papers that stand beside ours
     figures: tuple[Form, ...] = ()  # in papers' own forms
@@ -65,9 +64,9 @@ class Plan:
     ) -> Plan:
         """The plan with parts replaced; None leaves a part as it is.
 
-        `tasks` filters tasks, timings and contests; chosen models that are no entrants of a contest join it; `settings` may
-        name models, variants and tasks; `steps` are those of every task. `changes` are other fields of the plan: `size` may
-        name a part, and `dtype` is that of contests too. Raises PlanError.
+        `tasks` filters tasks, timings and side-by-side benchmarks; chosen models that are no candidates of a side-by-side
+        benchmark join it; `settings` may name models, variants and tasks; `steps` are those of every task. `changes` are other
+        fields of the plan: `size` may name a part, and `dtype` is that of side-by-side benchmarks too. Raises PlanError.
         """
         plan = self
         if models is not None:
@@ -186,12 +185,13 @@ def check(plan: Plan, source: str) -> None:
         (plan.processes > 1 and not plan.parallel, f"processes needs parallel: {' or '.join(PARALLEL)}"),
         (
             bool(plan.parallel and (plan.timings or plan.contests)),
-            "parallel is for training, timings and contests run in one process; choose tasks (--tasks) without them",
+            "parallel is for training, timings and side-by-side benchmarks run in one process; choose tasks (--tasks) "
+            "without them",
         ),
         (
             bool(plan.match and plan.contests),
-            f"match = {plan.match.get('match')!r} is for [[tasks]] and [[timings]], contests match parameters; give them a "
-            "plan of their own",
+            f"match = {plan.match.get('match')!r} is for [[tasks]] and [[timings]], side-by-side benchmarks "
+            "([[contests]]) match parameters; give them a plan of their own",
         ),
         (plan.timeout is not None and not plan.timeout > 0, "timeout must be a positive number of seconds"),
         (not plan.snapshot_minutes >= 0, "snapshot_minutes must not be negative; 0 takes one after every step"),

@@ -8,10 +8,9 @@ from dataclasses import MISSING, Field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from results.plans import contests as contest_plan
-from results.plans import learning_rates, match, paper, sizes
+from results.plans import contests, learning_rates, match, paper, sizes
 from results.plans.cells import cells
-from results.plans.entries import Entry, in_steps, read_budget, read_entry, read_variant
+from results.plans.entries import TaskEntry, in_steps, read_budget, read_entry, read_variant
 from results.plans.files import FILE_NAME, comparisons, file_of, folder_of
 from results.plans.names import check_names
 from results.plans.plan import Plan, check
@@ -70,7 +69,7 @@ def _plan(comparison: str, table: dict[str, Any], reader: TableReader) -> Plan:
         settings=settings,
         tasks=each("tasks", lambda item: _with_budget(read_entry(item, "tasks", reader), budget)),
         timings=each("timings", lambda item: read_entry(item, "timings", reader)),
-        contests=each("contests", lambda item: contest_plan.read(item, size, plain["dtype"], reader)),
+        contests=each("contests", lambda item: contests.read(item, size, plain["dtype"], reader)),
         variants=variants,
         search=grid,
         claims=each("claims", lambda item: paper.read_claim(item, reader)),
@@ -91,5 +90,5 @@ def _plain(field: Field, table: dict[str, Any], reader: TableReader) -> Any:
     return reader.take(table, field.name, ONE_KEY[field.type], *(() if default is MISSING else (default,)))
 
 
-def _with_budget(entry: Entry, budget: Mapping[str, int]) -> Entry:
+def _with_budget(entry: TaskEntry, budget: Mapping[str, int]) -> TaskEntry:
     return replace(entry, budget=in_steps(budget, entry.budget)) if entry.budget else entry

@@ -8,7 +8,7 @@ from zlib import crc32
 
 from results.rows.row import FLOOR_FAMILY
 
-LAST = 1_000_000  # of floors, which stand below every model
+LAST = 1_000_000  # of trivial baselines, which stand below every model
 UNKNOWN = 10_000  # of families that are not in the list: behind those that are, in the order that their rows name
 # OKLCH hues of families that nobody tells of, by that order; further ones walk on by the golden angle.
 HUES = (255.0, 195.0, 145.0, 85.0, 300.0, 25.0, 350.0, 55.0)
@@ -28,7 +28,7 @@ class Look(NamedTuple):
 PLAIN = Look()
 
 
-class Family(NamedTuple):
+class ShownFamily(NamedTuple):
     """One family of models as a report shows it."""
 
     name: str  # as rows carry it
@@ -42,22 +42,22 @@ class Family(NamedTuple):
 class Families:
     """Looks a row's family up by name; only for a name that is not in the list does the row's own column tell the place."""
 
-    def __init__(self, known: Iterable[Family] = ()) -> None:
+    def __init__(self, known: Iterable[ShownFamily] = ()) -> None:
         self.known = {family.name: family for family in known}
 
-    def of(self, row: dict[str, Any]) -> Family:
+    def of(self, row: dict[str, Any]) -> ShownFamily:
         """The family of a row."""
         name, order = row["family"], row["family_order"]
         if name == FLOOR_FAMILY:
-            return Family(name, name, LAST if self.known else order, 0.0)
+            return ShownFamily(name, name, LAST if self.known else order, 0.0)
         if name in self.known:
             return self.known[name]
         hue = HUES[order] if 0 <= order < len(HUES) else (BEYOND + GOLDEN_ANGLE * (order - len(HUES))) % 360
         place = UNKNOWN + order if self.known else order
-        return Family(name, name.replace("_", " "), place, hue, MARKERS[order % len(MARKERS)])
+        return ShownFamily(name, name.replace("_", " "), place, hue, MARKERS[order % len(MARKERS)])
 
 
-def looks(family: Family, labels: Iterable[str]) -> dict[str, Look]:
+def looks(family: ShownFamily, labels: Iterable[str]) -> dict[str, Look]:
     """The look of each label of a family: a function of family and label, whoever else is drawn.
 
     A label's number is its place among `family.looks`, or its hash. Where two that are not listed fall on one number, the

@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markdown_it import MarkdownIt
 
-from results.report.evaluations import Exam, Model
+from results.report.evaluations import Evaluation, Model
 from results.report.figures.catalogue import Drawing
 from results.report.section import Section
-from results.report.tables import contest_table, printed, summary, table
-from results.report.tables.table import Column, Table
+from results.report.tables import columns, printed, summary, table
+from results.report.tables.columns import Column, Table
 from results.rows import metrics
 
 FACTS = ("commit", "when", "device", "threads", "dtype", "provider", "lr", "seed", "protocol", "code_hash", "data_hash")
 
 
 @dataclass(frozen=True)
-class Look:
+class PageText:
     """What the page says beside its numbers."""
 
     title: str
     question: str = ""
     reference_model: str = "transformer"
     sections: tuple[Section, ...] = ()
-    with_printed: bool = True
+    printed: Mapping[str, str] = field(default_factory=dict)  # what papers print, by task
 
 
-class Number(NamedTuple):
+class TableNumber(NamedTuple):
     """One number of a table: its text, what it is sorted by, and the cells and words that its button shows."""
 
     text: str
@@ -44,18 +43,22 @@ class Number(NamedTuple):
     hover: str = ""
 
 
-def page(exams: Sequence[Exam], beside: Sequence[Exam | None], drawings: Sequence[Drawing], look: Look) -> str:
-    """The whole page, as page.html lays it out. `beside` holds for each exam the same one in the committed reference, or None."""
+def page(
+    evaluations: Sequence[Evaluation], beside: Sequence[Evaluation | None], drawings: Sequence[Drawing], look: PageText
+) -> str:
+    """The whole page, as page.html lays it out. `beside` holds for each evaluation its committed reference, or None."""
     return _template().render(
         look=look,
-        glance=summary.markdown(exams),
+        glance=summary.markdown(evaluations),
         note=summary.NOTE,
-        exams=[_exam(one, other, exams, drawings, look) for one, other in zip(exams, beside, strict=True)],
-        chapters=[one for one in look.sections if not one.exam],
+        evaluations=[
+            _evaluation(one, other, evaluations, drawings, look) for one, other in zip(evaluations, beside, strict=True)
+        ],
+        chapters=[one for one in look.sections if not one.evaluation],
         figures=_figures(drawings, ""),
         missing=[one for one in drawings if one.reason],
         printed_heading=printed.HEADING,
-        rows=_provenance(exams),
+        rows=_provenance(evaluations),
     )
 
 
@@ -82,81 +85,81 @@ def _anchor(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
-def _exam(
-    exam: Exam, beside: Exam | None, exams: Sequence[Exam], drawings: Sequence[Drawing], look: Look
+def _evaluation(
+    evaluation: Evaluation,
+    beside: Evaluation | None,
+    evaluations: Sequence[Evaluation],
+    drawings: Sequence[Drawing],
+    look: PageText,
 ) -> dict[str, Any]:
-    """An exam's tables, further text and figures, and below the last exam of a task what papers print for it."""
-    of_task = [one for one in exams if one.task == exam.task]
-    with_printed = look.with_printed and exam is of_task[-1]
-    measured = {metric for one in of_task for metric in one.metrics}
+    """An evaluation's tables, further text and figures, and below the last evaluation of a task what papers print for it."""
+    is_last = evaluation is [one for one in evaluations if one.task == evaluation.task][-1]
     return {
-        "exam": exam,
-        "tables": [_table(exam, one, beside, look) for one in _tables_of(exam).layout(exam)],
-        "sections": [one for one in look.sections if one.exam == exam.slug],
-        "figures": _figures(drawings, exam.slug),
-        "printed": printed.section(exam.task, measured).replace("#### ", "### ") if with_printed else "",
+        "evaluation": evaluation,
+        "tables": [_table(evaluation, one, beside, look) for one in table.layout(evaluation)],
+        "sections": [one for one in look.sections if one.evaluation == evaluation.slug],
+        "figures": _figures(drawings, evaluation.slug),
+        "printed": look.printed.get(evaluation.task, "").replace("#### ", "### ") if is_last else "",
     }
 
 
-def _tables_of(exam: Exam) -> ModuleType:
-    return contest_table if exam.is_contest else table
-
-
-def _table(exam: Exam, one: Table, beside: Exam | None, look: Look) -> dict[str, Any]:
-    models = table.shown(exam, one)
+def _table(evaluation: Evaluation, one: Table, beside: Evaluation | None, look: PageText) -> dict[str, Any]:
+    models = table.shown(evaluation, one)
     groups = [m for m in models if not m.is_floor], [m for m in models if m.is_floor]
-    below = _tables_of(exam).notes(exam, one), table.conditions(exam, look.reference_model, beside)
+    below = table.notes(evaluation, one), table.conditions(evaluation, look.reference_model, beside)
     return {
-        "title": f"{exam.title}: {one.title}",
+        "title": f"{evaluation.title}: {one.title}",
         "heads": ["model", *(column.header for column in one.columns), "parameters", "state", "family", "provider"],
-        "groups": [[_line(exam, model, one, beside, look) for model in group] for group in groups if group],
+        "groups": [[_line(evaluation, model, one, beside, look) for model in group] for group in groups if group],
         "below": " ".join(filter(None, below)),
     }
 
 
-def _line(exam: Exam, model: Model, one: Table, beside: Exam | None, look: Look) -> dict[str, Any]:
+def _line(
+    evaluation: Evaluation, model: Model, one: Table, beside: Evaluation | None, look: PageText
+) -> dict[str, Any]:
     return {
         "model": model,
-        "numbers": [_number(exam, model, column, beside) for column in one.columns],
-        "parameters": "" if model.is_floor else table.parameters(exam, model, look.reference_model),
+        "numbers": [_number(evaluation, model, column, beside) for column in one.columns],
+        "parameters": "" if model.is_floor else table.parameters(evaluation, model, look.reference_model),
         "state": "" if model.is_floor else metrics.byte_size(model.state_bytes),
-        "providers": table.providers(exam, model),
+        "providers": table.providers(evaluation, model),
     }
 
 
-def _number(exam: Exam, model: Model, column: Column, beside: Exam | None) -> Number:
-    text = table.cell(exam, model, column, beside)
-    point = exam.point(model.label, column.metric, column.where)
-    rows = [row for row in exam.rows.get(model.label, []) if point is None or _counts(row, column)]
+def _number(evaluation: Evaluation, model: Model, column: Column, beside: Evaluation | None) -> TableNumber:
+    text = table.cell(evaluation, model, column, beside)
+    point = evaluation.point(model.label, column.metric, column.where)
+    rows = [row for row in evaluation.rows.get(model.label, []) if point is None or _counts(row, column)]
     if not rows:
-        return Number(text)
-    what = ", ".join(filter(None, [model.label, metrics.words(column.metric), table.where_text(column.where)]))
+        return TableNumber(text)
+    what = ", ".join(filter(None, [model.label, metrics.words(column.metric), columns.where_text(column.where)]))
     if point is not None:
         spread = f"; 95 % interval {point.low:.6g} to {point.high:.6g}" if point.low is not None else ""
         what += f": {point.value:.6g} from {point.count:,} items, {point.seeds} seed(s){spread}"
     cells = " ".join(dict.fromkeys(row["cell"] for row in rows))
     days = sorted({row["when"][:10] for row in rows})
     hover = f"commit {rows[0]['commit'][:10] or 'unknown'}, {days[0]}; click for all"
-    return Number(text, "" if point is None else repr(float(point.value)), cells, what, hover)
+    return TableNumber(text, "" if point is None else repr(float(point.value)), cells, what, hover)
 
 
 def _counts(row: dict[str, Any], column: Column) -> bool:
     return row["metric"] == column.metric and column.where.items() <= row["where"].items()
 
 
-def _provenance(exams: Sequence[Exam]) -> dict[str, dict[str, Any]]:
+def _provenance(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Any]]:
     """What stands behind each cell's rows, by key."""
     found: dict[str, dict[str, Any]] = {}
-    for exam in exams:
-        for row in sorted((r for rows in exam.rows.values() for r in rows), key=lambda r: (r["cell"], r["when"])):
+    for evaluation in evaluations:
+        for row in sorted((r for rows in evaluation.rows.values() for r in rows), key=lambda r: (r["cell"], r["when"])):
             facts = {name: row[name] for name in FACTS} | {"settings": row["settings"], **row["versions"]}
             found[row["cell"]] = {**facts, "commit": row["commit"] + (" with changes" if row["dirty"] else "")}
     return found
 
 
-def _figures(drawings: Sequence[Drawing], exam: str) -> list[dict[str, Any]]:
-    """The figures that were drawn of an exam, by its slug; with "" those of all together."""
-    numbered = [(number, one) for number, one in enumerate(drawings) if one.files and one.exam == exam]
+def _figures(drawings: Sequence[Drawing], evaluation: str) -> list[dict[str, Any]]:
+    """The figures that were drawn of an evaluation, by its slug; with "" those of all together."""
+    numbered = [(number, one) for number, one in enumerate(drawings) if one.files and one.evaluation == evaluation]
     return [{"title": one.title, "vector": _inline(one, f"f{number}-")} for number, one in numbered]
 
 

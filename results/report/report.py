@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from results.plans.paper import Form, Printed
-from results.report import evaluations, html_page
-from results.report.evaluations import Exam
-from results.report.families import Families, Family
+from results.report import html_page
+from results.report.evaluations import Evaluation, grouped
+from results.report.families import Families, ShownFamily
 from results.report.figures import catalogue, paper, rank
-from results.report.findings import claims as claimed
 from results.report.findings import pairwise
+from results.report.findings.claims import Claim, judge, markdown
 from results.report.section import Section
-from results.report.tables import contest_table, fairness, latex, printed, summary, table
+from results.report.tables import csv_file, fairness, latex, printed, summary, table
 from results.rows.row import canonical
 
 Row = dict[str, Any]
@@ -35,11 +35,11 @@ def report(
     only: Sequence[str] | None = None,
     show: Sequence[str] = (),
     with_printed: bool = True,
-    claims: Sequence[claimed.Claim] = (),
+    claims: Sequence[Claim] = (),
     sections: Sequence[Section] = (),
     tables: Sequence[Printed] = (),
     forms: Sequence[Form] = (),
-    families: Iterable[Family] = (),
+    families: Iterable[ShownFamily] = (),
 ) -> Path:
     """Write `out_dir`/report.md and report.html with tables/*.md, *.csv, *.tex and figures/*.png, *.svg, *.pdf.
 
@@ -47,61 +47,71 @@ def report(
     rows, shown in brackets beside ours where task, settings and set-up are equal; `only` limits the figures to some
     models, and `show` names models that they draw in colour however many there are; `with_printed` adds what papers print,
     or the `tables` that the plan names; `forms` are figures in papers' own form; `claims` are judged; `sections` are further
-    text, each below its exam or at the end; `families` says the order, titles and looks of the models' families. Raises
+    text, each below its evaluation or at the end; `families` says the order, titles and looks of the models' families. Raises
     ValueError if there are no rows.
     """
     known_families = Families(families)
-    exams = evaluations.exams(rows, known_families)
-    if not exams:
+    evaluations = grouped(rows, known_families)
+    if not evaluations:
         raise ValueError("There are no rows to report; run the comparison first.")
-    out_dir, known = Path(out_dir), evaluations.exams(reference, known_families)
-    beside = [_beside(exam, known) for exam in exams]
-    drawings = catalogue.draw(exams, out_dir / "figures", only, {reference_model, *show})
-    drawings += paper.draw(exams, forms, out_dir / "figures", {reference_model, *show})
+    out_dir, known = Path(out_dir), grouped(reference, known_families)
+    beside = [_beside(evaluation, known) for evaluation in evaluations]
+    drawings = catalogue.draw(evaluations, out_dir / "figures", only, {reference_model, *show})
+    drawings += paper.draw(evaluations, forms, out_dir / "figures", {reference_model, *show})
     sections = [*sections, *printed.sections(tables)] if with_printed else sections
-    said = _findings(claims, exams)
-    shown = (*said, *_cards(exams, reference_model), *sections)
-    look = html_page.Look(title or "Report", question, reference_model, shown, with_printed and not tables)
-    parts = [*_opening(exams, look), *map(_chapter, said)]
-    if ranks := rank.draw(exams, out_dir / "figures"):
+    said = _findings(claims, evaluations)
+    shown = (*said, *_cards(evaluations, reference_model), *sections)
+    theirs = _printed(evaluations) if with_printed and not tables else {}
+    look = html_page.PageText(title or "Report", question, reference_model, shown, theirs)
+    parts = [*_opening(evaluations, look), *map(_chapter, said)]
+    if ranks := rank.draw(evaluations, out_dir / "figures"):
         drawings.append(catalogue.Drawing("average-ranks", rank.TITLE, files=ranks))
         parts.append(_image(drawings[-1], out_dir))
-    for exam, other in zip(exams, beside, strict=True):
-        parts += _exam(exam, _tables(exam, other, reference_model), sections, drawings, out_dir)
-        if look.with_printed and exam is [one for one in exams if one.task == exam.task][-1]:
-            parts += _printed(exam.task, exams, out_dir)
-    parts += [*(_chapter(one) for one in sections if not one.exam), *_table_files(tables, out_dir), *_missing(drawings)]
+    for evaluation, other in zip(evaluations, beside, strict=True):
+        parts += _evaluation(evaluation, _tables(evaluation, other, reference_model), sections, drawings, out_dir)
+        if evaluation is [one for one in evaluations if one.task == evaluation.task][-1] and theirs.get(
+            evaluation.task
+        ):
+            parts += _with_file(evaluation.task, theirs[evaluation.task], out_dir)
+    parts += [
+        *(_chapter(one) for one in sections if not one.evaluation),
+        *_table_files(tables, out_dir),
+        *_missing(drawings),
+    ]
     page = out_dir / "report.md"
     _write(page, "\n\n".join(parts) + "\n")
-    _write(out_dir / "report.html", html_page.page(exams, beside, drawings, look))
+    _write(out_dir / "report.html", html_page.page(evaluations, beside, drawings, look))
     _clear(out_dir, parts)
     return page
 
 
-def _findings(claims: Sequence[claimed.Claim], exams: Sequence[Exam]) -> list[Section]:
+def _findings(claims: Sequence[Claim], evaluations: Sequence[Evaluation]) -> list[Section]:
     """What is said of the whole: the verdicts on claims, and which orderings hold."""
     found = [
-        Section("What papers claim", claimed.markdown(claimed.judge(claims, exams))),
-        Section("What may be said of the order", pairwise.markdown(exams)),
+        Section("What papers claim", markdown(judge(claims, evaluations))),
+        Section("What may be said of the order", pairwise.markdown(evaluations)),
     ]
     return [section for section in found if section.text]
 
 
-def _cards(exams: Sequence[Exam], reference_model: str) -> list[Section]:
-    """The fairness card of every exam that has one."""
-    cards = [Section("Fairness card", fairness.markdown(exam, reference_model), exam.slug) for exam in exams]
+def _cards(evaluations: Sequence[Evaluation], reference_model: str) -> list[Section]:
+    """The fairness card of every evaluation that has one."""
+    cards = [
+        Section("Fairness card", fairness.markdown(evaluation, reference_model), evaluation.slug)
+        for evaluation in evaluations
+    ]
     return [card for card in cards if card.text]
 
 
 def stale_tables(
-    rows: Iterable[Row], out_dir: Path, reference_model: str = "transformer", families: Iterable[Family] = ()
+    rows: Iterable[Row], out_dir: Path, reference_model: str = "transformer", families: Iterable[ShownFamily] = ()
 ) -> list[str]:
     """One sentence for each table below `out_dir`, or on its page, that is missing or not what the rows give."""
     found, page = [], _text(Path(out_dir) / "report.md")
     if page is None:
         found.append("report.md is missing; redraw the report.")
-    for exam in evaluations.exams(rows, Families(families)):
-        for name, text in _tables(exam, None, reference_model).items():
+    for evaluation in grouped(rows, Families(families)):
+        for name, text in _tables(evaluation, None, reference_model).items():
             drawn = _text(Path(out_dir) / "tables" / name)
             if drawn is None:
                 found.append(f"tables/{name} is missing; redraw the report.")
@@ -117,58 +127,64 @@ def _text(path: Path) -> str | None:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
 
-def _tables(exam: Exam, beside: Exam | None, reference_model: str) -> dict[str, str]:
-    """An exam's tables by file name: Markdown, each with its conditions below it, CSV and LaTeX."""
-    conditions = table.conditions(exam, reference_model, beside)
+def _tables(evaluation: Evaluation, beside: Evaluation | None, reference_model: str) -> dict[str, str]:
+    """An evaluation's tables by file name: Markdown, each with its conditions below it, CSV and LaTeX."""
+    conditions = table.conditions(evaluation, reference_model, beside)
     parts = []
-    how = contest_table if exam.is_contest else table
-    for one in how.layout(exam):
-        below = " ".join(filter(None, [how.notes(exam, one).replace("\n", "<br>\n"), conditions]))
+    for one in table.layout(evaluation):
+        below = " ".join(filter(None, [table.notes(evaluation, one).replace("\n", "<br>\n"), conditions]))
         parts += [
-            f"### {exam.title}: {one.title}",
-            table.markdown(exam, one, reference_model, beside),
+            f"### {evaluation.title}: {one.title}",
+            table.markdown(evaluation, one, reference_model, beside),
             f"<sub>{below}</sub>",
         ]
     if not parts:
-        reasons = [f"- {model.label}: {exam.reason(model.label, {})}" for model in exam.models]
-        parts = [f"### {exam.title}: nothing was measured", "\n".join(reasons)]
-    parts += [card] if (card := fairness.markdown(exam, reference_model)) else []
+        reasons = [f"- {model.label}: {evaluation.reason(model.label, {})}" for model in evaluation.models]
+        parts = [f"### {evaluation.title}: nothing was measured", "\n".join(reasons)]
+    parts += [card] if (card := fairness.markdown(evaluation, reference_model)) else []
     return {
-        f"{exam.slug}.md": "\n\n".join(parts) + "\n",
-        f"{exam.slug}.csv": table.csv_text(exam, reference_model, beside),
-        f"{exam.slug}.tex": latex.document_part(exam, reference_model),
+        f"{evaluation.slug}.md": "\n\n".join(parts) + "\n",
+        f"{evaluation.slug}.csv": csv_file.csv_text(evaluation, reference_model, beside),
+        f"{evaluation.slug}.tex": latex.document_part(evaluation, reference_model),
     }
 
 
-def _opening(exams: Sequence[Exam], look: html_page.Look) -> list[str]:
+def _opening(evaluations: Sequence[Evaluation], look: html_page.PageText) -> list[str]:
     """Title, question, contents, and who leads at a glance."""
-    parts = [f"# {look.title}", *([look.question] if look.question else []), _contents(exams)]
-    glance = summary.markdown(exams)
+    parts = [f"# {look.title}", *([look.question] if look.question else []), _contents(evaluations)]
+    glance = summary.markdown(evaluations)
     return [*parts, glance, AT_A_GLANCE] if glance else parts
 
 
-def _contents(exams: Sequence[Exam]) -> str:
-    lines = [f"- {exam.title}: {len(exam.learners)} models, {len(exam.floors)} floors" for exam in exams]
-    hidden = [exam for exam in exams if not exam.main]
+def _contents(evaluations: Sequence[Evaluation]) -> str:
+    lines = [
+        f"- {evaluation.title}: {len(evaluation.learners)} models, {len(evaluation.floors)} floors"
+        for evaluation in evaluations
+    ]
+    hidden = [evaluation for evaluation in evaluations if not evaluation.main]
     if hidden:
         lines.append(f"- {len(hidden)} of these repeat a task under another set-up; figures leave them out")
     return "\n".join(lines)
 
 
-def _exam(
-    exam: Exam,
+def _evaluation(
+    evaluation: Evaluation,
     tables: dict[str, str],
     sections: Sequence[Section],
     drawings: Sequence[catalogue.Drawing],
     out_dir: Path,
 ) -> list[str]:
-    """What the page says of one exam; writes its `tables` as files."""
+    """What the page says of one evaluation; writes its `tables` as files."""
     for name, text in tables.items():
         _write(out_dir / "tables" / name, text)
     links = ", ".join(f"[{LANGUAGES[Path(name).suffix]}](tables/{name})" for name in tables)
-    parts = [f"## {exam.title}", tables[f"{exam.slug}.md"].rstrip("\n"), f"The same tables as files: {links}."]
-    parts += [f"### {one.title}\n\n{one.text}" for one in sections if one.exam == exam.slug]
-    return parts + [_image(drawing, out_dir) for drawing in drawings if drawing.exam == exam.slug]
+    parts = [
+        f"## {evaluation.title}",
+        tables[f"{evaluation.slug}.md"].rstrip("\n"),
+        f"The same tables as files: {links}.",
+    ]
+    parts += [f"### {one.title}\n\n{one.text}" for one in sections if one.evaluation == evaluation.slug]
+    return parts + [_image(drawing, out_dir) for drawing in drawings if drawing.evaluation == evaluation.slug]
 
 
 def _chapter(section: Section) -> str:
@@ -189,22 +205,27 @@ def _missing(drawings: Sequence[catalogue.Drawing]) -> list[str]:
     return ["## Figures not drawn", "\n".join(reasons)] if reasons else []
 
 
-def _printed(task: str, exams: Sequence[Exam], out_dir: Path) -> list[str]:
-    measured = {metric for exam in exams if exam.task == task for metric in exam.metrics}
-    section = printed.section(task, measured)
-    if not section:
-        return []
+def _printed(evaluations: Sequence[Evaluation]) -> dict[str, str]:
+    """What papers print for each task, as Markdown."""
+    measured: dict[str, set[str]] = {}
+    for evaluation in evaluations:
+        measured.setdefault(evaluation.task, set()).update(evaluation.metrics)
+    return {task: printed.section(task, found) for task, found in measured.items()}
+
+
+def _with_file(task: str, section: str, out_dir: Path) -> list[str]:
+    """What papers print for a task, and its numbers as a file, which this writes."""
     _write(out_dir / "tables" / f"printed-{task}.csv", printed.csv_text(task))
     return [section, f"The same as a file: [CSV](tables/printed-{task}.csv)."]
 
 
-def _beside(exam: Exam, known: Sequence[Exam]) -> Exam | None:
-    """The same exam under the same set-up in the reference."""
+def _beside(evaluation: Evaluation, known: Sequence[Evaluation]) -> Evaluation | None:
+    """The same evaluation under the same set-up in the reference."""
 
-    def same(one: Exam) -> str:
+    def same(one: Evaluation) -> str:
         return canonical([one.task, one.version, one.settings, {name: one.setup[name] for name in MATCHING}])
 
-    return next((other for other in known if same(other) == same(exam)), None)
+    return next((other for other in known if same(other) == same(evaluation)), None)
 
 
 def _clear(out_dir: Path, parts: Sequence[str]) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Section:
-    """A title and Markdown text (tables allowed), below the exam with that slug, or at the end of the report."""
+    """A title and Markdown text (tables allowed), below the evaluation with that slug, or at the end of the report."""
 
     title: str
     text: str
-    exam: str = ""
+    evaluation: str = ""

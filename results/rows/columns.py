@@ -90,7 +90,7 @@ Where = Annotated[dict[Name, Scalar], AfterValidator(_placed)]
 
 
 class Settings(TypedDict):
-    """What a cell was asked under; `exam` is the version of the task's exam, 1 where it is absent."""
+    """What a cell was asked under; `exam` is the version of the task's evaluation, 1 where it is absent."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     model: dict[Name, Plain]
@@ -100,8 +100,8 @@ class Settings(TypedDict):
     exam: NotRequired[Annotated[int, Field(ge=1, le=LARGEST)]]
 
 
-class Size(TypedDict, total=False):
-    """A model's size and what it matches; empty for floors."""
+class SizeColumns(TypedDict, total=False):
+    """A model's size and what it matches; empty for trivial baselines."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     width: Count
@@ -140,7 +140,7 @@ class Row(TypedDict):
     where: Where
     status: Literal["ok", *NO_NUMBER]
     reason: Name
-    size: Annotated[Size, _whole(("width", "depth", "heads"))]
+    size: Annotated[SizeColumns, _whole(("width", "depth", "heads"))]
     budget: Annotated[Budget, _whole(("steps", "batch_tokens"))]
     seed: Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
     lr: Finite
@@ -180,4 +180,4 @@ def check(row: dict[str, Any], source: str = "row") -> None:
     asked = row["settings"]["task"]
     if {"level", "reference"} <= set(asked) and not isinstance(asked["reference"], str):
         told = schema.shortened(asked["reference"])
-        raise ValueError(f"{source}: settings.task.reference must be text, as it names an entrant, not {told}.")
+        raise ValueError(f"{source}: settings.task.reference must be text, as it names a candidate, not {told}.")

@@ -16,10 +16,10 @@ SETUP = tuple(name for name in labels.SETUP if name != "budget")  # a trial's bu
 
 
 def beside(ours: Sequence[Row], reference: Sequence[Row]) -> list[Row]:
-    """`ours` and, marked, the rows of `reference` of trained models that `ours` lacks, in the exams that `ours` holds.
+    """`ours` and, scored, the rows of `reference` of trained models that `ours` lacks, in the evaluations that `ours` holds.
 
-    An exam is a task under equal settings, data, size, budget, dtype, provider, kind of device and threads. Timings and
-    contests stay out: seconds of another machine say nothing of a model.
+    An evaluation is a task under equal settings, data, size, budget, dtype, provider, kind of device and threads. Timings and
+    side-by-side benchmarks stay out: seconds of another machine say nothing of a model.
     """
     held = {_exam(row) for row in ours if _steps(row)}
     here = {(_exam(row), _model(row)) for row in ours}

@@ -13,7 +13,7 @@ SETUP = ("size", "budget", "dtype", "provider_requested", "device", "threads")
 
 
 def is_contest(task_settings: Mapping[str, Any]) -> bool:
-    """Whether the rows of a task under these settings are those of entrants timed in turn."""
+    """Whether the rows of a task under these settings are those of candidates timed in turn."""
     return {"level", "reference"} <= set(task_settings)
 
 

@@ -1,4 +1,4 @@
-"""Raw predictions on disk: one packed file of JSON lines for each cell, beside the rows that were marked from it."""
+"""Raw predictions on disk: one packed file of JSON lines for each cell, beside the rows that were scored from it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Who sits an exam without being a model: floors that guess, cheats that take a shortcut, references that do what is asked.
+"""Who is evaluated without being a model: trivial baselines that guess, shortcut heuristics, references that do what is asked.
 
-Tasks say which is which by the beginning of a name (`tasks/task.py`). Better than the best of floors and cheats is what the
-mark in tables means; references are only shown.
+Tasks say which is which by the beginning of a name (`tasks/task.py`). Better than the best of trivial baselines and shortcut
+heuristics is what the mark in tables means; references are only shown.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 FLOOR, SHORTCUT, REFERENCE = "floor", "shortcut", "reference"
 KINDS = (FLOOR, SHORTCUT, REFERENCE)
 _BEGINNINGS = {"floor: ": FLOOR, "cheat: ": SHORTCUT, "reference: ": REFERENCE}
-_RENAMED = {  # rows measured before references were told from cheats
+_RENAMED = {  # rows measured before references were told from shortcut heuristics
     "cheat: copy the only number": "reference: copy the only number",
     "cheat: copy every number": "reference: copy every number",
     "cheat: first value of the key": "reference: first value of the key",
@@ -17,7 +17,7 @@ _RENAMED = {  # rows measured before references were told from cheats
 
 
 def label(name: str) -> str:
-    """What a table calls a row's reader: cheats and references say what they are, floors need not."""
+    """What a table calls a row's reader: shortcut heuristics and references say what they are, trivial baselines need not."""
     return _RENAMED.get(name, name).removeprefix("floor: ")
 
 
@@ -27,5 +27,5 @@ def kind(label: str) -> str:
 
 
 def counted(kinds: set[str]) -> str:
-    """What a model must beat, in words: "the best floor and the best shortcut", or the one of both that there is."""
+    """What a model must beat, in words: "the best trivial baseline and the best shortcut", or the one of both that there is."""
     return " and ".join(f"the best {one}" for one in (FLOOR, SHORTCUT) if one in kinds) or "the best floor"

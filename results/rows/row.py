@@ -29,25 +29,27 @@ class Identity:
     family_order: int = 0
     code_hash: str = ""
     data_hash: str = ""
-    families: dict[str, tuple[str, int]] = field(default_factory=dict)  # of a contest's entrants, by name
-    exam: int = 1  # the version of the task's exam
+    families: dict[str, tuple[str, int]] = field(
+        default_factory=dict
+    )  # of a side-by-side benchmark's candidates, by name
+    exam: int = 1  # the version of the task's evaluation
 
     def of(self, entrant: str) -> Identity:
-        """The identity as one of a contest's entrants' rows carry it."""
+        """The identity as one of a side-by-side benchmark's candidates' rows carry it."""
         family, order = self.families.get(entrant, ("", 0))
         return replace(self, family=family, family_order=order, families={})
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What measuring a cell gave. A measurement is (floor's name or None, metric, value, count, where)."""
+    """What measuring a cell gave. A measurement is (trivial baseline's name or None, metric, value, count, where)."""
 
     parameters: int | None = None
     state_bytes: int | None = None
     protocol: str = ""
     provider: str = ""  # that ran
     measurements: Sequence[tuple[str | None, str, float, int, dict[str, Any]]] = field(default_factory=tuple)
-    predictions: Sequence[dict[str, Any]] = ()  # what the numbers were marked from, JSON-ready
+    predictions: Sequence[dict[str, Any]] = ()  # what the numbers were scored from, JSON-ready
 
 
 def key(
@@ -79,7 +81,7 @@ def key(
 
 
 def key_of_row(row: dict[str, Any], where: dict[str, Any], device_class: str = "cpu") -> str:
-    """The key that the identity columns of a row hash to, measured on a device of this class. Not for contests.
+    """The key that the identity columns of a row hash to, measured on a device of this class. Not for side-by-side benchmarks.
 
     `where` is that of the row's cell, which of all rows of a trial only the one with its loss, or its failure, tells.
     """
@@ -88,7 +90,7 @@ def key_of_row(row: dict[str, Any], where: dict[str, Any], device_class: str = "
 
 
 def exam_of(row: dict[str, Any]) -> int:
-    """The version of the exam that a row was measured under."""
+    """The version of the evaluation that a row was measured under."""
     return row["settings"].get("exam", 1)
 
 
@@ -148,7 +150,7 @@ def rows(cell: Cell, identity: Identity, measured: Measured) -> list[dict[str, A
 
 
 def failure(cell: Cell, identity: Identity, reason: str, status: str = "failed") -> list[dict[str, Any]]:
-    """The single row of a cell that gave no number, with the reason in one sentence; of a contest, one for each entrant."""
+    """The row of a cell that gave no number, with the reason in one sentence; of a benchmark one for each candidate."""
     if cell.entrants:
         lost = [failure(cell.of(e), identity.of(e["name"]), reason, status) for e in cell.entrants]
         return one_attempt([row for rows in lost for row in rows])

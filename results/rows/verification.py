@@ -1,4 +1,4 @@
-"""Verifying a comparison: every row held against what its cell's raw predictions give when they are marked again."""
+"""Verifying a comparison: every row held against what its cell's raw predictions give when they are scored again."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ TOLD_BY_TRIALS = {"split", "full_steps"}  # what a trial's loss stands under, an
 DEVICES = ("cpu", "cuda")
 
 Row = dict[str, Any]
-Number = tuple[str, str, float, int, dict[str, Any]]  # model (of a contest the entrant), metric, value, count, where
+Number = tuple[
+    str, str, float, int, dict[str, Any]
+]  # model (of a side-by-side benchmark the candidate), metric, value, count, where
 
 
 @dataclass(frozen=True)
 class Again:
     """The numbers of one cell that can be had again and from what, why not more, and whether its code is still the same.
 
-    `exam` is the version of the task's exam today. A number that is NaN was lost: no row may have it.
+    `exam` is the version of the task's evaluation today. A number that is NaN was lost: no row may have it.
     """
 
     numbers: Sequence[Number]
@@ -56,10 +58,10 @@ Rebuild = Callable[[list[Row]], dict[str, Any]]  # of one model's rows in a cell
 
 
 @dataclass
-class Verdict:
+class Verification:
     """What verifying found.
 
-    `differences` in sentences, rows that hold, rows that nothing can be said of and rows of another exam, by reason, and
+    `differences` in sentences, rows that hold, rows that nothing can be said of and rows of another evaluation, by reason, and
     `notes` on what differs from code that has changed since, with how many cells they are of.
     """
 
@@ -78,14 +80,14 @@ class Verdict:
 
 def verify(
     rows: Iterable[Row], folder: Path, rederive: Rederive, rebuild: Rebuild | None = None, comparison: str | None = None
-) -> Verdict:
+) -> Verification:
     """Hold each row against what `rederive` makes of its cell's predictions in `folder`, and `rebuild` of its model.
 
     A row differs if its identity columns do not hash to its cell's key, if value or count are others, if it stands twice,
     is another comparison's or of an unknown device, if family, parameters, state or provider are not the model's, or if a
-    number that the predictions give has no row (unless the code has changed since, which may mark more).
+    number that the predictions give has no row (unless the code has changed since, which may score more).
     """
-    verdict, cells, rows = Verdict(), {}, list(rows)
+    verdict, cells, rows = Verification(), {}, list(rows)
     for row in store.doubled(rows):
         verdict.differences.append(f"{describe(row)}, cell {row['cell']}: the row stands more than once.")
     try:
@@ -103,7 +105,7 @@ def verify(
     return verdict
 
 
-def _identity(verdict: Verdict, row: Row, where: dict[str, Any], comparison: str | None) -> None:
+def _identity(verdict: Verification, row: Row, where: dict[str, Any], comparison: str | None) -> None:
     """Hold a row's identity columns against its cell's key and the comparison that it lies in."""
     if comparison is not None and row["comparison"] != comparison:
         of = row["comparison"]
@@ -122,7 +124,7 @@ def _identity(verdict: Verdict, row: Row, where: dict[str, Any], comparison: str
 
 
 def _cell(
-    verdict: Verdict, cell: str, rows: list[Row], folder: Path, rederive: Rederive, rebuild: Rebuild | None
+    verdict: Verification, cell: str, rows: list[Row], folder: Path, rederive: Rederive, rebuild: Rebuild | None
 ) -> None:
     measured = [row for row in rows if row["status"] == "ok"]
     for row in rows:
@@ -144,7 +146,7 @@ def _cell(
     _numbers(verdict, cell, measured, marked)
 
 
-def _numbers(verdict: Verdict, cell: str, measured: list[Row], marked: Again) -> None:
+def _numbers(verdict: Verification, cell: str, measured: list[Row], marked: Again) -> None:
     found = {canonical([model, metric, where]): (value, count) for model, metric, value, count, where in marked.numbers}
     for row in measured:
         again = found.pop(canonical([_who(row), row["metric"], row["where"]]), None)
@@ -168,7 +170,7 @@ def _numbers(verdict: Verdict, cell: str, measured: list[Row], marked: Again) ->
         verdict.note(f"{measured[0]['task']}: today's code gives further {what} that the rows do not have")
 
 
-def _facts(verdict: Verdict, cell: str, measured: list[Row], same_code: bool, rebuild: Rebuild) -> None:
+def _facts(verdict: Verification, cell: str, measured: list[Row], same_code: bool, rebuild: Rebuild) -> None:
     """Hold family, parameters, state and provider of each model of a cell against the model as it is built here."""
     by_model: dict[tuple[str, str], list[Row]] = {}
     for row in measured:
@@ -192,7 +194,7 @@ def _facts(verdict: Verdict, cell: str, measured: list[Row], same_code: bool, re
 
 
 def _who(row: Row) -> str:
-    """The model; of a contest's rows the entrant, as one model may be several."""
+    """The model; of a side-by-side benchmark's rows the candidate, as one model may be several."""
     return labels.name_of(row) if labels.is_contest(row["settings"]["task"]) else row["model"]
 
 

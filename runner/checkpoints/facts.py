@@ -1,4 +1,4 @@
-"""What `checkpoint.json` says of a kept model, held to its types: whoever wrote it, a wrong one is one sentence."""
+"""What `checkpoint.json` says of a checkpoint, held to its types: whoever wrote it, a wrong one is one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model files that the user of this machine has named by `--models`: a kept model of one of them finds it again.
+"""The model files that the user of this machine has named by `--models`: a checkpoint of one of them finds it again.
 
 The list lies in the user's state folder (`XDG_STATE_HOME`, or `~/.local/state`), never in a folder of data: a checkpoint may
 come from anybody, and what it says of files is believed only where the user has already run them here.

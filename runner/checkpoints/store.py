@@ -23,9 +23,8 @@ from models import language_model, registry, user_file
 from models.matching.shapes_only import shapes_only
 from runner.build import terms, with_provider
 from runner.cell_key import code_of_training
-from runner.checkpoints import facts as checkpoint_facts
-from runner.checkpoints import model_files as own_files
-from runner.checkpoints.facts import SCHEMA, CheckpointError, Facts, TokenizerFacts
+from runner.checkpoints.facts import SCHEMA, CheckpointError, Facts, TokenizerFacts, check_size, read
+from runner.checkpoints.model_files import among
 from schema import whole_file
 from tasks.harness import tensor_file
 from tasks.harness.train import Training
@@ -68,12 +67,12 @@ def load(
         raise CheckpointError(f"There is no checkpoint in {folder}; give a folder that holds a {FACTS}.")
     user_file.load_files(model_files)
     if _absent(facts):  # its own file, if the user of this machine has ever named it
-        user_file.load_files(own_files.among(facts.get("model_files", [])))
+        user_file.load_files(among(facts.get("model_files", [])))
     if _absent(facts):
         raise CheckpointError(_unregistered(folder, facts))
     _warn_of_other_code(folder, facts)
     shapes = _sound(_shapes, folder)
-    _sound(checkpoint_facts.check_size, facts, shapes, folder)
+    _sound(check_size, facts, shapes, folder)
     _sound(_fits, _unbuilt(folder, facts, provider), shapes, folder)
     model = _build(facts, provider)
     _sound(fill, model, folder)
@@ -96,7 +95,7 @@ def _unregistered(folder: Path, facts: Facts) -> str:
 
 
 def _warn_of_other_code(folder: Path, facts: Facts) -> None:
-    """A kept model under other code than trained it gives marks that belong to neither."""
+    """A checkpoint under other code than trained it gives scores that belong to neither."""
     if "code_hash" not in facts:
         return
     task = tasks.classes().get(facts["task"])
@@ -140,7 +139,7 @@ def _sound(read: Callable[..., Any], *arguments: Any) -> Any:
 
 def read_facts(folder: str | Path) -> Facts | None:
     """What a checkpoint says of itself; None where there is none. Raises CheckpointError."""
-    return checkpoint_facts.read(Path(folder) / FACTS)
+    return read(Path(folder) / FACTS)
 
 
 def fill(model: nn.Module, folder: str | Path) -> None:

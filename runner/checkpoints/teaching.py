@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,10 +11,9 @@ import tasks
 from models import user_file
 from results.cell import Cell
 from runner.build import build
+from schema.terms import Progress
 from tasks.harness import data_parallel
 from tasks.harness.train import Training, train
-
-Progress = Callable[[dict[str, Any]], None]
 
 
 def teach(cell: Cell, model: nn.Module, task: tasks.Task, progress: Progress, **alone: Any) -> Training:
@@ -27,16 +25,16 @@ def teach(cell: Cell, model: nn.Module, task: tasks.Task, progress: Progress, **
         return train(model, task, **_run(cell), device=cell.device, progress=progress, **alone)
     kind, processes = cell.budget["parallel"], cell.budget["processes"]
     data_parallel.check_rows(task, cell.seed, cell.budget["batch_tokens"], processes)
-    with data_parallel.lead(kind, processes, cell.device, follow, (cell,)) as crew:
-        return data_parallel.train_together(crew, model, task, **_run(cell), progress=progress)
+    with data_parallel.rank_zero(kind, processes, cell.device, worker_main, (cell,)) as group:
+        return data_parallel.train_together(group, model, task, **_run(cell), progress=progress)
 
 
-def follow(crew: data_parallel.Crew, cell: Cell) -> None:
+def worker_main(group: data_parallel.ProcessGroup, cell: Cell) -> None:
     """What each process but the first does: build the same model and train along."""
     torch.set_num_threads(cell.threads)
     user_file.load_files(cell.model_files, own_process=True)
     task = tasks.create(cell.task, **cell.task_settings)
-    data_parallel.train_together(crew, build(cell, task.vocab), task, **_run(cell))
+    data_parallel.train_together(group, build(cell, task.vocab), task, **_run(cell))
 
 
 def _run(cell: Cell) -> dict[str, Any]:

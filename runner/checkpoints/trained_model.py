@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 from torch import nn
@@ -18,22 +17,22 @@ from models.matching.counts import parameter_count
 from models.ops import providers
 from results.cell import Cell
 from results.rows import provenance
-from results.rows import store as record
+from results.rows.store import now
 from runner.build import build
 from runner.cell_key import as_trained, training_code, training_key
 from runner.checkpoints import store
 from runner.checkpoints.store import CheckpointError
 from runner.checkpoints.teaching import teach
+from schema.terms import Progress
 from tasks.harness.snapshots import Snapshots
 from tasks.harness.train import Training
 from tasks.task import Task
 
-Progress = Callable[[dict[str, Any]], None]
 Admit = Callable[[nn.Module], None]
 
 
 @dataclass(frozen=True)
-class Keeping:
+class CheckpointSettings:
     """Where a run keeps trained models, and every how many minutes a training in progress."""
 
     folder: Path
@@ -41,7 +40,7 @@ class Keeping:
 
 
 @dataclass(frozen=True)
-class Learnt:
+class TrainedModel:
     """A trained model, how it was trained, the providers that ran in training, and the seconds that a kept one is old."""
 
     model: nn.Module
@@ -50,44 +49,48 @@ class Learnt:
     age: float | None = None
 
 
-def learn(cell: Cell, task: Task, keeping: Keeping | None, progress: Progress, admit: Admit | None = None) -> Learnt:
+def learn(
+    cell: Cell, task: Task, checkpoints: CheckpointSettings | None, progress: Progress, admit: Admit | None = None
+) -> TrainedModel:
     """The trained model of a cell. `admit` may refuse the fresh model before it is trained.
 
-    With `keeping`, equal trainings are done once: the key covers what the weights depend on, not what the exam asks. A
+    With `checkpoints`, equal trainings are done once: the key covers what the weights depend on, not what the evaluation asks. A
     training cell's model is kept when it ends; a trial's is not. What cannot be kept or read is told in a warning.
     """
-    if keeping is None:
+    if checkpoints is None:
         return _trained(cell, task, progress, admit, None)
-    folder = keeping.folder / training_key(cell, task)
+    folder = checkpoints.folder / training_key(cell, task)
     with _alone(folder) as is_there:
         if not is_there:
             return _trained(cell, task, progress, admit, None)
         if (known := _known(cell, task, folder)) is not None:
             return known
-        snapshots = Snapshots(folder / store.SNAPSHOT, keeping.minutes)
+        snapshots = Snapshots(folder / store.SNAPSHOT, checkpoints.minutes)
         try:
-            learnt = _trained(cell, task, progress, admit, snapshots)
+            trained_model = _trained(cell, task, progress, admit, snapshots)
         except FloatingPointError:  # it would only diverge again
             snapshots.remove()
             raise
         if cell.kind == "training":
-            _keep(cell, task, folder, learnt)
+            _keep(cell, task, folder, trained_model)
         snapshots.remove()
         with suppress(OSError):
             folder.rmdir()  # where nothing is kept
-        return learnt
+        return trained_model
 
 
-def _trained(cell: Cell, task: Task, progress: Progress, admit: Admit | None, snapshots: Snapshots | None) -> Learnt:
+def _trained(
+    cell: Cell, task: Task, progress: Progress, admit: Admit | None, snapshots: Snapshots | None
+) -> TrainedModel:
     model = build(cell, task.vocab)
     if admit is not None:
         admit(model)
     with providers.watch() as ran:
         log = teach(cell, model, task, progress, snapshots=snapshots)
-    return Learnt(model, log, ran)
+    return TrainedModel(model, log, ran)
 
 
-def _known(cell: Cell, task: Task, folder: Path) -> Learnt | None:
+def _known(cell: Cell, task: Task, folder: Path) -> TrainedModel | None:
     try:
         facts = store.read_facts(folder)
         if facts is None:
@@ -98,8 +101,8 @@ def _known(cell: Cell, task: Task, folder: Path) -> Learnt | None:
     except CheckpointError as error:
         warnings.warn(f"{str(error).rstrip('.')}: the model is trained anew.", stacklevel=2)
         return None
-    age = datetime.fromisoformat(record.now()) - datetime.fromisoformat(facts["when"])
-    return Learnt(model.to(cell.device), training, set(facts["providers"]), age.total_seconds())
+    age = datetime.fromisoformat(now()) - datetime.fromisoformat(facts["when"])
+    return TrainedModel(model.to(cell.device), training, set(facts["providers"]), age.total_seconds())
 
 
 def _check_code(facts: store.Facts, cell: Cell, task: Task, folder: Path) -> None:
@@ -114,7 +117,7 @@ def _check_code(facts: store.Facts, cell: Cell, task: Task, folder: Path) -> Non
         raise CheckpointError(f"{folder} was trained under torch {schema.shortened(then)[1:-1]}, here is {now}")
 
 
-def _keep(cell: Cell, task: Task, folder: Path, learnt: Learnt) -> None:
+def _keep(cell: Cell, task: Task, folder: Path, trained_model: TrainedModel) -> None:
     names = (
         "model",
         "settings",
@@ -130,18 +133,18 @@ def _keep(cell: Cell, task: Task, folder: Path, learnt: Learnt) -> None:
     )
     facts = {"key": folder.name, **{name: getattr(as_trained(cell), name) for name in names}} | {
         "vocab": task.training_task.vocab,
-        "parameters": parameter_count(learnt.model),
-        "providers": sorted(learnt.providers),
+        "parameters": parameter_count(trained_model.model),
+        "providers": sorted(trained_model.providers),
         "model_files": list(cell.model_files),
         "code_hash": training_code(cell, task),
         "data_hash": task.training_task.data_hash(),
         "commit": provenance.commit(),
         "dirty": provenance.dirty(),
         "versions": provenance.versions(),
-        "when": record.now(),
+        "when": now(),
     }
     try:
-        store.save(folder, learnt.model, getattr(task, "tokenizer", None), learnt.training, facts)
+        store.save(folder, trained_model.model, getattr(task, "tokenizer", None), trained_model.training, facts)
     except OSError as error:
         warnings.warn(f"The trained model could not be kept: {error}. What it is measured to stands.", stacklevel=2)
 

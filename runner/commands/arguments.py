@@ -125,20 +125,22 @@ def add_provider(command: argparse.ArgumentParser, default: str | None, more: st
 
 
 def add_model_files(command: argparse.ArgumentParser) -> None:
-    """Where a kept model of the user's own is registered."""
+    """Where a checkpoint of the user's own is registered."""
     command.add_argument(
-        "--models", metavar="FILE", help="your file or package/ in which a kept model is registered; it is run"
+        "--models",
+        metavar="FILE",
+        help="your file or package/ in which the checkpoint's model is registered; it is run",
     )
 
 
 def model_files_of(arguments: argparse.Namespace) -> list[str]:
-    """The user's files that a kept model may come from. Raises ValueError where --models names something else."""
+    """The user's files that a checkpoint may come from. Raises ValueError where --models names something else."""
     if arguments.models is None:
         return []
-    files = names(arguments.models)
+    files = names_in(arguments.models)
     if not files or not all(map(user_file.is_path, files)):
         raise ValueError(
-            "--models names no Python file here; give the path/to/file.py or package/ that registers the kept model."
+            "--models names no Python file here; give the path/to/file.py or package/ that registers the checkpoint's model."
         )
     model_files.name(files)
     return files
@@ -146,13 +148,13 @@ def model_files_of(arguments: argparse.Namespace) -> list[str]:
 
 def settings_of(arguments: argparse.Namespace, subject: str, done: str) -> dict[str, Any]:
     """The settings that --set gives the one model or task of a command. Raises ValueError where it names another."""
-    every = settings(arguments.set)
+    every = settings_in(arguments.set)
     if others := set(every) - {subject}:
         raise ValueError(f"--set names {', '.join(sorted(others))}, but {subject} is {done}: set {subject}.X.")
     return every.get(subject, {})
 
 
-def settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+def settings_in(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     """`["mamba2.states=64"]` -> `{"mamba2": {"states": 64}}`; the name is a model's or a task's."""
     found: dict[str, dict[str, Any]] = {}
     for text in texts:
@@ -172,7 +174,7 @@ def _value(text: str) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def size(text: str) -> dict[str, int]:
+def size_in(text: str) -> dict[str, int]:
     """`"width=64,depth=2"` -> `{"width": 64, "depth": 2}`; `"nano"` -> the size of that name."""
     if "=" not in text:
         return sizes.named(text.strip(), "--size")
@@ -182,12 +184,12 @@ def size(text: str) -> dict[str, int]:
     return {name.strip(): _whole("--size", value) for name, _, value in parts}
 
 
-def seeds(text: str) -> list[int]:
+def seeds_in(text: str) -> list[int]:
     """`"0,1"` -> `[0, 1]`."""
     return [_whole("--seeds", part) for part in text.split(",")]
 
 
-def names(text: str) -> list[str]:
+def names_in(text: str) -> list[str]:
     """`"retnet, mamba"` -> `["retnet", "mamba"]`."""
     return [part.strip() for part in text.split(",") if part.strip()]
 

@@ -1,4 +1,4 @@
-"""A trained model, ours or one of Hugging Face, sits the test of one of our tasks, for `bench.py ask`."""
+"""A trained model, ours or one of Hugging Face, is evaluated on the test of one of our tasks, for `bench.py ask`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from torch import nn
 import tasks
 from models.conformance import streaming
 from runner.checkpoints import store
-from runner.commands import arguments as flags
-from runner.commands.arguments import Command
+from runner.commands.arguments import SETTING, Command, add_model_files, add_provider, model_files_of, settings_of
 from runner.preflight import positions
 from tasks.harness.evaluate import PIECE, evaluate
 from tasks.task import Task
@@ -30,17 +29,17 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("model", help="a checkpoint's folder, or a Hugging Face model's folder or hub name")
     add("task", help="a task's name; it reads text by the model's own tokenizer")
-    flags.add_model_files(command)
+    add_model_files(command)
     add("--gguf", metavar="FILE", help="the GGUF file in the folder, of a quantised model")
-    add("--set", **flags.SETTING)
+    add("--set", **SETTING)
     add("--device", default="cpu", help="cpu or cuda")
-    flags.add_provider(command, "auto", "; of a kept model")
+    add_provider(command, "auto", "; of a checkpoint")
 
 
 def ask(arguments: argparse.Namespace, console: Console) -> int:
     """Print what a trained model, kept here or of Hugging Face, scores on the test of a task."""
-    settings = flags.settings_of(arguments, arguments.task, "asked")
-    asked = arguments.gguf, arguments.provider, arguments.device, flags.model_files_of(arguments)
+    settings = settings_of(arguments, arguments.task, "asked")
+    asked = arguments.gguf, arguments.provider, arguments.device, model_files_of(arguments)
     console.print(asked_table(arguments.model, arguments.task, settings, *asked))
     return 0
 
@@ -65,7 +64,7 @@ def asked_table(
     """The marks of a task's test under `settings`, which read text by the model's own tokenizer unless they name another.
 
     `name` is a checkpoint's folder, or the folder or hub name of a Hugging Face model (`gguf`: the file in it);
-    `model_files` are the user's own that register a kept model. Raises ValueError for what is neither, for a task of other
+    `model_files` are the user's own that register a checkpoint. Raises ValueError for what is neither, for a task of other
     tokens, and for lengths that the model cannot be fed, before anything is computed.
     """
     place = Path(name)
@@ -122,7 +121,7 @@ def _task(name: str, settings: dict[str, Any], answerer: Answerer) -> Task:
 
 COMMANDS = {
     "ask": Command(
-        "a kept model, or one of Hugging Face, is evaluated on the test of a task",
+        "a checkpoint, or a model of Hugging Face, is evaluated on the test of a task",
         add_flags,
         ask,
         "ask .cache/checkpoints/0123456789abcdef needle --set needle.samples=20",

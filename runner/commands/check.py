@@ -15,8 +15,7 @@ from models import registry, user_file
 from models.conformance import diagnosis, kit
 from models.shell.model import Size
 from runner.build import sized
-from runner.commands import arguments as flags
-from runner.commands.arguments import Command
+from runner.commands.arguments import SETTING, Command, settings_in, size_in
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
@@ -28,7 +27,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--markdown", action="store_true", help="with --parity: the page docs/parity.md")
     add("--thorough", action="store_true", help="the long properties too")
     add("--size", metavar="NAME|width=64,...", help="by name, or vocab, width, depth, heads; else width 32, two layers")
-    add("--set", **flags.SETTING)
+    add("--set", **SETTING)
 
 
 def check(arguments: argparse.Namespace, console: Console) -> int:
@@ -40,10 +39,10 @@ def check(arguments: argparse.Namespace, console: Console) -> int:
     names = registry.names() if arguments.model == "all" else [arguments.model]
     if user_file.is_path(arguments.model):
         names = user_file.load_file(arguments.model)
-    settings = flags.settings(arguments.set)
+    settings = settings_in(arguments.set)
     if set(settings) - set(names):
         raise ValueError(f"--set names {', '.join(sorted(set(settings) - set(names)))}, which is not checked here.")
-    size = sized(asdict(kit.TINY), flags.size(arguments.size) if arguments.size else {})
+    size = sized(asdict(kit.TINY), size_in(arguments.size) if arguments.size else {})
     return 1 if contract(names, settings, arguments.thorough, console, size) else 0
 
 

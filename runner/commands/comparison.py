@@ -14,14 +14,13 @@ from rich.console import Console
 import baselines
 from models import registry, user_file
 from results.cell import Cell
-from results.plans import learning_rates
-from results.plans import reader as plans
+from results.plans import learning_rates, reader
 from results.plans.plan import Plan
-from results.report.families import Family
+from results.report.families import ShownFamily
 from results.rows import store
 from runner.cell_key import identify
 from runner.checkpoints import model_files
-from runner.commands import arguments as flags
+from runner.commands.arguments import names_in, seeds_in, settings_in, size_in
 from runner.measure import with_own_files
 from schema.places import ROOT
 
@@ -30,15 +29,15 @@ RESULTS = ROOT / "results"
 
 def loaded(arguments: argparse.Namespace) -> tuple[Path, Plan]:
     """The folder of the comparison that is named, and its plan."""
-    folder = plans.folder_of(RESULTS, arguments.comparison)
+    folder = reader.folder_of(RESULTS, arguments.comparison)
     every = None if baselines.failures else registry.names()  # a file that fails to import refuses no claim
-    return folder, plans.load(folder, every)
+    return folder, reader.load(folder, every)
 
 
 def changed(arguments: argparse.Namespace) -> Plan:
     """The comparison's plan with the command line's changes; the user's files that --models names are loaded."""
     _, plan = loaded(arguments)
-    names = flags.names(arguments.models or "")
+    names = names_in(arguments.models or "")
     files = [name for name in names if user_file.is_path(name)]
     own = [name for file in files for name in user_file.load_file(file)]
     model_files.name(files)
@@ -54,10 +53,10 @@ def changes(arguments: argparse.Namespace, models: Sequence[str], files: Sequenc
     plain = {field.name for field in fields(Plan)} - {"comparison"}
     return {name: value for name, value in vars(arguments).items() if name in plain} | {
         "models": list(models) or None,
-        "tasks": flags.names(arguments.tasks or "") or None,
-        "seeds": flags.seeds(arguments.seeds) if arguments.seeds else None,
-        "size": flags.size(arguments.size) if arguments.size else None,
-        "settings": flags.settings(arguments.set),
+        "tasks": names_in(arguments.tasks or "") or None,
+        "seeds": seeds_in(arguments.seeds) if arguments.seeds else None,
+        "size": size_in(arguments.size) if arguments.size else None,
+        "settings": settings_in(arguments.set),
         "steps": arguments.steps,
         "model_files": [str(Path(file).expanduser().resolve()) for file in files],
     }
@@ -71,7 +70,7 @@ def key_of(cell: Cell) -> str:
 def cells(plan: Plan, rows: Sequence[dict[str, Any]], key: Callable[[Cell], str] = key_of) -> list[Cell]:
     """The plan's cells, those whose learning rate is searched for at the rate that the trials among `rows` chose."""
     of_exams = {name: getattr(registry.entry(name).cls, "exam_settings", ()) for name in registry.names()}
-    found = with_own_files(plans.cells(plan, registry.names(), of_exams))
+    found = with_own_files(reader.cells(plan, registry.names(), of_exams))
     if plan.search is None:
         return found
     return learning_rates.chosen(plan.search, found, rows, key, of_exams)
@@ -86,9 +85,9 @@ def committed_rows(folder: Path, console: Console, metrics: Sequence[str] | None
         return []
 
 
-def families() -> list[Family]:
+def families() -> list[ShownFamily]:
     """The families of the models here, as a report shows them."""
-    return [Family(one.name, one.title, one.place, one.hue, one.marker, one.looks) for one in registry.families()]
+    return [ShownFamily(one.name, one.title, one.place, one.hue, one.marker, one.looks) for one in registry.families()]
 
 
 def shown(path: Path) -> str:

@@ -13,12 +13,11 @@ from rich.table import Table
 import baselines
 import tasks
 from models import registry, user_file
-from results.plans import reader as plans
+from results.plans import reader
 from results.plans.files import LAPTOP, scales
 from runner import costs
-from runner.commands import arguments as flags
 from runner.commands import comparison, terminal
-from runner.commands.arguments import Command
+from runner.commands.arguments import Command, size_in
 from tasks.speed.throughput import Throughput
 
 
@@ -40,15 +39,15 @@ def list_all(arguments: argparse.Namespace, console: Console) -> int:
         return 0
     if arguments.costs:
         names = [name for word in arguments.models for name in _named(word)] or None
-        console.print(costs.table(flags.size(arguments.size) if arguments.size else {}, arguments.length, names))
+        console.print(costs.table(size_in(arguments.size) if arguments.size else {}, arguments.length, names))
         return 0
     if arguments.models:
         raise ValueError(f"list takes {arguments.models[0]} with --costs alone; add it, or leave the name out.")
     console.print(models_table())
     console.print(tasks_table())
     table = Table("comparison", "scales", "question", title="Comparisons")
-    for name in plans.comparisons(comparison.RESULTS):
-        table.add_row(name, ", ".join([LAPTOP, *scales(plans.folder_of(comparison.RESULTS, name))]), _question(name))
+    for name in reader.comparisons(comparison.RESULTS):
+        table.add_row(name, ", ".join([LAPTOP, *scales(reader.folder_of(comparison.RESULTS, name))]), _question(name))
     console.print(table)
     for module, error in baselines.failures.items():
         console.print(f"not importable: {module}: {error}", style="red", markup=False)
@@ -63,7 +62,7 @@ def _named(word: str) -> list[str]:
 def _question(name: str) -> str:
     """What a comparison asks; of a broken plan, what is wrong with it, which stops no other."""
     try:
-        return plans.load(plans.folder_of(comparison.RESULTS, name)).question
+        return reader.load(reader.folder_of(comparison.RESULTS, name)).question
     except (ValueError, OSError) as error:
         return f"[red]not readable: {escape(terminal.told(error))}[/red]"
 

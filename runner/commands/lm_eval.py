@@ -1,4 +1,4 @@
-"""A kept model asked in lm-evaluation-harness, for `bench.py zero-shot`."""
+"""A checkpoint asked in lm-evaluation-harness, for `bench.py zero-shot`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from runner.checkpoints import store
-from runner.commands import arguments as flags
-from runner.commands.arguments import Command
+from runner.commands.arguments import Command, add_model_files, add_provider, model_files_of, names_in
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
@@ -18,17 +17,17 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("checkpoint", help="a checkpoint's folder, as .cache/checkpoints/0123456789abcdef")
     add("--tasks", metavar="A,B", help="the harness's names; those of Titans' first table by default")
-    flags.add_model_files(command)
+    add_model_files(command)
     add("--include", metavar="DIR", help="a folder with task files of your own, whose code is run")
     add("--limit", type=int, metavar="N", help="the first N questions of each task")
     add("--device", default="cpu", help="cpu or cuda")
-    flags.add_provider(command, "auto")
+    add_provider(command, "auto")
 
 
 def zero_shot(arguments: argparse.Namespace, console: Console) -> int:
-    """Ask a kept model the tasks of lm-evaluation-harness, those of the Titans paper's first table unless others are named."""
-    asked = arguments.provider, arguments.device, arguments.limit, arguments.include, flags.model_files_of(arguments)
-    console.print(zero_shot_table(arguments.checkpoint, flags.names(arguments.tasks or ""), *asked))
+    """Ask a checkpoint the tasks of lm-evaluation-harness, those of the Titans paper's first table unless others are named."""
+    asked = arguments.provider, arguments.device, arguments.limit, arguments.include, model_files_of(arguments)
+    console.print(zero_shot_table(arguments.checkpoint, names_in(arguments.tasks or ""), *asked))
     return 0
 
 
@@ -48,13 +47,15 @@ def zero_shot_table(
     Raises ValueError where lm-eval is not installed, for an unknown task, and for a model whose tokens are no text.
     """
     try:
-        from baselines.oracles.adapters import lm_evaluation_harness as harness
+        from baselines.oracles.adapters import lm_evaluation_harness
     except ModuleNotFoundError as error:
         raise ValueError(f"lm-evaluation-harness is not installed ({error}): pip install -e '.[lm-eval]'.") from None
     kept = store.load(folder, provider, device, model_files)
     if kept.tokenizer is None:
         raise ValueError(f"{kept.facts['model']} was trained on {kept.facts['task']}, whose tokens are no text.")
-    found = harness.ask(kept.model, kept.tokenizer, names or harness.TITANS_TASKS, device, limit, include)
+    found = lm_evaluation_harness.ask(
+        kept.model, kept.tokenizer, names or lm_evaluation_harness.TITANS_TASKS, device, limit, include
+    )
     table = Table("task", "metric", "value", title=f"{kept.facts['model']}, trained on {kept.facts['task']}, zero-shot")
     for name, metrics in found.items():
         for metric, value in metrics.items():
@@ -65,7 +66,7 @@ def zero_shot_table(
 
 COMMANDS = {
     "zero-shot": Command(
-        "ask a kept model the tasks of lm-evaluation-harness",
+        "ask a checkpoint the tasks of lm-evaluation-harness",
         add_flags,
         zero_shot,
         "zero-shot .cache/checkpoints/0123456789abcdef --tasks lambada_openai --limit 100",

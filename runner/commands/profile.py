@@ -13,8 +13,7 @@ from models import registry, user_file
 from models.shell.model import Size
 from results.cell import Cell
 from runner.build import opponents, sized
-from runner.commands import arguments as flags
-from runner.commands.arguments import Command
+from runner.commands.arguments import SETTING, Command, settings_of, size_in
 from runner.contests import entrant_step, is_counted
 from runner.preflight import capacity
 from runner.preflight.refusals import check_cells
@@ -28,28 +27,31 @@ SHOWN = 12
 def add_flags(command: argparse.ArgumentParser) -> None:
     """The flags of `profile`."""
     add = command.add_argument
-    add("model", help="a registered name, a path/to/file.py or package/ of one model, or an opponent of the contests")
+    add(
+        "model",
+        help="a registered name, a path/to/file.py or package/ of one model, or an external implementation (docs/speed.md)",
+    )
     add("--size", metavar="width=256,heads=4", help="of the layer")
     add("--length", type=int, default=1024, help="tokens in a row")
     add("--batch", type=int, default=2, help="rows")
     add("--dtype", default="float32", help="float32, float32+onednn or bfloat16")
     add("--threads", type=int, default=1, help="threads of a product")
-    add("--set", **flags.SETTING)
+    add("--set", **SETTING)
 
 
 def profile(arguments: argparse.Namespace, console: Console) -> int:
-    """Print where the time of a model's or an opponent's training step goes."""
+    """Print where the time of a model's or an external implementation's training step goes."""
     if user_file.is_path(arguments.model):
         arguments.model, *others = user_file.load_file(arguments.model)
         if others:
             raise ValueError(
                 f"The file registers {arguments.model} and {', '.join(others)}; profile takes a file of one model."
             )
-    settings = flags.settings_of(arguments, arguments.model, "profiled")
+    settings = settings_of(arguments, arguments.model, "profiled")
     capacity.check_threads(arguments.threads)
     torch.set_num_threads(arguments.threads)
     fields = {"vocab": VOCABULARY, "width": 256, "depth": 1, "heads": 4}
-    size = sized(fields, flags.size(arguments.size) if arguments.size else {})
+    size = sized(fields, size_in(arguments.size) if arguments.size else {})
     shape = (arguments.length, arguments.batch)
     console.print(profile_table(arguments.model, size, *shape, settings, arguments.dtype))
     return 0
@@ -58,9 +60,9 @@ def profile(arguments: argparse.Namespace, console: Console) -> int:
 def profile_table(name: str, size: Size, length: int, batch: int, settings: dict[str, Any], dtype: str) -> Table:
     """Where a forward and backward of `name` spends its time, by kind of work and by operator, as a table.
 
-    `name` is a registered model or an opponent of the contests; a mixer is profiled as one layer, a whole language model
-    with its optimiser's step. Its floor is what its matrix products would take at the rate of one large product, measured
-    here. Raises ValueError for an unknown name or setting and for sizes below 1.
+    `name` is a registered model or an external implementation of the side-by-side benchmarks; a mixer is profiled as one layer, a
+    whole language model with its optimiser's step. Its floor is what its matrix products would take at the rate of one large
+    product, measured here. Raises ValueError for an unknown name or setting and for sizes below 1.
     """
     if min(length, batch) < 1:
         raise ValueError(f"A profile needs at least one row and one token, not {batch} x {length}.")
@@ -87,7 +89,7 @@ def profile_table(name: str, size: Size, length: int, batch: int, settings: dict
 
 
 def _cell(name: str, size: Size, length: int, batch: int, settings: dict[str, Any], dtype: str) -> Cell:
-    """The contest of this one entrant, with which its step is built as a contest builds it."""
+    """The side-by-side benchmark of this one candidate, with which its step is built as a side-by-side benchmark builds it."""
     opponent = name if name not in registry.names() and name in opponents().OPPONENTS else ""
     whole = not opponent and registry.entry(name).is_language_model
     entrant = {"name": name, "model": "" if opponent else name, "opponent": opponent, "settings": settings}

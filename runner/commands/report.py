@@ -11,22 +11,21 @@ from results.plans.files import file_of
 from results.plans.plan import Plan
 from results.rows import committed, store, submission
 from runner.cell_key import identify
-from runner.commands import arguments as flags
-from runner.commands.arguments import Command
+from runner.commands.arguments import Command, add_comparison, add_with_committed
 from runner.commands.comparison import cells, committed_rows, families, loaded, shown
 
 
 def add_report_flags(command: argparse.ArgumentParser) -> None:
     """The flags of `report`."""
-    flags.add_comparison(command, "a comparison that has rows")
+    add_comparison(command, "a comparison that has rows")
     command.add_argument("--reference", action="store_true", help="redraw the committed reference instead")
-    flags.add_with_committed(command)
+    add_with_committed(command)
     command.add_argument("--adopt", action="store_true", help="the same as submit")
 
 
 def add_submit_flags(command: argparse.ArgumentParser) -> None:
     """The flags of `submit`."""
-    flags.add_comparison(command, "a comparison whose plan is measured here as a whole")
+    add_comparison(command, "a comparison whose plan is measured here as a whole")
 
 
 def report(arguments: argparse.Namespace, console: Console) -> int:

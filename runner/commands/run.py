@@ -18,11 +18,10 @@ from results.plans.reader import load
 from results.rows import store
 from runner import costs
 from runner.cell_key import identify, keys_among
-from runner.checkpoints import store as checkpoints
-from runner.checkpoints.trained_model import Keeping
-from runner.commands import arguments as flags
+from runner.checkpoints.store import default_folder
+from runner.checkpoints.trained_model import CheckpointSettings
 from runner.commands import comparison
-from runner.commands.arguments import Command
+from runner.commands.arguments import SETTING, Command, add_comparison, add_provider, add_with_committed
 from runner.commands.comparison import cells, changed, committed_rows, shown
 from runner.commands.report import draw
 from runner.measure import measure, prepare
@@ -37,16 +36,16 @@ from schema import surroundings
 def add_flags(command: argparse.ArgumentParser) -> None:
     """The flags of `run`; those that are called as a plan's keys replace these."""
     add = command.add_argument
-    flags.add_comparison(command, "a name that bench.py list shows, or a folder of results/ that holds a plan.toml")
+    add_comparison(command, "a name that bench.py list shows, or a folder of results/ that holds a plan.toml")
     add("--models", metavar="A,B", help="only these models; a path/to/file.py adds your own")
     add("--tasks", metavar="A,B", help="only these tasks")
     add("--seeds", metavar="0,1", help="these seeds instead of the plan's")
     add("--size", metavar="NAME|width=64,...", help="a size by name (nano to 1.3b), or width, depth, heads")
-    add("--set", **flags.SETTING)
+    add("--set", **SETTING)
     add("--steps", type=int, help="training steps of every task")
     add("--device", help="cpu or cuda")
     add("--dtype", help="float32, float32+onednn or bfloat16")
-    flags.add_provider(command, None)
+    add_provider(command, None)
     add("--workers", type=int, help="training cells side by side, one thread each")
     add("--parallel", help="ddp or fsdp2: several processes of one machine train each cell")
     add("--processes", type=int, help="with --parallel: how many")
@@ -57,7 +56,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--cache", metavar="DIR", help="where trained models and prepared corpora are kept, not .cache")
     add("--retry-failed", action="store_true", help="measure failed cells again")
     add("--dry-run", action="store_true", help="print the cells and their cost, measure nothing")
-    flags.add_with_committed(command)
+    add_with_committed(command)
     add("--quiet", action="store_true", help="print failures and the end only")
 
 
@@ -72,11 +71,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     elsewhere = arguments.launcher == "ray" or (arguments.dry_run and absent)
     with surroundings.kept():  # a user's constructor may change what the workers inherit
         check_cells(found, elsewhere=elsewhere, unread=arguments.dry_run)
-    keeping = None if arguments.no_checkpoints else Keeping(checkpoints.default_folder(), plan.snapshot_minutes)
+    checkpoints = None if arguments.no_checkpoints else CheckpointSettings(default_folder(), plan.snapshot_minutes)
     if arguments.dry_run:
         past = timings(comparison.RESULTS) + committed_rows(folder, console, TIMES) + here
-        return _dry_run(plan, found, here, past, keeping, console)
-    summary = _measured(plan, folder / "rows.jsonl", len(found), arguments, keeping, console)
+        return _dry_run(plan, found, here, past, checkpoints, console)
+    summary = _measured(plan, folder / "rows.jsonl", len(found), arguments, checkpoints, console)
     measured = store.read(folder / "rows.jsonl")
     keys = {identify(cell).key for cell in [*cells(load(folder), measured), *cells(plan, measured)]}
     draw(plan, folder, keys, console, arguments.with_committed)
@@ -84,7 +83,12 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _measured(
-    plan: Plan, rows: Path, count: int, arguments: argparse.Namespace, keeping: Keeping | None, console: Console
+    plan: Plan,
+    rows: Path,
+    count: int,
+    arguments: argparse.Namespace,
+    checkpoints: CheckpointSettings | None,
+    console: Console,
 ) -> schedule.Summary:
     """What came of the plan's cells, measured into `rows`; trials first: they say which rate the others are trained at."""
     begun, summary = time.monotonic(), schedule.Summary()
@@ -92,7 +96,7 @@ def _measured(
         for are_trials in (True, False):
             summary += schedule.run(
                 [cell for cell in cells(plan, store.read(rows)) if (cell.kind == "trial") == are_trials],
-                partial(measure, keeping=keeping),
+                partial(measure, checkpoints=checkpoints),
                 identify,
                 rows,
                 workers=plan.workers,
@@ -118,9 +122,15 @@ def _cluster(arguments: argparse.Namespace) -> AbstractContextManager[RayCluster
     return nullcontext()
 
 
-def _dry_run(plan: Plan, cells: list[Cell], here: list, past: list, keeping: Keeping | None, console: Console) -> int:
+def _dry_run(
+    plan: Plan, cells: list[Cell], here: list, past: list, checkpoints: CheckpointSettings | None, console: Console
+) -> int:
     """Print what a run would do and cost."""
-    done, key, known = store.statuses(here), keys_among(here), partial(costs.of_cell, keeping=keeping, past=past)
+    done, key, known = (
+        store.statuses(here),
+        keys_among(here),
+        partial(costs.of_cell, checkpoints=checkpoints, past=past),
+    )
     with surroundings.kept():  # a user's code is asked what it costs
         table, line = forecast(plan, cells, lambda cell: done.get(key(cell)) if done else None, past, known)
     console.print(table)

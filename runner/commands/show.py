@@ -7,16 +7,15 @@ import argparse
 from rich.console import Console
 
 import tasks
-from runner.commands import arguments as flags
-from runner.commands.arguments import Command
-from tasks import show as questions
+from runner.commands.arguments import SETTING, Command, settings_of
+from tasks.show import render
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """The flags of `show`."""
     add = command.add_argument
     add("task", help="a task's name")
-    add("--set", **flags.SETTING)
+    add("--set", **SETTING)
     add("--split", default="test", choices=("validation", "test"))
     add("--number", type=int, default=0, help="which question of the split, from 0")
     add("--whole", action="store_true", help="do not cut a long text")
@@ -24,9 +23,9 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def show(arguments: argparse.Namespace, console: Console) -> int:
     """Print one question of a task: settings, text with what matters marked, answer."""
-    settings = flags.settings_of(arguments, arguments.task, "shown")
+    settings = settings_of(arguments, arguments.task, "shown")
     task = tasks.create(arguments.task, **settings)
-    console.print(questions.render(task, settings, arguments.split, arguments.number, arguments.whole), soft_wrap=True)
+    console.print(render(task, settings, arguments.split, arguments.number, arguments.whole), soft_wrap=True)
     return 0
 
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import sys
 import traceback
-import warnings
 from pathlib import Path
 
 from rich.console import Console
 
-from schema import shortened
 from schema.places import ROOT
+from schema.words import one_line, warn_in_one_line
 
 WIDE = 10_000  # columns where no terminal is: wider than any table, so that none is cut and no line is wrapped
-# Characters of a fault's one line; the longest of ours, with a model's whole signature, has about 1,000.
-LONGEST = 1_500
 TRACE = "TITANOMACHY_TRACE"
 # What bad input raises, by the house's own sentences or by Python's and torch's; all else is a fault of the program.
 OF_INPUT = (ValueError, KeyError, RuntimeError, OSError, ImportError)
@@ -30,27 +27,21 @@ def console() -> Console:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    warnings.formatwarning = lambda message, *_: f"bench.py: {_one_line(str(message))}\n"  # a sentence, no line of code
+    warn_in_one_line()
     made = Console()
     return made if made.is_terminal else Console(width=WIDE)
 
 
 def told(error: Exception) -> str:
     """A fault in one line: the sentence of bad input; of anything unexpected what, where, and how to see the rest."""
-    text = _one_line(str(error))
+    text = one_line(str(error))
     if isinstance(error, KeyError) and type(error).__str__ is KeyError.__str__:  # which would print the key alone
         text = ""
     if isinstance(error, OF_INPUT) and text and not isinstance(error, NotImplementedError | RecursionError):
         return text
     limit = next((words for kind, words in OF_LIMITS.items() if isinstance(error, kind)), None)
-    name = f"{type(error).__name__}: {text or _one_line(str(error))}".removesuffix(": ")
+    name = f"{type(error).__name__}: {text or one_line(str(error))}".removesuffix(": ")
     return f"{limit or 'a fault of the program'} ({name}) at {_place(error)}; {TRACE}=1 prints how it came there."
-
-
-def _one_line(text: str) -> str:
-    """The text on one line, cut in the middle where it is too long."""
-    text = " ".join(text.split())
-    return text if len(text) <= LONGEST else shortened(text, LONGEST)[1:-1]
 
 
 def _place(error: Exception) -> str:

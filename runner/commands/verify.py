@@ -1,4 +1,4 @@
-"""A cell's numbers once more: marked again from its predictions, of floors computed again, of contests from their rounds."""
+"""A cell's numbers once more: scored again from predictions, computed again, or of a benchmark taken from its rounds."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import tasks
 from results.rows import labels, store, submission, verification
 from results.rows.row import FLOOR_FAMILY, canonical, cell_of_row, exam_of
 from runner.cell_key import contest_code, identify
-from runner.commands import arguments as flags
-from runner.commands.arguments import Command
+from runner.commands.arguments import Command, add_comparison
 from runner.commands.comparison import families, loaded, shown
 from runner.rebuilt import rebuild
 from tasks.harness import predictions
@@ -24,7 +23,7 @@ from tasks.speed.throughput import from_samples
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """The flags of `verify`."""
-    flags.add_comparison(command, "a comparison that has rows and predictions")
+    add_comparison(command, "a comparison that has rows and predictions")
     command.add_argument("--reference", action="store_true", help="the committed rows, with their hashes and tables")
 
 
@@ -52,15 +51,15 @@ def verify(arguments: argparse.Namespace, console: Console) -> int:
     unknown, earlier = (sum(map(len, found.values())) for found in (verdict.unknown, verdict.earlier))
     if earlier:
         named = "; ".join(f"{len(rows)} of {asked}" for asked, rows in verdict.earlier.items())
-        console.print(f"measured under an earlier exam: {earlier} rows ({named}); they neither hold nor differ")
+        console.print(f"measured under an earlier evaluation: {earlier} rows ({named}); they neither hold nor differ")
     console.print(f"{verdict.held} rows hold, {len(differences)} differences, {unknown} rows cannot be re-derived")
     return 1 if differences else 0
 
 
 def rederive(rows: list[dict[str, Any]], kept: list[dict[str, Any]] | None) -> verification.Again:
-    """The numbers of one cell: marked again from its predictions; of floors, computed again; of a contest, from its rounds.
+    """The numbers of one cell: scored again from its predictions, computed again, or of a benchmark from its rounds.
 
-    Nothing is marked again of a cell that sat another version of the task's exam.
+    Nothing is scored again of a cell that was measured under another version of the task's evaluation.
     """
     row, is_floors = rows[0], rows[0]["family"] == FLOOR_FAMILY
     if labels.is_contest(row["settings"]["task"]):
@@ -89,7 +88,7 @@ def rederive(rows: list[dict[str, Any]], kept: list[dict[str, Any]] | None) -> v
 
 
 def _from_rounds(rows: list[dict[str, Any]]) -> list[verification.Number]:
-    """Spreads and ratios of a contest's entrants, from the rows that hold one round each."""
+    """Spreads and ratios of a side-by-side benchmark's candidates, from the rows that hold one round each."""
     rounds: dict[tuple[str, str], dict[str, list[tuple[int, float]]]] = {}
     for row in rows:
         if row["metric"].endswith(contest.SAMPLE):
@@ -113,7 +112,7 @@ def _asked(name: str, settings: str, floors: bool) -> tuple[tasks.Task, list[Any
 
 COMMANDS = {
     "verify": Command(
-        "mark a comparison's predictions again and hold every row against them",
+        "score a comparison's predictions again and hold every row against them",
         add_flags,
         verify,
         "verify quick --reference",

@@ -1,14 +1,14 @@
-"""Whether a task's exams fit the positions that a model knows, asked before anything is computed."""
+"""Whether a task's evaluations fit the positions that a model knows, asked before anything is computed."""
 
 from __future__ import annotations
 
 from torch import nn
 
-from tasks.task import Exam, Task
+from tasks.task import EvaluationBatch, Task
 
 
 def check(model: nn.Module, label: str, task: Task, split: str = "test") -> None:
-    """Refuse a task with an exam of more tokens than `model.positions`; a model without that attribute knows any number.
+    """Refuse a task with an evaluation of more tokens than `model.positions`; a model without that attribute knows any number.
 
     Raises ValueError.
     """
@@ -25,7 +25,7 @@ def check(model: nn.Module, label: str, task: Task, split: str = "test") -> None
             )
 
 
-def fed(exam: Exam) -> int:
+def fed(exam: EvaluationBatch) -> int:
     """The most tokens that a model is fed for one question: the text, or its prompt and what comes after but the last."""
     whole = exam.batch.tokens.shape[1]
     if exam.prompt is None:

@@ -1,4 +1,4 @@
-"""What no run may begin with: a misspelt setting, an impossible size, an absent provider, device or opponent."""
+"""What no run may begin with: a misspelt setting, an impossible size, an absent provider, device or external implementation."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _structure(model: nn.Module) -> str:
 
 
 def _check_contest(cell: Cell) -> None:
-    """Refuse an entrant that does not exist or has a wrong setting; one that cannot be built only drops out."""
+    """Refuse a candidate that does not exist or has a wrong setting; one that cannot be built only drops out."""
     for entrant in cell.entrants:
         if entrant["opponent"]:
             opponents().check(entrant["opponent"], entrant["settings"])
@@ -91,5 +91,6 @@ def _check_contest(cell: Cell) -> None:
         language_model.check_settings(entry, entrant["settings"])
         if cell.task_settings["level"] == "layer" and entry.is_language_model:
             raise ValueError(
-                f"'{entry.name}' is a whole language model and has no layer to time; name it in a contest of level 'model'."
+                f"'{entry.name}' is a whole language model and has no layer to time; name it in a benchmark "
+                "([[contests]]) of level 'model'."
             )

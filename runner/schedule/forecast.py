@@ -12,10 +12,10 @@ from rich.table import Table
 
 from results.cell import TRIAL, Cell
 from results.plans import match
-from results.plans.match import Standing
 from results.plans.reader import Plan
 from results.rows import store
 from results.rows.metrics import byte_size
+from schema.terms import MatchReport
 
 TIMES = ("training_seconds", "evaluation_seconds", "timing_seconds")
 REFERENCE = "transformer"
@@ -36,7 +36,7 @@ class Rate:
 class Cost:
     """What a cell costs beside time: operations of its training, bytes that it takes at least; None where nobody can say.
 
-    `is_trained`: its model is kept, so that it will only be examined. `standing`: where something beside parameters is matched.
+    `is_trained`: its model is kept, so that it will only be examined. `match_report`: where more than parameters is matched.
     `rate`: at which the operations are done where the cell itself was never timed. `has_vocab`: the vocabulary is known, else
     neither operations nor memory count it.
     """
@@ -44,7 +44,7 @@ class Cost:
     operations: float | None = None
     memory: int | None = None
     is_trained: bool = False
-    standing: Standing | None = None
+    match_report: MatchReport | None = None
     rate: Rate | None = None
     has_vocab: bool = True
 
@@ -87,7 +87,7 @@ def _readable(path: Path) -> list[dict[str, Any]]:
 
 
 def _same_model(row: dict[str, Any], cell: Cell) -> bool:
-    """Whether a row timed the cell's model at its size, or the same contest at the same length and size."""
+    """Whether a row timed the cell's model at its size, or the same side-by-side benchmark at the same length and size."""
     same = (row["size"], row["dtype"], row["device"]) == (cell.size, cell.dtype, cell.device)
     return same and (row["where"] == cell.where if cell.kind == "contest" else row["model"] == cell.model)
 
@@ -102,7 +102,7 @@ def _by_subject(past: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[di
 
 
 def _subject(cell: Cell) -> tuple[str, str]:
-    """Whose rows may say how long a cell takes; those of a contest stand under its entrants' names."""
+    """Whose rows may say how long a cell takes; those of a side-by-side benchmark stand under its candidates' names."""
     return cell.task, "" if cell.kind == "contest" else cell.model
 
 
@@ -137,7 +137,7 @@ class _Group:
     is_estimate: bool = False
     work: float = 0.0
     memory: int = 0
-    standing: Standing | None = None
+    match_report: MatchReport | None = None
 
     def row(self, width: int) -> list[str]:
         """What the table shows of it; each number for the cells to be measured, memory for one."""
@@ -169,7 +169,7 @@ def forecast(
         model = cell.variant or cell.model or ("all in turn" if cell.kind == "contest" else "floors")
         group = groups.setdefault((model, cell.task, cell.kind), _Group(model, f"{cell.task}{KINDS[cell.kind]}"))
         group.cells, group.failed = group.cells + 1, group.failed + (stands == "failed")
-        group.memory, group.standing = max(group.memory, costs.memory or 0), costs.standing
+        group.memory, group.match_report = max(group.memory, costs.memory or 0), costs.match_report
         notes |= set() if costs.has_vocab else {"vocabulary"}
         if stands is not None:
             continue
@@ -197,10 +197,10 @@ def matched(plan: Plan, cells: Sequence[Cell], cost: Callable[[Cell], Cost]) -> 
     if not plan.match:
         return None
     table = Table("model", *_match_head(plan), box=None, pad_edge=False)
-    shown = {cell.variant or cell.model: cost(cell).standing for cell in cells if cell.model}
-    for name, standing in shown.items():
-        if standing is not None:
-            table.add_row(name, *_match_cells(plan, standing))
+    shown = {cell.variant or cell.model: cost(cell).match_report for cell in cells if cell.model}
+    for name, match_report in shown.items():
+        if match_report is not None:
+            table.add_row(name, *_match_cells(plan, match_report))
     return table
 
 
@@ -248,7 +248,7 @@ def _line(
         hours = totals["stated"] / 3600
         parts.append(
             f"an estimate of {hours:,.0f} GPU hours for the training of {counts['stated']}, from their FLOPs at {sources[-1]}, "
-            f"as none was timed on {plan.device}; slower forms take several times as long, and exams are on top"
+            f"as none was timed on {plan.device}; slower forms take several times as long, and evaluations are on top"
         )
     parts += [f"{counts['unknown']} of unknown time"] if counts["unknown"] else []
     parts += [f"{n} cells timed under other settings of their model only" for n in [counts["otherwise"]] if n]
@@ -265,10 +265,10 @@ def _match_head(plan: Plan) -> list[str]:
     return ["parameters", f"to {REFERENCE}", *match.head(plan.match, REFERENCE)] if plan.match else []
 
 
-def _match_cells(plan: Plan, standing: Standing | None) -> list[str]:
+def _match_cells(plan: Plan, match_report: MatchReport | None) -> list[str]:
     """A model's parameters and matched figure, each with its distance to what was aimed at."""
-    if not plan.match or standing is None:
+    if not plan.match or match_report is None:
         return []  # of floors
-    distance = match.gap(standing.parameters, standing.reference_parameters)
-    cells = match.cells(plan.match, standing.figure, standing.aim)
-    return [f"{standing.parameters:,}", f"{distance:+.1f} %", *cells]
+    distance = match.gap(match_report.parameters, match_report.reference_parameters)
+    cells = match.cells(plan.match, match_report.figure, match_report.aim)
+    return [f"{match_report.parameters:,}", f"{distance:+.1f} %", *cells]

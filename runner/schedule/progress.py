@@ -9,7 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from runner.schedule.schedule import Event
+from runner.schedule.schedule import RunEvent
 
 
 class Display:
@@ -46,7 +46,7 @@ class Display:
         if self.live is not None:
             self.live.stop()
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: RunEvent) -> None:
         """Take one event of the run."""
         if event.kind == "started":
             self._start(event)
@@ -57,12 +57,12 @@ class Display:
         elif event.kind in ("finished", "failed", "skipped"):
             self._end(event)
 
-    def _start(self, event: Event) -> None:
+    def _start(self, event: RunEvent) -> None:
         self.begun[event.key] = time.monotonic()
         if self.live is not None:
             self.bars[event.key] = self.live.add_task(event.cell.describe(), total=1.0, note="")
 
-    def _progress(self, event: Event) -> None:
+    def _progress(self, event: RunEvent) -> None:
         if self.live is None or event.key not in self.bars:
             return
         p = event.progress
@@ -74,7 +74,7 @@ class Display:
         elif "length" in p:
             self.live.update(self.bars[event.key], note=f"context {p['length']}")
 
-    def _end(self, event: Event) -> None:
+    def _end(self, event: RunEvent) -> None:
         self.ended += 1
         if self.live is not None:
             if event.key in self.bars:

@@ -24,7 +24,8 @@ from results.cell import Cell
 from results.rows import provenance, store
 from results.rows.row import Identity
 from runner.schedule import worker
-from runner.schedule.schedule import TICK, TIMING_LOCK, Event, Job, Work, environment_of
+from runner.schedule.schedule import TICK, TIMING_LOCK, Job, RunEvent, Work, environment_of
+from schema.words import warn_in_one_line
 
 LOCAL = "local"
 OWN = "TITANOMACHY_"  # environment variables that nodes are given too
@@ -138,7 +139,7 @@ class RayCluster:
             if key in by_key:
                 if kind == "started":
                     by_key[key].begun = time.monotonic()
-                work.tell(Event(kind, by_key[key].job.cell, key, progress=progress))
+                work.tell(RunEvent(kind, by_key[key].job.cell, key, progress=progress))
         for task in done:
             self._record(work, flights[task], *self._outcome(task, flights[task].job))
             flights.pop(task).lock.release()
@@ -236,6 +237,7 @@ def _measure(
     """On a node: measure one cell, a timed one while no other is timed on the machine."""
     post = _Post(mailbox)
     worker.listen(post)
+    warn_in_one_line()
     if initializer is not None:
         initializer(*initargs)
     if identify(cell).key != identity.key:

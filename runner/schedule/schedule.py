@@ -31,7 +31,7 @@ TIMING_LOCK = Path(tempfile.gettempdir()) / "titanomachy-timing.lock"
 
 
 @dataclass(frozen=True)
-class Event:
+class RunEvent:
     """What a watcher of a run is told.
 
     kind: "started", "progress" (progress: step, steps, loss, tokens_per_second), "finished" or "failed" (rows),
@@ -72,7 +72,7 @@ def run(
     retry_failed: bool = False,
     initializer: Callable[..., None] | None = None,
     initargs: Sequence[Any] = (),
-    on_event: Callable[[Event], None] | None = None,
+    on_event: Callable[[RunEvent], None] | None = None,
     cluster: Cluster | None = None,
 ) -> Summary:
     """Measure every cell whose key has no rows yet and append its rows to `rows_path` as it ends.
@@ -138,7 +138,7 @@ class Work:
     retry_before: str | None
     initializer: Callable[..., None] | None
     initargs: tuple
-    on_event: Callable[[Event], None] | None
+    on_event: Callable[[RunEvent], None] | None
     summary: Summary = field(default_factory=Summary)
     words: queues.SimpleQueue = field(default_factory=queues.SimpleQueue)  # of cells in processes of their own
 
@@ -207,7 +207,7 @@ class Work:
                 while True:
                     key, kind, progress = source.get_nowait()
                     if key in running:
-                        self.tell(Event(kind, running[key].cell, key, progress=progress))
+                        self.tell(RunEvent(kind, running[key].cell, key, progress=progress))
 
     def _collect(self, future: Future, job: Job) -> str:
         try:
@@ -239,7 +239,7 @@ class Work:
     def wait_for_others(self, claimed: list[Job]) -> None:
         """Return when one of the cells that other runs have claimed is free again, measured or not."""
         for job in claimed:
-            self.tell(Event("waiting", job.cell, job.key))
+            self.tell(RunEvent("waiting", job.cell, job.key))
         while claimed:
             for job in claimed:
                 with suppress(Timeout), worker.claim(self.rows_path, job.key).acquire(blocking=False):
@@ -251,7 +251,7 @@ class Work:
             with lock.acquire(blocking=False):
                 return
         except Timeout:
-            self.tell(Event("waiting", job.cell, job.key))
+            self.tell(RunEvent("waiting", job.cell, job.key))
 
     def measured(self, job: Job, rows: list[dict[str, Any]]) -> None:
         """Count and tell a cell whose rows are recorded."""
@@ -260,9 +260,9 @@ class Work:
     def finish(self, kind: str, job: Job, rows: list[dict[str, Any]] | None = None) -> None:
         counter = {"finished": "measured", "failed": "failed", "skipped": "skipped"}[kind]
         setattr(self.summary, counter, getattr(self.summary, counter) + 1)
-        self.tell(Event(kind, job.cell, job.key, rows=rows or []))
+        self.tell(RunEvent(kind, job.cell, job.key, rows=rows or []))
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: RunEvent) -> None:
         if self.on_event is not None:
             self.on_event(event)
 

@@ -16,8 +16,9 @@ from results.rows import predictions as prediction_files
 from results.rows import store
 from results.rows.row import Identity, Measured
 from schema import message
+from schema.terms import Progress
+from schema.words import warn_in_one_line
 
-Progress = Callable[[dict[str, Any]], None]
 Measure = Callable[[Cell, Progress], "Measured | list[dict[str, Any]]"]
 
 LONGEST_REASON = 500  # characters
@@ -38,6 +39,7 @@ def start(
     _queue = queue
     queue.cancel_join_thread()  # a reader that is gone must not keep a worker from ending
     os.environ.update(environment)
+    warn_in_one_line()
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     if initializer is not None:
         initializer(*arguments)

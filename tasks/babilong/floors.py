@@ -1,4 +1,4 @@
-"""What guessers who never read a BABILong context score, and cheats that read it without understanding."""
+"""What guessers who never read a BABILong context score, and shortcut heuristics that read it without understanding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tasks.babilong.babi.facts import TASKS
 from tasks.babilong.babi.story import Item
 from tasks.babilong.scoring import DISAGREEMENT, commonest_label, last_mentioned, last_touchers_room, last_unasked_label
 from tasks.harness.evaluate import average
-from tasks.task import IGNORE, Answers, Exam, Measurement
+from tasks.task import IGNORE, Answers, EvaluationBatch, Measurement
 from tasks.text.tokenizer import Tokenizer
 
 BAG = "cheat: bag of words"
@@ -27,21 +27,21 @@ Say = Callable[[str, str, str], str]  # names one label for (question's name, co
 
 
 class Asked(Protocol):
-    """What of BABILong whoever sits its exams needs."""
+    """What of BABILong whoever answers its evaluation batches needs."""
 
     tokenizer: Tokenizer
     trained: tuple[str, ...]
 
-    def exams(self, split: str) -> Iterator[Exam]:
+    def exams(self, split: str) -> Iterator[EvaluationBatch]:
         """Of the test."""
 
-    def mark(self, exam: Exam, answers: Answers) -> Iterable[Measurement]:
+    def mark(self, exam: EvaluationBatch, answers: Answers) -> Iterable[Measurement]:
         """What is scored."""
 
-    def oracle(self, exam: Exam) -> Answers:
+    def oracle(self, exam: EvaluationBatch) -> Answers:
         """The right answers."""
 
-    def read(self, exam: Exam) -> Iterator[tuple[str, str]]:
+    def read(self, exam: EvaluationBatch) -> Iterator[tuple[str, str]]:
         """Context and question of each row."""
 
     def poll(self, question: str, count: int = ...) -> list[Item]:
@@ -49,7 +49,7 @@ class Asked(Protocol):
 
 
 def floors(task: Asked) -> dict[str, list[Measurement]]:
-    """The marks of all of them on the task's test, by name; one exam is held at a time."""
+    """The scores of all of them on the task's test, by name; one evaluation is held at a time."""
     majority = {question: majorities(task.poll(question)) for question in task.trained}
     ways: dict[str, Say] = {
         "floor: majority answer": lambda name, _, __: majority[name][""],
@@ -100,8 +100,8 @@ def _bags(polled: dict[str, list[Item]]) -> Say:
     return lambda name, context, asked: read[name].predict([words_of(story_of(context, known[name]), asked)])[0]
 
 
-def _uniform(task: Asked, exam: Exam, right: list[Measurement]) -> list[Measurement]:
-    """Who says each of the choices equally often, marked as the exam marks: a list is right in any order, "none" maybe not."""
+def _uniform(task: Asked, exam: EvaluationBatch, right: list[Measurement]) -> list[Measurement]:
+    """Who says each of the choices equally often, as the task scores it: a list is right in any order, "none" maybe not."""
     name = exam.batch.where["question"]
     each = [_shares(task, exam, _answers(task, exam, lambda *_, label=label: label)) for label in TASKS[name].answers]
     means = {m.metric: sum(mark.value for marks in each for mark in marks if mark.metric == m.metric) for m in right}
@@ -122,12 +122,12 @@ def majorities(items: Iterable[Item]) -> dict[str, str]:
     return {key: min(count, key=lambda answer: (-count[answer], answer)) for key, count in counts.items()}
 
 
-def _shares(task: Asked, exam: Exam, answers: Answers) -> list[Measurement]:
-    """Shares of right answers; whether two scorers agree on a cheat is of no interest."""
+def _shares(task: Asked, exam: EvaluationBatch, answers: Answers) -> list[Measurement]:
+    """Shares of right answers; whether two scorers agree on a shortcut heuristic is of no interest."""
     return [m for m in task.mark(exam, answers) if m.metric != DISAGREEMENT]
 
 
-def _answers(task: Asked, exam: Exam, say: Say) -> Answers:
+def _answers(task: Asked, exam: EvaluationBatch, say: Say) -> Answers:
     """What somebody answers who names one label for each row."""
     name = exam.batch.where["question"]
     said = [say(name, context, asked) for context, asked in task.read(exam)]

@@ -25,7 +25,7 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 SHORTEST_SENTENCE = 43  # characters: BABILong skips sentences below 10 GPT-2 tokens, and a token is 4.3 of them
 
 
-class Template(NamedTuple):
+class PromptTemplate(NamedTuple):
     """The words around a context: `before` and `after` it, with {question} to fill in.
 
     What parts the answer from them is `lead`, the answer's own first blank: where a prompt ends in a blank, models with
@@ -42,7 +42,7 @@ class Template(NamedTuple):
         """What follows the context, up to where the answer begins."""
         return self.after.format(question=item.question.strip())
 
-    def suited(self, tokenizer: Tokenizer) -> Template:
+    def suited(self, tokenizer: Tokenizer) -> PromptTemplate:
         """The same words, their last blank the answer's own where the tokenizer joins a blank to the word behind it."""
         if not self.after.endswith(" ") or after(tokenizer, self.after, "office") is not None:
             return self
@@ -55,17 +55,17 @@ class Template(NamedTuple):
         return context, question
 
 
-def words_around(name: str, question: str) -> Template:
+def words_around(name: str, question: str) -> PromptTemplate:
     """`compact` (a line break and the question), `instructed` (BABILong's order of parts, in our own words), or `harness`.
 
     The last is lm-evaluation-harness's two-shot prompt. Raises ValueError for another name, and where that is not installed.
     """
     if name == "compact":
-        return Template("", "\n{question} ", line_breaks=False)
+        return PromptTemplate("", "\n{question} ", line_breaks=False)
     if name == "harness":
         instruction, shots = few_shot(question)
         before = instruction + "".join(f"{facts}\n{asked} {answer}\n\n" for facts, asked, answer in shots)
-        return Template(before, "\n{question}", line_breaks=True, lead=" ", stripped=True)
+        return PromptTemplate(before, "\n{question}", line_breaks=True, lead=" ", stripped=True)
     if name != "instructed":
         raise ValueError(f"BABILong has no template '{name}': choose compact, instructed or harness.")
     instruction, form = INSTRUCTIONS[question]
@@ -74,7 +74,7 @@ def words_around(name: str, question: str) -> Template:
         for facts, asked, answer in EXAMPLES[question]
     )
     before = f"{instruction}\n\n{examples}\n{form}\n\n<context>\n"
-    return Template(before, "\n</context>\n\nQuestion: {question}\nAnswer:", line_breaks=True, lead=" ")
+    return PromptTemplate(before, "\n</context>\n\nQuestion: {question}\nAnswer:", line_breaks=True, lead=" ")
 
 
 class Book(NamedTuple):

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import NamedTuple
 
-from tasks.babilong.babi import released as babi_files
 from tasks.babilong.babi.facts import TASKS
+from tasks.babilong.babi.released import items
 from tasks.babilong.babi.story import Item
 from tasks.babilong.babi.world import pick
 
@@ -17,7 +17,7 @@ BARREN = 100_000  # stories in a row, none of which fits, after which a length i
 SHARES = {"train": 0.6, "validation": 0.8, "test": 1.0}  # up to which place the stories of each split stand
 
 
-class Told(NamedTuple):
+class StoryQuestion(NamedTuple):
     """A question, and those that its story asked before."""
 
     item: Item
@@ -51,7 +51,7 @@ def kind(source: str) -> str:
 
 def check(source: str, questions: tuple[str, ...], split: str) -> None:
     """ValueError naming the questions that a source does not hold; our simulator tells all."""
-    lacking = [] if source == SIMULATOR else [q for q in questions if not babi_files.items(source, q, split)]
+    lacking = [] if source == SIMULATOR else [q for q in questions if not items(source, q, split)]
     if lacking:
         raise ValueError(f"'{source}' holds no {split} questions of {', '.join(lacking)}: ask others.")
 
@@ -64,10 +64,10 @@ def draw(
     count: int,
     most_facts: int,
     fits: Callable[[Item], bool],
-) -> list[Told]:
+) -> list[StoryQuestion]:
     """`count` of a split's items that fit, uniformly, however many of them a story has.
 
-    Released ones are drawn with replacement for training; an exam asks no question about the same facts twice, so perhaps
+    Released ones are drawn with replacement for training; an evaluation asks no question about the same facts twice, so perhaps
     fewer. Raises ValueError where nothing fits; no item of more than `most_facts` facts may.
     """
     if source != SIMULATOR:
@@ -78,12 +78,12 @@ def draw(
             return [pick(random, released) for _ in range(count)]
         released = list({_asked(told.item): told for told in released}.values())
         return _shuffled(random, released, min(count, len(released)))
-    fitting: list[Told] = []
+    fitting: list[StoryQuestion] = []
     seen: set[tuple] = set()
     stories = barren = 0
     while stories < count and barren < BARREN:
         told = tuple(TASKS[question].story(random, most_facts, lambda facts: split_of(question, facts) == split))
-        new = [Told(item, told[:place]) for place, item in enumerate(told) if fits(item)]
+        new = [StoryQuestion(item, told[:place]) for place, item in enumerate(told) if fits(item)]
         if split != "train":
             new = [told for told in new if _asked(told.item) not in seen and not seen.add(_asked(told.item))]
         fitting += new
@@ -98,17 +98,17 @@ def _asked(item: Item) -> tuple[tuple[str, ...], str]:
     return item.facts, item.question
 
 
-def _released(source: str, question: str, split: str) -> Iterator[Told]:
+def _released(source: str, question: str, split: str) -> Iterator[StoryQuestion]:
     """The questions of files in their order; a story goes on while its facts do."""
     earlier: tuple[Item, ...] = ()
-    for item in babi_files.items(source, question, split):
+    for item in items(source, question, split):
         if earlier and item.facts[: len(earlier[-1].facts)] != earlier[-1].facts:
             earlier = ()
-        yield Told(item, earlier)
+        yield StoryQuestion(item, earlier)
         earlier += (item,)
 
 
-def _shuffled(random: Random, items: list[Told], count: int) -> list[Told]:
+def _shuffled(random: Random, items: list[StoryQuestion], count: int) -> list[StoryQuestion]:
     """`count` of the items, drawn without replacement."""
     for place in range(count):
         other = place + int(random.random() * (len(items) - place))

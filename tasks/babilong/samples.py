@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tasks.babilong.babi.story import Item
-from tasks.babilong.prompt import Background, Template, scatter
+from tasks.babilong.prompt import Background, PromptTemplate, scatter
 from tasks.babilong.tokens import after, answered, within
 from tasks.task import IGNORE, Batch
 from tasks.text.tokenizer import Tokenizer
@@ -21,7 +21,7 @@ END = 8  # tokens by which the end of a context is judged
 HALF = "\ufffd"  # what is shown for bytes that are no letter
 
 
-class Sample(NamedTuple):
+class LongText(NamedTuple):
     """One prompt in tokens, its answer with the terminator, and the answers that stand inside the prompt."""
 
     prompt: np.ndarray
@@ -29,11 +29,11 @@ class Sample(NamedTuple):
     inside: tuple[tuple[int, int], ...] = ()  # (place, tokens) of each
 
 
-class Writer:
+class SampleWriter:
     """Writes items into the books of their split; `longest` are the tokens of each question's longest answer."""
 
     def __init__(
-        self, tokenizer: Tokenizer, corpus: str, templates: Mapping[str, Template], longest: Mapping[str, int]
+        self, tokenizer: Tokenizer, corpus: str, templates: Mapping[str, PromptTemplate], longest: Mapping[str, int]
     ) -> None:
         self.tokenizer, self.corpus, self.templates, self.longest = tokenizer, corpus, templates, longest
         self.books: dict[str, Background] = {}
@@ -55,7 +55,7 @@ class Writer:
 
     def write(
         self, random: Random, split: str, question: str, length: int, item: Item, earlier: Sequence[Item] = ()
-    ) -> Sample:
+    ) -> LongText:
         """The item in book text of the split, so much that prompt and longest answer, without its terminator, have the length.
 
         The longest answer is counted whatever the item's is: the place where a question ends must not tell how long its
@@ -82,7 +82,7 @@ class Writer:
         ends = len(before) + np.cumsum([len(piece) for piece in pieces])[1::2]  # of the facts
         inside = tuple((int(ends[place]) - count, count) for place, count in sorted(answers.items()))
         prompt = np.concatenate([before, *pieces, self.encode(words.ask(item))])
-        return Sample(prompt, self.answer(item, question), inside)
+        return LongText(prompt, self.answer(item, question), inside)
 
     def _stripped(
         self, random: Random, books: Background, facts: list[np.ndarray], before: str, room: int | None
@@ -108,7 +108,7 @@ class Writer:
         raise ValueError(f"No passage of {room} tokens without blanks around it was found: choose another corpus.")
 
 
-def batch(samples: Sequence[Sample], width: int, where: dict[str, Any]) -> Batch:
+def batch(samples: Sequence[LongText], width: int, where: dict[str, Any]) -> Batch:
     """Prompts and answers without terminator; the answers are asked, the padding right of short rows is not."""
     tokens = np.full((len(samples), width), PADDING, np.int64)
     targets = np.full((len(samples), width), IGNORE, np.int64)

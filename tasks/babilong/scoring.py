@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from tasks.babilong.babi.world import ROOMS
+from tasks.babilong.tokens import END
 
 DISAGREEMENT = "scorer_disagreement"
 TOUCHED = re.compile(
@@ -26,6 +27,25 @@ def matches(output: str, target: str, question: str, labels: Sequence[str]) -> b
     named = {label for label in known if label in said and label not in question.lower()}
     wanted = target.lower()
     return named == (set(wanted.split(",")) if "," in wanted and len(wanted) > 3 else {wanted})
+
+
+def generated(
+    said: Sequence[str], targets: Sequence[str], questions: Sequence[str], labels: Sequence[str], lead: str
+) -> dict[str, list[bool]]:
+    """Which generated answers are right by BABILong's comparison and to the letter, and on which the two differ, by metric.
+
+    `lead` is what stands before an answer's first letter and is not compared.
+    """
+    rows = list(zip(said, targets, questions, strict=True))
+    official = [matches(text, target, question, labels) for text, target, question in rows]
+    exact = [text.split(END)[0].removeprefix(lead) == target for text, target, _ in rows]
+    differ = [one != other for one, other in zip(official, exact, strict=True)]
+    return {"generated_accuracy": official, "exact_accuracy": exact, DISAGREEMENT: differ}
+
+
+def held(said: Sequence[str], targets: Sequence[str]) -> list[bool]:
+    """Which answers hold their target anywhere, whatever its case: lm-evaluation-harness's comparison."""
+    return [target.lower() in text.lower() for text, target in zip(said, targets, strict=True)]
 
 
 def same(target: str, choice: str) -> bool:

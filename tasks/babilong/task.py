@@ -11,26 +11,25 @@ from random import Random
 from typing import Any, Literal
 
 from schema.settings import construct
-from tasks.babilong import floors as babilong_floors
 from tasks.babilong import lm_eval_prompts
-from tasks.babilong import questions as babilong_items
 from tasks.babilong.babi import released
 from tasks.babilong.babi.facts import TASKS
 from tasks.babilong.babi.story import Item
+from tasks.babilong.floors import floors
 from tasks.babilong.prompt import words_around
-from tasks.babilong.questions import SIMULATOR, Told
-from tasks.babilong.samples import Sample, Writer, batch
-from tasks.babilong.scoring import DISAGREEMENT, in_order, matches, same
-from tasks.babilong.tokens import END, answered, as_many
+from tasks.babilong.questions import SIMULATOR, StoryQuestion, check, draw, kind, least_length, official_most
+from tasks.babilong.samples import LongText, SampleWriter, batch
+from tasks.babilong.scoring import DISAGREEMENT, generated, held, in_order, same
+from tasks.babilong.tokens import answered, as_many
 from tasks.rng import stream
-from tasks.task import Answers, Batch, Exam, Measurement, Task
+from tasks.task import Answers, Batch, EvaluationBatch, Measurement, Task
 from tasks.text import corpus as corpora
 from tasks.text.tokenizer import BYTES, DEFAULT, combined_hash, create, reversible
 
-EXAM_TOKENS = 65536  # at most about as many tokens in one exam
+EXAM_TOKENS = 65536  # at most about as many tokens in one evaluation batch
 GENERATION = 20  # tokens that an answer may have, as in BABILong; GPT-2's, where the template's answers are sentences
 CURRICULUM = 0.5  # share of the budget after which training has reached its full length
-STEP = 8  # at length 0, prompts in bytes are multiples of it, so that more of them share an exam
+STEP = 8  # at length 0, prompts in bytes are multiples of it, so that more of them share an evaluation batch
 LONG = 100_000  # tokens from which on `long_samples` are asked
 POLL = 500  # training items of each question that the majority answers are counted on
 QUESTIONS = ("qa1", "qa2", "qa3", "qa4", "qa5")  # those that leaderboards average
@@ -56,9 +55,9 @@ class BABILong(Task):
     then asked instead of the simulator's stories; `test_sources` are those of the test alone: `("simulator", "FOLDER")`
     asks both of one model, and `stories` tells the rows apart. Stories too long for a length are not drawn: under the
     templates other than `compact` by BABILong's own rule, facts + 1 <= (length - 300) // 8 (its "1k" is 1,000 tokens),
-    and always those that would not fit. No exam asks a question about the same facts twice. `left_out()` tells which
+    and always those that would not fit. No evaluation asks a question about the same facts twice. `left_out()` tells which
     questions cannot be asked at which length at all. `lessons="all"` trains on every
-    question of a story where bAbI's files have it, between the facts; exams ask the last alone.
+    question of a story where bAbI's files have it, between the facts; evaluations ask the last alone.
 
     >>> print(aligned(create("babilong", questions=("qa1",), test_lengths=(0,)), last=80))
      Mary moved to the hallway. Sandra moved to the hallway.|Where is Mary? hallway~
@@ -85,8 +84,8 @@ class BABILong(Task):
         lengths = tuple(test_lengths) or _lengths(length)
         return construct(cls, length=max(length, *lengths), test_lengths=lengths, template=template, **others)
 
-    def open_ended(self, exam: Exam) -> Exam:
-        """The exam without its stop: a line break ends no answer, as it ends none in BABILong."""
+    def open_ended(self, exam: EvaluationBatch) -> EvaluationBatch:
+        """The evaluation without its stop: a line break ends no answer, as it ends none in BABILong."""
         return exam._replace(stop=None)
 
     def __init__(
@@ -113,17 +112,17 @@ class BABILong(Task):
             raise ValueError("BABILong's lessons='all' ask between the facts, which only template='compact' can.")
         self.questions, self.length, self.corpus = tuple(questions), length, corpus
         self.source, self.test_sources, self.template = source, tuple(test_sources) or (source,), template
-        if len({babilong_items.kind(each) for each in self.test_sources}) < len(self.test_sources):
+        if len({kind(each) for each in self.test_sources}) < len(self.test_sources):
             raise ValueError(f"BABILong's test_sources may name '{SIMULATOR}' and one source of files, each once.")
         for each in self.test_sources:
-            babilong_items.check(each, self.questions, "test")
+            check(each, self.questions, "test")
         self.test_lengths = tuple(dict.fromkeys(test_lengths)) or _lengths(length)
         self.tokenizer = reversible(create(tokenizer, corpus), " Is it? yes\n John moved to the hall.", "BABILong")
         self.vocab = self.tokenizer.vocab
         self._kept: dict[tuple[str, str, str, int], list[Item]] = {}
         self.templates = {name: words_around(template, name).suited(self.tokenizer) for name in self.questions}
         longest = {question: max(map(len, self._choices(question))) for question in questions}
-        self.lessons, self._writer = lessons, Writer(self.tokenizer, corpus, self.templates, longest)
+        self.lessons, self._writer = lessons, SampleWriter(self.tokenizer, corpus, self.templates, longest)
         self.trained = tuple(question for question in self.questions if self.minimum(question) <= length)
         if not self.trained:
             least = min(map(self.minimum, self.questions))
@@ -153,7 +152,7 @@ class BABILong(Task):
         parts = [*[" " + fact] * task.fewest, words.after.format(question=asked.strip())]
         written = len(self.tokenizer.encode(words.before)) + sum(len(self._writer.encode(part)) for part in parts)
         written += self._writer.longest[question] - 1
-        return written if self.template == "compact" else max(written, babilong_items.least_length(task.fewest))
+        return written if self.template == "compact" else max(written, least_length(task.fewest))
 
     def left_out(self) -> dict[tuple[str, int], str]:
         """Why a question is neither trained nor asked at a length, for each (question, length) of which this holds."""
@@ -170,7 +169,7 @@ class BABILong(Task):
     def training(self, seed: int, step: int, progress: float, tokens: int) -> Batch:
         """Samples of all questions in turn, at one length, log-uniform up to a limit that grows to `length`.
 
-        Every length occurs, so that questions end at every place of a chunk or segment, as they do in an exam.
+        Every length occurs, so that questions end at every place of a chunk or segment, as they do in an evaluation.
         """
         draws = stream(self.name, "train", seed, step)
         reach = min(1.0, progress / CURRICULUM) * draws.random()
@@ -184,24 +183,26 @@ class BABILong(Task):
             samples.append(self._writer.write(draws, "train", name, length, item, earlier))
         return batch(samples, length, {"length": length, "unit": self.tokenizer.name})
 
-    def _items(self, random: Random, source: str, split: str, question: str, length: int, count: int) -> list[Told]:
+    def _items(
+        self, random: Random, source: str, split: str, question: str, length: int, count: int
+    ) -> list[StoryQuestion]:
         """`count` of the split's items that fit the length.
 
         At length 0 they fit the training length, and of our own stories only prompts of a multiple of `STEP` bytes are
-        taken, so that more of them share an exam; in other tokens all prompts of a question may be equally long.
+        taken, so that more of them share an evaluation batch; in other tokens all prompts of a question may be equally long.
         """
         most = (length or self.length) - self._writer.longest[question] + 1
         fact = self._writer.encode(" " + _extremes(question)[0])
         most_facts = (most - len(self.tokenizer.encode(self.templates[question].before))) // len(fact)
         if length and self.template != "compact":
-            most_facts = min(most_facts, babilong_items.official_most(length))
+            most_facts = min(most_facts, official_most(length))
         step = STEP if self.tokenizer is BYTES and source == SIMULATOR else 1
 
         def fits(item: Item) -> bool:
             written = self._writer.least(item, question)
             return len(item.facts) <= most_facts and written <= most and bool(length or written % step == 0)
 
-        return babilong_items.draw(random, source, split, question, count, most_facts, fits)
+        return draw(random, source, split, question, count, most_facts, fits)
 
     def _exam_items(self, source: str, split: str, question: str, length: int) -> list[Item]:
         """The items of one cell, kept because they take longer to find than to write."""
@@ -221,25 +222,25 @@ class BABILong(Task):
                     if (question, length) not in left_out:
                         yield source, question, length
 
-    def exams(self, split: str) -> Iterator[Exam]:
+    def exams(self, split: str) -> Iterator[EvaluationBatch]:
         """One cell for each question and length, the training length alone for validation; equal prompts together."""
         if split not in ("validation", "test"):
-            raise ValueError(f"There is no exam '{split}': ask for validation or test.")
+            raise ValueError(f"There is no evaluation '{split}': ask for validation or test.")
         for source, question, length in self._cells(split):
             draws = stream(self.name, "text", split, question, length)
             where = {"question": question, "length": length, "unit": self.tokenizer.name}
             if len(self.test_sources) > 1 and split == "test":
-                where["stories"] = babilong_items.kind(source)
+                where["stories"] = kind(source)
             choices = self._choices(question)
             for samples in self._written(draws, source, split, question, length):
                 prompt = len(samples[0].prompt)
                 asked = batch(samples, prompt + self._writer.longest[question] - 1, where)
-                yield Exam(asked, prompt, choices, self._may_say(question, GENERATION), choices[0][-1])
+                yield EvaluationBatch(asked, prompt, choices, self._may_say(question, GENERATION), choices[0][-1])
 
     def _written(
         self, draws: Random, source: str, split: str, question: str, length: int
-    ) -> Iterator[tuple[Sample, ...]]:
-        """A cell's samples, those of one exam at a time: their prompts are equally long, and long texts are not all held."""
+    ) -> Iterator[tuple[LongText, ...]]:
+        """A cell's samples, those of one batch at a time: their prompts are equally long, and long texts are not all held."""
         items = self._exam_items(source, split, question, length)
         samples = (self._writer.write(draws, split, question, length, item) for item in items)
         if length:  # one prompt is as long as another
@@ -251,46 +252,40 @@ class BABILong(Task):
             while some := tuple(islice(equally_long, rows)):
                 yield some
 
-    def mark(self, exam: Exam, answers: Answers) -> Iterable[Measurement]:
+    def mark(self, exam: EvaluationBatch, answers: Answers) -> Iterable[Measurement]:
         """The share of right choices, of answers right by BABILong's comparison, and of answers right to the letter."""
+        question, decode = exam.batch.where["question"], self.tokenizer.decode
+        targets = [decode(self.truth(exam, row)).strip() for row in range(len(exam.batch.tokens))]
         right: dict[str, list[bool]] = {}
-        targets = [self.tokenizer.decode(self.truth(exam, row)).strip() for row in range(len(exam.batch.tokens))]
         if answers.choice is not None:
-            chosen = [self.tokenizer.decode(exam.choices[index]).strip() for index in answers.choice.tolist()]
+            chosen = [decode(exam.choices[index]).strip() for index in answers.choice.tolist()]
             right["choice_accuracy"] = [same(target, choice) for target, choice in zip(targets, chosen, strict=True)]
         if answers.text is not None:
-            question = exam.batch.where["question"]
-            lead = self.templates[question].lead
-            said = [self.tokenizer.decode(text) for text in answers.text]
-            both = list(zip(said, targets, self.read(exam), strict=True))
-            labels = TASKS[question].labels
-            right["generated_accuracy"] = [matches(text, target, asked, labels) for text, target, (_, asked) in both]
-            right["exact_accuracy"] = [text.split(END)[0].removeprefix(lead) == target for text, target, _ in both]
+            asked, lead = [asked for _, asked in self.read(exam)], self.templates[question].lead
+            right |= generated(list(map(decode, answers.text)), targets, asked, TASKS[question].labels, lead)
             if self.template == "harness":
                 most = self._may_say(question, lm_eval_prompts.GENERATION)
-                read = [self.tokenizer.decode(text[:most]).lower() for text in answers.text]
-                right["harness_accuracy"] = [target.lower() in text for text, target in zip(read, targets, strict=True)]
-            pairs = zip(right["generated_accuracy"], right["exact_accuracy"], strict=True)
-            right[DISAGREEMENT] = [official != exact for official, exact in pairs]
-        for metric, marks in right.items():
-            yield Measurement(metric, sum(marks) / len(marks), len(marks), exam.batch.where)
+                right["harness_accuracy"] = held([decode(text[:most]) for text in answers.text], targets)
+            right[DISAGREEMENT] = right.pop(DISAGREEMENT)  # the last of all
+        for metric, hits in right.items():
+            yield Measurement(metric, sum(hits) / len(hits), len(hits), exam.batch.where)
 
-    def read(self, exam: Exam) -> Iterator[tuple[str, str]]:
+    def read(self, exam: EvaluationBatch) -> Iterator[tuple[str, str]]:
         """Context and question of each row, read from its prompt."""
         words = self.templates[exam.batch.where["question"]]
         for prompt in exam.batch.tokens[:, : exam.prompt].numpy():
             yield words.read(self.tokenizer.decode(prompt))
 
     def floors(self) -> dict[str, list[Measurement]]:
-        """Two guessers who never read the context, and cheats that read it without understanding, run on the test."""
-        return babilong_floors.floors(self)
+        """Two guessers who never read the context, and shortcut heuristics that read without understanding, run on the test."""
+        return floors(self)
 
     def poll(self, question: str, count: int = POLL) -> list[Item]:
-        """Training items of a question, on which majorities are counted and cheats are fitted."""
+        """Training items of a question, on which majorities are counted and shortcut heuristics are fitted."""
         draws = stream(self.name, "poll", question, self.length)
         return [told.item for told in self._items(draws, self.source, "train", question, self.length, count)]
 
-    def evidence(self, exam: Exam, row: int) -> tuple[str, ...]:
+    def evidence(self, exam: EvaluationBatch, row: int) -> tuple[str, ...]:
         """The supporting facts of a row."""
         where = exam.batch.where
         prompt = self.tokenizer.decode(exam.batch.tokens[row, : exam.prompt].tolist())
@@ -322,5 +317,5 @@ def _lengths(length: int) -> tuple[int, ...]:
     return 0, length, 2 * length, 4 * length
 
 
-def _prompt_length(sample: Sample) -> int:
+def _prompt_length(sample: LongText) -> int:
     return len(sample.prompt)

@@ -5,7 +5,7 @@ n-th row of it. With s_r the sum of the cross entropy over the asked targets of 
 asked targets in the whole batch, a step's loss is sum_r s_r / c, as in one process. DDP and FSDP2 average gradients
 over the n processes, so process r differentiates n s_r / c.
 
-The process that measures is the first of them (`lead`); it starts the others, which end with it, however it ends.
+The process that measures is the first of them (`rank_zero`); it starts the others, which end with it, however it ends.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ READY = "ready/{}"  # what a process says before it joins
 FAILED = "failed"  # what the first process that fails writes its reason under
 
 
-class Crew(NamedTuple):
+class ProcessGroup(NamedTuple):
     """The processes that train one model together, as one of them sees it."""
 
     kind: str  # "ddp" | "fsdp2"
@@ -90,31 +90,31 @@ def check_rows(task: Task, seed: int, batch_tokens: int, processes: int) -> None
         )
 
 
-def shared_loss(crew: Crew, model: nn.Module) -> Loss:
-    """The loss of `model` under one process's share of each batch; the model's parameters become the crew's."""
-    total = _AskedLoss(_sharded(crew, model) if crew.kind == "fsdp2" else model)
-    if crew.kind == "ddp":
+def shared_loss(group: ProcessGroup, model: nn.Module) -> Loss:
+    """The loss of `model` under one process's share of each batch; the model's parameters become the group's."""
+    total = _AskedLoss(_sharded(group, model) if group.kind == "fsdp2" else model)
+    if group.kind == "ddp":
         # What leaves the wrapped module is the loss alone, so parameters that only a state depends on count as unused.
         total = nn.parallel.DistributedDataParallel(total, find_unused_parameters=True)
-    return partial(_share, crew, total)
+    return partial(_share, group, total)
 
 
-def train_together(crew: Crew, model: nn.Module, task: Task, **run: Any) -> Training:
+def train_together(group: ProcessGroup, model: nn.Module, task: Task, **run: Any) -> Training:
     """Train `model`, equal in every process, in place; the first process's ends with the whole weights, on the device.
 
     `run` is what `tasks.harness.train.train` takes. Raises FloatingPointError in every process when the loss is not finite.
     """
-    if crew.kind == "ddp":
-        return train(model, task, device=crew.device, loss_of=shared_loss(crew, model.to(crew.device)), **run)
+    if group.kind == "ddp":
+        return train(model, task, device=group.device, loss_of=shared_loss(group, model.to(group.device)), **run)
     spread = copy.deepcopy(model)  # sharding changes classes and parameters for good; the model itself stays plain
     with warnings.catch_warnings():
         # It warns of writing in place into what a block returns; the shell adds to a new tensor (models.shell.model.Block).
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
-        log = train(spread, task, device=crew.device, loss_of=shared_loss(crew, spread), **run)
+        log = train(spread, task, device=group.device, loss_of=shared_loss(group, spread), **run)
     weights = _gathered(spread)
-    if crew.rank == 0:
+    if group.rank == 0:
         model.load_state_dict(weights)
-        model.to(crew.device)
+        model.to(group.device)
     return log
 
 
@@ -131,26 +131,26 @@ class _AskedLoss(nn.Module):
         return F.cross_entropy(logits[asked].float(), targets[asked], reduction="sum")
 
 
-def _share(crew: Crew, total: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+def _share(group: ProcessGroup, total: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     rows, asked = len(batch.tokens), int((batch.targets != IGNORE).sum())
-    if rows < crew.processes:
+    if rows < group.processes:
         raise ValueError(
-            f"A batch of {rows} rows gives {crew.processes} processes no row each; raise batch_tokens or lower --processes."
+            f"A batch of {rows} rows gives {group.processes} processes no row each; raise batch_tokens or lower --processes."
         )
-    mine = slice(crew.rank, None, crew.processes)
-    tokens, targets = (part[mine].to(crew.device) for part in (batch.tokens, batch.targets))
+    mine = slice(group.rank, None, group.processes)
+    tokens, targets = (part[mine].to(group.device) for part in (batch.tokens, batch.targets))
     own = total(tokens, targets)
     mean = own.detach().double() / asked
     dist.all_reduce(mean)
-    return own * (crew.processes / asked), mean
+    return own * (group.processes / asked), mean
 
 
-def _sharded(crew: Crew, model: nn.Module) -> nn.Module:
-    """The model with its parameters spread over the crew, block by block, then what is left."""
+def _sharded(group: ProcessGroup, model: nn.Module) -> nn.Module:
+    """The model with its parameters spread over the process group, block by block, then what is left."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    mesh = init_device_mesh(crew.device, (crew.processes,))
+    mesh = init_device_mesh(group.device, (group.processes,))
     for block in getattr(model, "blocks", ()):
         fully_shard(block, mesh=mesh)
     return fully_shard(model, mesh=mesh)
@@ -164,25 +164,26 @@ def _gathered(model: nn.Module) -> dict[str, Tensor]:
 
 
 @contextmanager
-def lead(
-    kind: str, processes: int, device: str, follow: Callable[..., Any], arguments: Sequence[Any] = ()
-) -> Iterator[Crew]:
-    """Start the other processes, each at `follow(crew, *arguments)`, and be the first of them inside the block.
+def rank_zero(
+    kind: str, processes: int, device: str, worker_main: Callable[..., Any], arguments: Sequence[Any] = ()
+) -> Iterator[ProcessGroup]:
+    """Start the other processes, each at `worker_main(group, *arguments)`, and be the first of them inside the block.
 
-    `follow` and its arguments are pickled, so the function must be importable. The others must end by themselves when
+    `worker_main` and its arguments are pickled, so the function must be importable. The others must end by themselves when
     the block does; they are killed where it raises. Raises ValueError as `check` does, RuntimeError with the reason of
     another process that failed.
     """
     check(kind, processes, device)
     store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False, timeout=PATIENCE)
     others = [
-        _start(Crew(kind, processes, rank, device), store.port, follow, arguments) for rank in range(1, processes)
+        _start(ProcessGroup(kind, processes, rank, device), store.port, worker_main, arguments)
+        for rank in range(1, processes)
     ]
     try:
         _wait_until_ready(store, others)
-        with _joined(crew := Crew(kind, processes, 0, device), store):
+        with _joined(group := ProcessGroup(kind, processes, 0, device), store):
             try:
-                yield crew
+                yield group
             except RuntimeError as error:
                 if reason := _failure(store, others):
                     raise RuntimeError(reason) from error
@@ -197,33 +198,35 @@ def lead(
                 other.stdin.close()
 
 
-def _start(crew: Crew, port: int, follow: Callable[..., Any], arguments: Sequence[Any]) -> subprocess.Popen:
+def _start(
+    group: ProcessGroup, port: int, worker_main: Callable[..., Any], arguments: Sequence[Any]
+) -> subprocess.Popen:
     """Another process; its standard input stays open as long as this process lives, and it ends when that closes."""
     environment = {"TORCH_CPP_LOG_LEVEL": "ERROR", **os.environ}  # the first process's warnings are enough
     process = subprocess.Popen([sys.executable, "-P", "-c", BEGIN], stdin=subprocess.PIPE, env=environment)
     pickle.dump([path or os.getcwd() for path in sys.path], process.stdin)
-    pickle.dump((crew, port, follow, tuple(arguments)), process.stdin)
+    pickle.dump((group, port, worker_main, tuple(arguments)), process.stdin)
     process.stdin.flush()
     return process
 
 
 def work_along() -> None:
-    """What a started process does: read its orders, join the crew, follow; exit 1 where that fails, the reason told."""
-    crew, port, follow, arguments = pickle.load(sys.stdin.buffer)
-    threading.Thread(target=_end_with_leader, daemon=True).start()
+    """What a started process does: read its orders, join the group, work; exit 1 where that fails, the reason told."""
+    group, port, worker_main, arguments = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_end_with_rank_zero, daemon=True).start()
     store = dist.TCPStore(HOST, port, is_master=False, timeout=PATIENCE)
     try:
-        store.set(READY.format(crew.rank), "")
-        with _joined(crew, store):
-            follow(crew, *arguments)
+        store.set(READY.format(group.rank), "")
+        with _joined(group, store):
+            worker_main(group, *arguments)
     except Exception as error:
-        with suppress(RuntimeError):  # the leader, and the store with it, may be gone
-            reason = f"process {crew.rank} of {crew.processes}: {type(error).__name__}: {error}"
+        with suppress(RuntimeError):  # rank 0, and the store with it, may be gone
+            reason = f"process {group.rank} of {group.processes}: {type(error).__name__}: {error}"
             store.compare_set(FAILED, "", reason)
         os._exit(1)
 
 
-def _end_with_leader() -> None:
+def _end_with_rank_zero() -> None:
     os.read(
         sys.stdin.fileno(), 1
     )  # nothing more is sent; unbuffered, as a lock that is held would break the normal end
@@ -231,13 +234,13 @@ def _end_with_leader() -> None:
 
 
 @contextmanager
-def _joined(crew: Crew, store: dist.Store) -> Iterator[None]:
+def _joined(group: ProcessGroup, store: dist.Store) -> Iterator[None]:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
-    if crew.device == "cuda":
-        torch.cuda.set_device(crew.rank)
-    backend = "nccl" if crew.device == "cuda" else "gloo"
+    if group.device == "cuda":
+        torch.cuda.set_device(group.rank)
+    backend = "nccl" if group.device == "cuda" else "gloo"
     dist.init_process_group(
-        backend, store=store, rank=crew.rank, world_size=crew.processes, timeout=PATIENCE, device_id=_device_id(crew)
+        backend, store=store, rank=group.rank, world_size=group.processes, timeout=PATIENCE, device_id=_device_id(group)
     )
     try:
         yield
@@ -245,8 +248,8 @@ def _joined(crew: Crew, store: dist.Store) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def _device_id(crew: Crew) -> torch.device | None:
-    return torch.device("cuda", crew.rank) if crew.device == "cuda" else None
+def _device_id(group: ProcessGroup) -> torch.device | None:
+    return torch.device("cuda", group.rank) if group.device == "cuda" else None
 
 
 def _wait_until_ready(store: dist.TCPStore, others: Sequence[subprocess.Popen]) -> None:

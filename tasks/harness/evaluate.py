@@ -1,7 +1,7 @@
-"""The one evaluation loop: long inputs are fed in pieces with the state carried, and every task marks the answers.
+"""The one evaluation loop: long inputs are fed in pieces with the state carried, and every task scores the answers.
 
 A question is read once. Teacher forcing, the closed set of choices and generation all go on from the state after it,
-which the model's contract keeps untouched. Logits that are no numbers give no answer: the exam's marks are then NaN, never
+which the model's contract keeps untouched. Logits that are no numbers give no answer: the evaluation's scores are then NaN, never
 a share of right answers.
 """
 
@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map
 
 from tasks.harness import peak_memory
 from tasks.harness.precision import precision
-from tasks.task import IGNORE, Answers, Exam, Measurement, Task
+from tasks.task import IGNORE, Answers, EvaluationBatch, Measurement, Task
 
 Model = Callable[..., tuple[Tensor, Any]]
 
@@ -39,14 +39,14 @@ def evaluate(
     device: str = "cpu",
     piece: int = PIECE,
     progress: Callable[[dict], None] | None = None,
-    keep: Callable[[int, Exam, Answers | None], None] | None = None,
+    keep: Callable[[int, EvaluationBatch, Answers | None], None] | None = None,
 ) -> list[Measurement]:
-    """All measurements of a model on a task's exam: marked, averaged over exams by count, and finished by the task.
+    """All measurements of a model on a task's evaluation: scored, averaged over evaluations by count, and finished by the task.
 
     Memory does not grow with a text's length beyond the text itself; for texts of at least LONG tokens
-    `evaluation_peak_memory_bytes` says what the process held at most while it sat the exams of each length. `keep` is
-    told each exam's number and answers, for whoever wants to mark them again; None where the logits are no numbers, whose
-    marks (see `lost`) make every average that they enter NaN.
+    `evaluation_peak_memory_bytes` says what the process held at most while it was evaluated at each length. `keep` is
+    told each evaluation's number and answers, for whoever wants to score them again; None where the logits are no numbers, whose
+    scores (see `lost`) make every average that they enter NaN.
     """
     measurements: list[Measurement] = []
     peaks: dict[int, list[int]] = {}
@@ -71,9 +71,9 @@ def evaluate(
 
 
 def _sat(
-    model: Model, task: Task, exam: Exam, device: str, piece: int
+    model: Model, task: Task, exam: EvaluationBatch, device: str, piece: int
 ) -> tuple[Answers, list[Measurement]] | tuple[None, list[Measurement]]:
-    """A model's answers to an exam and their marks; no answers, and marks that are NaN, where no numbers came out."""
+    """A model's answers to an evaluation and their scores; no answers, and scores that are NaN, where no numbers came out."""
     try:
         answers = answer(model, exam, device, piece)
     except NoNumbers:
@@ -82,8 +82,8 @@ def _sat(
     return (answers, marks) if all(math.isfinite(m.value) for m in marks) else (None, lost(task, exam))
 
 
-def lost(task: Task, exam: Exam) -> list[Measurement]:
-    """The marks of an exam without answers: NaN, but for what no answer changes, as the bytes of a text."""
+def lost(task: Task, exam: EvaluationBatch) -> list[Measurement]:
+    """The scores of an evaluation without answers: NaN, but for what no answer changes, as the bytes of a text."""
     marks = list(task.mark(exam, task.oracle(exam)))
     given = [False] * len(marks)
     if exam.prompt is None:
@@ -127,8 +127,8 @@ def average(measurements: list[Measurement]) -> list[Measurement]:
     return [m._replace(value=total / count if count else 0.0, count=count) for m, total, count in sums.values()]
 
 
-def answer(model: Model, exam: Exam, device: str = "cpu", piece: int = PIECE) -> Answers:
-    """A model's answers to one exam. Raises NoNumbers where they would come out of logits that are no numbers."""
+def answer(model: Model, exam: EvaluationBatch, device: str = "cpu", piece: int = PIECE) -> Answers:
+    """A model's answers to one evaluation. Raises NoNumbers where they would come out of logits that are no numbers."""
     tokens, targets = exam.batch.tokens.to(device), exam.batch.targets.to(device)
     # Filled in place: small results kept from every piece would lie between the large ones that are freed, and hold their memory.
     log_probability = torch.zeros(targets.shape, device=device)

@@ -1,7 +1,7 @@
-"""What a model answered to an exam, as plain data from which every mark can be given again.
+"""What a model answered to an evaluation batch, as plain data from which every score can be given again.
 
 A question keeps the answers themselves: hits at the asked places, the choice, the generated tokens. Where probabilities are
-marked, as in running text, each row (window or document) keeps its marks: its bits, by position too.
+scored, as in running text, each row (window or document) keeps its scores: its bits, by position too.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any
 import torch
 
 from tasks.harness.evaluate import average, lost
-from tasks.task import IGNORE, Answers, Exam, Measurement, Task
+from tasks.task import IGNORE, Answers, EvaluationBatch, Measurement, Task
 
 Record = dict[str, Any]
 
 
 class PredictionError(ValueError):
-    """Kept answers that do not fit the task's exam; the message says where."""
+    """Kept answers that do not fit the task's evaluation; the message says where."""
 
 
-def keep(task: Task, number: int, exam: Exam, answers: Answers | None) -> Record:
-    """The record of exam `number` (from 0), JSON-ready; `lost` without answers, where the logits were no numbers."""
+def keep(task: Task, number: int, exam: EvaluationBatch, answers: Answers | None) -> Record:
+    """The record of evaluation `number` (from 0), JSON-ready; `lost` without answers, where the logits were no numbers."""
     record: Record = {"exam": number, "where": dict(exam.batch.where)}
     if answers is None:
         return record | {"lost": True}
@@ -40,39 +40,39 @@ def keep(task: Task, number: int, exam: Exam, answers: Answers | None) -> Record
     return {"exam": number, "where": record["where"], "rows": marks}
 
 
-def mark(task: Task, exams: Sequence[Exam], records: Sequence[Record]) -> list[Measurement]:
+def mark(task: Task, exams: Sequence[EvaluationBatch], records: Sequence[Record]) -> list[Measurement]:
     """The measurements that kept answers give under the task's scorer and `exams` as they are now; NaN of lost ones.
 
-    Raises PredictionError where records and exams disagree in number, settings, rows or asked places.
+    Raises PredictionError where records and evaluations disagree in number, settings, rows or asked places.
     """
     if len(records) != len(exams):
-        raise PredictionError(f"{len(records)} exams were kept, but the task sets {len(exams)}.")
+        raise PredictionError(f"{len(records)} evaluations were kept, but the task sets {len(exams)}.")
     found: list[Measurement] = []
     for number, (exam, record) in enumerate(zip(exams, records, strict=True)):
         if record.get("exam") != number or record.get("where") != exam.batch.where:
             raise PredictionError(
-                f"Exam {number} was kept for {record.get('where')}, the task asks {exam.batch.where}."
+                f"Evaluation {number} was kept for {record.get('where')}, the task asks {exam.batch.where}."
             )
         try:
             found += _marks(task, exam, record)
         except PredictionError:
             raise
         except (KeyError, TypeError, IndexError, AttributeError, ValueError, RuntimeError, OverflowError) as error:
-            raise PredictionError(f"The record of exam {number} is malformed ({type(error).__name__}).") from None
+            raise PredictionError(f"The record of evaluation {number} is malformed ({type(error).__name__}).") from None
     return task.finish(average(found))
 
 
-def _marks(task: Task, exam: Exam, record: Record) -> list[Measurement]:
+def _marks(task: Task, exam: EvaluationBatch, record: Record) -> list[Measurement]:
     if record.get("lost") is True:
         return lost(task, exam)
     return _kept_marks(task, exam, record) if "rows" in record else list(task.mark(exam, _answers(exam, record)))
 
 
-def _kept_marks(task: Task, exam: Exam, record: Record) -> list[Measurement]:
-    """Each row's kept marks, refused where another metric, setting or count stands than the row is worth."""
+def _kept_marks(task: Task, exam: EvaluationBatch, record: Record) -> list[Measurement]:
+    """Each row's kept scores, refused where another metric, setting or count stands than the row is worth."""
     count = len(exam.batch.tokens)
     if len(record["rows"]) != count:
-        raise PredictionError(f"Exam {record['exam']} has {count} rows, {len(record['rows'])} were kept.")
+        raise PredictionError(f"Evaluation {record['exam']} has {count} rows, {len(record['rows'])} were kept.")
     found: list[Measurement] = []
     asked = exam.batch.targets != IGNORE
     extremes = Answers(torch.zeros(asked.shape), asked), Answers(-asked.float(), torch.zeros_like(asked))
@@ -83,33 +83,41 @@ def _kept_marks(task: Task, exam: Exam, record: Record) -> list[Measurement]:
         given = zip(kept, best, worst, strict=False)  # what no answer changes, as the bytes of the text
         other = any(one.value == last.value != mine.value for mine, one, last in given)
         if facts[0] != facts[1] or other:
-            raise PredictionError(f"Row {row} of exam {record['exam']} was kept with other places than the task marks.")
+            raise PredictionError(
+                f"Row {row} of evaluation {record['exam']} was kept with other places than the task marks."
+            )
         found += kept
     return found
 
 
-def _answers(exam: Exam, record: Record) -> Answers:
+def _answers(exam: EvaluationBatch, record: Record) -> Answers:
     asked = exam.batch.targets != IGNORE
     hit = torch.zeros(asked.shape, dtype=torch.bool)
     lengths = asked.sum(1).tolist()
     if [len(hits) for hits in record["hits"]] != lengths or set("".join(record["hits"])) - {"0", "1"}:
-        raise PredictionError(f"Exam {record['exam']} asks {lengths} places a row; other numbers of hits were kept.")
+        raise PredictionError(
+            f"Evaluation {record['exam']} asks {lengths} places a row; other numbers of hits were kept."
+        )
     hit[asked] = torch.tensor([mark == "1" for hits in record["hits"] for mark in hits], dtype=torch.bool)
     answers = Answers(torch.zeros(asked.shape), hit)
     for name, wanted in (("choices", bool(exam.choices)), ("texts", bool(exam.generate))):
         if wanted and len(record[name]) != len(asked):
-            raise PredictionError(f"Exam {record['exam']} has {len(asked)} rows, {len(record[name])} {name} were kept.")
+            raise PredictionError(
+                f"Evaluation {record['exam']} has {len(asked)} rows, {len(record[name])} {name} were kept."
+            )
     if exam.choices:
         if not all(0 <= index < len(exam.choices) for index in record["choices"]):
-            raise PredictionError(f"Exam {record['exam']} has {len(exam.choices)} choices; a kept one is none of them.")
+            raise PredictionError(
+                f"Evaluation {record['exam']} has {len(exam.choices)} choices; a kept one is none of them."
+            )
         answers = answers._replace(choice=torch.tensor(record["choices"]))
     if exam.generate:
         answers = answers._replace(text=tuple(tuple(text) for text in record["texts"]))
     return answers
 
 
-def _row(exam: Exam, row: int) -> Exam:
-    """An exam of one row alone."""
+def _row(exam: EvaluationBatch, row: int) -> EvaluationBatch:
+    """An evaluation of one row alone."""
     one = slice(row, row + 1)
     batch = exam.batch._replace(tokens=exam.batch.tokens[one], targets=exam.batch.targets[one])
     parts = {name: None if (kept := getattr(exam, name)) is None else kept[one] for name in ("bytes", "words")}

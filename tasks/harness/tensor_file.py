@@ -28,7 +28,7 @@ class About(TypedDict):
     digest: str
 
 
-class Told(TypedDict):
+class TrainingFacts(TypedDict):
     """The facts of a training in a file."""
 
     tokens: Annotated[int, Field(ge=0)]
@@ -79,7 +79,7 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
 def losses(path: Path, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> tuple[list[float], int, float]:
     """What a file says of a training: the losses of its steps, the tokens and the seconds that it took. Raises Damaged."""
     found = tensors.get("losses")
-    told = schema.conform(facts, Told, str(path), error=Damaged)
+    told = schema.conform(facts, TrainingFacts, str(path), error=Damaged)
     if found is None or found.dim() != 1 or not found.is_floating_point():
         raise Damaged(f"{path} is damaged (no losses)")
     return found.tolist(), told["tokens"], told["seconds"]

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from schema.terms import Progress
 from schema.weight_decay import groups
 from tasks.harness.precision import precision
 from tasks.task import IGNORE, Batch, Task
@@ -32,12 +33,11 @@ class Training(NamedTuple):
     seconds: float
 
 
-Progress = Callable[[dict], None]
 # Of one batch: what this process differentiates, and the mean over all asked targets, which is the step's loss.
 Loss = Callable[[Batch], tuple[Tensor, Tensor]]
 
 
-class Snapshots(Protocol):
+class SnapshotKeeper(Protocol):
     """Where a training in progress is kept, for going on after a kill: `tasks.harness.snapshots.Snapshots`."""
 
     def restore(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> Training | None:
@@ -102,14 +102,14 @@ def train(
     dtype: str = "float32",
     device: str = "cpu",
     progress: Progress | None = None,
-    snapshots: Snapshots | None = None,
+    snapshots: SnapshotKeeper | None = None,
     loss_of: Loss | None = None,
 ) -> Training:
     """Train `model` on `task` for `steps` steps of about `batch_tokens` tokens; data order depends on `seed` alone.
 
     Loss is the mean over asked targets; `loss_of` takes it otherwise than in this process alone (`data_parallel.py`).
     `progress` is told step, steps, loss and tokens_per_second about twice a second. With `snapshots` it goes on from the
-    last one; what is returned is then of the whole training, the seconds of all its sittings. Raises FloatingPointError
+    last one; what is returned is then of the whole training, the seconds of all its resumed runs. Raises FloatingPointError
     when the loss is no longer finite.
     """
     model.to(device).train()
@@ -141,6 +141,6 @@ def train(
             progress({"step": step + 1, "steps": steps, "loss": value, "tokens_per_second": speed})
         if snapshots is not None and step + 1 < steps:
             snapshots.keep(model, adam, Training(losses, tokens, now - begun))
-            begun += time.perf_counter() - now  # what keeping takes is no training
+            begun += time.perf_counter() - now  # what a snapshot takes is no training
     tell_warm_up(model, 1.0)  # a training shorter than its warm-up leaves the model as the longest does
     return Training(losses, tokens, time.perf_counter() - begun)

@@ -1,4 +1,4 @@
-"""Language modelling: every token of a text is guessed from the tokens before it, and marked by the bytes it stands for."""
+"""Language modelling: every token of a text is guessed from the tokens before it, and scored by the bytes it stands for."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch import Tensor
 from tasks.harness.evaluate import average
 from tasks.language_modelling.ngram import Bigram, ByBytes, Floor, Trigram, Uniform, Unigram
 from tasks.rng import generator
-from tasks.task import IGNORE, Answers, Batch, Exam, Measurement, Task, doubling
+from tasks.task import IGNORE, Answers, Batch, EvaluationBatch, Measurement, Task, doubling
 from tasks.text import corpus as corpora
 from tasks.text import tokenizer as tokenizers
 from tasks.text.ragged_array import Parted
 from tasks.text.tokenizer import BYTES, Text, encoded
 
-EXAM_TOKENS = 16384  # about as many tokens in one exam
+EXAM_TOKENS = 16384  # about as many tokens in one evaluation batch
 BITS, AT_POSITION = "bits_per_token", "_at_position"
 LARGEST_EXPONENT = 1000  # a perplexity beyond 2 to this is left out: it is no finite number
 
@@ -128,12 +128,12 @@ class LanguageModelling(Task):
         following = np.minimum(np.searchsorted(starts, places), len(starts) - 1)
         return starts[following] == places
 
-    def exams(self, split: str) -> Iterator[Exam]:
-        """Consecutive windows that overlap by one token; rows of one exam are equally long."""
+    def exams(self, split: str) -> Iterator[EvaluationBatch]:
+        """Consecutive windows that overlap by one token; rows of one evaluation batch are equally long."""
         return (exam for exam, _ in self._exams(split))
 
-    def _exams(self, split: str) -> Iterator[tuple[Exam, list[Span]]]:
-        """Every exam with the place of each of its rows."""
+    def _exams(self, split: str) -> Iterator[tuple[EvaluationBatch, list[Span]]]:
+        """Every evaluation with the place of each of its rows."""
         lengths = self.test_lengths if split == "test" else (self.length,)
         for length in lengths:
             by_size: dict[int, list[Span]] = {}
@@ -146,7 +146,7 @@ class LanguageModelling(Task):
                 for i in range(0, len(spans), rows):
                     yield self._exam(split, spans[i : i + rows], length), spans[i : i + rows]
 
-    def _exam(self, split: str, spans: list[Span], length: int) -> Exam:
+    def _exam(self, split: str, spans: list[Span], length: int) -> EvaluationBatch:
         found = [self._around(split, span) for span in spans]
         batch = self._batch(
             split,
@@ -156,7 +156,7 @@ class LanguageModelling(Task):
         )
         bytes = np.stack([np.diff(text.ends[start - 1 : start + size]) for text, start, size in found])
         words = np.stack([text.words[start : start + size] for text, start, size in found])
-        return Exam(batch, bytes=torch.from_numpy(bytes), words=torch.from_numpy(words))
+        return EvaluationBatch(batch, bytes=torch.from_numpy(bytes), words=torch.from_numpy(words))
 
     def _around(self, split: str, span: Span) -> tuple[Text, int, int]:
         """The documents that a span and the token before it lie in, where it starts in them, and its size."""
@@ -182,7 +182,7 @@ class LanguageModelling(Task):
         before = np.concatenate(([0], np.cumsum(full)))[texts]
         return [Span(start, block) for start in (bounds[texts] + 1 + (picked - before) * block).tolist()]
 
-    def mark(self, exam: Exam, answers: Answers) -> Iterable[Measurement]:
+    def mark(self, exam: EvaluationBatch, answers: Answers) -> Iterable[Measurement]:
         """Bits, bytes and words per token; over the longest test windows also by position, in bins that double.
 
         They are means over tokens, so that they average exactly; `finish` turns them into bits per byte and the like.
@@ -229,7 +229,7 @@ class LanguageModelling(Task):
         return {name: self._sat(model) for name, model in models.items()}
 
     def _sat(self, model: Floor) -> list[Measurement]:
-        """What a floor scores on the test."""
+        """What a trivial baseline scores on the test."""
         marks: list[Measurement] = []
         for exam, spans in self._exams("test"):
             rows = torch.from_numpy(np.stack([model(*self._around("test", span)) for span in spans]))
@@ -241,7 +241,9 @@ class LanguageModelling(Task):
         return tokenizers.combined_hash(corpora.data_hash(self.corpus), self.tokenizer)
 
 
-def _per_token(exam: Exam, bits: Tensor, part: slice, where: dict[str, Any], ending: str) -> Iterator[Measurement]:
+def _per_token(
+    exam: EvaluationBatch, bits: Tensor, part: slice, where: dict[str, Any], ending: str
+) -> Iterator[Measurement]:
     """Means over the asked tokens of a part of the places."""
     count = int((exam.batch.targets[:, part] != IGNORE).sum())
     for kind, amounts in (("bits", bits), ("bytes", exam.bytes.double()), ("words", exam.words.double())):

@@ -16,7 +16,7 @@ from schema import shortened
 from schema.settings import construct, parameters
 from schema.settings_check import check_settings
 from tasks.language_modelling.task import LanguageModelling
-from tasks.task import TRAIN_ON, Answers, Batch, Exam, Measurement, Task
+from tasks.task import TRAIN_ON, Answers, Batch, EvaluationBatch, Measurement, Task
 from tasks.text.tokenizer import Tokenizer
 
 SHARED = ("corpus", "length", "tokenizer")
@@ -69,30 +69,30 @@ class AfterText(Task):
         """Windows of running text."""
         return self.text.training(seed, step, progress, tokens)
 
-    def exams(self, split: str) -> Iterator[Exam]:
+    def exams(self, split: str) -> Iterator[EvaluationBatch]:
         """The questions for the test; running text for validation."""
         if split == "test":
             return map(self.asked.open_ended, self.asked.exams(split))
         return self.text.exams(split)
 
-    def mark(self, exam: Exam, answers: Answers) -> Iterable[Measurement]:
-        """Measurements as the questions are marked; of a validation exam as running text is."""
+    def mark(self, exam: EvaluationBatch, answers: Answers) -> Iterable[Measurement]:
+        """Measurements as the questions are scored; of a validation evaluation as running text is."""
         return (self.text if _is_text(exam) else self.asked).mark(exam, answers)
 
     def finish(self, measurements: list[Measurement]) -> list[Measurement]:
         """The last step of the questions."""
         return self.asked.finish(measurements)
 
-    def oracle(self, exam: Exam) -> Answers:
+    def oracle(self, exam: EvaluationBatch) -> Answers:
         """The answers of somebody who knows."""
         return (self.text if _is_text(exam) else self.asked).oracle(exam)
 
-    def evidence(self, exam: Exam, row: int) -> tuple[str, ...]:
+    def evidence(self, exam: EvaluationBatch, row: int) -> tuple[str, ...]:
         """What of a row's prompt its answer follows from."""
         return () if _is_text(exam) else self.asked.evidence(exam, row)
 
     def floors(self) -> dict[str, list[Measurement]]:
-        """The floors of the questions."""
+        """The trivial baselines of the questions."""
         return self.asked.floors()
 
     def left_out(self) -> dict[tuple[str, int], str]:
@@ -104,7 +104,7 @@ class AfterText(Task):
         return hashlib.sha256((self.text.data_hash() + self.asked.data_hash()).encode()).hexdigest()
 
 
-def _is_text(exam: Exam) -> bool:
+def _is_text(exam: EvaluationBatch) -> bool:
     return exam.prompt is None and exam.bytes is not None
 
 

@@ -10,10 +10,10 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from tasks.needle.template import Template
+from tasks.needle.template import NeedleTemplate
 from tasks.needle.variants import VARIANTS
 from tasks.rng import stream
-from tasks.task import Answers, Exam, Task
+from tasks.task import Answers, EvaluationBatch, Task
 from tasks.text.tokenizer import ended
 
 TAIL = 0.9  # of the text; the needles behind it are in its last tenth
@@ -21,7 +21,7 @@ LESSONS = 4096  # training questions whose pairs the guesser of untrained values
 TRIES = 64  # values drawn to find one that was never trained with a key
 
 
-def answering(template: Template, exam: Exam, said: Sequence[str]) -> Answers:
+def answering(template: NeedleTemplate, exam: EvaluationBatch, said: Sequence[str]) -> Answers:
     """The answers of somebody who says this text in each row; "" says nothing."""
     targets = exam.batch.targets
     hit, texts = torch.zeros(targets.shape, dtype=torch.bool), []
@@ -34,7 +34,7 @@ def answering(template: Template, exam: Exam, said: Sequence[str]) -> Answers:
     return Answers(torch.zeros(targets.shape), hit, None, tuple(texts))
 
 
-def copies(template: Template, exam: Exam, most: int | None) -> Answers:
+def copies(template: NeedleTemplate, exam: EvaluationBatch, most: int | None) -> Answers:
     """Somebody who copies what stands where values stand, the last `most`, without reading the key."""
     pattern = re.compile(f"(?<={template.sign}){template.values[exam.batch.where['variant']].pattern}")
     said = []
@@ -45,7 +45,7 @@ def copies(template: Template, exam: Exam, most: int | None) -> Answers:
     return answering(template, exam, said)
 
 
-def reads_the_last_tenth(template: Template, exam: Exam) -> Answers:
+def reads_the_last_tenth(template: NeedleTemplate, exam: EvaluationBatch) -> Answers:
     """Somebody who reads the question and the last tenth of the text before it, and answers where the needle is there."""
     variant, said = exam.batch.where["variant"], []
     for row, prompt in enumerate(_prompts(template, exam)):
@@ -57,7 +57,7 @@ def reads_the_last_tenth(template: Template, exam: Exam) -> Answers:
     return answering(template, exam, said)
 
 
-def says_what_was_never_trained(template: Template, exam: Exam) -> Answers:
+def says_what_was_never_trained(template: NeedleTemplate, exam: EvaluationBatch) -> Answers:
     """Somebody who knows the key and which values were trained with it, and says another one, without reading the text."""
     variant = exam.batch.where["variant"]
     kind, trained, draws = template.values[variant], _trained(template, variant), stream("never trained", variant)
@@ -73,7 +73,7 @@ def says_what_was_never_trained(template: Template, exam: Exam) -> Answers:
 
 
 @lru_cache(maxsize=16)
-def _trained(template: Template, variant: str) -> dict[str, Counter[str]]:
+def _trained(template: NeedleTemplate, variant: str) -> dict[str, Counter[str]]:
     """How often each value was trained with each key."""
     draws, found = stream("never trained", "train", variant), defaultdict(Counter)
     for _ in range(LESSONS):
@@ -87,7 +87,7 @@ def asked_keys(prompt: str) -> set[str]:
     return set(re.findall(r"[\w'-]+", prompt.rsplit("\n", 1)[1]))
 
 
-def place_of(template: Template, variant: str, prompt: str, key: str, value: str) -> float | None:
+def place_of(template: NeedleTemplate, variant: str, prompt: str, key: str, value: str) -> float | None:
     """Where in the haystack, from 0 to 1, a needle lies, measured without the needle; None where there is none."""
     context = prompt.rsplit("\n", 1)[0]
     begin = context.index("\n") + 1 if template.metric_prefix == "" else 0  # what stands before RULER's haystack
@@ -96,5 +96,5 @@ def place_of(template: Template, variant: str, prompt: str, key: str, value: str
     return None if place < 0 else (place - begin) / max(1, len(context) - begin - len(line))
 
 
-def _prompts(template: Template, exam: Exam) -> list[str]:
+def _prompts(template: NeedleTemplate, exam: EvaluationBatch) -> list[str]:
     return [template.tokenizer.decode(row) for row in exam.batch.tokens[:, : exam.prompt].numpy()]

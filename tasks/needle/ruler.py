@@ -8,14 +8,14 @@ from random import Random
 from tasks.needle.fitting import largest
 from tasks.needle.haystack import NOISE
 from tasks.needle.places import sentence_starts, splitter
-from tasks.needle.template import SHARES, Needle, Sample, Template
+from tasks.needle.template import SHARES, HiddenPair, NeedleSample, NeedleTemplate
 from tasks.needle.values import Number, Uuid, Word
 from tasks.needle.variants import VARIANTS
 from tasks.needle.words import Words
 from tasks.text.tokenizer import BYTES, Tokenizer, apart, ended
 
 
-class Ruler(Template):
+class Ruler(NeedleTemplate):
     """RULER's own wording, 7 digits and version-4 uuids, with books in place of the essays.
 
     128 tokens of every length are kept for generation, and all of them are generated and searched for the values, whatever
@@ -56,7 +56,7 @@ class Ruler(Template):
             context = "x" * max(self.haystack(split, variant).longest_word for split in SHARES)
         else:
             context = NOISE if shape.haystack == "noise" else self.line(variant, key, value)
-        needles = [Needle(key, value, 0.0)] * (shape.keys * shape.values)
+        needles = [HiddenPair(key, value, 0.0)] * (shape.keys * shape.values)
         text = self._prompt(variant, needles, (key,) * shape.queries, context)
         return len(self.tokenizer.encode(text)) + self.generation(variant)
 
@@ -71,7 +71,7 @@ class Ruler(Template):
     def line(self, variant: str, key: str, value: str) -> str:
         return self.NEEDLE.format(kind=self.values[variant].kind, key=key, value=value)
 
-    def _drawn(self, stream: Random, split: str, variant: str, length: int, depth: float | None) -> Sample | None:
+    def _drawn(self, stream: Random, split: str, variant: str, length: int, depth: float | None) -> NeedleSample | None:
         """A sample of at most `length` tokens, generation included, with the largest haystack.
 
         Without a depth it lies as RULER's do: in prose at one of 40, among lines at any.
@@ -107,7 +107,7 @@ class Ruler(Template):
         for fewer in range(min(count, len(pairs) + 1)):  # where sentences end changes the length by some blanks
             both = apart(self.tokenizer, written(count - fewer, self.splitter), self.spoken(values))
             if both is None or len(both[0]) <= room:
-                return both and Sample(*both, keys, values, first)
+                return both and NeedleSample(*both, keys, values, first)
         return None  # longer in tokens than those that told the minimum
 
     def _guess(self, tokens: Callable[[int], int], room: int) -> int:
@@ -116,7 +116,7 @@ class Ruler(Template):
         return max(1, int((room - short) * self.PROBE / max(1, long - short)))
 
     def _prompt(
-        self, variant: str, needles: list[Needle], keys: tuple[str, ...], context: str, splitter: str = "own"
+        self, variant: str, needles: list[HiddenPair], keys: tuple[str, ...], context: str, splitter: str = "own"
     ) -> str:
         """The whole question."""
         shape = VARIANTS[variant]
@@ -128,7 +128,7 @@ class Ruler(Template):
         template = self.ONE if shape.asked == 1 else self.SOME
         return template.format(kind=self.values[variant].kind, context=text, key=_listed(keys))
 
-    def _in_prose(self, variant: str, needles: list[Needle], context: str, splitter: str) -> str:
+    def _in_prose(self, variant: str, needles: list[HiddenPair], context: str, splitter: str) -> str:
         """RULER's insertion before a sentence, stray blanks included."""
         starts, parts, done = [*sentence_starts(context, splitter), len(context)], [], 0
         for key, value, depth in needles:
@@ -137,7 +137,7 @@ class Ruler(Template):
             done = place
         return " ".join([*parts, context[done:]])
 
-    def _among_lines(self, variant: str, needles: list[Needle], lines: list[str]) -> str:
+    def _among_lines(self, variant: str, needles: list[HiddenPair], lines: list[str]) -> str:
         """RULER's insertion of a line, never the last."""
         parts, done = [], 0
         for key, value, depth in needles:

@@ -13,20 +13,21 @@ import numpy as np
 import torch
 
 from tasks.harness.evaluate import average
+from tasks.needle.compact import Compact
 from tasks.needle.readers import asked_keys, copies, reads_the_last_tenth, says_what_was_never_trained
 from tasks.needle.ruler import Ruler
-from tasks.needle.template import END, Compact, Sample, Template
+from tasks.needle.template import END, NeedleSample, NeedleTemplate
 from tasks.needle.variants import SINGLE, VARIANTS
 from tasks.needle.words import installed as word_lists_installed
 from tasks.needle.words import words as word_lists
 from tasks.rng import stream
-from tasks.task import IGNORE, Answers, Batch, Exam, Measurement, Task
+from tasks.task import IGNORE, Answers, Batch, EvaluationBatch, Measurement, Task
 from tasks.text import corpus as corpora
 from tasks.text.tokenizer import DEFAULT, combined_hash, create, reversible, separable
 
 COMPACT_DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 LONGEST, MOST_SAMPLES, MOST_DIGITS = 2**30, 10**6, 64  # beyond these a setting is a slip of the pen
-EXAM_TOKENS = 65536  # at most about as many tokens in one exam
+EXAM_TOKENS = 65536  # at most about as many tokens in one evaluation batch
 CURRICULUM = 0.9  # share of the budget after which training has reached its full length
 STEP = 8  # training lengths are multiples of it, so that few shapes occur
 PADDING = 0
@@ -114,7 +115,9 @@ class Needle(Task):
         parted = all(self.template.parted(variant) for variant in self.variants)
         return 1 if isinstance(self.template, Compact) and parted else 2
 
-    def _template(self, name: str, digits: int | None, uuid_groups: int | None, key_letters: int | None) -> Template:
+    def _template(
+        self, name: str, digits: int | None, uuid_groups: int | None, key_letters: int | None
+    ) -> NeedleTemplate:
         lists = word_lists(self.words)
         if name == "compact":
             digits, uuid_groups = 4 if digits is None else digits, 2 if uuid_groups is None else uuid_groups
@@ -140,16 +143,16 @@ class Needle(Task):
         drawn = [self.template.draw(draws, "train", variant, length) for variant in rows]
         return _batch(drawn, {"length": length})
 
-    def exams(self, split: str) -> Iterator[Exam]:
-        """One cell for each variant, length and depth; rows of equal shape share an exam."""
+    def exams(self, split: str) -> Iterator[EvaluationBatch]:
+        """One cell for each variant, length and depth; rows of equal shape share an evaluation batch."""
         if split not in ("validation", "test"):
-            raise ValueError(f"There is no exam '{split}': ask for validation or test.")
+            raise ValueError(f"There is no evaluation '{split}': ask for validation or test.")
         for variant in self.variants:
             for length in self.test_lengths if split == "test" else (self.length,):
                 for depth in self.depths:
                     yield from self._cell(split, variant, length, depth)
 
-    def _cell(self, split: str, variant: str, length: int, depth: float | None) -> Iterator[Exam]:
+    def _cell(self, split: str, variant: str, length: int, depth: float | None) -> Iterator[EvaluationBatch]:
         draws = stream(self.name, split, variant, length, depth)
         haystack = self.template.haystack_label(variant)
         where = {
@@ -169,10 +172,10 @@ class Needle(Task):
         for together in _equal_shapes(samples) if rows > 1 else ([sample] for sample in samples):
             for i in range(0, len(together), rows):
                 batch = _batch(together[i : i + rows], where)
-                yield Exam(batch, len(together[0].prompt), generate=generation, stop=self.template.stop)
+                yield EvaluationBatch(batch, len(together[0].prompt), generate=generation, stop=self.template.stop)
 
-    def mark(self, exam: Exam, answers: Answers) -> Iterable[Measurement]:
-        """Teacher-forced and generated answers; the terminator must be learned but is not marked."""
+    def mark(self, exam: EvaluationBatch, answers: Answers) -> Iterable[Measurement]:
+        """Teacher-forced and generated answers; the terminator must be learned but is not scored."""
         hits = answers.hit[:, exam.prompt - 1 : -1]
         yield self._measurement("exact_match", hits.all(1), exam)
         yield self._measurement("answer_token_accuracy", hits, exam)
@@ -190,11 +193,11 @@ class Needle(Task):
             right = [truth == text + END for truth, text in zip(truths, said, strict=True)]
             yield self._measurement("generated_match", torch.tensor(right), exam)
 
-    def _measurement(self, metric: str, right: torch.Tensor, exam: Exam) -> Measurement:
+    def _measurement(self, metric: str, right: torch.Tensor, exam: EvaluationBatch) -> Measurement:
         name = self.template.metric_prefix + metric
         return Measurement(name, right.double().mean().item(), right.numel(), exam.batch.where)
 
-    def evidence(self, exam: Exam, row: int) -> tuple[str, ...]:
+    def evidence(self, exam: EvaluationBatch, row: int) -> tuple[str, ...]:
         """The needles of a row's prompt that hold its answer."""
         prompt = self.tokenizer.decode(exam.batch.tokens[row, : exam.prompt].tolist())
         context = prompt.rsplit("\n", 1)[0]
@@ -206,8 +209,8 @@ class Needle(Task):
     def floors(self) -> dict[str, list[Measurement]]:
         """Guessing a value of the right form, computed, and who does not look for the key, run on the test's prompts.
 
-        To copy the only number, or all where all are asked, is what is asked: a reference. Among several keys it is a cheat,
-        as it is to read the last tenth of the text alone, or to know what was never trained with the key.
+        To copy the only number, or all where all are asked, is what is asked: a reference. Among several keys it is a shortcut
+        heuristic, as it is to read the last tenth of the text alone, or to know what was never trained with the key.
         """
         uniform = f"floor: uniform {'words' if self.values == 'words' else 'digits'}"
         found: dict[str, list[Measurement]] = {}
@@ -215,7 +218,7 @@ class Needle(Task):
             found.setdefault(uniform, []).extend(self._guess(exam))
             variant = exam.batch.where["variant"]
             one = "reference: copy the only number" if variant in SINGLE else "cheat: copy the last number"
-            ways: dict[str, Callable[[Template, Exam], Answers]] = {
+            ways: dict[str, Callable[[NeedleTemplate, EvaluationBatch], Answers]] = {
                 one: partial(copies, most=1),
                 "cheat: read the last tenth of the text": reads_the_last_tenth,
                 "cheat: a value never trained with this key": says_what_was_never_trained,
@@ -226,8 +229,8 @@ class Needle(Task):
                 found.setdefault(name, []).extend(self.mark(exam, way(self.template, exam=exam)))
         return {name: average(measurements) for name, measurements in found.items()}
 
-    def _guess(self, exam: Exam) -> Iterator[Measurement]:
-        """The expected marks of the best guesser who knows the form of the answer."""
+    def _guess(self, exam: EvaluationBatch) -> Iterator[Measurement]:
+        """The expected scores of the best guesser who knows the form of the answer."""
         rows = [self._chances(exam, row) for row in range(len(exam.batch.tokens))]
         every = [chance for _, chances in rows for chance in chances]
         marks = {
@@ -238,7 +241,7 @@ class Needle(Task):
         for m in self.mark(exam, self.oracle(exam)):
             yield m._replace(value=marks.get(m.metric.removeprefix(self.template.metric_prefix), whole))
 
-    def _chances(self, exam: Exam, row: int) -> tuple[list[float], list[float]]:
+    def _chances(self, exam: EvaluationBatch, row: int) -> tuple[list[float], list[float]]:
         """The chances of guessing each value, and each of the answer's tokens; what divides values is certain."""
         truth = self.tokenizer.decode(self.truth(exam, row)).removesuffix(END)
         kind = self.template.values[exam.batch.where["variant"]]
@@ -259,15 +262,15 @@ class Needle(Task):
         return combined_hash(hashlib.sha256(both.encode()).hexdigest(), self.tokenizer)
 
 
-def _equal_shapes(samples: Iterable[Sample]) -> Iterable[list[Sample]]:
+def _equal_shapes(samples: Iterable[NeedleSample]) -> Iterable[list[NeedleSample]]:
     """The samples parted by the lengths of their prompts and answers."""
-    by_shape: dict[tuple[int, int], list[Sample]] = {}
+    by_shape: dict[tuple[int, int], list[NeedleSample]] = {}
     for sample in samples:
         by_shape.setdefault((len(sample.prompt), len(sample.answer)), []).append(sample)
     return by_shape.values()
 
 
-def _batch(samples: list[Sample], where: dict[str, Any]) -> Batch:
+def _batch(samples: list[NeedleSample], where: dict[str, Any]) -> Batch:
     """Prompt and answer without its terminator; the answer is asked, the padding right of short rows is not."""
     width = max(len(sample.prompt) + len(sample.answer) for sample in samples) - 1
     tokens = np.full((len(samples), width), PADDING, np.int64)

@@ -1,7 +1,7 @@
-"""How long training steps take beside one another: entrants in turn, round after round, in one process.
+"""How long training steps take beside one another: candidates in turn, round after round, in one process.
 
-Whatever else the machine does meets all entrants alike, so ratios are taken within a round and their median is reported. The
-speed of a matrix product is measured in the same rounds: what an entrant's own products would take at that speed is its floor.
+Whatever else the machine does meets all candidates alike, so ratios are taken within a round and their median is reported. The
+speed of a matrix product is measured in the same rounds: what a candidate's own products would take at that speed is its floor.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Step = Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
-class Entrant:
+class TimedCandidate:
     """A name and what makes its training step; it takes part in the first `repeats` rounds, up to length `longest`.
 
     The matrix products of `counted` ones are counted, which gives them a floor.
@@ -47,8 +47,8 @@ class Entrant:
 
 
 @dataclass
-class Standing:
-    """What is known of an entrant: its samples, or why it has none ("failed", "absent" or "left out", and the reason)."""
+class CandidateResult:
+    """What is known of a candidate: its samples, or why it has none ("failed", "absent" or "left out", and the reason)."""
 
     walls: list[float] = field(default_factory=list)
     processor: list[float] = field(default_factory=list)
@@ -64,9 +64,9 @@ class Standing:
 
 @dataclass
 class Outcome:
-    """A contest held at one length: standings by entrant, seconds of a matrix product in each round, load before, after."""
+    """A benchmark at one length: results by candidate, seconds of a matrix product in each round, load before and after."""
 
-    standings: dict[str, Standing]
+    standings: dict[str, CandidateResult]
     products: list[float]
     load: tuple[float, float]
 
@@ -87,7 +87,7 @@ def layer_step(forward: Callable[[Tensor], Tensor], parameters: Sequence[Tensor]
 
 
 def hold(
-    entrants: Sequence[Entrant],
+    entrants: Sequence[TimedCandidate],
     *,
     length: int,
     limit: float,
@@ -95,11 +95,11 @@ def hold(
     device: str,
     progress: Callable[[dict[str, Any]], None] = lambda news: None,
 ) -> Outcome:
-    """Prepare, warm up and time the entrants in turn; whoever fails, is absent or needs more than `limit` s a step drops out.
+    """Prepare, warm up and time the candidates in turn; whoever fails, is absent or needs more than `limit` s a step drops out.
 
-    An ImportError in `prepare` makes an entrant absent. Raises ValueError for another dtype than `precision` knows.
+    An ImportError in `prepare` makes a candidate absent. Raises ValueError for another dtype than `precision` knows.
     """
-    outcome = Outcome({entrant.name: Standing() for entrant in entrants}, [], (os.getloadavg()[0],) * 2)
+    outcome = Outcome({entrant.name: CandidateResult() for entrant in entrants}, [], (os.getloadavg()[0],) * 2)
     begun = outcome.load[0]
     with precision(dtype, device):
         steps = {}
@@ -122,8 +122,8 @@ def hold(
     return outcome
 
 
-def _entered(entrant: Entrant, standing: Standing, length: int, limit: float, device: str) -> Step | None:
-    """The step of an entrant that has been warmed up and may take part, else None and its standing says why."""
+def _entered(entrant: TimedCandidate, standing: CandidateResult, length: int, limit: float, device: str) -> Step | None:
+    """The step of a candidate that has been warmed up and may take part, else None and its result says why."""
     if entrant.longest is not None and length > entrant.longest:
         return standing.lose(f"the plan times it up to length {entrant.longest:,}", "left out")
     try:
@@ -137,12 +137,12 @@ def _entered(entrant: Entrant, standing: Standing, length: int, limit: float, de
         return step
     except ImportError as error:
         return standing.lose(" ".join(str(error).split()), "absent")
-    except Exception as error:  # whatever an entrant does wrong is a result of the contest, not its end
+    except Exception as error:  # whatever a candidate does wrong is a result of the side-by-side benchmark, not its end
         return standing.lose(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def _round(names: list[str], steps: dict[str, Step], product: Step, outcome: Outcome, device: str) -> None:
-    """Each entrant once; held again, the last time counting, while the machine was busy with something else."""
+    """Each candidate once; held again, the last time counting, while the machine was busy with something else."""
     for _ in range(TRIES):
         times = {name: _clocked(steps[name], device)[:2] for name in names}
         seconds = _clocked(product, device)[0]
@@ -155,7 +155,7 @@ def _round(names: list[str], steps: dict[str, Step], product: Step, outcome: Out
         outcome.standings[name].processor.append(own)
 
 
-def _peaks(step: Step, standing: Standing, device: str) -> None:
+def _peaks(step: Step, standing: CandidateResult, device: str) -> None:
     for _ in range(MEMORY_ROUNDS):
         start = peak_memory.reset_peak(device)
         step()
@@ -215,7 +215,7 @@ def _backward_flops(
 def clocked_rounds(
     metric: str, rounds: Mapping[str, Sequence[float]], reference: str, where: dict[str, Any]
 ) -> Iterator[tuple[str, Measurement]]:
-    """(entrant, measurement) of what each took in its rounds by one of the clocks: spread, and ratios within rounds."""
+    """(candidate, measurement) of what each took in its rounds by one of the clocks: spread, and ratios within rounds."""
     for name, samples in rounds.items():
         yield from ((name, m) for m in spread(metric, samples, where))
         pairs = [own / other for own, other in zip(samples, rounds.get(reference, ()), strict=False) if other > 0]
@@ -223,7 +223,7 @@ def clocked_rounds(
 
 
 def findings(outcome: Outcome, reference: str, where: dict[str, Any]) -> Iterator[tuple[str, Measurement]]:
-    """(entrant, measurement) of everything measured; ratios are to the reference entrant, within rounds."""
+    """(candidate, measurement) of everything measured; ratios are to the reference candidate, within rounds."""
     rival = outcome.standings[reference]
     timed = {name: mine for name, mine in outcome.standings.items() if mine.status == "ok"}
     for metric, rounds in (

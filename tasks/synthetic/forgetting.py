@@ -10,8 +10,8 @@ from random import Random
 import torch
 
 from tasks.harness.floors import Reader
-from tasks.synthetic.symbol_task import Row, SymbolTask, Where, commonest_of, last_of, refuse
-from tasks.task import IGNORE, Answers, Batch, Exam, Measurement
+from tasks.synthetic.symbol_task import SymbolTask, SymbolText, Where, commonest_of, last_of, refuse
+from tasks.task import IGNORE, Answers, Batch, EvaluationBatch, Measurement
 
 BLANK, ASK = 0, 1
 KEYS = 2  # the first key
@@ -78,7 +78,7 @@ class Forgetting(SymbolTask):
                     kinds = (("overwritten", overwrites), ("untouched", facts - overwrites))
                     yield from ({**where, "asked": asked} for asked, count in kinds if count)
 
-    def draw(self, draws: Random, where: Where) -> Row:
+    def draw(self, draws: Random, where: Where) -> SymbolText:
         keys = draws.sample(range(KEYS, self.values), where["facts"])
         twice = keys[: where["overwrites"]]
         order, holds, tokens = keys + twice, {}, []
@@ -95,13 +95,15 @@ class Forgetting(SymbolTask):
         targets = [IGNORE] * len(tokens)
         for key in asked:
             tokens, targets = [*tokens, ASK, key], [*targets, IGNORE, holds[key]]
-        return Row(tokens, targets)
+        return SymbolText(tokens, targets)
 
-    def exam(self, batch: Batch) -> Exam:
+    def exam(self, batch: Batch) -> EvaluationBatch:
         """One question at the end, answered by choice among the values too, which tells a stale answer."""
-        return Exam(batch, batch.tokens.shape[1], tuple((value,) for value in range(self.values, self.vocab)))
+        return EvaluationBatch(
+            batch, batch.tokens.shape[1], tuple((value,) for value in range(self.values, self.vocab))
+        )
 
-    def mark(self, exam: Exam, answers: Answers) -> Iterator[Measurement]:
+    def mark(self, exam: EvaluationBatch, answers: Answers) -> Iterator[Measurement]:
         """The most probable symbol; and which value was said, where the old one is the error in question."""
         where, right = exam.batch.where, answers.hit[:, -1].double()
         yield Measurement("accuracy", right.mean().item(), len(right), where)
@@ -135,7 +137,7 @@ class Forgetting(SymbolTask):
         }
         return {name: partial(self._said, says=says) for name, says in rules.items()}
 
-    def _said(self, exam: Exam, says: Callable[[list[int]], int | None]) -> Answers:
+    def _said(self, exam: EvaluationBatch, says: Callable[[list[int]], int | None]) -> Answers:
         """Answers by a rule; None is a guess, cut into equal shares: row i says value i, and hits are chances."""
         rows, count = exam.batch.tokens.tolist(), self.vocab - self.values
         said = [says(row) for row in rows]

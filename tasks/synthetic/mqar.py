@@ -9,7 +9,7 @@ from random import Random
 from typing import ClassVar, Literal
 
 from tasks.harness.floors import Reader
-from tasks.synthetic.symbol_task import Row, SymbolTask, Where, last_of, length_of_lesson, refuse
+from tasks.synthetic.symbol_task import SymbolTask, SymbolText, Where, last_of, length_of_lesson, refuse
 from tasks.task import IGNORE
 
 BLANK = 0
@@ -70,7 +70,7 @@ class Mqar(SymbolTask):
         lengths, every = (self.test_lengths, self.test_pairs) if split == "test" else ((self.length,), self.pairs)
         yield from ({"pairs": pairs, "length": length} for length in lengths for pairs in every)
 
-    def draw(self, draws: Random, where: Where) -> Row:
+    def draw(self, draws: Random, where: Where) -> SymbolText:
         pairs, length = where["pairs"], where["length"]
         keys = draws.sample(range(1, self.values), pairs)
         values = draws.sample(range(self.values, self.vocab), pairs)
@@ -79,7 +79,7 @@ class Mqar(SymbolTask):
         targets = [IGNORE] * length
         for key, value, gap in zip(keys, values, self._gaps(draws, pairs, length // 2 - pairs), strict=True):
             tokens[2 * (pairs + gap)], targets[2 * (pairs + gap)] = key, value
-        return Row(tokens, targets)
+        return SymbolText(tokens, targets)
 
     def _filler(self, draws: Random, keys: set[int], count: int) -> list[int]:
         """Symbols between the questions; a key of the text among them would be an unmarked question."""

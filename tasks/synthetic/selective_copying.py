@@ -7,8 +7,8 @@ from random import Random
 
 from tasks.harness.floors import Reader
 from tasks.synthetic.symbol_task import (
-    Row,
     SymbolTask,
+    SymbolText,
     Where,
     commonest_of,
     last_of,
@@ -61,13 +61,13 @@ class SelectiveCopying(SymbolTask):
         for length in self.test_lengths if split == "test" else (self.length,):
             yield {"copied": self.copied, "length": length}
 
-    def draw(self, draws: Random, where: Where) -> Row:
+    def draw(self, draws: Random, where: Where) -> SymbolText:
         copied, context = where["copied"], where["length"] - where["copied"]
         data = [draws.randrange(1, self.marker) for _ in range(copied)]
         tokens = [NOISE] * context + [self.marker] * copied
         for place, token in zip(sorted(draws.sample(range(context), copied)), data, strict=True):
             tokens[place] = token
-        return Row(tokens, [IGNORE] * context + data)
+        return SymbolText(tokens, [IGNORE] * context + data)
 
     def symbol(self, token: int) -> str:
         return "." if token == NOISE else "?" if token == self.marker else f"s{token}"

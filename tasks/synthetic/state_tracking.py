@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from tasks.harness.floors import Reader
-from tasks.synthetic.symbol_task import Row, SymbolTask, Where, length_of_lesson, refuse
-from tasks.task import Answers, Exam, Measurement, doubling
+from tasks.synthetic.symbol_task import SymbolTask, SymbolText, Where, length_of_lesson, refuse
+from tasks.task import Answers, EvaluationBatch, Measurement, doubling
 
 SHORTEST = 8  # shorter words are too few to be split
 PERMUTED = {"s3": 3, "s5": 5}
@@ -81,15 +81,15 @@ class StateTracking(SymbolTask):
         for length in self.test_lengths if split == "test" else (self.length,):
             yield {"group": self.group, "length": length}
 
-    def draw(self, draws: Random, where: Where) -> Row:
+    def draw(self, draws: Random, where: Where) -> SymbolText:
         tokens = [draws.choice(self.inputs) for _ in range(where["length"])]
         state, targets = 0, []  # element 0 is the one that changes nothing
         for token in tokens:
             state = self.product[state][token]
             targets.append(state)
-        return Row(tokens, targets)
+        return SymbolText(tokens, targets)
 
-    def mark(self, exam: Exam, answers: Answers) -> Iterator[Measurement]:
+    def mark(self, exam: EvaluationBatch, answers: Answers) -> Iterator[Measurement]:
         """Every prefix, whole words, and the whole word's product alone; of the longest words also by place."""
         yield from super().mark(exam, answers)
         where, hits = exam.batch.where, answers.hit.double()
@@ -121,7 +121,7 @@ class StateTracking(SymbolTask):
     def _last_two(self, tokens: Sequence[int], place: int) -> int:
         return self.product[tokens[place - 1]][tokens[place]] if place else tokens[0]
 
-    def _commonest(self, exam: Exam) -> Answers:
+    def _commonest(self, exam: EvaluationBatch) -> Answers:
         """Always the most probable product: its chance at each place, by the walk's own distribution."""
         step = np.zeros((self.vocab, self.vocab))
         for state in range(self.vocab):

@@ -15,9 +15,9 @@ import torch
 
 from tasks.harness.floors import Reader, sit_each
 from tasks.rng import stream
-from tasks.task import IGNORE, Answers, Batch, Exam, Measurement, Task
+from tasks.task import IGNORE, Answers, Batch, EvaluationBatch, Measurement, Task
 
-EXAM_TOKENS, EXAM_LOGITS = 65536, 2**24  # at most about as many tokens, and logits, in one exam
+EXAM_TOKENS, EXAM_LOGITS = 65536, 2**24  # at most about as many tokens, and logits, in one evaluation batch
 CURRICULUM = 0.9  # share of the budget after which training has reached its full length
 STEP = 8  # training lengths are multiples of it, so that few shapes occur
 SPLITS = ("validation", "test", "train", "train")  # by a row's hash: half of all rows may be trained on
@@ -26,7 +26,7 @@ TRIES = 400  # draws after which a split is taken to have no rows
 Where = dict[str, Any]
 
 
-class Row(NamedTuple):
+class SymbolText(NamedTuple):
     """A text of symbols and, at each place, the symbol that must follow from it, or IGNORE."""
 
     tokens: list[int]
@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
 
 class SymbolTask(Task):
-    """A task whose texts are drawn symbol by symbol. A subclass says how, and which settings its exam walks through.
+    """A task whose texts are drawn symbol by symbol. A subclass says how, and which settings its evaluation walks through.
 
     `accuracy` is the share of asked places that are right, `exact_match` the share of texts with all of them
     right. No row is in two splits: the hash of its tokens says where it belongs.
@@ -42,10 +42,10 @@ class SymbolTask(Task):
 
     protocol = "trained"
     exam_settings = ("test_lengths", "samples")
-    samples: int = 128  # texts for each cell of the exam
+    samples: int = 128  # texts for each cell of the evaluation
 
     @abstractmethod
-    def draw(self, draws: Random, where: Where) -> Row:
+    def draw(self, draws: Random, where: Where) -> SymbolText:
         """One text under the settings `where`; all texts of equal settings are equally long."""
 
     @abstractmethod
@@ -54,7 +54,7 @@ class SymbolTask(Task):
 
     @abstractmethod
     def cells(self, split: str) -> Iterable[Where]:
-        """The settings that the exam of a split walks through."""
+        """The settings that the evaluation of a split walks through."""
 
     @abstractmethod
     def symbol(self, token: int) -> str:
@@ -73,7 +73,7 @@ class SymbolTask(Task):
         return sit_each(self, self.readers())
 
     def training(self, seed: int, step: int, progress: float, tokens: int) -> Batch:
-        """A batch of one lesson; rows that belong to an exam are never drawn."""
+        """A batch of one lesson; rows that belong to an evaluation are never drawn."""
         draws = stream(self.name, "train", seed, step)
         return self.batch(lambda: draws, self.lesson(draws, progress), tokens)
 
@@ -84,10 +84,10 @@ class SymbolTask(Task):
             rows.append(self.row("train", source(), where))
         return _batch(rows, where)
 
-    def exams(self, split: str) -> Iterator[Exam]:
+    def exams(self, split: str) -> Iterator[EvaluationBatch]:
         """`samples` different texts for each cell; fewer where so short a text has no more, so that none counts twice."""
         if split not in ("validation", "test"):
-            raise ValueError(f"There is no exam '{split}': ask for validation or test.")
+            raise ValueError(f"There is no evaluation '{split}': ask for validation or test.")
         for where in self.cells(split):
             draws = stream(self.name, split, sorted(where.items()), self.vocab)
             rows = self._different(split, draws, where)
@@ -95,9 +95,9 @@ class SymbolTask(Task):
             for i in range(0, len(rows), at_once):
                 yield self.exam(_batch(rows[i : i + at_once], where))
 
-    def _different(self, split: str, draws: Random, where: Where) -> list[Row]:
+    def _different(self, split: str, draws: Random, where: Where) -> list[SymbolText]:
         """Up to `samples` texts of a split, none twice; the search ends where TRIES in a row were there before."""
-        rows: dict[tuple[int, ...], Row] = {}
+        rows: dict[tuple[int, ...], SymbolText] = {}
         for _ in range(self.samples):
             drawn = (self.row(split, draws, where) for _ in range(TRIES))
             row = next((row for row in drawn if tuple(row.tokens) not in rows), None)
@@ -106,11 +106,11 @@ class SymbolTask(Task):
             rows[tuple(row.tokens)] = row
         return list(rows.values())
 
-    def exam(self, batch: Batch) -> Exam:
+    def exam(self, batch: Batch) -> EvaluationBatch:
         """How a batch is examined: teacher-forced."""
-        return Exam(batch)
+        return EvaluationBatch(batch)
 
-    def row(self, split: str, draws: Random, where: Where) -> Row:
+    def row(self, split: str, draws: Random, where: Where) -> SymbolText:
         """The next text drawn that belongs to `split`; ValueError where there seems to be none."""
         for _ in range(TRIES):
             row = self.draw(draws, where)
@@ -121,7 +121,7 @@ class SymbolTask(Task):
             f"{self.name} has too few different texts at {settings} for a {split} split: make them longer."
         )
 
-    def mark(self, exam: Exam, answers: Answers) -> Iterable[Measurement]:
+    def mark(self, exam: EvaluationBatch, answers: Answers) -> Iterable[Measurement]:
         """Right places and wholly right texts; a guesser's `hit` may hold chances."""
         asked = exam.batch.targets != IGNORE
         hits = answers.hit.double().where(asked, torch.ones(()).double())
@@ -133,15 +133,15 @@ class SymbolTask(Task):
         """Tokens as a reader sees them."""
         return " ".join(map(self.symbol, tokens))
 
-    def evidence(self, exam: Exam, row: int) -> tuple[str, ...]:
+    def evidence(self, exam: EvaluationBatch, row: int) -> tuple[str, ...]:
         """What the last asked answer of a row follows from, neighbouring symbols joined."""
         tokens = exam.batch.tokens[row].tolist()
         return tuple(self.spell(tokens[a:b]) for a, b in runs(self.sources(tokens, last_asked(exam, row))))
 
     def guess(self, chance: Callable[[Where], float]) -> Reader:
-        """Somebody right with a chance at each asked place, independently; their marks are expected ones."""
+        """Somebody right with a chance at each asked place, independently; their scores are expected ones."""
 
-        def answer(exam: Exam) -> Answers:
+        def answer(exam: EvaluationBatch) -> Answers:
             shape = exam.batch.targets.shape
             return Answers(torch.zeros(shape), torch.full(shape, chance(exam.batch.where), dtype=torch.double))
 
@@ -150,7 +150,7 @@ class SymbolTask(Task):
     def cheat(self, says: Callable[[list[int], int], int]) -> Reader:
         """Somebody who says `says(text, place)` at each asked place, from the text up to there."""
 
-        def answer(exam: Exam) -> Answers:
+        def answer(exam: EvaluationBatch) -> Answers:
             rows = zip(exam.batch.tokens.tolist(), exam.batch.targets.tolist(), strict=True)
             hits = [
                 [target != IGNORE and says(tokens, place) == target for place, target in enumerate(targets)]
@@ -198,7 +198,7 @@ def nearest_to(tokens: Sequence[int], wanted: float, first: int, end: int) -> in
     return first
 
 
-def last_asked(exam: Exam, row: int) -> int:
+def last_asked(exam: EvaluationBatch, row: int) -> int:
     """The last place of a row where something is asked."""
     return int((exam.batch.targets[row] != IGNORE).nonzero()[-1])
 
@@ -221,6 +221,6 @@ def refuse(*problems: tuple[bool, str]) -> None:
             raise ValueError(sentence)
 
 
-def _batch(rows: list[Row], where: Where) -> Batch:
+def _batch(rows: list[SymbolText], where: Where) -> Batch:
     tokens = torch.tensor([row.tokens for row in rows])
     return Batch(tokens, torch.tensor([row.targets for row in rows]), where)

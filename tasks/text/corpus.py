@@ -19,9 +19,9 @@ from pathlib import Path
 
 import schema
 from schema.places import ROOT
-from tasks.text import files as corpus_files
-from tasks.text import named as corpus_named
 from tasks.text import store
+from tasks.text.files import listed, read
+from tasks.text.named import NAMES, is_named, prepared
 from tasks.text.ragged_array import Parted
 from tasks.text.splits import SPLITS, Document, assign, cut
 
@@ -55,25 +55,25 @@ def data_hash(corpus: str = EMBEDDED) -> str:
 
 def label(corpus: str = EMBEDDED) -> str:
     """The corpus's name in tables: a user's path gives its file's name without endings."""
-    named = corpus == EMBEDDED or corpus_named.is_named(corpus)
+    named = corpus == EMBEDDED or is_named(corpus)
     return corpus if named else Path(corpus.removesuffix(CUT_MARK)).name.split(".")[0]
 
 
 def version(corpus: str = EMBEDDED) -> tuple:
     """The state of a corpus's files, for caches to notice when a user's text changes."""
-    files = corpus_files.listed(_path(corpus))
+    files = listed(_path(corpus))
     return tuple((str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files)
 
 
 def _path(corpus: str) -> Path:
     """The file or folder of a corpus; ValueError where there is none."""
-    if corpus_named.is_named(corpus):
-        return corpus_named.prepared(corpus)
+    if is_named(corpus):
+        return prepared(corpus)
     if not corpus.removesuffix(CUT_MARK).strip():  # else it would be the folder that one happens to stand in
         raise ValueError(f"The corpus is empty: name a file, a folder ('.' for this one) or '{EMBEDDED}'.")
     path = PACK if corpus == EMBEDDED else Path(corpus.removesuffix(CUT_MARK))
     if not _is_text(path):
-        names = ", ".join(corpus_named.NAMES)
+        names = ", ".join(NAMES)
         advice = f"name a file, a folder or '{EMBEDDED}', or one of {names}"
         is_what = "is neither a file nor a folder" if _is_there(path) else "is not there"
         raise ValueError(
@@ -105,11 +105,11 @@ def _of_split(split: str, corpus: str) -> store.Documents:
 
 
 @lru_cache(maxsize=4)
-def _kept(corpus: str, its_version: tuple) -> store.Kept:
+def _kept(corpus: str, its_version: tuple) -> store.StoredCorpus:
     if corpus == EMBEDDED:
-        found = [(PACK_SPLITS.get(d.id, "train"), d) for d, *_ in corpus_files.read(PACK, PACK_SHA256)]
+        found = [(PACK_SPLITS.get(d.id, "train"), d) for d, *_ in read(PACK, PACK_SHA256)]
         return store.in_memory(found, PACK_SHA256)
     path = _path(corpus)
     if corpus.endswith(CUT_MARK):
-        return store.kept(corpus, its_version, lambda: cut(corpus_files.read(path)))
-    return store.kept(corpus, its_version, lambda: assign(corpus, lambda: corpus_files.read(path)))
+        return store.kept(corpus, its_version, lambda: cut(read(path)))
+    return store.kept(corpus, its_version, lambda: assign(corpus, lambda: read(path)))

@@ -41,12 +41,12 @@ class Parted(Sequence[np.ndarray]):
 
     @classmethod
     def mapped(cls, path: Path, dtype: np.dtype) -> Parted:
-        """What a `Writer` wrote at this path; only what is looked at is read."""
+        """What a `RaggedWriter` wrote at this path; only what is looked at is read."""
         starts = np.load(_beside(path), mmap_mode="r")
         return cls(np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype), starts)
 
 
-class Writer:
+class RaggedWriter:
     """Writes parts to a file as they come; a context manager."""
 
     def __init__(self, path: Path, separator: int, dtype: np.dtype) -> None:
@@ -54,7 +54,7 @@ class Writer:
         self._before = np.array([separator], dtype).tobytes()
         self._lengths: list[int] = []
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> RaggedWriter:
         self._file = self.path.open("wb")
         return self
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from tasks.text import cache
 from tasks.text.progress_bar import watched
-from tasks.text.ragged_array import Parted, Writer
+from tasks.text.ragged_array import Parted, RaggedWriter
 from tasks.text.splits import SPLITS, Document
 
 BYTE = np.dtype(np.uint8)
@@ -39,23 +39,23 @@ class Documents(Sequence[Document]):
         return Document(self.ids[index].tobytes().decode(), self.texts[index].tobytes().decode())
 
 
-class Kept(NamedTuple):
+class StoredCorpus(NamedTuple):
     """A corpus: its documents by split, and the sha256 of every document with its split."""
 
     splits: dict[str, Documents]
     sha256: str
 
 
-def in_memory(assigned: Assigned, sha256: str) -> Kept:
+def in_memory(assigned: Assigned, sha256: str) -> StoredCorpus:
     """A corpus that is small and known."""
     found = [(split, *map(_bytes, document)) for split, document in assigned]
     parts = {split: [[row[i] for row in found if row[0] == split] for i in (1, 2)] for split in SPLITS}
-    return Kept(
+    return StoredCorpus(
         {split: Documents(*(Parted.of(part, SEPARATOR, BYTE) for part in parts[split])) for split in SPLITS}, sha256
     )
 
 
-def kept(corpus: str, version: tuple, read: Callable[[], Assigned]) -> Kept:
+def kept(corpus: str, version: tuple, read: Callable[[], Assigned]) -> StoredCorpus:
     """A corpus out of the cache; written there first, one document at a time, if files of this version are new to it.
 
     What the cache holds of the corpus's earlier versions is removed.
@@ -65,7 +65,7 @@ def kept(corpus: str, version: tuple, read: Callable[[], Assigned]) -> Kept:
     for other in folder.parent.iterdir():
         if other.is_dir() and other != folder and not other.name.startswith(cache.UNFINISHED):
             shutil.rmtree(other, ignore_errors=True)
-    return Kept(_mapped(folder), (folder / SHA256).read_text())
+    return StoredCorpus(_mapped(folder), (folder / SHA256).read_text())
 
 
 def _mapped(folder: Path) -> dict[str, Documents]:
@@ -76,7 +76,7 @@ def _write(folder: Path, assigned: Assigned) -> None:
     folder.mkdir()
     with ExitStack() as files:
         writers = {
-            (split, kind): files.enter_context(Writer(folder / f"{split}.{kind}", SEPARATOR, BYTE))
+            (split, kind): files.enter_context(RaggedWriter(folder / f"{split}.{kind}", SEPARATOR, BYTE))
             for split in SPLITS
             for kind in KINDS
         }

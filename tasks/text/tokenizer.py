@@ -20,7 +20,7 @@ from tasks.text import byte_pair, cache
 from tasks.text.byte_offsets import word_ends
 from tasks.text.corpus import EMBEDDED, data_hash, documents, texts, version
 from tasks.text.progress_bar import watched
-from tasks.text.ragged_array import Parted, Writer
+from tasks.text.ragged_array import Parted, RaggedWriter
 
 DEFAULT = "bytes"
 TOKENS = "tokens"  # the file of a split's tokens, in a folder of the cache
@@ -177,7 +177,7 @@ def _write(folder: Path, split: str, corpus: str, tokenizer: Tokenizer, dtype: n
     found = watched(
         documents(split, corpus), lambda document: len(document.text), f"{tokenizer.name}: {corpus}, {split}"
     )
-    with Writer(folder / TOKENS, beginning(tokenizer), dtype) as out:
+    with RaggedWriter(folder / TOKENS, beginning(tokenizer), dtype) as out:
         while batch := [document.text for document in islice(found, BATCH)]:
             out.extend(tokenizer.encode_many(batch))
 

@@ -1,4 +1,4 @@
-"""Every provider on a CUDA device against the law in float64: the forms, the models around them, and what `auto` takes.
+"""Every provider on a CUDA device against the recurrence in float64: the forms, the models around them, and what `auto` takes.
 
 One command on a machine with a GPU proves all that is installed there: `pytest tests/gpu`. In float32 the packages multiply
 in TF32, whose rounding (2^-11) the bounds leave room for.
@@ -23,10 +23,10 @@ from models.ops.selective_scan import selective_scan
 DEVICE = "cuda"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
-FORWARD = {torch.float32: 3e-3, torch.bfloat16: 3e-2}  # norm of the difference over the norm of the law's
+FORWARD = {torch.float32: 3e-3, torch.bfloat16: 3e-2}  # norm of the difference over the norm of the recurrence's
 BACKWARD = {torch.float32: 1e-2, torch.bfloat16: 1e-1}
 TIME = 150
-ROWS = {  # what stands in the law's row, and who has a form of it
+ROWS = {  # what stands in the recurrence's row, and who has a form of it
     "linear-attention": ("none", False, False, ("fla",)),
     "retnet": ("fixed", False, False, ("fla",)),
     "mamba2": ("head", True, False, ("fla", "mamba-ssm")),
@@ -78,7 +78,7 @@ def row(name: str, time: int, carried: bool) -> tuple[dict[str, torch.Tensor], d
 
 
 def differentiated(form, given, settings, kind: torch.dtype, reads: tuple[str, ...] = ("q", "k", "v")):
-    """Outputs and gradients; what is read is rounded to `kind` first, also where the law then computes in float64."""
+    """Outputs and gradients; what is read is rounded to `kind` first, also where the recurrence then computes in float64."""
     inputs = {name: x.to(torch.float64 if kind == torch.float64 else torch.float32) for name, x in given.items()}
     inputs = {name: x.requires_grad_() for name, x in inputs.items()}
     cast = {name: x.to(kind) if name in reads else x for name, x in inputs.items()}

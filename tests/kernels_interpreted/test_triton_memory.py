@@ -1,4 +1,4 @@
-"""Our Triton kernels against the law in float64, forward and every gradient: in Triton's interpreter, or on a GPU."""
+"""Our Triton kernels against the recurrence in float64, forward and every gradient: in Triton's interpreter, or on a GPU."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_on_a_gpu_at_full_size(dtype: torch.dtype):
 
 SHARED = 227 * 1024  # bytes that one program may have on an H100
 KERNELS = ["read.scan", "read.scan_backward", "read.read", "read.read_backward"]
-KERNELS += ["linear.walk", "linear.walk_backward", "deep.walk", "deep.walk_backward"]
+KERNELS += ["linear.chunk_loop", "linear.chunk_loop_backward", "deep.chunk_loop", "deep.chunk_loop_backward"]
 
 
 @pytest.mark.slow

@@ -257,7 +257,9 @@ def test_neighbouring_baseline_is_seen(house, source, tmp_path):
 
 
 def test_what_a_family_has_in_common_is_its_own(house, tmp_path):
-    links = house(baselines__first__one="from baselines.first.parts import Part", baselines__first__parts="class Part: ...")
+    links = house(
+        baselines__first__one="from baselines.first.parts import Part", baselines__first__parts="class Part: ..."
+    )
     assert neighbours(links, tmp_path) == []
 
 

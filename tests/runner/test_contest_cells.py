@@ -1,4 +1,4 @@
-"""Contests as cells: rows for every entrant, from the plan to the figure, and what is refused before anything is measured."""
+"""Contests as cells: rows for every candidate, from the plan to the figure, and what is refused before anything is measured."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from models.language_model import Size, seeded
 from results.cell import Cell
 from runner import costs
 from runner.build import build
-from runner.checkpoints.trained_model import Keeping, learn
+from runner.checkpoints.trained_model import CheckpointSettings, learn
 from runner.schedule.forecast import Cost
 
 CELL = Cell(
@@ -56,11 +56,11 @@ def test_what_a_forward_pass_keeps_grows_with_the_tokens(name):
 def test_a_kept_model_is_known(tmp_path):
     import tasks
 
-    keeping = Keeping(tmp_path)
-    learn(CELL, tasks.create(CELL.task, **CELL.task_settings), keeping, lambda news: None)
-    assert costs.of_cell(CELL, keeping).is_trained
-    assert costs.of_cell(dataclasses.replace(CELL, task_settings={"samples": 9}), keeping).is_trained
-    assert not costs.of_cell(dataclasses.replace(CELL, seed=1), keeping).is_trained
+    checkpoints = CheckpointSettings(tmp_path)
+    learn(CELL, tasks.create(CELL.task, **CELL.task_settings), checkpoints, lambda news: None)
+    assert costs.of_cell(CELL, checkpoints).is_trained
+    assert costs.of_cell(dataclasses.replace(CELL, task_settings={"samples": 9}), checkpoints).is_trained
+    assert not costs.of_cell(dataclasses.replace(CELL, seed=1), checkpoints).is_trained
 
 
 @pytest.mark.parametrize("kind", ["floors", "timing", "contest"])

@@ -14,7 +14,7 @@ from runner import costs
 from runner.build import build
 from runner.cell_key import identify, training_key
 from runner.checkpoints import store
-from runner.checkpoints.trained_model import Keeping
+from runner.checkpoints.trained_model import CheckpointSettings
 from runner.measure import measure
 from runner.preflight.refusals import check_cells
 
@@ -29,7 +29,7 @@ FLOPS = dataclasses.replace(PLAIN, model="gated-deltanet", size=NANO | {"match":
 
 
 def test_rows_of_a_state_match_have_its_bytes_and_its_model_is_kept(tmp_path):
-    measured = measure(STATE, lambda news: None, Keeping(tmp_path))
+    measured = measure(STATE, lambda news: None, CheckpointSettings(tmp_path))
     assert measured.state_bytes == pytest.approx(8192, rel=0.1)
     assert measured.provider in ("chunked", "chunked+native")
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
@@ -57,13 +57,13 @@ def test_each_match_is_another_model_with_keys_of_its_own():
 
 
 def test_dry_run_says_how_near_a_cell_comes():
-    assert costs.of_cell(PLAIN, None).standing is None
-    found = costs.of_cell(STATE, None).standing
+    assert costs.of_cell(PLAIN, None).match_report is None
+    found = costs.of_cell(STATE, None).match_report
     assert found.aim == 8192 and found.figure == pytest.approx(8192, rel=0.1)
     timing = dataclasses.replace(STATE, kind="timing", task="throughput", task_settings={}, budget={}, lr=0.0)
-    assert costs.of_cell(timing, None).standing.figure == found.figure
+    assert costs.of_cell(timing, None).match_report.figure == found.figure
     growing = dataclasses.replace(STATE, model="transformer")
-    assert costs.of_cell(growing, None).standing.figure is None
+    assert costs.of_cell(growing, None).match_report.figure is None
 
 
 def test_matched_cells_pass_the_check_before_a_run():

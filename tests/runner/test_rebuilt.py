@@ -18,7 +18,7 @@ from tests.support.tiny_plan import tiny_plan
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """A folder with predictions, and the rows of tiny trainings and floors."""
+    """A folder with predictions, and the rows of tiny trainings and trivial baselines."""
     folder = tmp_path_factory.mktemp("tiny") / "tiny"
     folder.mkdir()
     (folder / "plan.toml").write_text(tiny_plan(budget="steps = 1, batch_tokens = 256", seeds=(0,)))

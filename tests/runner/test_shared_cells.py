@@ -56,7 +56,7 @@ def test_rows_that_cannot_be_shared_are_a_failed_row(tmp_path):
     assert "cannot be shared evenly by 5 processes" in store.read(path)[0]["reason"]
 
 
-def test_an_impossible_crew_is_refused_before_anything_is_measured():
+def test_an_impossible_process_group_is_refused_before_anything_is_measured():
     with pytest.raises(ValueError, match="install one that has|lower --processes|sees no CUDA device"):
         check_cells([dataclasses.replace(cell(parallel="ddp", processes=1000), device="cuda")])
 

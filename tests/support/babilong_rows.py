@@ -6,7 +6,7 @@ import re
 
 from tasks.babilong.babi.facts import TASKS
 from tasks.babilong.task import BABILong
-from tasks.task import Exam
+from tasks.task import EvaluationBatch
 from tasks.text.tokenizer import BYTES
 
 SMALL = BABILong(length=256, test_lengths=(0, 256, 512), samples=12)
@@ -19,7 +19,7 @@ EVENT = re.compile(rf" (?:{NAMES}) (?:{VERBS}) the \w+(?: there| to (?:{NAMES}))
 RELATION = re.compile(r" The \w+ is (?:north|south|east|west) of the \w+\.")
 
 
-def rows(exam: Exam) -> list[tuple[str, str, str]]:
+def rows(exam: EvaluationBatch) -> list[tuple[str, str, str]]:
     """Context, question and answer of every row."""
     words = SMALL.templates[exam.batch.where["question"]]
     prompts = [words.read(BYTES.decode(row[: exam.prompt])) for row in exam.batch.tokens.numpy()]

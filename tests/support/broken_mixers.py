@@ -320,7 +320,7 @@ def law_of_sound(mixer: Sound, x: Tensor, state=None) -> tuple[Tensor, tuple]:
 
 
 class SoundWithReference(Sound):
-    """No fault: its fast form is its law."""
+    """No fault: its fast form is its reference recurrence."""
 
     reference = staticmethod(law_of_sound)
 
@@ -332,7 +332,7 @@ class SoundWithReference(Sound):
 
 
 class DecaysTwiceEvery16(Sound):
-    """Consistent in any pieces, causal, bounded: only the law knows that no token decays twice."""
+    """Consistent in any pieces, causal, bounded: only the reference recurrence knows that no token decays twice."""
 
     reference = staticmethod(law_of_sound)
 
@@ -356,7 +356,7 @@ class _Louder(torch.autograd.Function):
 
 
 class GradientOffTheLaw(SoundWithReference):
-    """The law's outputs, with a backward pass by hand that is off."""
+    """The recurrence's outputs, with a backward pass by hand that is off."""
 
     def forward(self, x, state=None):
         y, state = super().forward(_Louder.apply(x), state)

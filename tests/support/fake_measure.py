@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from pathlib import Path
 
 from results.cell import Cell
@@ -39,6 +40,8 @@ def measure(cell: Cell, progress) -> store.Measured:
             log.write(f"{cell.model} {os.getpid()}\n")
     progress({"step": 1, "steps": 2, "loss": 3.0, "tokens_per_second": 10.0})
     time.sleep(settings.get("seconds", 0))
+    if "warns" in settings:
+        warnings.warn(settings["warns"], stacklevel=1)
     if "block" in settings:
         os.mkdir(settings["block"])
     if settings.get("die"):

@@ -1,7 +1,7 @@
 """Readers without understanding, for any task over symbols: each says something by a rule that knows no key, order or state.
 
-They know only which symbols are ever answers, from training texts. A task's floors and cheats must be as good as the best of
-them, or "better than the best floor" would mean nothing.
+They know only which symbols are ever answers, from training texts. A task's trivial baselines and shortcut heuristics must be as
+good as the best of them, or "better than the best trivial baseline" would mean nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from tasks.babilong import bag_of_words
 from tasks.synthetic.symbol_task import SymbolTask
-from tasks.task import IGNORE, Exam
+from tasks.task import IGNORE, EvaluationBatch
 
 TAUGHT = 1200  # asked places of training texts that a fitted reader learns from
 
@@ -192,7 +192,7 @@ def scores(task: SymbolTask, fitted: bool = True) -> dict[tuple, dict[str, Score
     return {cell: {name: _score(rows, way) for name, way in ways.items()} for cell, rows in cells.items()}
 
 
-def _rows(exam: Exam, answers: frozenset[int]) -> list[list[tuple[Asked, int]]]:
+def _rows(exam: EvaluationBatch, answers: frozenset[int]) -> list[list[tuple[Asked, int]]]:
     rows = zip(exam.batch.tokens.tolist(), exam.batch.targets.tolist(), strict=True)
     return [list(asked(tokens, targets, answers)) for tokens, targets in rows]
 

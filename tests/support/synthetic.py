@@ -108,7 +108,7 @@ FLOOR_SKILLS = {"language-modelling": {"bigram": 0.06, "unigram": -0.8}, "needle
 
 
 def comparison(models=tuple(FAMILIES), seeds=(0,)) -> list[dict[str, Any]]:
-    """Rows of a whole comparison: floors, three trained tasks and a timing, in the order of a run."""
+    """Rows of a whole comparison: trivial baselines, three trained tasks and a timing, in the order of a run."""
     rows = []
     for task, floors in FLOOR_SKILLS.items():
         found = [

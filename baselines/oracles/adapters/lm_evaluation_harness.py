@@ -32,7 +32,7 @@ TITANS_TASKS = (
 
 def ask(
     model: nn.Module,
-    tokenizer: Tokenizer,
+    tokenizer: HarnessTokenizer,
     tasks: Sequence[str],
     device: str = "cpu",
     limit: int | None = None,
@@ -51,7 +51,7 @@ def ask(
     return found["results"]
 
 
-class Tokenizer(Protocol):
+class HarnessTokenizer(Protocol):
     """What is needed of a tokenizer."""
 
     separator: int | None
@@ -65,7 +65,7 @@ class Tokenizer(Protocol):
 class HarnessModel(TemplateLM):
     """`model(tokens [b, t], state) -> (logits [b, t, vocab], state)` with its tokenizer, asked by the harness."""
 
-    def __init__(self, model: nn.Module, tokenizer: Tokenizer, device: str = "cpu") -> None:
+    def __init__(self, model: nn.Module, tokenizer: HarnessTokenizer, device: str = "cpu") -> None:
         super().__init__()
         self.model, self.text_tokenizer, self.where = model.to(device).eval(), tokenizer, device
 

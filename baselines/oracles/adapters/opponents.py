@@ -1,4 +1,4 @@
-"""Other people's code as opponents in speed comparisons: each a layer x [b, t, width] -> y [b, t, width].
+"""Other people's code as candidates in speed comparisons: each a layer x [b, t, width] -> y [b, t, width].
 
 A scan is put into a layer of ours, so that both sides share projections, convolutions, norms and gates; whole layers come as
 their packages make them. Nothing is imported before it is built; an absent package is `Absent`, with what to install.
@@ -36,12 +36,12 @@ CHUNK = 64
 
 
 class Absent(ImportError):
-    """An opponent whose package is not installed here; the message says what to install."""
+    """An external implementation whose package is not installed here; the message says what to install."""
 
 
 @dataclass(frozen=True)
 class Opponent:
-    """An opponent: `make(width, heads, **settings)` builds its layer, from the distribution `package`."""
+    """An external implementation: `make(width, heads, **settings)` builds its layer, from the distribution `package`."""
 
     package: str
     what: str
@@ -91,16 +91,16 @@ class Called(nn.Module):
 
 
 def check(name: str, settings: dict[str, Any]) -> None:
-    """Raise ValueError, in one sentence, for an opponent or a setting that does not exist, or a setting of the wrong type."""
+    """Raise ValueError, in one sentence, for an implementation or a setting that does not exist, or a setting's wrong type."""
     if name not in OPPONENTS:
         close = difflib.get_close_matches(name, OPPONENTS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(OPPONENTS)}."
-        raise ValueError(f"There is no opponent '{name}'; {hint}")
+        raise ValueError(f"There is no external implementation '{name}'; {hint}")
     check_settings("Opponent", name, settings, OPPONENTS[name].settings)
 
 
 def build(name: str, width: int, heads: int, **settings: Any) -> nn.Module:
-    """The layer of an opponent. Raises ValueError as `check` does, `Absent` without its package."""
+    """The layer of an external implementation. Raises ValueError as `check` does, `Absent` without its package."""
     check(name, settings)
     opponent = OPPONENTS[name]
     if comparison.version(opponent.package) is None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.ops.providers import operations
 
-FORMS = ("recurrence", "chunked")  # the law's loop and the form that runs on every device
+FORMS = ("recurrence", "chunked")  # the reference recurrence and the form that runs on every device
 FP16, FP32, FP64 = 5e-3, 1e-5, 1e-9  # what two right codes may differ by
 
 Side = Callable[..., Tensor | tuple[Tensor, ...]]
@@ -65,7 +65,7 @@ def compare(ours: Side, theirs: Side, inputs: dict[str, Tensor]) -> Errors:
 
 
 def compare_forms(operation: str, ours: Side, theirs: Side, inputs: dict[str, Tensor]) -> Errors:
-    """The worse of the law and its chunked form; `ours(form, **inputs)` gets the function to call."""
+    """The worse of the reference recurrence and its chunked form; `ours(form, **inputs)` gets the function to call."""
     found = [compare(partial(ours, operations()[operation].form(name)), theirs, inputs) for name in FORMS]
     return Errors(*torch.tensor(found, dtype=torch.float64).amax(0).tolist())  # amax keeps NaN, max() may lose it
 

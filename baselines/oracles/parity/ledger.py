@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from baselines.oracles.parity.comparison import Comparison, version
-from baselines.oracles.parity.ledger_rows import Row
+from baselines.oracles.parity.ledger_rows import LedgerRow
 from models import registry
 
 
@@ -59,7 +59,7 @@ NOTES = (
 )
 
 
-def ledger(models: Sequence[str] | None = None) -> list[Row]:
+def ledger(models: Sequence[str] | None = None) -> list[LedgerRow]:
     """Run every comparison whose package is installed, of all models or of those named; rows in the registry's order.
 
     A registered model without a comparison has a row that says why. Raises ValueError for a name that is neither registered
@@ -74,19 +74,19 @@ def ledger(models: Sequence[str] | None = None) -> list[Row]:
     for name in known if models is None else models:
         rows += [_row(item) for item in COMPARISONS if item.model == name]
         if name not in compared:
-            rows.append(Row(name, reason=NO_ORACLE.get(name, "no comparison has been written")))
+            rows.append(LedgerRow(name, reason=NO_ORACLE.get(name, "no comparison has been written")))
     return rows
 
 
-def _row(item: Comparison) -> Row:
+def _row(item: Comparison) -> LedgerRow:
     installed = version(item.package)
     reason = item.obstacle() if installed else f"{item.package} is not installed: {INSTALL[item.package]}"
     if reason:
-        return Row(item.model, item.package, compared=item.compared, reason=reason)
-    return Row(item.model, item.package, installed, item.compared, *item.run(), item.bound)
+        return LedgerRow(item.model, item.package, compared=item.compared, reason=reason)
+    return LedgerRow(item.model, item.package, installed, item.compared, *item.run(), item.bound)
 
 
-def figures(row: Row) -> tuple[str, str, str, str, str]:
+def figures(row: LedgerRow) -> tuple[str, str, str, str, str]:
     """Model, oracle and version, what was compared, error forward and backward, or the reason in place of what is missing."""
     if row.forward is None:
         return row.model, row.oracle, row.compared or row.reason, "-", "-"
@@ -95,7 +95,7 @@ def figures(row: Row) -> tuple[str, str, str, str, str]:
     return row.model, f"{row.oracle} {row.version}", row.compared, f"{row.forward:.0e}", f"{backward}{mark}"
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[LedgerRow]) -> str:
     """The page `docs/parity.md` of these rows."""
     lines = [
         "# Parity: each model against independent code",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Row:
+class LedgerRow:
     """One comparison with its figures, or the reason why there are none."""
 
     model: str
@@ -29,23 +29,23 @@ class Row:
         return not all(error < self.bound for error in (self.forward, self.backward) if error is not None)
 
 
-def read(path: Path) -> list[Row]:
+def read(path: Path) -> list[LedgerRow]:
     """The rows of a file, one JSON object a line; none where there is no file. Raises ValueError if it holds something else."""
     if not path.exists():
         return []
     try:
-        return [Row(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [LedgerRow(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} does not hold rows of the ledger ({error}); give another file to --rows.") from error
 
 
-def filled(rows: Sequence[Row], stored: Sequence[Row]) -> list[Row]:
+def filled(rows: Sequence[LedgerRow], stored: Sequence[LedgerRow]) -> list[LedgerRow]:
     """`rows`, with the stored figures of every comparison that could not be made here."""
     known = {_what(row): row for row in stored if row.forward is not None}
     return [row if row.forward is not None else known.get(_what(row), row) for row in rows]
 
 
-def keep(path: Path, rows: Sequence[Row], whole: bool) -> None:
+def keep(path: Path, rows: Sequence[LedgerRow], whole: bool) -> None:
     """Write `rows`: as all that the file holds if they are the whole ledger, else in the place of the same comparisons."""
     if not whole:
         fresh = {_what(row): row for row in rows}
@@ -53,5 +53,5 @@ def keep(path: Path, rows: Sequence[Row], whole: bool) -> None:
     path.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows), encoding="utf-8")
 
 
-def _what(row: Row) -> tuple[str, str, str]:
+def _what(row: LedgerRow) -> tuple[str, str, str]:
     return row.model, row.oracle, row.compared

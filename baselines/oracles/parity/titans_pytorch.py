@@ -1,4 +1,4 @@
-"""titans-pytorch's NeuralMemory as an oracle for the laws whose state is a network; it runs in float64.
+"""titans-pytorch's NeuralMemory as an oracle for the recurrences whose state is a network; it runs in float64.
 
 With `chunk_size=1` its gates are per token and its reads inclusive, and `batch_size` is the gradient's anchor, our chunk.
 """

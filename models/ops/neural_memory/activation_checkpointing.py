@@ -13,7 +13,7 @@ from models.ops.neural_memory.recurrence import State
 
 
 def stored_every(tokens: int, form: Callable) -> Callable:
-    """A form of the law, `recurrence.recurrence`, that keeps for its gradient one state per `tokens` tokens, and the text.
+    """A form of `recurrence.recurrence` that keeps for its gradient one state per `tokens` tokens, and the text.
 
     Exact, as any split of a text is; it computes forward twice. A multiple of the chunk keeps no open chunk with the states.
     """

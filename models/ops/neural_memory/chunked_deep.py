@@ -2,7 +2,7 @@
 
 A token's write to layer l is the rank-one a_{l-1}^T e_l, its layer's input and back-propagated error at the anchor; so every
 layer is a linear memory with these for keys and errors, and a query passes through its own token's weights layer by layer. The
-formulas are in `deep_chunks.py`; the shares are those of `gate_table.py`, one table for all
+formulas are in `deep_chunks.py`; the coefficients are those of `gate_table.py`, one table for all
 layers or one each. Where every output channel forgets at its own pace, so does every column of e: the table has a column index
 too, chunk x chunk x channels numbers.
 """
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.ops.neural_memory.chunked_linear import Cuts
-from models.ops.neural_memory.deep_chunks import walk
+from models.ops.neural_memory.deep_chunks import chunk_loop
 from models.ops.neural_memory.gate_table import coefficients
 from models.ops.neural_memory.linear_blocks import Layout
 from models.ops.neural_memory.recurrence import NORM_EPSILON, Rule, State, Weights, gates_of_layers, recurrence, suspend
@@ -46,7 +46,7 @@ def chunked(
         before = tuple(torch.cat(pair, -1).flatten(0, 1) for pair in zip(cuts.weights, cuts.surprise, strict=True))
         keeps = gates_of_layers(keep, outs) if rule.decayed else None
         layout = Layout(cuts.size, rule.chunk, rule.exclusive)
-        y, last = walk(cuts.q, cuts.k, cuts.v, before, tables, ends, keeps, layout, rule)
+        y, last = chunk_loop(cuts.q, cuts.k, cuts.v, before, tables, ends, keeps, layout, rule)
         if rule.residual:
             y = cuts.q + F.layer_norm(y, y.shape[-1:], eps=NORM_EPSILON)
     lead = cuts.weights[0].shape[:2]

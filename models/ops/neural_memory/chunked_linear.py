@@ -1,6 +1,6 @@
 """The linear neural memory in chunks, for every gradient anchor from one token to the whole chunk; exact.
 
-Gates become shares in two running scans (`gate_table.py`), and blocks of tokens pass one another the memory and
+Gates become coefficients in two running scans (`gate_table.py`), and blocks of tokens pass one another the memory and
 the surprise (`linear_blocks.py`, where the formulas are). Where an anchor is a block, nothing is solved; where
 several anchors share a block, one unit-triangular system serves them.
 """
@@ -16,7 +16,7 @@ from models.ops.neural_memory.linear_blocks import Layout, blocks
 from models.ops.neural_memory.recurrence import Rule, State, Weights, recurrence, resume, suspend
 
 BLOCK = 32  # tokens computed together where anchors are younger than ALONE
-ALONE = 16  # from this many tokens an anchor has a block of its own: no triangular system, for more steps in the walk
+ALONE = 16  # from this many tokens an anchor has a block of its own: no triangular system, but a longer chunk loop
 
 
 def chunked(

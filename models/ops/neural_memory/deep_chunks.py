@@ -1,4 +1,4 @@
-"""The deep memory's walk over its chunks, one gradient anchor each, and its reads, with the backward walk written out.
+"""The deep memory's loop over its chunks, one gradient anchor each, and its reads, with the backward loop written out.
 
 At the start of a chunk its keys run through the weights W_1 .. W_L of that moment, and their errors run back:
 
@@ -10,7 +10,7 @@ At the start of a chunk its keys run through the weights W_1 .. W_L of that mome
     y_l = A[.,W] h_{l-1} W_l + A[.,S] h_{l-1} S_l + (h_{l-1} a_{l-1}^T o A) e_l,   h_0 = Q,   h_l = s(y_l)
     W <- A[C,W] W + A[C,S] S + a^T (e o A[C]),   S <- P[C,S] S + a^T (e o P[C])
 
-with the shares A and P of `gate_table.py`. Chunks n come first, then groups g (batch times heads); a slab of
+with the coefficients A and P of `gate_table.py`. Chunks n come first, then groups g (batch times heads); a slab of
 chunks is computed together where no chunk waits for another, small enough for a core's cache. `deep_chunks_backward.py`
 goes back.
 """
@@ -23,15 +23,15 @@ import torch
 from torch import Tensor
 
 from models.ops.autograd import by_hand
-from models.ops.neural_memory.deep_chunks_backward import Backward, Kept, Reads, Saved, spread_errors
-from models.ops.neural_memory.derivatives import bend, residual_error, times_slope
+from models.ops.neural_memory.deep_chunks_backward import Backward, Reads, Saved, SavedStates, spread_errors
+from models.ops.neural_memory.derivatives import residual_error, second_derivative, times_derivative
 from models.ops.neural_memory.linear_blocks import Layout, tokens_of
 from models.ops.neural_memory.recurrence import ACTIVATIONS, Rule
 
 Tensors = tuple[Tensor, ...]
 
 
-def walk(
+def chunk_loop(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -48,11 +48,13 @@ def walk(
     [n, g, size, c], c = 1 or out, or None for 1. `tables` [n, g, size + 1, size + 2, c] and `ends` [n, g, 2, size + 2, c] are one
     per layer, or a single one for all.
     """
-    y, *last = _Walk.apply(rule, layout, len(states), len(tables), q, k, v, *states, *tables, *ends, *(keeps or ()))
+    y, *last = _ChunkLoop.apply(
+        rule, layout, len(states), len(tables), q, k, v, *states, *tables, *ends, *(keeps or ())
+    )
     return y, tuple(last)
 
 
-class _Walk(torch.autograd.Function):
+class _ChunkLoop(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, rule: Rule, layout: Layout, depth: int, shared: int, q: Tensor, k: Tensor, v: Tensor, *rest: Tensor
@@ -79,7 +81,7 @@ class _Walk(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor, *d_last: Tensor) -> tuple[Any, ...]:
         q, k, v, *rest = ctx.saved_tensors
         shares = [rest[a:b] for a, b in zip(ctx.ends, ctx.ends[1:], strict=False)]
-        saved = Saved.again(ctx.rule, ctx.layout, Kept.of(rest[ctx.ends[-1] :], ctx.depth), *shares)
+        saved = Saved.again(ctx.rule, ctx.layout, SavedStates.of(rest[ctx.ends[-1] :], ctx.depth), *shares)
         backward = Backward(saved, q, k, v, d_last)
         for part in reversed(ctx.layout.slabs(q)):
             backward.slab(part, tokens_of(dy, part, ctx.layout))
@@ -90,14 +92,14 @@ def _chunk(saved: Saved, n: int, k: Tensor, v: Tensor, closing: list[Tensors]) -
     """One chunk: its inputs a_{l-1} and errors e_l, and every layer's state after it."""
     rule, kept, depth = saved.rule, saved.kept, saved.depth
     weights = [start[n].chunk(2, -1)[0] for start in kept.starts]
-    a, slopes, hidden = k, [], []
+    a, derivatives, hidden = k, [], []
     for index, weight in enumerate(weights):
         z = torch.bmm(a, weight) if index + 1 < depth or rule.residual else None
         if z is not None and saved.keeps:
             z.mul_(saved.keeps[index][n])
         if index + 1 < depth:
             kept.inputs[index][n] = ACTIVATIONS[rule.activation](z)
-            slopes.append(times_slope(torch.ones((), dtype=z.dtype).expand_as(z), z, rule))
+            derivatives.append(times_derivative(torch.ones((), dtype=z.dtype).expand_as(z), z, rule))
             hidden.append(z)
             a = kept.inputs[index][n]
     last = kept.errors[-1][n]
@@ -111,10 +113,10 @@ def _chunk(saved: Saved, n: int, k: Tensor, v: Tensor, closing: list[Tensors]) -
     for index in range(depth - 2, -1, -1):
         error = kept.errors[index + 1][n]
         up = torch.bmm(error * saved.keeps[index + 1][n] if saved.keeps else error, weights[index + 1].mT)
-        torch.mul(up, slopes[index], out=kept.errors[index][n])
-        if kept.slopes:
-            kept.slopes[index][n] = slopes[index]
-            torch.mul(up, bend(hidden[index], rule), out=kept.curves[index][n])
+        torch.mul(up, derivatives[index], out=kept.errors[index][n])
+        if kept.derivatives:
+            kept.derivatives[index][n] = derivatives[index]
+            torch.mul(up, second_derivative(hidden[index], rule), out=kept.curves[index][n])
     for index in range(depth):
         a = kept.inputs[index - 1][n] if index else k
         _write(kept.starts[index], n, a, kept.errors[index][n], *closing[index])
@@ -135,7 +137,7 @@ def _read(saved: Saved, part: slice, q: Tensor, k: Tensor) -> Tensor:
         reads = Reads(saved, index, part, h, k)
         y = reads.forward()
         if index + 1 < saved.depth:
-            if saved.kept.slopes:
+            if saved.kept.derivatives:
                 saved.kept.reads[index][part] = y
             h = ACTIVATIONS[saved.rule.activation](y)
     return y

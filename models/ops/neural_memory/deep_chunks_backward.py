@@ -1,4 +1,4 @@
-"""The way back over the deep memory's walk (`deep_chunks.py`): what is kept for it, and the gradients, a slab at a time."""
+"""The way back over the deep memory's chunk loop (`deep_chunks.py`): what is kept for it, and the gradients, a slab at a time."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from models.ops.neural_memory.derivatives import residual_error, times_slope
+from models.ops.neural_memory.derivatives import residual_error, times_derivative
 from models.ops.neural_memory.linear_blocks import Layout, add_product, gathered, product, tokens_of
 from models.ops.neural_memory.recurrence import ACTIVATIONS, Rule
 
 
 @dataclass
-class Kept:
+class SavedStates:
     """Per layer, [n, g, ...]: [W | S] before each chunk and after the last, and e_l.
 
     Per hidden layer: a_l; and for a gradient s'(z_l), (e_{l+1} W_{l+1}^T) o s''(z_l), and y_l. `before` is a residual
@@ -24,24 +24,24 @@ class Kept:
     starts: list[Tensor]
     errors: list[Tensor]
     inputs: list[Tensor]
-    slopes: list[Tensor] = field(default_factory=list)
+    derivatives: list[Tensor] = field(default_factory=list)
     curves: list[Tensor] = field(default_factory=list)
     reads: list[Tensor] = field(default_factory=list)
     before: Tensor | None = None
 
     def flat(self) -> list[Tensor | None]:
-        return [*self.starts, *self.errors, *self.inputs, *self.slopes, *self.curves, *self.reads, self.before]
+        return [*self.starts, *self.errors, *self.inputs, *self.derivatives, *self.curves, *self.reads, self.before]
 
     @classmethod
-    def of(cls, flat: list[Tensor | None], depth: int) -> Kept:
-        """What `flat` gave, of a walk that learned."""
+    def of(cls, flat: list[Tensor | None], depth: int) -> SavedStates:
+        """What `flat` gave, of a chunk loop that learned."""
         parts = iter(flat)
         groups = [[next(parts) for _ in range(count)] for count in (depth, depth, *[depth - 1] * 4)]
         return cls(*groups, before=next(parts))
 
 
 class Saved:
-    """One walk's rule, shares and kept numbers."""
+    """One chunk loop's rule, coefficients and kept numbers."""
 
     def __init__(self, rule: Rule, layout: Layout, states, tables, ends, keeps, learning: bool):
         count, groups = tables[0].shape[:2]
@@ -54,14 +54,14 @@ class Saved:
         for start, state in zip(starts, states, strict=True):
             start[0] = state
         hidden = [[room(width) for width in outs[:-1]] for _ in range(4 if learning else 1)]
-        self.kept = Kept(
+        self.kept = SavedStates(
             starts, [room(width) for width in outs], *hidden, before=room(outs[-1]) if rule.residual else None
         )
         self._have(rule, layout, tables, ends, keeps)
 
     @classmethod
-    def again(cls, rule: Rule, layout: Layout, kept: Kept, tables, ends, keeps) -> Saved:
-        """What a walk that has been gone had."""
+    def again(cls, rule: Rule, layout: Layout, kept: SavedStates, tables, ends, keeps) -> Saved:
+        """What a chunk loop that has been gone had."""
         saved = cls.__new__(cls)
         saved.kept = kept
         saved._have(rule, layout, tables, ends, keeps)
@@ -72,7 +72,7 @@ class Saved:
         self.depth = len(self.kept.starts)
 
     def closing(self, index: int, part: slice) -> tuple[Tensor, Tensor]:
-        """Shares of a slab's tokens at their chunk's end, [s, g, size, 2, c], and what is kept of [W | S], [s, g, 2, 2, 1, c]."""
+        """Coefficients of a slab's tokens at their chunk's end, [s, g, size, 2, c], and decay of [W | S], [s, g, 2, 2, 1, c]."""
         ends = self.ends[min(index, len(self.ends) - 1)][part]
         # Contiguous, or a product with them would not be.
         return ends[:, :, :, 2:].transpose(2, 3).contiguous(), ends[:, :, :, :2, None]
@@ -130,7 +130,7 @@ class Reads:
 
 
 class Backward:
-    """The gradients of one walk: `slab` goes back over some chunks, `gradients` gives all."""
+    """The gradients of one chunk loop: `slab` goes back over some chunks, `gradients` gives all."""
 
     def __init__(self, saved: Saved, q: Tensor, k: Tensor, v: Tensor, d_last: tuple[Tensor, ...]):
         self.saved, self.q, self.k, self.v = saved, q, k, v
@@ -145,20 +145,20 @@ class Backward:
 
     def slab(self, part: slice, dy: Tensor) -> None:
         saved, layout = self.saved, self.saved.layout
-        back = _Slab(saved, part, *(tokens_of(x, part, layout) for x in (self.q, self.k)))
+        back = _DeepSlab(saved, part, *(tokens_of(x, part, layout) for x in (self.q, self.k)))
         if saved.rule.residual:
             back.v = tokens_of(self.v, part, layout)
         d_q = back.unread(dy, [d[part, :, layout.reads] for d in self.d_tables])
         d_v = torch.empty_like(dy)
-        self.d_first = back.walk(self.d_first, d_v, [d[part] for d in self.d_keeps])
+        self.d_first = back.chunk_loop(self.d_first, d_v, [d[part] for d in self.d_keeps])
         back.unshare([d[part] for d in self.d_ends])
         for text, d in zip(self.d_texts, (d_q, back.d_inputs[0], d_v), strict=True):
             blocks = layout.cut(text)
             blocks[part].copy_(d.unflatten(1, blocks.shape[1:3]))
 
 
-class _Slab:
-    """The way back over some chunks: `unread`, then `walk`, then `unshare`. Lists are per layer; `_i` has their chunks."""
+class _DeepSlab:
+    """The way back over some chunks: `unread`, then `chunk_loop`, then `unshare`. Lists are per layer; `_i` has their chunks."""
 
     def __init__(self, saved: Saved, part: slice, q: Tensor, k: Tensor):
         kept = saved.kept
@@ -179,10 +179,10 @@ class _Slab:
             d_h, self.d_inputs[index], self.d_errors[index] = reads.backward(dy, d_rows)
             d_tables[0 if len(d_tables) == 1 else index] += d_rows
             self.onto[index] = reads.spread(dy)
-            dy = times_slope(d_h, self.saved.kept.reads[index - 1][self.part], self.saved.rule) if index else d_h
+            dy = times_derivative(d_h, self.saved.kept.reads[index - 1][self.part], self.saved.rule) if index else d_h
         return dy
 
-    def walk(self, d_last: list[Tensor], d_v: Tensor, d_keeps: list[Tensor]) -> list[Tensor]:
+    def chunk_loop(self, d_last: list[Tensor], d_v: Tensor, d_keeps: list[Tensor]) -> list[Tensor]:
         """Back over the chunks one after another; gives the gradients of [W | S] before the first."""
         kept, part = self.saved.kept, self.part
         self.d_v, self.d_keeps = d_v, d_keeps
@@ -193,7 +193,9 @@ class _Slab:
         self.pulled = [torch.empty_like(onto) for onto in self.onto]
         self.written = [spread_errors(e, share) for e, share in zip(self.errors, self.shares, strict=True)]
         self.weights_i = _by_chunk(start.chunk(2, -1)[0] for start in self.starts)
-        self.slopes_i, self.curves_i = (_by_chunk(x[part] for x in group) for group in (kept.slopes, kept.curves))
+        self.derivatives_i, self.curves_i = (
+            _by_chunk(x[part] for x in group) for group in (kept.derivatives, kept.curves)
+        )
         self.inputs_i, self.hs_i, self.errors_i = (_by_chunk(x) for x in (self.inputs, self.hs, self.errors))
         self.shares_i, self.mix_i, self.onto_i = (_by_chunk(x) for x in (self.shares, self.mix, self.onto))
         self.d_inputs_i, self.d_errors_i = (_by_chunk(x) for x in (self.d_inputs, self.d_errors))
@@ -222,7 +224,7 @@ class _Slab:
             d = error.neg()
         for index in range(last, -1, -1):
             if index < last:
-                d = d_before[index].addcmul_(self.d_inputs_i[index + 1][i], self.slopes_i[index][i])
+                d = d_before[index].addcmul_(self.d_inputs_i[index + 1][i], self.derivatives_i[index][i])
             a, weight = self.inputs_i[index][i], self.weights_i[index][i]
             if self.keeps:
                 self._unkeep(i, index, d * torch.bmm(a, weight))
@@ -245,7 +247,7 @@ class _Slab:
 
     def _unpropagate(self, i: int, index: int, weight: Tensor) -> Tensor:
         """Back over `e_l = ((e_{l+1} o kappa) W_{l+1}^T) o s'(z_l)`, to the next layer's error; gives its weights' gradient."""
-        d_up = self.d_errors_i[index][i] * self.slopes_i[index][i]
+        d_up = self.d_errors_i[index][i] * self.derivatives_i[index][i]
         after, error = self.d_errors_i[index + 1][i], self.errors_i[index + 1][i]
         if not self.keeps:
             after.baddbmm_(d_up, weight)
@@ -277,7 +279,7 @@ def _by_chunk(layers: Iterable[Tensor]) -> list[tuple[Tensor, ...]]:
 
 
 def spread_errors(e: Tensor, shares: Tensor) -> Tensor:
-    """Errors [..., out] beside one another by their shares [..., 2, c] in memory and surprise: [..., 2 out]."""
+    """Errors [..., out] beside one another by their coefficients [..., 2, c] in memory and surprise: [..., 2 out]."""
     return (e.unsqueeze(-2) * shares).flatten(-2)
 
 

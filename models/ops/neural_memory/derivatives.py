@@ -19,14 +19,14 @@ def residual_error(z: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (up - up.mean(-1, keepdim=True) - n * (up * n).mean(-1, keepdim=True)) * scale
 
 
-def times_slope(x: Tensor, z: Tensor, rule: Rule) -> Tensor:
+def times_derivative(x: Tensor, z: Tensor, rule: Rule) -> Tensor:
     """`x o s'(z)`, in one kernel."""
     if rule.activation == "gelu":
         return torch.ops.aten.gelu_backward(x, z)
     return torch.ops.aten.silu_backward(x, z)
 
 
-def bend(z: Tensor, rule: Rule) -> Tensor:
+def second_derivative(z: Tensor, rule: Rule) -> Tensor:
     """`s''(z)`."""
     if rule.activation == "gelu":
         square = z * z

@@ -1,4 +1,4 @@
-"""The shares that tokens' writes have in a neural memory, from its gates: two running scans over the rows of a block.
+"""The coefficients that tokens' writes have in a neural memory, from its gates: two running scans over the rows of a block.
 
     P[t] = eta_t P[t-1] + theta_t 1_t,   A[t] = keep_t A[t-1] + P[t]
 

@@ -1,6 +1,6 @@
-"""The matrix memory's walk over its blocks, with its reads and its backward walk written out.
+"""The matrix memory's loop over its blocks, with its reads and its backward loop written out.
 
-Z = [M; S], the memory above the surprise, stands before a block; K, V, Q are its tokens. With the shares A and P of
+Z = [M; S], the memory above the surprise, stands before a block; K, V, Q are its tokens. With the coefficients A and P of
 `gate_table.py`, and e = v - k M_a what a token finds wrong at its anchor,
 
     (I + X) E = V - A[a,M] K M - A[a,S] K S,      X[t,s] = A[a(t),s] (k_t . k_s)          X = 0 with one anchor per block
@@ -8,7 +8,7 @@ Z = [M; S], the memory above the surprise, stands before a block; K, V, Q are it
     M <- A[C,M] M + A[C,S] S + (A[C,.] o K)^T E,   S <- P[C,S] S + (P[C,.] o K)^T E
 
 Only Z and E need one block after another. The rest is computed for a slab of blocks at a time, small enough for a core's cache,
-and most of it a second time in the backward walk, which keeps nothing but Z, E and (I + X)^-1. Blocks n come first, then groups
+and most of it a second time in the backward loop, which keeps nothing but Z, E and (I + X)^-1. Blocks n come first, then groups
 g (batch times heads).
 """
 
@@ -58,8 +58,8 @@ def blocks(
     return _Blocks.apply(q, k, v, table, ends, keep, state, layout)
 
 
-class _Slab:
-    """What is computed from the tokens and shares of some blocks alone."""
+class _BlockSlab:
+    """What is computed from the tokens and coefficients of some blocks alone."""
 
     def __init__(
         self, part: slice, q: Tensor, k: Tensor, table: Tensor, ends: Tensor, keep: Tensor | None, layout: Layout
@@ -101,13 +101,13 @@ class _Blocks(torch.autograd.Function):
         y = torch.empty_like(v, memory_format=torch.contiguous_format)
         y_blocks = layout.cut(y)
         for part in layout.slabs(q):
-            slab = _Slab(part, q, k, table, ends, keep, layout)
+            slab = _BlockSlab(part, q, k, table, ends, keep, layout)
             if inverse is not None:
                 x = (slab.k @ slab.k.mT).mul_(slab.anchored[..., 2:])
                 one = torch.eye(layout.size, dtype=x.dtype, device=x.device).expand_as(x)
                 inverse[part] = torch.linalg.solve_triangular(x, one, upper=False, unitriangular=True)
             solve = None if inverse is None else inverse[part]
-            _walk(slab, tokens_of(v, part, layout), solve, errors[part], starts[part.start : part.stop + 1])
+            _chunk_loop(slab, tokens_of(v, part, layout), solve, errors[part], starts[part.start : part.stop + 1])
             scores = (slab.q @ slab.k.mT).mul_(slab.within)
             read = product(slab.reading, starts[part])
             read.flatten(0, 1).baddbmm_(scores.flatten(0, 1), errors[part].flatten(0, 1))
@@ -127,10 +127,10 @@ class _Blocks(torch.autograd.Function):
         outputs = [layout.cut(d) for d in (d_q, d_k, d_v)]
         dz = d_state
         for part in reversed(layout.slabs(q)):
-            slab = _Slab(part, q, k, table, ends, keep, layout)
+            slab = _BlockSlab(part, q, k, table, ends, keep, layout)
             back = _Backward(slab, errors[part], starts[part], None if inverse is None else inverse[part])
             back.read(tokens_of(dy, part, layout), d_table[part, :, layout.reads])
-            dz = back.walk(dz)
+            dz = back.chunk_loop(dz)
             back.write(d_ends[part])
             back.compare(d_table[part, :, : -1 : layout.chunk], None if keep is None else d_keep[part], layout.chunk)
             for output, d in zip(outputs, (back.d_q, back.d_k, back.d_v), strict=True):
@@ -138,7 +138,7 @@ class _Blocks(torch.autograd.Function):
         return d_q, d_k, d_v, d_table, d_ends, d_keep, dz, None
 
 
-def _walk(slab: _Slab, v: Tensor, inverse: Tensor | None, errors: Tensor, starts: Tensor) -> None:
+def _chunk_loop(slab: _BlockSlab, v: Tensor, inverse: Tensor | None, errors: Tensor, starts: Tensor) -> None:
     """E and the next Z of a slab's blocks, into `errors` and `starts` (a row more)."""
     width, known = slab.k.shape[-1], slab.known.shape[-1]
     zs, memories, surprises = (x.unbind() for x in (starts, starts[:, :, :width], starts[:, :, width:]))
@@ -154,9 +154,9 @@ def _walk(slab: _Slab, v: Tensor, inverse: Tensor | None, errors: Tensor, starts
 
 
 class _Backward:
-    """The gradients of one slab, gathered as its parts are gone back over: `read`, `walk`, `write`, `compare`."""
+    """The gradients of one slab, gathered as its parts are gone back over: `read`, `chunk_loop`, `write`, `compare`."""
 
-    def __init__(self, slab: _Slab, errors: Tensor, starts: Tensor, inverse: Tensor | None):
+    def __init__(self, slab: _BlockSlab, errors: Tensor, starts: Tensor, inverse: Tensor | None):
         self.slab, self.errors, self.starts, self.inverse = slab, errors, starts, inverse
 
     def read(self, dy: Tensor, d_rows: Tensor) -> None:
@@ -171,7 +171,7 @@ class _Backward:
         add_product(self.d_q, d_scores, slab.k)
         self.d_k = d_scores.mT @ slab.q
 
-    def walk(self, dz: Tensor) -> Tensor:
+    def chunk_loop(self, dz: Tensor) -> Tensor:
         """Back over the blocks one after another: dE whole, dZ after each block, and dZ before the first."""
         slab, width, known = self.slab, self.slab.k.shape[-1], self.slab.known.shape[-1]
         self.d_v = self.d_errors if self.inverse is None else torch.empty_like(self.d_errors)
@@ -197,7 +197,7 @@ class _Backward:
         return zs[0]
 
     def write(self, d_ends: Tensor) -> None:
-        """Back over the writes to keys and shares, and over what is kept of Z."""
+        """Back over the writes to keys and coefficients, and over what is kept of Z."""
         slab, width = self.slab, self.slab.k.shape[-1]
         d_k, shares = gathered(self.errors @ self.after.mT, slab.k, slab.shares)
         self.d_k += d_k
@@ -236,12 +236,12 @@ def tokens_of(x: Tensor, part: slice, layout: Layout) -> Tensor:
 
 
 def spread(x: Tensor, shares: Tensor) -> Tensor:
-    """Rows x [s, g, size, d] beside one another, each by its share: [s, g, size, shares * d]."""
+    """Rows x [s, g, size, d] beside one another, each by its coefficient: [s, g, size, shares * d]."""
     return (x.unsqueeze(-2) * shares.unsqueeze(-1)).flatten(-2)
 
 
 def gathered(d: Tensor, x: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of x and of its shares, from that of `spread(x, shares)`."""
+    """Gradients of x and of its coefficients, from that of `spread(x, shares)`."""
     first, second = d.chunk(2, -1)
     d_x = torch.mul(first, shares[..., :1]).addcmul_(second, shares[..., 1:])
     return d_x, d.unflatten(-1, (2, -1)).mul_(x.unsqueeze(-2)).sum(-1)

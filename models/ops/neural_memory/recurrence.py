@@ -1,4 +1,4 @@
-"""The law when the state is a network: a memory that learns, token by token, what its keys mean.
+"""The reference recurrence when the state is a network: a memory that learns, token by token, what its keys mean.
 
     compare   u_t = gradient of 1/2 |M_a(k_t) - v_t|^2 at the anchored memory M_a
     surprise  S_t = eta_t S_{t-1} - theta_t u_t          eta: momentum, theta: rate
@@ -124,7 +124,7 @@ def recurrence(
     rule: Rule,
     state: State | None = None,
 ) -> tuple[Tensor, State]:
-    """The law over a text: y [b, t, h, out] and the state after its last token.
+    """The reference recurrence over a text: y [b, t, h, out] and the state after its last token.
 
     Shapes: q, k [b, t, h, in]; v [b, t, h, out]; momentum eta, rate theta and keep 1 - alpha in [0, 1], [b, t, h]
     or as `gates_of_layers` takes them; `initial` [h, in, out] per layer. The tokens of an open chunk are replayed from its

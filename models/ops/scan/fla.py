@@ -6,7 +6,7 @@
     yes       none              chunk_delta_rule, in float32 as below, g = 0 fused_recurrent_delta_rule
     yes       per head          chunk_gated_delta_rule                       fused_recurrent_gated_delta_rule
 
-chunk_delta_rule refuses float32; chunk_gated_delta_rule, which takes it, computes the same law where nothing is forgotten.
+chunk_delta_rule refuses float32; chunk_gated_delta_rule, which takes it, computes the same recurrence where nothing is forgotten.
 Layouts are ours: [b, t, h, d], states [b, h, k, v]. Gates, rates and states go in as float32, q, k and v in the dtype of
 autocast or in the widest of their own. In float32 a kernel multiplies as Triton does by default, which is TF32 on Nvidia.
 """

@@ -1,8 +1,8 @@
 """Mamba-2's scan by its authors' kernel (package mamba-ssm, https://github.com/state-spaces/mamba).
 
 `mamba_chunk_scan_combined` forgets by exp(Delta A) and writes Delta B x, one Delta for both: log-forgetting and rate, which
-are apart in the law, meet as Delta = -log_forget, A = -1 and x = rate / Delta * v. In Mamba-2 the quotient is exp(-A_log), so
-nothing is lost.
+are apart in the reference recurrence, meet as Delta = -log_forget, A = -1 and x = rate / Delta * v. In Mamba-2 the quotient is
+exp(-A_log), so nothing is lost.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def scan(
     compare: bool = False,
     state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The law, `recurrence.recurrence`, by `mamba_chunk_scan_combined` for Mamba-2's row; same shapes, the state in float32.
+    """The recurrence by `mamba_chunk_scan_combined` for Mamba-2's row; same shapes, the state in float32.
 
     Raises NotCovered unless forgetting is per head, a rate is given and nothing is compared, for float64, and for tensors that
     Triton cannot reach.

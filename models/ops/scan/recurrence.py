@@ -1,4 +1,4 @@
-"""The law of a matrix state: every linear recurrence here is one step in four verbs.
+"""The reference recurrence of a matrix state: every linear recurrence here is one step in four verbs.
 
     forget    S <- a * S                       a: 1, fixed, or computed from x; per head or per key channel
     compare   e  = v  (Hebb)   or   v - S k    (delta rule: only what S did not know)
@@ -21,7 +21,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Row:
+class RecurrenceRow:
     """One row of the table: what a model's forgetting depends on, its shape, and how it compares."""
 
     forget: str  # "none", "fixed", or "from the input"
@@ -30,14 +30,14 @@ class Row:
     paper: str
 
 
-ROWS: dict[str, Row] = {
-    "linear-attention": Row("none", "head", False, "Katharopoulos et al. 2020, arXiv 2006.16236"),
-    "retnet": Row("fixed", "head", False, "Sun et al. 2023, arXiv 2307.08621"),
-    "mamba": Row("from the input", "key channel", False, "Gu and Dao 2023, arXiv 2312.00752"),
-    "mamba2": Row("from the input", "head", False, "Dao and Gu 2024, arXiv 2405.21060"),
-    "gla": Row("from the input", "key channel", False, "Yang et al. 2023, arXiv 2312.06635"),
-    "deltanet": Row("none", "head", True, "Yang et al. 2024, arXiv 2406.06484"),
-    "gated-deltanet": Row("from the input", "head", True, "Yang et al. 2024, arXiv 2412.06464"),
+ROWS: dict[str, RecurrenceRow] = {
+    "linear-attention": RecurrenceRow("none", "head", False, "Katharopoulos et al. 2020, arXiv 2006.16236"),
+    "retnet": RecurrenceRow("fixed", "head", False, "Sun et al. 2023, arXiv 2307.08621"),
+    "mamba": RecurrenceRow("from the input", "key channel", False, "Gu and Dao 2023, arXiv 2312.00752"),
+    "mamba2": RecurrenceRow("from the input", "head", False, "Dao and Gu 2024, arXiv 2405.21060"),
+    "gla": RecurrenceRow("from the input", "key channel", False, "Yang et al. 2023, arXiv 2312.06635"),
+    "deltanet": RecurrenceRow("none", "head", True, "Yang et al. 2024, arXiv 2406.06484"),
+    "gated-deltanet": RecurrenceRow("from the input", "head", True, "Yang et al. 2024, arXiv 2412.06464"),
 }
 
 
@@ -65,7 +65,7 @@ def recurrence(
     compare: bool = False,
     state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The law over a text: y [b, t, h, v] and the state after its last token.
+    """The reference recurrence over a text: y [b, t, h, v] and the state after its last token.
 
     Shapes: q, k [b, t, h, k]; v [b, t, h, v]; log_forget [b, t, h] (per head) or [b, t, h, k] (per key channel), None for 1;
     rate b in [b, t, h], None for 1; state [b, h, k, v], None for zeros. q and k may have one head that all values share.

@@ -10,7 +10,7 @@ from models.ops.scan.recurrence import recurrence
 def selective(
     x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Mamba's own spelling of the law (arXiv 2312.00752, eq. 2): `h_t = exp(Delta_t A) h_{t-1} + Delta_t B_t x_t; y_t = C_t h_t`.
+    """Mamba's own spelling (arXiv 2312.00752, eq. 2): `h_t = exp(Delta_t A) h_{t-1} + Delta_t B_t x_t; y_t = C_t h_t`.
 
     Every channel is a head of value width 1 whose N key channels forget by themselves. Shapes: x, delta [b, t, d];
     A [d, N] negative; B, C [b, t, N]; state [b, d, N]. Returns y [b, t, d] and the last state.

@@ -1,4 +1,4 @@
-"""The law of the short convolution: causal, depthwise, over the last few inputs of each channel.
+"""The reference recurrence of the short convolution: causal, depthwise, over the last few inputs of each channel.
 
     y_t = sum_j w_j x_{t-j} + bias,   j = 0 .. kernel - 1
 

@@ -5,8 +5,8 @@ that layer's input x_j (with a 1 for the bias) and the error g_j of its output. 
 
     z_i = x_i^T W - p_i sum_{j<=i} r_j (x_i . x_j) g_j        layer by layer, with the queries' x_i (Sun et al., App. A)
 
-Two parts: `Descent` walks over the mini-batches on the keys' side alone, the only part that is sequential; then all
-mini-batches are read at once. The walk has a backward pass by hand, because its steps are so small that on a CPU the
+Two parts: `Descent` loops over the mini-batches on the keys' side alone, the only part that is sequential; then all
+mini-batches are read at once. The loop has a backward pass by hand, because its steps are so small that on a CPU the
 bookkeeping of automatic differentiation costs more than their mathematics.
 
 Inside, tensors are laid out mini-batch first: [n, b * h, rows, channels].

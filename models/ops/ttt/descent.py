@@ -9,7 +9,7 @@ token reads them:
 
 N is the layer norm without scale and bias, and N'(a) = (a - mean(a) - N mean(a N)) / deviation its Jacobian, which is
 symmetric, applied to a. The backward pass is by hand: the steps are so small that on a CPU the bookkeeping of automatic
-differentiation costs more than their mathematics. What does not pass through W is left until after the walk, for all
+differentiation costs more than their mathematics. What does not pass through W is left until after the chunk loop, for all
 mini-batches at once.
 """
 
@@ -27,7 +27,7 @@ _aten = torch.ops.aten
 
 
 class Descent(torch.autograd.Function):
-    """`apply(k, aim, rate, gain, *weights)`: the walk over n mini-batches of c rows, for m = batch * heads networks.
+    """`apply(k, aim, rate, gain, *weights)`: the chunk loop over n mini-batches of c rows, for m = batch * heads networks.
 
     Shapes: k [n, m, c, d + 1], aim [n, m, c, d], rate [n, m, c, 1], gain [m, 1, d], weights [m, in + 1, out] for each of L
     layers. Returns, flat: the L weights before every mini-batch [n, m, in + 1, out], the inputs [n, m, c, in + 1] of the
@@ -86,12 +86,12 @@ class Descent(torch.autograd.Function):
                     into = torch.bmm(g[layer][i], after[:, :-1].mT)
                     dx.append(torch.addcmul(from_x[layer - 1][i, :, :, :-1], rate[i], into, value=-1))
                 torch.add(after, from_w[layer][i], out=dw[layer][i])
-            bent, slopes = [], []
+            bent, derivatives = [], []
             for layer in range(1, depth):
-                slope, curvature = _bends(z[layer - 1][i])
+                derivative, curvature = _derivatives(z[layer - 1][i])
                 bent.append(curvature.mul_(back[layer - 1][i]).mul_(dg[layer - 1]))
-                slopes.append(slope)
-                into = dg[layer - 1] * slope
+                derivatives.append(derivative)
+                into = dg[layer - 1] * derivative
                 dg[layer].baddbmm_(into, w[layer][i, :, :-1])
                 dw[layer][i, :, :-1] += torch.bmm(into.mT, g[layer][i])
             dz = norm.step(i, dg[-1])
@@ -99,7 +99,7 @@ class Descent(torch.autograd.Function):
                 dw[layer][i].baddbmm_(x[layer][i].mT, dz)
                 if layer:
                     dx[layer] += torch.bmm(dz, w[layer][i, :, :-1].mT)
-                    dz = bent[layer - 1].addcmul_(dx[layer], slopes[layer - 1])
+                    dz = bent[layer - 1].addcmul_(dx[layer], derivatives[layer - 1])
             dz_first[i] = dz
         dk = dz_first @ w[0][:-1].mT - rate * (g[0] @ dw[0][1:].mT)
         drate = -sum((part * errors).sum(-1, keepdim=True) for part, errors in zip(xdw, g, strict=True))
@@ -138,7 +138,7 @@ def _jacobian(a: Tensor, z: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
     return _aten.native_layer_norm_backward(a, z, z.shape[-1:], mean, inverse, None, None, (True, False, False))[0]
 
 
-def _bends(z: Tensor) -> tuple[Tensor, Tensor]:
+def _derivatives(z: Tensor) -> tuple[Tensor, Tensor]:
     """gelu'(z) and gelu''(z) of the tanh form. With T = tanh(s (z + u z^3)) and p = s (1 + 3 u z^2),
 
     gelu' = (1 + T + z (1 - T^2) p) / 2,   gelu'' = (1 - T^2) (s (1 + 6 u z^2) - z T p^2)
@@ -149,5 +149,5 @@ def _bends(z: Tensor) -> tuple[Tensor, Tensor]:
     zp = square.mul(3 * s * u).add_(s)
     curvature = zp.square().mul_(t).mul_(z)
     rest = t.square().neg_().add_(1)
-    slope = zp.mul_(z).mul_(rest).add_(t).add_(1).mul_(0.5)
-    return slope, square.mul_(6 * s * u).add_(s).sub_(curvature).mul_(rest)
+    derivative = zp.mul_(z).mul_(rest).add_(t).add_(1).mul_(0.5)
+    return derivative, square.mul_(6 * s * u).add_(s).sub_(curvature).mul_(rest)

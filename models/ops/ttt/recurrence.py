@@ -1,4 +1,4 @@
-"""The law of test-time training: the state is a network, and reading a text trains it.
+"""The reference recurrence of test-time training: the state is a network, and reading a text trains it.
 
 Sun et al. 2024, arXiv 2407.04620. The network of a head is f(x) = x + LN(z(x)), where z is one affine layer or two with a
 tanh-GELU between them. In a mini-batch of c tokens that begins with the weights W, token i does
@@ -54,7 +54,7 @@ def recurrence(
     norm: Norm,
     state: State | None = None,
 ) -> tuple[Tensor, State]:
-    """The law over a text: y [b, t, h, d] and the state after its last token.
+    """The reference recurrence over a text: y [b, t, h, d] and the state after its last token.
 
     Shapes: q, k, v [b, t, h, d]; rate r [b, t, h]; factor p [c], whose length is the mini-batch; weights [h, in + 1, out]
     per layer, with which a text begins; norm [h, d]; state None at the beginning of a text.

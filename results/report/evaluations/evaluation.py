@@ -1,4 +1,4 @@
-"""An evaluation: one task under equal task settings and one set-up, with its models, its floors and their numbers."""
+"""An evaluation: one task under equal task settings and one set-up, with its models, its trivial baselines and their numbers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 from results.report.evaluations import pooling
 from results.report.evaluations.model import Model
-from results.report.evaluations.pooling import Index, Point, Row
+from results.report.evaluations.pooling import Point, Row, RowIndex, items
 from results.rows import labels, metrics, readers
 from results.rows.row import canonical
 
 
 @dataclass
-class Exam:
+class Evaluation:
     """One task under equal task settings and one set-up (size, budget, dtype, provider, device, threads)."""
 
     task: str
@@ -28,7 +28,7 @@ class Exam:
     main: bool = True  # of several set-ups the one that figures show
     trials: dict[str, list[Row]] = field(default_factory=dict)  # of learning rates, by label
     everyone: list[Model] = field(default_factory=list)  # all models of the report, also those without a row here
-    version: int = 1  # of the task's exam
+    version: int = 1  # of the task's evaluation
 
     @property
     def is_timing(self) -> bool:
@@ -47,8 +47,23 @@ class Exam:
         return [model for model in self.models if model.is_floor]
 
     @cached_property
-    def _index(self) -> Index:
-        return Index(self.rows)
+    def parameters(self) -> dict[str, int | None]:
+        """The parameters of every model of the report by its name, as this evaluation's rows have them where it has rows."""
+        return {model.name: model.parameters for model in [*self.everyone, *self.learners]}
+
+    @cached_property
+    def _index(self) -> RowIndex:
+        return RowIndex(self.rows)
+
+    @cached_property
+    def _best(self) -> dict[tuple, tuple[str, float] | None]:
+        return {}
+
+    def texts(self) -> list[str]:
+        """Every text of this evaluation that a figure may show: titles, labels, families, settings and what was asked."""
+        names = [text for model in self.models for text in (model.title, model.group)]
+        places = [str(where) for wheres in self._index.wheres.values() for where in wheres.values()]
+        return [self.title, str(self.settings), str(self.setup), *names, *places]
 
     @property
     def metrics(self) -> list[str]:
@@ -83,10 +98,13 @@ class Exam:
 
         Only those count that answered all that anybody was asked: who answers one question of five has no mean over five.
         """
-        way = metrics.direction(metric)
-        points = [(one.label, self.point(one.label, metric, where)) for one in self.floors if one.reader in kinds]
-        known = [(label, point.value) for label, point in points if point is not None]
-        return max(known, key=lambda pair: (way * pair[1], pair[0])) if known and way else None
+        asked = tuple(kinds), metric, items(where)
+        if asked not in self._best:
+            way = metrics.direction(metric)
+            points = [(one.label, self.point(one.label, metric, where)) for one in self.floors if one.reader in kinds]
+            known = [(label, point.value) for label, point in points if point is not None]
+            self._best[asked] = max(known, key=lambda pair: (way * pair[1], pair[0])) if known and way else None
+        return self._best[asked]
 
     def best_floor(self, metric: str, where: Mapping[str, Any]) -> tuple[str, float] | None:
         """The best of those that guess, as (name, value)."""
@@ -101,7 +119,7 @@ class Exam:
         return self.best([readers.REFERENCE], metric, where)
 
     def bar(self, metric: str, where: Mapping[str, Any]) -> tuple[str, float] | None:
-        """The best of floors and shortcuts, as (name, value): who is not better has learned nothing that a fool has not."""
+        """The best of trivial baselines and shortcuts, as (name, value): who is not better has learned nothing."""
         return self.best([readers.FLOOR, readers.SHORTCUT], metric, where)
 
     def counted(self) -> str:
@@ -146,6 +164,12 @@ class Exam:
 
     def lost_seeds(self, label: str) -> tuple[int, int]:
         """(seeds that failed outright, all seeds) of a model."""
-        rows = self.rows.get(label, [])
-        good, seeds = ({r["seed"] for r in rows if ok in (None, r["status"])} for ok in ("ok", None))
-        return len(seeds - good), len(seeds)
+        return self._lost_seeds.get(label, (0, 0))
+
+    @cached_property
+    def _lost_seeds(self) -> dict[str, tuple[int, int]]:
+        found = {}
+        for label, rows in self.rows.items():
+            good, seeds = ({r["seed"] for r in rows if ok in (None, r["status"])} for ok in ("ok", None))
+            found[label] = len(seeds - good), len(seeds)
+        return found

@@ -7,10 +7,10 @@ from typing import Any
 
 from results.cell import CHOSEN, TRIAL
 from results.report.evaluations import naming
-from results.report.evaluations.evaluation import Exam
+from results.report.evaluations.evaluation import Evaluation
 from results.report.evaluations.model import Model
 from results.report.evaluations.pooling import Row
-from results.report.families import Families, Family, Look, looks
+from results.report.families import Families, Look, ShownFamily, looks
 from results.rows import labels, readers, store
 from results.rows.committed import MARK
 from results.rows.labels import SETUP
@@ -19,8 +19,8 @@ from results.rows.row import FLOOR_FAMILY, canonical, exam_of
 UNTOLD = Families()  # rows alone tell of their families
 
 
-def exams(rows: Iterable[Row], families: Families = UNTOLD) -> list[Exam]:
-    """Every exam of the rows, in a fixed order that does not depend on theirs; superseded attempts are left out.
+def grouped(rows: Iterable[Row], families: Families = UNTOLD) -> list[Evaluation]:
+    """Every evaluation of the rows, in a fixed order that does not depend on theirs; superseded attempts are left out.
 
     `families` says the order, titles and looks of the models' families.
     """
@@ -44,22 +44,26 @@ def exams(rows: Iterable[Row], families: Families = UNTOLD) -> list[Exam]:
         task = _task(group[0]) if group else group_key
         by_labels.append(_by_label(group, floors.get(task, []), shown))
     look = _looks(by_labels, families)
-    found = [_exam(by_label, families, look) for by_label in by_labels]
-    everyone = {model.label: model for exam in found if not exam.is_contest for model in exam.learners}
-    for exam in found:
-        exam.trials = _trials(exam, tried)
-        exam.everyone = exam.learners if exam.is_contest else sorted(everyone.values(), key=lambda model: model.rank)
+    found = [_evaluation(by_label, families, look) for by_label in by_labels]
+    everyone = {
+        model.label: model for evaluation in found if not evaluation.is_contest for model in evaluation.learners
+    }
+    for evaluation in found:
+        evaluation.trials = _trials(evaluation, tried)
+        evaluation.everyone = (
+            evaluation.learners if evaluation.is_contest else sorted(everyone.values(), key=lambda model: model.rank)
+        )
     return naming.named(found)
 
 
 def _task(row: Row) -> str:
-    """What is asked in a row's exam: two versions of an exam are two."""
+    """What is asked in a row's evaluation: two versions of an evaluation are two."""
     return canonical([row["task"], row["settings"]["task"], exam_of(row)])
 
 
-def everyone(exams: Iterable[Exam]) -> list[Model]:
+def everyone(evaluations: Iterable[Evaluation]) -> list[Model]:
     """All models of a report, families in order."""
-    models = {(model.family, model.label): model for exam in exams for model in exam.everyone}
+    models = {(model.family, model.label): model for evaluation in evaluations for model in evaluation.everyone}
     return sorted(models.values(), key=lambda model: model.rank)
 
 
@@ -71,7 +75,7 @@ def _by_label(group: list[Row], floors: list[Row], shown: dict[str, str]) -> dic
     return by_label
 
 
-def _exam(by_label: dict[str, list[Row]], families: Families, look: dict[tuple[str, str], Look]) -> Exam:
+def _evaluation(by_label: dict[str, list[Row]], families: Families, look: dict[tuple[str, str], Look]) -> Evaluation:
     models = []
     for label, rows in by_label.items():
         family = families.of(_newest(rows))
@@ -79,17 +83,17 @@ def _exam(by_label: dict[str, list[Row]], families: Families, look: dict[tuple[s
     first = next(iter(by_label.values()))[0]
     setup = {name: first[name] for name in SETUP}
     ranked = sorted(models, key=lambda m: m.rank)
-    return Exam(first["task"], first["settings"]["task"], setup, ranked, by_label, version=exam_of(first))
+    return Evaluation(first["task"], first["settings"]["task"], setup, ranked, by_label, version=exam_of(first))
 
 
-def _trials(exam: Exam, tried: Sequence[Row]) -> dict[str, list[Row]]:
-    """The trials that the learning rates of an exam's models come from, by label.
+def _trials(evaluation: Evaluation, tried: Sequence[Row]) -> dict[str, list[Row]]:
+    """The trials that the learning rates of an evaluation's models come from, by label.
 
-    A model under settings that act in its exam alone has no trials of its own, but those of the model without them.
+    A model under settings that act in its evaluation alone has no trials of its own, but those of the model without them.
     """
     found: dict[str, list[Row]] = {}
-    for model in exam.learners:
-        row = next((row for row in exam.rows[model.label] if row["settings"].get("stage") == CHOSEN), None)
+    for model in evaluation.learners:
+        row = next((row for row in evaluation.rows[model.label] if row["settings"].get("stage") == CHOSEN), None)
         if row is not None:
             wanted = _subject(row, row["budget"]["steps"])
             same = [one for one in tried if _subject(one, one["where"].get("full_steps")) == wanted]
@@ -111,7 +115,7 @@ def _settings(row: Row) -> tuple[str, dict[str, Any]]:
     return row["settings"].get("variant", ""), row["settings"]["model"]
 
 
-def _model(label: str, rows: list[Row], family: Family, look: Look) -> Model:
+def _model(label: str, rows: list[Row], family: ShownFamily, look: Look) -> Model:
     newest = _newest(rows)
     largest = {
         name: max((row[name] for row in rows if row[name] is not None), default=None)
@@ -128,7 +132,7 @@ def _newest(rows: list[Row]) -> Row:
 
 def _looks(by_labels: Iterable[dict[str, list[Row]]], families: Families) -> dict[tuple[str, str], Look]:
     """The look of every (family, label) of a report."""
-    found: dict[Family, set[str]] = {}
+    found: dict[ShownFamily, set[str]] = {}
     for by_label in by_labels:
         for label, rows in by_label.items():
             found.setdefault(families.of(_newest(rows)), set()).add(label)

@@ -1,4 +1,4 @@
-"""A line of a table or figure: a model under one setting, or a floor."""
+"""A line of a table or figure: a model under one setting, or a trivial baseline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from results.rows.row import FLOOR_FAMILY
 
 @dataclass(frozen=True)
 class Model:
-    """A line of a table: a model under one setting, or a floor."""
+    """A line of a table: a model under one setting, or a trivial baseline."""
 
     label: str
     name: str
@@ -35,7 +35,7 @@ class Model:
 
     @property
     def reader(self) -> str | None:
-        """Of floors, which of `readers.KINDS`: a model must beat all but the references, which are only shown."""
+        """Of trivial baselines, which of `readers.KINDS`: a model must beat all but the references, which are only shown."""
         return readers.kind(self.label) if self.is_floor else None
 
     @property

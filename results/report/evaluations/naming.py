@@ -5,39 +5,50 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from results.report.evaluations.evaluation import Exam
+from results.report.evaluations.evaluation import Evaluation
 from results.rows import metrics
 from results.rows.row import canonical
 
 
-def named(found: list[Exam]) -> list[Exam]:
-    """Give each exam its place, a title and a file name that tells it from its neighbours."""
+def named(found: list[Evaluation]) -> list[Evaluation]:
+    """Give each evaluation its place, a title and a file name that tells it from its neighbours."""
 
-    def place(exam: Exam) -> tuple:
-        known = exam.task in metrics.TASK_ORDER
-        order = metrics.TASK_ORDER.index(exam.task) if known else len(metrics.TASK_ORDER)
-        size = -exam.version, -len(exam.learners)  # of one task's exams the newest first, then the one with most models
-        return exam.is_timing, order, exam.task, canonical(exam.settings), *size, canonical(exam.setup)
+    def place(evaluation: Evaluation) -> tuple:
+        known = evaluation.task in metrics.TASK_ORDER
+        order = metrics.TASK_ORDER.index(evaluation.task) if known else len(metrics.TASK_ORDER)
+        size = (
+            -evaluation.version,
+            -len(evaluation.learners),
+        )  # of one task's evaluations the newest first, then the one with most models
+        return (
+            evaluation.is_timing,
+            order,
+            evaluation.task,
+            canonical(evaluation.settings),
+            *size,
+            canonical(evaluation.setup),
+        )
 
     found = sorted(found, key=place)
     taken: dict[str, int] = {}
-    for exam in found:
-        peers = [other for other in found if other.task == exam.task]
-        twins = [other for other in peers if other.settings == exam.settings]
-        exam.main = exam is twins[0] or exam.is_contest
+    for evaluation in found:
+        peers = [other for other in found if other.task == evaluation.task]
+        twins = [other for other in peers if other.settings == evaluation.settings]
+        evaluation.main = evaluation is twins[0] or evaluation.is_contest
         parts = differences(
-            exam.settings | {"exam": exam.version}, [other.settings | {"exam": other.version} for other in peers]
+            evaluation.settings | {"exam": evaluation.version},
+            [other.settings | {"exam": other.version} for other in peers],
         )
         parts += (
             []
-            if exam is twins[0] and not exam.is_contest
-            else differences(exam.setup, [other.setup for other in twins])
+            if evaluation is twins[0] and not evaluation.is_contest
+            else differences(evaluation.setup, [other.setup for other in twins])
         )
-        exam.title = exam.task + (f" ({', '.join(parts)})" if parts else "")
-        stem = "-".join([exam.task, *(part.split("=", 1)[1] for part in parts if len(part) <= 24)])
+        evaluation.title = evaluation.task + (f" ({', '.join(parts)})" if parts else "")
+        stem = "-".join([evaluation.task, *(part.split("=", 1)[1] for part in parts if len(part) <= 24)])
         stem = "".join(letter if letter.isalnum() else "-" for letter in stem.lower()).strip("-")[:60]
         taken[stem] = taken.get(stem, 0) + 1
-        exam.slug = stem if taken[stem] == 1 else f"{stem}-{taken[stem]}"
+        evaluation.slug = stem if taken[stem] == 1 else f"{stem}-{taken[stem]}"
     return found
 
 

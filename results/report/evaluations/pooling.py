@@ -28,12 +28,13 @@ class Point:
     seeds: int
 
 
-class Index:
+class RowIndex:
     """The rows of an evaluation by model and metric, with what each mean is to be over; every question is answered once."""
 
     def __init__(self, rows: Mapping[str, Sequence[Row]]) -> None:
         self._rows = rows
         self._points: dict[tuple[str, str, frozenset], Point | None] = {}
+        self._whole: dict[tuple[str, str, frozenset], list[Row]] = {}
         self._parts: dict[tuple[str, frozenset], set[str]] = {}
 
     @cached_property
@@ -88,12 +89,12 @@ class Index:
         for metric, known in self.wheres.items():
             keys = {frozenset(one) for one in known.values()}
             lost = {canonical(one): one for one in self._lost if frozenset(one) in keys}
-            found[metric] = [(text, _items(one)) for text, one in (known | lost).items()]
+            found[metric] = [(text, items(one)) for text, one in (known | lost).items()]
         return found
 
     def asked(self, metric: str, where: Where) -> set[str]:
         """All parts, as canonical text, that a mean under `where` is told to be over: measured, or failed, by anybody."""
-        key = metric, _items(where)
+        key = metric, items(where)
         if key not in self._parts:
             self._parts[key] = {text for text, one in self._asked.get(metric, ()) if key[1] <= one}
         return self._parts[key]
@@ -116,25 +117,28 @@ class Index:
 
     def whole(self, label: str, metric: str, where: Where) -> list[Row]:
         """The rows that match `where`, of the seeds that have every part of it: no mean is taken over less."""
-        rows = list(self.matching(label, metric, where))
-        if metric not in metrics.ABOUT_TRAINING:
-            had: dict[int, set[str]] = {}
-            for text, row in rows:
-                had.setdefault(row["seed"], set()).add(text)
-            asked = len(self.asked(metric, where))
-            rows = [(text, row) for text, row in rows if len(had[row["seed"]]) == asked]
-        return [row for _, row in rows]
+        key = label, metric, items(where)
+        if key not in self._whole:
+            rows = list(self.matching(label, metric, where))
+            if metric not in metrics.ABOUT_TRAINING:
+                had: dict[int, set[str]] = {}
+                for text, row in rows:
+                    had.setdefault(row["seed"], set()).add(text)
+                asked = len(self.asked(metric, where))
+                rows = [(text, row) for text, row in rows if len(had[row["seed"]]) == asked]
+            self._whole[key] = [row for _, row in rows]
+        return self._whole[key]
 
     def point(self, label: str, metric: str, where: Where) -> Point | None:
         """The mean over seeds of what matches `where`, pooled at the first question; None where no seed is whole."""
-        key = label, metric, _items(where)
+        key = label, metric, items(where)
         if key not in self._points:
             rows = self.whole(label, metric, where)
             self._points[key] = aggregate(metric, rows) if rows else None
         return self._points[key]
 
 
-def _items(where: Where) -> frozenset:
+def items(where: Where) -> frozenset:
     """Settings as a set of items, for looking up and for what covers what."""
     try:
         return frozenset(where.items())

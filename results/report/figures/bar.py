@@ -9,26 +9,38 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from results.report.evaluations import Exam, Model, Point
+from results.report.evaluations import Evaluation, Model, Point
 from results.report.figures import line, style
 from results.report.figures.cast import Cast
 from results.report.figures.legend import legend
 from results.rows import metrics
+from results.rows.row import canonical
 
 
-def by_model(exam: Exam, metric: str, cast: Cast, title: str) -> Figure:
-    """A bar for each model, families in order, with interval and value; dashed lines: the floors."""
-    where = exam.wheres(metric)[-1]
-    found = [(model, point) for model in cast.models if (point := exam.point(model.label, metric, where))]
-    floors = [(model.label, point.value) for model in exam.floors if (point := exam.point(model.label, metric, where))]
+def by_model(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Figure:
+    """A bar for each model, families in order, with interval and value; dashed lines: the trivial baselines."""
+    where = evaluation.wheres(metric)[-1]
+    found = [(model, point) for model in cast.models if (point := evaluation.point(model.label, metric, where))]
+    floors = [
+        (model.label, point.value)
+        for model in evaluation.floors
+        if (point := evaluation.point(model.label, metric, where))
+    ]
     drawn = style.figure(7.6, 1.5 + 0.27 * len(found) + 0.16 * len(floors))
     panel = drawn.subplots()
     panel.grid(axis="y", visible=False)
     places = _places(found)
+    panel.barh(
+        places,
+        [point.value for _, point in found],
+        height=0.74,
+        color=[style.colour(model) for model, _ in found],
+        zorder=2,
+    )
+    pen = {"color": style.INK, "linewidth": 1.2, "zorder": 3}
+    known = [(place, point) for place, (_, point) in zip(places, found, strict=True) if point.low is not None]
+    style.segments(panel, [([point.low, point.high], [place, place], pen) for place, point in known])
     for place, (model, point) in zip(places, found, strict=True):
-        panel.barh(place, point.value, height=0.74, color=style.colour(model), zorder=2)
-        if point.low is not None:
-            panel.plot([point.low, point.high], [place, place], color=style.INK, linewidth=1.2, zorder=3)
         text = f"{point.value:.3f}"
         panel.annotate(
             text, (point.value, place), xytext=(-5, 0), textcoords="offset points", ha="right", va="center",
@@ -44,20 +56,22 @@ def by_model(exam: Exam, metric: str, cast: Cast, title: str) -> Figure:
     return drawn
 
 
-def by_state(exam: Exam, metric: str, cast: Cast, title: str) -> Figure:
-    """Accuracy, averaged over the whole exam, against the bytes of the state, with the 95 % interval and what guessers score."""
+def by_state(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Figure:
+    """Accuracy, averaged over the whole evaluation, against the state's bytes, with 95 % intervals and what guessers score."""
     drawn = style.figure(6.0, 4.2)
     panel = drawn.subplots()
     style.title(drawn, title)
-    shown = []
-    for model in cast.models:
-        point = exam.point(model.label, metric, {})
-        if point is None or not model.state_bytes:
-            continue
-        shown.append(model)
-        _interval(panel, model.state_bytes, point, cast.line(model))
-        panel.scatter(model.state_bytes, 100 * point.value, **cast.point(model))
-    lines = {kind: best for kind in line.LINES if (best := exam.best([kind], metric, {}))}
+    asked = [(model, evaluation.point(model.label, metric, {})) for model in cast.models if model.state_bytes]
+    known = [(model, point) for model, point in asked if point is not None]
+    style.segments(
+        panel, [_interval(model, point, cast.line(model)) for model, point in known if point.low is not None]
+    )
+    alike: dict[str, list[tuple[Model, Point]]] = {}
+    for model, point in known:
+        alike.setdefault(canonical(cast.point(model)), []).append((model, point))
+    for group in alike.values():
+        style.scatter(panel, [(m.state_bytes, 100 * p.value) for m, p in group], cast.point(group[0][0]))
+    lines = {kind: best for kind in line.LINES if (best := evaluation.best([kind], metric, {}))}
     for kind, (_, value) in lines.items():
         panel.axhline(100 * value, **line.LINES[kind])
     panel.set(xscale="log", xlabel="largest state of one sequence (bytes)", ylabel=metrics.axis(metric))
@@ -65,7 +79,7 @@ def by_state(exam: Exam, metric: str, cast: Cast, title: str) -> Figure:
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: metrics.byte_size(value).replace(".0 ", " ")))
     panel.margins(x=0.1, y=0.1)
     names = {f"best {kind}: {label.split(': ')[-1]}": line.LINES[kind] for kind, (label, _) in lines.items()}
-    legend(drawn, replace(cast, models=tuple(shown)), readers=names)
+    legend(drawn, replace(cast, models=tuple(model for model, _ in known)), readers=names)
     return drawn
 
 
@@ -80,7 +94,7 @@ def _places(found: list[tuple[Model, Point]]) -> list[float]:
 
 
 def _floor_lines(panel: Axes, floors: list[tuple[str, float]], top: float, bottom: float) -> None:
-    """A dashed line for each floor, named above the bars, each name on a height of its own."""
+    """A dashed line for each trivial baseline, named above the bars, each name on a height of its own."""
     for index, (label, value) in enumerate(sorted(floors, key=lambda pair: pair[1])):
         height = top - 0.75 * (len(floors) - 1 - index)
         panel.plot([value, value], [height - 0.3, bottom], **{**line.FLOOR_LINE, "zorder": 2.5})
@@ -90,8 +104,7 @@ def _floor_lines(panel: Axes, floors: list[tuple[str, float]], top: float, botto
         )  # fmt: skip
 
 
-def _interval(panel: Axes, x: float, point: Point, look: dict[str, Any]) -> None:
+def _interval(model: Model, point: Point, look: dict[str, Any]) -> style.Line:
     """The interval in the model's own dash, which tells it from others of its family."""
-    if point.low is not None:
-        ends = [100 * point.low, 100 * point.high]
-        panel.plot([x, x], ends, **{name: look[name] for name in ("color", "linestyle")}, linewidth=1.1, zorder=1.8)
+    pen = {"color": look["color"], "linestyle": look["linestyle"], "linewidth": 1.1, "zorder": 1.8}
+    return [model.state_bytes] * 2, [100 * point.low, 100 * point.high], pen

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from results.report.evaluations import Exam, Model
+from results.report.evaluations import Evaluation, Model
 from results.report.figures import style
 from results.rows import metrics
 
@@ -30,7 +30,11 @@ class Cast:
 
 
 def cast(
-    exam: Exam, metric: str, models: Sequence[Model], kept: Collection[str] = (), where: Mapping[str, Any] | None = None
+    evaluation: Evaluation,
+    metric: str,
+    models: Sequence[Model],
+    kept: Collection[str] = (),
+    where: Mapping[str, Any] | None = None,
 ) -> Cast:
     """The cast of a figure of one metric; `kept` names models that are in colour however many there are.
 
@@ -42,7 +46,7 @@ def cast(
     bright = {model.label for model in models if {model.label, model.name} & set(kept)}
     best: dict[str, tuple[float, str]] = {}
     for model in models:
-        point = exam.point(model.label, metric, where or {})
+        point = evaluation.point(model.label, metric, where or {})
         score = float("-inf") if point is None else way * point.value
         best[model.family] = max(best.get(model.family, (score, model.label)), (score, model.label))
     return Cast(tuple(models), frozenset(bright | {label for _, label in best.values()}))

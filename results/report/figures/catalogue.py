@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from results.report.evaluations import Exam, Model
+from results.report.evaluations import Evaluation, Model
 from results.report.figures import bar, contest, heat_map, line, style
 from results.report.figures.cast import cast
 from results.rows import metrics
@@ -20,27 +20,31 @@ class Drawing:
 
     name: str
     title: str
-    exam: str = ""  # the slug of the exam that it shows
+    evaluation: str = ""  # the slug of the evaluation that it shows
     files: list[Path] = field(default_factory=list)
     reason: str = ""
 
 
 def draw(
-    exams: Sequence[Exam], folder: Path, only: Sequence[str] | None = None, kept: Collection[str] = ()
+    evaluations: Sequence[Evaluation], folder: Path, only: Sequence[str] | None = None, kept: Collection[str] = ()
 ) -> list[Drawing]:
-    """Draw every figure that the exams have numbers for, as `folder`/NAME.png, .svg and .pdf.
+    """Draw every figure that the evaluations have numbers for, as `folder`/NAME.png, .svg and .pdf.
 
     `only` names the models that are shown, `kept` those that are in colour however many there are. Of several set-ups of
-    an exam, the one with the most models is drawn.
+    an evaluation, the one with the most models is drawn.
     """
-    shown = [exam for exam in exams if exam.main]
+    shown = [evaluation for evaluation in evaluations if evaluation.main]
     drawings: list[Drawing] = []
-    with style.settings():
+    with style.settings(text for evaluation in shown for text in evaluation.texts()):
         for kind in KINDS:
-            found = [(exam.slug, *job) for exam in shown for job in kind.jobs(exam, _models(exam, only), kept)]
+            found = [
+                (evaluation.slug, *job)
+                for evaluation in shown
+                for job in kind.jobs(evaluation, _models(evaluation, only), kept)
+            ]
             for slug, name, title, make in found:
                 drawings.append(_drawn(name, title, slug, make, folder))
-            if not found and (not kind.of_contests or any(exam.is_contest for exam in exams)):
+            if not found and (not kind.of_contests or any(evaluation.is_contest for evaluation in evaluations)):
                 drawings.append(Drawing(kind.name, kind.title, reason=f"no rows give {kind.needs}"))
     return drawings
 
@@ -55,115 +59,123 @@ def _drawn(name: str, title: str, slug: str, make: Callable[[], Figure], folder:
 
 
 Job = tuple[str, str, Callable[[], Figure]]
-Jobs = Callable[[Exam, list[Model], Collection[str]], Iterator[Job]]
+Jobs = Callable[[Evaluation, list[Model], Collection[str]], Iterator[Job]]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of figure; `jobs` yields one (file name, title, maker) for each that an exam has the numbers for."""
+    """A kind of figure; `jobs` yields one (file name, title, maker) for each that an evaluation has the numbers for."""
 
     name: str
     title: str
     needs: str
     jobs: Jobs
-    of_contests: bool = False  # not missed where no contest was held
+    of_contests: bool = False  # not missed where no side-by-side benchmark was held
 
 
-def main_accuracies(exam: Exam) -> list[str]:
+def main_accuracies(evaluation: Evaluation) -> list[str]:
     """The accuracies that figures show, whole answers first; what is generated or stricter stays in the tables."""
-    found = [metric for metric in exam.metrics if metrics.is_accuracy(metric)]
+    found = [metric for metric in evaluation.metrics if metrics.is_accuracy(metric)]
     strict = ("generated", "string", "exact_accuracy")
     chosen = [metric for metric in found if not any(word in metric for word in strict)] or found
     return sorted(chosen, key=lambda metric: ("token" in metric, metric))
 
 
-def _models(exam: Exam, only: Sequence[str] | None) -> list[Model]:
-    """Models with at least one number in this exam, families in order."""
-    wanted = [model for model in exam.learners if only is None or model.label in only or model.name in only]
-    return [model for model in wanted if exam.measured(model.label)]
+def _models(evaluation: Evaluation, only: Sequence[str] | None) -> list[Model]:
+    """Models with at least one number in this evaluation, families in order."""
+    wanted = [model for model in evaluation.learners if only is None or model.label in only or model.name in only]
+    return [model for model in wanted if evaluation.measured(model.label)]
 
 
-def _losses(exam: Exam, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
+def _losses(evaluation: Evaluation, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
     for metric in ("bits_per_byte",):
-        if models and exam.measured(metric=metric) and not exam.is_timing:
-            title = f"{exam.title}: {metrics.words(metric)} by model"
+        if models and evaluation.measured(metric=metric) and not evaluation.is_timing:
+            title = f"{evaluation.title}: {metrics.words(metric)} by model"
             yield (
-                f"{exam.slug}-loss",
+                f"{evaluation.slug}-loss",
                 title,
-                lambda m=metric, t=title: bar.by_model(exam, m, cast(exam, m, models, kept), t),
+                lambda m=metric, t=title: bar.by_model(evaluation, m, cast(evaluation, m, models, kept), t),
             )
 
 
-def _positions(exam: Exam, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
-    for metric in exam.metrics:
-        if models and {"from", "to"} <= set(exam.varying(metric)):
-            title = f"{exam.title}: {metrics.words(metric)}"
+def _positions(evaluation: Evaluation, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
+    for metric in evaluation.metrics:
+        if models and {"from", "to"} <= set(evaluation.varying(metric)):
+            title = f"{evaluation.title}: {metrics.words(metric)}"
             yield (
-                f"{exam.slug}-{'accuracy' if metrics.is_accuracy(metric) else 'loss'}-by-position",
+                f"{evaluation.slug}-{'accuracy' if metrics.is_accuracy(metric) else 'loss'}-by-position",
                 title,
-                lambda m=metric, t=title: line.by_position(exam, m, cast(exam, m, models, kept), t),
+                lambda m=metric, t=title: line.by_position(evaluation, m, cast(evaluation, m, models, kept), t),
             )
 
 
-def _lengths(exam: Exam, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
-    for metric in main_accuracies(exam):
-        if models and "length" in exam.varying(metric):
-            title = f"{exam.title}: {metrics.words(metric)} against length"
+def _lengths(evaluation: Evaluation, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
+    for metric in main_accuracies(evaluation):
+        if models and "length" in evaluation.varying(metric):
+            title = f"{evaluation.title}: {metrics.words(metric)} against length"
             yield (
-                f"{exam.slug}-{metric.replace('_', '-')}-by-length",
+                f"{evaluation.slug}-{metric.replace('_', '-')}-by-length",
                 title,
-                lambda m=metric, t=title: line.by_length(exam, m, cast(exam, m, models, kept), t),
+                lambda m=metric, t=title: line.by_length(evaluation, m, cast(evaluation, m, models, kept), t),
             )
 
 
-def _depths(exam: Exam, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
-    for metric in main_accuracies(exam)[:1]:
-        if models and {"depth", "length"} <= {key for where in exam.wheres(metric) for key in where}:
-            for where in heat_map.panels(exam, metric):
+def _depths(evaluation: Evaluation, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
+    for metric in main_accuracies(evaluation)[:1]:
+        if models and {"depth", "length"} <= {key for where in evaluation.wheres(metric) for key in where}:
+            for where in heat_map.panels(evaluation, metric):
                 part = "-".join(str(value) for value in where.values())
-                title = f"{exam.title}: {metrics.words(metric)} by depth and length{f', {part}' if part else ''}"
-                name = "-".join(filter(None, [exam.slug, metric.replace("_", "-"), "map", part]))
+                title = f"{evaluation.title}: {metrics.words(metric)} by depth and length{f', {part}' if part else ''}"
+                name = "-".join(filter(None, [evaluation.slug, metric.replace("_", "-"), "map", part]))
                 yield (
                     name,
                     title,
                     lambda m=metric, w=where, t=title: heat_map.depth_by_length(
-                        exam, m, w, cast(exam, m, models, kept), t
+                        evaluation, m, w, cast(evaluation, m, models, kept), t
                     ),
                 )
 
 
-def _questions(exam: Exam, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
-    for metric in main_accuracies(exam):
-        if models and "question" in {key for where in exam.wheres(metric) for key in where}:
-            title = f"{exam.title}: {metrics.words(metric)} by question and length"
+def _questions(evaluation: Evaluation, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
+    for metric in main_accuracies(evaluation):
+        if models and "question" in {key for where in evaluation.wheres(metric) for key in where}:
+            title = f"{evaluation.title}: {metrics.words(metric)} by question and length"
             yield (
-                f"{exam.slug}-{metric.replace('_', '-')}-map",
+                f"{evaluation.slug}-{metric.replace('_', '-')}-map",
                 title,
-                lambda m=metric, t=title: heat_map.by_question(exam, m, cast(exam, m, models, kept), t),
+                lambda m=metric, t=title: heat_map.by_question(evaluation, m, cast(evaluation, m, models, kept), t),
             )
 
 
-def _speeds(exam: Exam, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
-    metric = next((metric for metric in line.SPEEDS if exam.measured(metric=metric)), "")
+def _speeds(evaluation: Evaluation, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
+    metric = next((metric for metric in line.SPEEDS if evaluation.measured(metric=metric)), "")
     if models and metric:
-        title = f"{exam.title}: speed against context length"
-        yield f"{exam.slug}-speed", title, lambda: line.speeds(exam, cast(exam, metric, models, kept), title)
+        title = f"{evaluation.title}: speed against context length"
+        yield (
+            f"{evaluation.slug}-speed",
+            title,
+            lambda: line.speeds(evaluation, cast(evaluation, metric, models, kept), title),
+        )
 
 
-def _ratios(exam: Exam, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
-    if exam.is_contest and exam.measured(metric="time_ratio"):
-        title = f"{exam.title}: time of a training step against the reference's (lower is better)"
-        yield f"{exam.slug}-ratio", title, lambda: contest.ratios(exam, cast(exam, "time_ratio", models, kept), title)
+def _ratios(evaluation: Evaluation, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
+    if evaluation.is_contest and evaluation.measured(metric="time_ratio"):
+        title = f"{evaluation.title}: time of a training step against the reference's (lower is better)"
+        yield (
+            f"{evaluation.slug}-ratio",
+            title,
+            lambda: contest.ratios(evaluation, cast(evaluation, "time_ratio", models, kept), title),
+        )
 
 
-def _states(exam: Exam, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
-    for metric in main_accuracies(exam)[:1]:
+def _states(evaluation: Evaluation, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
+    for metric in main_accuracies(evaluation)[:1]:
         if any(model.state_bytes for model in models):
-            title = f"{exam.title}: {metrics.words(metric)} against state"
+            title = f"{evaluation.title}: {metrics.words(metric)} against state"
             yield (
-                f"{exam.slug}-accuracy-by-state",
+                f"{evaluation.slug}-accuracy-by-state",
                 title,
-                lambda m=metric, t=title: bar.by_state(exam, m, cast(exam, m, models, kept), t),
+                lambda m=metric, t=title: bar.by_state(evaluation, m, cast(evaluation, m, models, kept), t),
             )
 
 

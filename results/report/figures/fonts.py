@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from matplotlib import font_manager, get_data_path
@@ -21,11 +22,13 @@ LETTERS = (
 NAMES = (1, 3, 4, 6, 16)  # of a font's table of names: family, identity, whole, PostScript's and typographic family
 
 
-@functools.cache
-def families() -> list[str]:
-    """What `font.family` is set to: the small font, and behind it the whole one for whatever letter it lacks."""
+def families(texts: Iterable[str] | None = None) -> list[str]:
+    """What `font.family` is set to for figures of these texts: the small font, and behind it the whole one for a letter it lacks.
+
+    A second font costs every text a second search; without `texts`, there may be any letter.
+    """
     _small()
-    return [NAME, WHOLE]
+    return [NAME] if texts is not None and set().union(*texts) <= set(map(chr, LETTERS)) else [NAME, WHOLE]
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
 
-from results.report.evaluations import Exam
+from results.report.evaluations import Evaluation
 from results.report.figures import style
 from results.report.figures.cast import Cast
 from results.rows import metrics, readers
@@ -27,25 +27,27 @@ Map = tuple[str, str, list[float | None]]  # name, colour, shares
 Number = tuple[float, float, float | None]  # x, y, share
 
 
-def panels(exam: Exam, metric: str) -> list[dict[str, Any]]:
+def panels(evaluation: Evaluation, metric: str) -> list[dict[str, Any]]:
     """The settings beside depth and length for which a metric has a map of its own."""
-    keys = [key for key in exam.varying(metric) if key not in ("depth", "length")]
-    found = {canonical({k: w.get(k) for k in keys}): {k: w[k] for k in keys if k in w} for w in exam.wheres(metric)}
+    keys = [key for key in evaluation.varying(metric) if key not in ("depth", "length")]
+    found = {
+        canonical({k: w.get(k) for k in keys}): {k: w[k] for k in keys if k in w} for w in evaluation.wheres(metric)
+    }
     return [found[key] for key in sorted(found)]
 
 
-def depth_by_length(exam: Exam, metric: str, where: dict[str, Any], cast: Cast, title: str) -> Figure:
-    """One small map for each model, the best floor and shortcut first: depth downwards, length to the right, in percent."""
-    inside = [w for w in exam.wheres(metric) if where.items() <= w.items() and {"depth", "length"} <= set(w)]
+def depth_by_length(evaluation: Evaluation, metric: str, where: dict[str, Any], cast: Cast, title: str) -> Figure:
+    """One small map for each model, best trivial baseline and shortcut first: depth downwards, length to the right, in %."""
+    inside = [w for w in evaluation.wheres(metric) if where.items() <= w.items() and {"depth", "length"} <= set(w)]
     depths, lengths = (sorted({w[key] for w in inside}) for key in ("depth", "length"))
     tiles = [({**where, "depth": depth, "length": length}) for depth in depths for length in lengths]
     maps: list[Map] = []
     for kind in (readers.FLOOR, readers.SHORTCUT):
-        best = [exam.best([kind], metric, tile) for tile in tiles]
+        best = [evaluation.best([kind], metric, tile) for tile in tiles]
         if any(best):
             maps.append((f"best {kind}", style.FLOOR, [found and found[1] for found in best]))
     for model in cast.models:
-        points = [exam.point(model.label, metric, tile) for tile in tiles]
+        points = [evaluation.point(model.label, metric, tile) for tile in tiles]
         maps.append((model.title, style.colour(model), [point and point.value for point in points]))
     drawn, panel, mesh = _maps(maps, len(depths), len(lengths))
     columns = min(IN_A_ROW, len(maps))
@@ -84,15 +86,15 @@ def _ticks(maps: range, labels: list[str], before: int = 0) -> tuple[list[int], 
     return [before + m * step + i for m in maps for i in range(len(labels))], labels * len(maps)
 
 
-def by_question(exam: Exam, metric: str, cast: Cast, title: str) -> Figure:
-    """Models and floors downwards, questions and within them lengths to the right, shares in percent."""
-    keys = [key for key in ("question", "length") if any(key in w for w in exam.wheres(metric))]
-    columns = {canonical({k: w[k] for k in keys}): {k: w[k] for k in keys} for w in exam.wheres(metric)}
+def by_question(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Figure:
+    """Models and trivial baselines downwards, questions and within them lengths to the right, shares in percent."""
+    keys = [key for key in ("question", "length") if any(key in w for w in evaluation.wheres(metric))]
+    columns = {canonical({k: w[k] for k in keys}): {k: w[k] for k in keys} for w in evaluation.wheres(metric)}
     order = sorted(columns.values(), key=lambda where: [metrics.sort_key(where[key]) for key in keys])
-    lines = [*cast.models] + [floor for floor in exam.floors if exam.measured(floor.label, metric)]
+    lines = [*cast.models] + [floor for floor in evaluation.floors if evaluation.measured(floor.label, metric)]
     grid = []
     for model in lines:
-        points = [exam.point(model.label, metric, where) for where in order]
+        points = [evaluation.point(model.label, metric, where) for where in order]
         grid.append([point and point.value for point in points])
     drawn = style.figure(max(7.0, 2.6 + 0.42 * len(order)), 1.7 + 0.26 * len(lines))  # room for the title and the names
     panel = drawn.subplots()

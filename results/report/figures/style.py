@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 import textwrap
-from io import BytesIO
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.markers import MarkerStyle
+from matplotlib.transforms import IdentityTransform
 
 from results.report.evaluations import Model
 from results.report.figures import fonts
@@ -23,9 +28,17 @@ LINES = (
 FLOOR, FAINT = "#6b6b6b", "#b9b9b9"
 INK, GRID = "#222222", "#e3e3e3"
 DOTS = 160  # an inch
+PEN = ("color", "linestyle", "linewidth", "zorder")  # what a line without markers is told
+FAINT_SIZE = 3.2  # points across the marker of a grey line
+FAINT_POINT: dict[str, Any] = {
+    "color": FAINT,
+    "edgecolors": FAINT,
+    "linewidths": 0.0,
+    "s": FAINT_SIZE**2,
+    "zorder": 1.7,
+}
 
 METADATA: dict[str, dict[str, None]] = {
-    "png": {"Software": None},
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
@@ -76,7 +89,7 @@ def line(model: Model, is_bright: bool = True) -> dict[str, Any]:
     shape = {"marker": model.look.marker, "linestyle": LINES[model.look.number % len(LINES)]}
     if is_bright:
         return shape | {"color": colour(model), "markeredgecolor": "white", "markeredgewidth": 0.5}
-    return shape | {"color": FAINT, "markeredgewidth": 0.0, "markersize": 3.2, "linewidth": 0.8, "zorder": 1.7}
+    return shape | {"color": FAINT, "markeredgewidth": 0.0, "markersize": FAINT_SIZE, "linewidth": 0.8, "zorder": 1.7}
 
 
 def point(model: Model, is_bright: bool = True) -> dict[str, Any]:
@@ -85,6 +98,67 @@ def point(model: Model, is_bright: bool = True) -> dict[str, Any]:
     if is_bright:
         return shape | {"color": colour(model), "edgecolors": "white", "s": 70, "zorder": 3}
     return shape | {"color": FAINT, "edgecolors": "white", "s": 30, "zorder": 1.7}
+
+
+Line = tuple[Sequence[float], Sequence[float], dict[str, Any]]  # xs, ys and the look of a line
+
+
+def lines(panel: Axes, drawn: Iterable[Line], clip_on: bool = True) -> None:
+    """Draw lines: those in colour one by one, all grey ones together, since a line of its own takes ten times as long."""
+    faint = []
+    for xs, ys, look in drawn:
+        if look.get("color") == FAINT:
+            faint.append((xs, ys, look))
+        else:
+            panel.plot(xs, ys, **look, clip_on=clip_on)
+    segments(panel, [(xs, ys, {name: look[name] for name in PEN if name in look}) for xs, ys, look in faint], clip_on)
+    marked: dict[str, list[tuple[float, float]]] = {}
+    for xs, ys, look in faint:
+        places = list(zip(xs, ys, strict=True))
+        marked.setdefault(look["marker"], []).extend(places[i] for i in look.get("markevery", range(len(places))))
+    for marker, places in marked.items():
+        scatter(panel, places, FAINT_POINT | {"marker": marker}, clip_on)
+
+
+def segments(panel: Axes, drawn: Sequence[Line], clip_on: bool = True) -> None:
+    """Draw lines without markers as one artist; their looks hold PEN alone, and one zorder for all."""
+    drawn = [(xs, ys, look) for xs, ys, look in drawn if len(xs)]
+    if not drawn:
+        return
+    looks = [look for _, _, look in drawn]
+    many = LineCollection(
+        [np.column_stack([xs, ys]) for xs, ys, _ in drawn],
+        colors=[look["color"] for look in looks],
+        linestyles=[look.get("linestyle", "-") for look in looks],
+        linewidths=[look["linewidth"] for look in looks],
+        zorder=looks[0]["zorder"],
+    )
+    many.set_clip_on(clip_on)
+    panel.add_collection(many, autolim=False)
+    panel.update_datalim(np.concatenate([np.column_stack([xs, ys]) for xs, ys, _ in drawn]))
+    panel.autoscale_view()
+
+
+def scatter(panel: Axes, places: Sequence[tuple[float, float]], look: dict[str, Any], clip_on: bool = True) -> None:
+    """Draw points of one look, as `point` gives it, as one artist."""
+    if not places:
+        return
+    marker = MarkerStyle(look["marker"])
+    many = PathCollection(
+        [marker.get_path().transformed(marker.get_transform())],
+        sizes=[look["s"]],
+        offsets=places,
+        offset_transform=panel.transData,
+        facecolors=look["color"],
+        edgecolors=look["edgecolors"],
+        linewidths=look["linewidths"],
+        zorder=look["zorder"],
+    )
+    many.set_transform(IdentityTransform())
+    many.set_clip_on(clip_on)
+    panel.add_collection(many, autolim=False)
+    panel.update_datalim(places)
+    panel.autoscale_view()
 
 
 def figure(width: float, height: float) -> Figure:
@@ -102,34 +176,26 @@ def title(drawn: Figure, text: str) -> None:
 
 def save(drawn: Figure, stem: Path) -> list[Path]:
     """Write `stem`.png, .svg and .pdf; equal figures give equal bytes, since no date and no version enters."""
-    from matplotlib.backends.backend_pdf import FigureCanvasPdf  # with a package on fonts: not before it is needed
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from results.report.figures.formats import formats  # with a package on fonts: not before it is needed
 
     stem.parent.mkdir(parents=True, exist_ok=True)
-    if engine := drawn.get_layout_engine():
-        engine.execute(drawn)
-    drawn.set_layout_engine("none")  # laid out once, for all formats
-    # Not by `savefig`, which draws a figure that ever had a layout a second time for each format.
-    writers = {
-        "png": FigureCanvasAgg(drawn).print_png,
-        "svg": FigureCanvasSVG(drawn).print_svg,
-        "pdf": FigureCanvasPdf(drawn).print_pdf,
-    }
+    drawn.get_layout_engine().execute(drawn)
+    drawn.set_layout_engine("none")
+    drawn.set_dpi(DOTS)
     written = []
-    for ending, metadata in METADATA.items():
-        buffer = BytesIO()
-        drawn.set_dpi(DOTS)  # vector formats leave their own
-        more = {"pil_kwargs": {"compress_level": 4}} if ending == "png" else {}  # half the time for 5 % of the bytes
-        writers[ending](buffer, metadata=metadata, **more)
+    for ending, content in formats(drawn, METADATA).items():
         path = stem.with_name(f"{stem.name}.{ending}")
-        path.write_bytes(buffer.getvalue())
+        path.write_bytes(content)
         written.append(path)
     return written
 
 
-def settings() -> Any:
-    """The context in which figures are made and saved, whatever the user's own matplotlib settings are."""
-    return matplotlib.rc_context({**matplotlib.rcParamsDefault, **SETTINGS, "font.family": fonts.families()})
+def settings(texts: Iterable[str] | None = None) -> Any:
+    """The context in which figures are made and saved, whatever the user's own matplotlib settings are.
+
+    `texts` are all that come from rows and stand in the figures, where they are known.
+    """
+    return matplotlib.rc_context({**matplotlib.rcParamsDefault, **SETTINGS, "font.family": fonts.families(texts)})
 
 
 def _colour(lightness: float, degrees: float) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from results.plans.paper import Claim
 from results.report import statistics
-from results.report.evaluations import Exam
+from results.report.evaluations import Evaluation
 from results.report.statistics import Difference
 from results.rows import metrics
 
@@ -20,7 +20,7 @@ UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ClaimVerdict:
     """What the rows say of a claim, and on what ground."""
 
     claim: Claim
@@ -28,18 +28,18 @@ class Verdict:
     reason: str
 
 
-def judge(claims: Sequence[Claim], exams: Sequence[Exam]) -> list[Verdict]:
+def judge(claims: Sequence[Claim], evaluations: Sequence[Evaluation]) -> list[ClaimVerdict]:
     """A verdict for each claim, p corrected by Holm over all claims that can be tested."""
-    found = [_evidence(claim, exams) for claim in claims]
+    found = [_evidence(claim, evaluations) for claim in claims]
     tested = statistics.corrected([gap for _, gap in found if gap is not None])
     after = iter(tested)
     return [
-        Verdict(claim, UNDECIDED, "not measured here") if gap is None else _verdict(claim, exam, next(after))
-        for claim, (exam, gap) in zip(claims, found, strict=True)
+        ClaimVerdict(claim, UNDECIDED, "not measured here") if gap is None else _verdict(claim, evaluation, next(after))
+        for claim, (evaluation, gap) in zip(claims, found, strict=True)
     ]
 
 
-def markdown(verdicts: Sequence[Verdict]) -> str:
+def markdown(verdicts: Sequence[ClaimVerdict]) -> str:
     """The claims and their verdicts as a table with a note on how they are reached; "" for none."""
     if not verdicts:
         return ""
@@ -56,22 +56,22 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
     return "\n".join(lines) + "\n\n" + note
 
 
-def _evidence(claim: Claim, exams: Sequence[Exam]) -> tuple[Exam | None, Difference | None]:
-    """The exam that asks what the claim is about, and how far better lies above worse there."""
-    for exam in exams:
-        values = {name: exam.by_seed(name, claim.metric, claim.where) for name in (claim.better, claim.worse)}
-        if exam.main and exam.task == claim.task and all(values.values()):
+def _evidence(claim: Claim, evaluations: Sequence[Evaluation]) -> tuple[Evaluation | None, Difference | None]:
+    """The evaluation that asks what the claim is about, and how far better lies above worse there."""
+    for evaluation in evaluations:
+        values = {name: evaluation.by_seed(name, claim.metric, claim.where) for name in (claim.better, claim.worse)}
+        if evaluation.main and evaluation.task == claim.task and all(values.values()):
             if (gap := statistics.paired(claim.better, claim.worse, values)) is not None:
-                return exam, gap
+                return evaluation, gap
     return None, None
 
 
-def _verdict(claim: Claim, exam: Exam, gap: Difference) -> Verdict:
+def _verdict(claim: Claim, evaluation: Evaluation, gap: Difference) -> ClaimVerdict:
     way = gap.shown * metrics.direction(claim.metric)
     verdict = {1: "same direction at this scale", -1: "opposite direction at this scale", 0: UNDECIDED}[way]
-    if way and _is_the_papers(claim, exam):
+    if way and _is_the_papers(claim, evaluation):
         verdict = "reproduced" if way > 0 else "not reproduced"
-    return Verdict(claim, verdict, ground(claim.metric, gap))
+    return ClaimVerdict(claim, verdict, ground(claim.metric, gap))
 
 
 def ground(metric: str, gap: Difference) -> str:
@@ -87,13 +87,13 @@ def ground(metric: str, gap: Difference) -> str:
     return f"{text}, p {gap.p:.2g}, {gap.seeds} seeds" + ("" if gap.shown else "; no difference shown")
 
 
-def _is_the_papers(claim: Claim, exam: Exam) -> bool:
+def _is_the_papers(claim: Claim, evaluation: Evaluation) -> bool:
     if claim.parameters is None or claim.tokens is None or not claim.protocol:
         return False
-    budget, pair = exam.setup["budget"], (claim.better, claim.worse)
+    budget, pair = evaluation.setup["budget"], (claim.better, claim.worse)
     tokens = budget.get("steps", 0) * budget.get("batch_tokens", 0)
-    sizes = [model.parameters for model in exam.learners if model.label in pair]
-    rows = [row for name in pair for row in exam.measured(name)]
+    sizes = [model.parameters for model in evaluation.learners if model.label in pair]
+    rows = [row for name in pair for row in evaluation.measured(name)]
     near = [abs((count or 0) / claim.parameters - 1) <= NEAR for count in sizes]
     return (
         all(near) and abs(tokens / claim.tokens - 1) <= NEAR and {row["protocol"] for row in rows} == {claim.protocol}

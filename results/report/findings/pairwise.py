@@ -1,61 +1,61 @@
-"""Which orderings of models the rows allow to be stated, exam by exam."""
+"""Which orderings of models the rows allow to be stated, evaluation by evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from results.report import statistics
-from results.report.evaluations import ASKED, Exam
+from results.report.evaluations import ASKED, Evaluation
 from results.report.statistics import Difference
 from results.report.tables import summary
-from results.report.tables.table import Column
+from results.report.tables.columns import Column
 from results.rows import metrics
 from results.rows.row import canonical
 
 MOST_NAMED = 4  # models that do not differ from one another are counted, not named, beyond so many
 
 
-def markdown(exams: Sequence[Exam]) -> str:
-    """For each exam's headline number: whom each model is better than, worse than, not shown to differ from."""
+def markdown(evaluations: Sequence[Evaluation]) -> str:
+    """For each evaluation's headline number: whom each model is better than, worse than, not shown to differ from."""
     parts = []
-    for exam in exams:
-        column = _compared(exam)
+    for evaluation in evaluations:
+        column = _compared(evaluation)
         if column is None:
             continue
-        values = {m.label: exam.by_seed(m.label, column.metric, column.where) for m in exam.learners}
+        values = {m.label: evaluation.by_seed(m.label, column.metric, column.where) for m in evaluation.learners}
         pairs = statistics.all_pairs({label: seeds for label, seeds in values.items() if seeds})
         if pairs:
-            parts.append(f"**{exam.title}: {column.header}.** {_said(pairs, metrics.direction(column.metric))}")
-    return "\n\n".join([*parts, _about_ranks(blocks(exams))]) if parts else ""
+            parts.append(f"**{evaluation.title}: {column.header}.** {_said(pairs, metrics.direction(column.metric))}")
+    return "\n\n".join([*parts, _about_ranks(blocks(evaluations))]) if parts else ""
 
 
-def blocks(exams: Sequence[Exam]) -> list[dict[str, float]]:
+def blocks(evaluations: Sequence[Evaluation]) -> list[dict[str, float]]:
     """What average ranks are taken over: a block for each task, and for each question or variant that it asks.
 
     Values of the headline numbers by model, turned so that more is better; models that lack a block are left out.
     """
     found = []
-    for exam in exams:
-        column = _compared(exam)
+    for evaluation in evaluations:
+        column = _compared(evaluation)
         if column is None:
             continue
         way, asked = metrics.direction(column.metric), {}
-        for where in exam.wheres(column.metric):
+        for where in evaluation.wheres(column.metric):
             if column.where.items() <= where.items():
                 one = column.where | {key: where[key] for key in ASKED if key in where}
                 asked[canonical(one)] = one
         for where in asked.values():
-            points = {m.label: exam.point(m.label, column.metric, where) for m in exam.learners}
+            points = {m.label: evaluation.point(m.label, column.metric, where) for m in evaluation.learners}
             found.append({label: way * point.value for label, point in points.items() if point})
     everywhere = set.intersection(*map(set, found)) if found else set()
     return [{label: value for label, value in block.items() if label in everywhere} for block in found]
 
 
-def _compared(exam: Exam) -> Column | None:
-    """The headline number of a trained exam of several models, where it is known which way is better."""
-    if not exam.main or exam.is_timing or exam.is_contest or len(exam.learners) < 2:
+def _compared(evaluation: Evaluation) -> Column | None:
+    """The headline number of a trained evaluation of several models, where it is known which way is better."""
+    if not evaluation.main or evaluation.is_timing or evaluation.is_contest or len(evaluation.learners) < 2:
         return None
-    column = summary.headline(exam)
+    column = summary.headline(evaluation)
     return column if column is not None and metrics.direction(column.metric) else None
 
 

@@ -1,4 +1,4 @@
-"""A contest's tables: entrants with their times, ratios to the reference, memory and distance to the floor, at each length."""
+"""Tables of a side-by-side benchmark: the candidates' times, memory, ratios to the reference and to their matrix products."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from typing import Any
 
 from rich.table import Table as Printed
 
-from results.report import evaluations
-from results.report.evaluations import Exam
-from results.report.tables import table
-from results.report.tables.table import Column, Table
+from results.report.evaluations import Evaluation, grouped
+from results.report.tables.columns import Column, Table, where_text
 from results.rows import metrics
 
 COLUMNS = (
@@ -37,57 +35,59 @@ HOW = (
 )
 
 
-def layout(exam: Exam) -> list[Table]:
+def tables(evaluation: Evaluation) -> list[Table]:
     """A table for each length, shortest first."""
-    wheres = exam.wheres("training_step_seconds")
+    wheres = evaluation.wheres("training_step_seconds")
     return [
         Table(
-            table.where_text(where),
-            tuple(Column(header, metric, where) for header, metric in COLUMNS if exam.measured(metric=metric)),
+            where_text(where),
+            tuple(Column(header, metric, where) for header, metric in COLUMNS if evaluation.measured(metric=metric)),
         )
         for where in wheres
     ]
 
 
-def notes(exam: Exam, one: Table) -> str:
-    """How to read a contest's table, and below it who is missing or gave no finite output, each with the reason."""
+def notes(evaluation: Evaluation, one: Table) -> str:
+    """How to read a side-by-side benchmark's table, and below it who is missing or gave no finite output, and why."""
     where = one.columns[0].where
-    rates = [r for r in exam.measured(metric="matrix_product_flops_per_second") if where.items() <= r["where"].items()]
+    rates = [
+        r for r in evaluation.measured(metric="matrix_product_flops_per_second") if where.items() <= r["where"].items()
+    ]
     speeds = ", ".join(f"{row['value'] / 1e9:,.0f} GFLOP/s" for row in rates) or "not measured"
-    lines = [HOW.format(name=exam.settings["reference"], rates=speeds)]
-    return "\n".join([*lines, *missing(exam, where), ""])
+    lines = [HOW.format(name=evaluation.settings["reference"], rates=speeds)]
+    return "\n".join([*lines, *missing(evaluation, where), ""])
 
 
-def missing(exam: Exam, where: dict[str, Any]) -> list[str]:
-    """One line for each entrant without a number at this length, and for each whose output was not finite."""
+def missing(evaluation: Evaluation, where: dict[str, Any]) -> list[str]:
+    """One line for each candidate without a number at this length, and for each whose output was not finite."""
     found = []
-    for model in exam.learners:
-        if exam.point(model.label, "training_step_seconds", where) is None:
-            found.append(f"{model.label}: {exam.reason(model.label, where)}")
-        finite = exam.point(model.label, "finite_output", where)
+    for model in evaluation.learners:
+        if evaluation.point(model.label, "training_step_seconds", where) is None:
+            found.append(f"{model.label}: {evaluation.reason(model.label, where)}")
+        finite = evaluation.point(model.label, "finite_output", where)
         if finite is not None and not finite.value:
             found.append(f"{model.label}: its output was not finite (NaN or infinite); it was timed all the same")
     return found
 
 
 def terminal(rows: Iterable[dict[str, Any]]) -> list[Printed | str]:
-    """Every contest's tables for a terminal, each followed by the lines on who is missing; nothing without a contest."""
+    """The tables of every side-by-side benchmark for a terminal, each followed by the lines on who is missing."""
     parts: list[Printed | str] = []
-    for exam in evaluations.exams(rows):
-        for one in layout(exam) if exam.is_contest else ():
-            printed = Printed(title=f"{exam.title}, {one.title}")
+    for evaluation in grouped(rows):
+        for one in tables(evaluation) if evaluation.is_contest else ():
+            printed = Printed(title=f"{evaluation.title}, {one.title}")
             columns = [column for column in one.columns if column.metric in IN_TERMINAL]
             printed.add_column("entrant")
             for column in columns:
                 printed.add_column(IN_TERMINAL[column.metric], justify="right", no_wrap=True)
-            for model in exam.learners:
-                printed.add_row(model.label, *(_short(exam, model.label, column) for column in columns))
-            parts += [printed, *missing(exam, one.columns[0].where)]
+            for model in evaluation.learners:
+                printed.add_row(model.label, *(_short(evaluation, model.label, column) for column in columns))
+            parts += [printed, *missing(evaluation, one.columns[0].where)]
     return parts
 
 
-def _short(exam: Exam, label: str, column: Column) -> str:
-    point = exam.point(label, column.metric, column.where)
+def _short(evaluation: Evaluation, label: str, column: Column) -> str:
+    point = evaluation.point(label, column.metric, column.where)
     if point is None:
-        return exam.reason(label, column.where).split(":")[0]
+        return evaluation.reason(label, column.where).split(":")[0]
     return metrics.number(column.metric, point.value)

@@ -1,4 +1,4 @@
-"""The fairness card of an exam: what was equal for all models, what each had, and every deviation by name."""
+"""The fairness card of an evaluation: what was equal for all models, what each had, and every deviation by name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from results.cell import UNKNOWN_RATE
 from results.plans import learning_rates, match
-from results.report.evaluations import Exam, Model
+from results.report.evaluations import Evaluation, Model
 from results.report.tables import table
 from schema.terms import state_tolerance, tolerance
 
@@ -15,58 +15,66 @@ Row = dict[str, Any]
 ALIKE = 0.01  # share by which losses of trials must differ to say something of the rates
 
 
-def markdown(exam: Exam, reference_model: str = "transformer") -> str:
+def markdown(evaluation: Evaluation, reference_model: str = "transformer") -> str:
     """The card as Markdown: conditions shared by all, a line for each model, deviations; "" where nothing was trained."""
-    if not exam.setup["budget"] or not exam.learners:
+    if not evaluation.setup["budget"] or not evaluation.learners:
         return ""
-    searched = any(trials(exam, model) for model in exam.learners)
-    head = ["model", "parameters", f"to {reference_model}", *match.head(exam.setup["size"], reference_model)]
+    searched = any(trials(evaluation, model) for model in evaluation.learners)
+    head = ["model", "parameters", f"to {reference_model}", *match.head(evaluation.setup["size"], reference_model)]
     head += ["tokens", "seeds", "provider", "trials", "trained at"]
     head += ["best rate (loss)", "median rate", "worst rate"] if searched else []
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
-    lines += ["| " + " | ".join(_line(exam, model, reference_model, searched)) + " |" for model in exam.learners]
-    odd = deviations(exam, reference_model)
+    lines += [
+        "| " + " | ".join(_line(evaluation, model, reference_model, searched)) + " |" for model in evaluation.learners
+    ]
+    odd = deviations(evaluation, reference_model)
     named = "\n".join(f"- {one}" for one in odd) if odd else "- none"
-    return f"**Fairness card.** {_shared(exam, reference_model)}\n\n" + "\n".join(lines) + f"\n\nDeviations:\n\n{named}"
+    return (
+        f"**Fairness card.** {_shared(evaluation, reference_model)}\n\n"
+        + "\n".join(lines)
+        + f"\n\nDeviations:\n\n{named}"
+    )
 
 
-def deviations(exam: Exam, reference_model: str = "transformer") -> list[str]:
+def deviations(evaluation: Evaluation, reference_model: str = "transformer") -> list[str]:
     """A sentence for each way in which the models did not stand on equal terms."""
     found = []
-    gaps = {model.label: table.parameter_gap(exam, model, reference_model) for model in exam.learners}
+    gaps = {model.label: table.parameter_gap(evaluation, model, reference_model) for model in evaluation.learners}
     if all(gap is None for gap in gaps.values()):
-        counts = [model.parameters for model in exam.learners if model.parameters]
+        counts = [model.parameters for model in evaluation.learners if model.parameters]
         apart = f"the models lie within {100 * (max(counts) / min(counts) - 1):.1f} % of one another" if counts else ""
         found.append(
             f"parameters: {reference_model} has no row here to be compared with" + (f"; {apart}" if apart else "")
         )
-    for model in exam.learners:
+    for model in evaluation.learners:
         gap, near = gaps[model.label], 100 * tolerance(model.parameters or 0)
-        if gap is not None and abs(gap) > near and match.by(exam.setup["size"]) != match.FLOPS:
+        if gap is not None and abs(gap) > near and match.by(evaluation.setup["size"]) != match.FLOPS:
             found.append(f"parameters: {model.label} has {gap:+.1f} %, beyond the tolerance of {near:g} %")
-        lost, seeds = exam.lost_seeds(model.label)
+        lost, seeds = evaluation.lost_seeds(model.label)
         if lost:
             found.append(f"failures: {lost} of {seeds} seeds of {model.label} gave no number")
-    found += [f"learning rate: {one}" for one in _rate_deviations(exam)]
-    found += _match_deviations(exam)
+    found += [f"learning rate: {one}" for one in _rate_deviations(evaluation)]
+    found += _match_deviations(evaluation)
     facts = {
-        "tokens": lambda model: _tokens(exam, model),
-        "seeds": lambda model: _seeds(exam, model),
-        "provider that ran": lambda model: table.providers(exam, model),
-        "number of learning-rate trials": lambda model: str(len(trials(exam, model))),
+        "tokens": lambda model: _tokens(evaluation, model),
+        "seeds": lambda model: _seeds(evaluation, model),
+        "provider that ran": lambda model: table.providers(evaluation, model),
+        "number of learning-rate trials": lambda model: str(len(trials(evaluation, model))),
     }
-    return found + [text for name, fact in facts.items() if (text := _uneven(exam.learners, name, fact))]
+    return found + [text for name, fact in facts.items() if (text := _uneven(evaluation.learners, name, fact))]
 
 
-def trials(exam: Exam, model: Model) -> list[Row]:
+def trials(evaluation: Evaluation, model: Model) -> list[Row]:
     """The trials of a model's learning rate: one row each, its validation loss or why there is none."""
-    rows = [r for r in exam.trials.get(model.label, []) if r["status"] != "ok" or r["metric"] == learning_rates.METRIC]
+    rows = [
+        r for r in evaluation.trials.get(model.label, []) if r["status"] != "ok" or r["metric"] == learning_rates.METRIC
+    ]
     return sorted(rows, key=lambda row: row["lr"])
 
 
-def _shared(exam: Exam, reference_model: str) -> str:
-    budget, setup = exam.setup["budget"], exam.setup
-    told = [row["where"] for row in exam.measured(metric="training_seconds")]
+def _shared(evaluation: Evaluation, reference_model: str) -> str:
+    budget, setup = evaluation.setup["budget"], evaluation.setup
+    told = [row["where"] for row in evaluation.measured(metric="training_seconds")]
     recipe = {name: sorted({where[name] for where in told if name in where}) for name in ("optimiser", "schedule")}
     matched = match.words(setup["size"], reference_model)
     parts = [f"matched by {matched}"] if matched else []
@@ -75,7 +83,7 @@ def _shared(exam: Exam, reference_model: str) -> str:
     parts += ["data order: drawn from seed and step alone, so the same for every model"]
     parts += [f"{setup['dtype']} on {setup['device']}, {setup['threads']} thread{'s' if setup['threads'] > 1 else ''}"]
     parts += [f"provider requested: {setup['provider_requested']}"]
-    tried = next((rows for model in exam.learners if (rows := trials(exam, model))), [])
+    tried = next((rows for model in evaluation.learners if (rows := trials(evaluation, model))), [])
     if tried:
         rates = ", ".join(f"{row['lr']:g}" for row in tried)
         parts.append(
@@ -86,16 +94,20 @@ def _shared(exam: Exam, reference_model: str) -> str:
     return "For all: " + "; ".join(parts) + "."
 
 
-def _line(exam: Exam, model: Model, reference_model: str, searched: bool) -> list[str]:
-    gap, rows, tried = table.parameter_gap(exam, model, reference_model), exam.rows[model.label], trials(exam, model)
+def _line(evaluation: Evaluation, model: Model, reference_model: str, searched: bool) -> list[str]:
+    gap, rows, tried = (
+        table.parameter_gap(evaluation, model, reference_model),
+        evaluation.rows[model.label],
+        trials(evaluation, model),
+    )
     cells = [
         model.title,
         f"{model.parameters:,}" if model.parameters else "",
         "" if gap is None else f"{gap:+.1f} %",
-        *match.cells(exam.setup["size"], *_figure(exam, model)),
-        _tokens(exam, model),
-        _seeds(exam, model),
-        table.providers(exam, model),
+        *match.cells(evaluation.setup["size"], *_figure(evaluation, model)),
+        _tokens(evaluation, model),
+        _seeds(evaluation, model),
+        table.providers(evaluation, model),
         str(len(tried)) if tried else "none",
         ", ".join(f"{rate:g}" for rate in sorted({row["lr"] for row in rows}) if rate != UNKNOWN_RATE),
     ]
@@ -111,7 +123,7 @@ def _rate(row: Row) -> str:
     return f"{row['lr']:g} ({loss})"
 
 
-def _rate_deviations(exam: Exam) -> list[str]:
+def _rate_deviations(evaluation: Evaluation) -> list[str]:
     """Trials that failed, rates at an edge of their grid, and grids whose losses hardly differ."""
     failed: list[str] = []
     named: dict[str, list[str]] = {
@@ -120,13 +132,13 @@ def _rate_deviations(exam: Exam) -> list[str]:
         "chosen by next to nothing, as the losses of the trials hardly differ": [],
     }
     lowest, highest, alike = named.values()
-    for model in exam.learners:
-        if not (tried := trials(exam, model)):
+    for model in evaluation.learners:
+        if not (tried := trials(evaluation, model)):
             continue
         failed += [
             f"{row['lr']:g} of {model.label} failed in its trial ({row['reason']})" for row in tried if row["reason"]
         ]
-        rates, used = [row["lr"] for row in tried], {row["lr"] for row in exam.rows[model.label]}
+        rates, used = [row["lr"] for row in tried], {row["lr"] for row in evaluation.rows[model.label]}
         lowest += [f"{model.label} ({rates[0]:g})"] if rates[0] in used else []
         highest += [f"{model.label} ({rates[-1]:g})"] if rates[-1] in used and len(rates) > 1 else []
         losses = sorted(row["value"] for row in tried if row["value"] is not None)
@@ -135,22 +147,22 @@ def _rate_deviations(exam: Exam) -> list[str]:
     return failed + [f"{what}: {', '.join(models)}" for what, models in named.items() if models]
 
 
-def _figure(exam: Exam, model: Model) -> tuple[float | None, float | None]:
+def _figure(evaluation: Evaluation, model: Model) -> tuple[float | None, float | None]:
     """What a model's rows have of the state or FLOPs that are matched, and what was aimed at; None where no row says it."""
-    if match.by(exam.setup["size"]) == match.STATE:
-        return model.state_bytes, exam.setup["size"]["state_bytes"]
-    row = next(iter(exam.measured(model.label, "matched_flops_per_token")), None)
+    if match.by(evaluation.setup["size"]) == match.STATE:
+        return model.state_bytes, evaluation.setup["size"]["state_bytes"]
+    row = next(iter(evaluation.measured(model.label, "matched_flops_per_token")), None)
     return (None, None) if row is None else (row["value"], row["where"]["aim"])
 
 
-def _match_deviations(exam: Exam) -> list[str]:
+def _match_deviations(evaluation: Evaluation) -> list[str]:
     """A sentence for each model that is not where the match by state or FLOPs wanted it."""
-    by, found = match.by(exam.setup["size"]), []
+    by, found = match.by(evaluation.setup["size"]), []
     noun = {match.STATE: "state bytes", match.FLOPS: "training FLOPs"}.get(by)
-    for model in exam.learners if noun else ():
-        has, aim = _figure(exam, model)
+    for model in evaluation.learners if noun else ():
+        has, aim = _figure(evaluation, model)
         near = 100 * (state_tolerance(aim) if by == match.STATE else tolerance(model.parameters or 0))
-        if has is None and exam.measured(model.label):
+        if has is None and evaluation.measured(model.label):
             found.append(f"{noun}: {model.label} has no formula of them, so it keeps its parameter match")
         elif has is not None and abs(off := match.gap(has, aim)) > near:
             found.append(f"{noun}: {model.label} has {off:+.1f} %, beyond the tolerance of {near:g} %")
@@ -168,13 +180,13 @@ def _uneven(models: Sequence[Model], name: str, fact: Any) -> str:
     return f"{name}: " + "; ".join(f"{value} for {', '.join(labels)}" for value, labels in groups.items())
 
 
-def _tokens(exam: Exam, model: Model) -> str:
+def _tokens(evaluation: Evaluation, model: Model) -> str:
     """The tokens that a model was trained on, over its seeds."""
-    rows = exam.measured(model.label, "training_seconds")
+    rows = evaluation.measured(model.label, "training_seconds")
     counts = sorted({row["where"]["tokens"] for row in rows if "tokens" in row["where"]})
     return "" if not counts else f"{counts[0]:,}" + (f" to {counts[-1]:,}" if len(counts) > 1 else "")
 
 
-def _seeds(exam: Exam, model: Model) -> str:
-    good = [row["seed"] for row in exam.measured(model.label)]
+def _seeds(evaluation: Evaluation, model: Model) -> str:
+    good = [row["seed"] for row in evaluation.measured(model.label)]
     return ", ".join(map(str, sorted(set(good))))

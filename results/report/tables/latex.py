@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results.report.evaluations import Exam, Model
-from results.report.tables import contest_table, table
-from results.report.tables.table import Column, Table
+from results.report.evaluations import Evaluation, Model
+from results.report.tables import table
+from results.report.tables.columns import Column, Table
 from results.rows import metrics
 
 HEAD = "% needs \\usepackage{booktabs}\n"
@@ -17,38 +17,38 @@ SPECIAL = {
 }  # fmt: skip
 
 
-def document_part(exam: Exam, reference_model: str = "transformer") -> str:
-    """Every table of an exam as a floating `table`, ready for \\input."""
-    below = table.conditions(exam, reference_model)
-    layout = (contest_table if exam.is_contest else table).layout(exam)
-    return HEAD + "\n".join(tabular(exam, one, reference_model, below) for one in layout)
+def document_part(evaluation: Evaluation, reference_model: str = "transformer") -> str:
+    """Every table of an evaluation as a floating `table`, ready for \\input."""
+    below = table.conditions(evaluation, reference_model)
+    layout = table.layout(evaluation)
+    return HEAD + "\n".join(tabular(evaluation, one, reference_model, below) for one in layout)
 
 
-def tabular(exam: Exam, one: Table, reference_model: str = "transformer", below: str = "") -> str:
-    """One table. Bold and underline rank models, not floors, by the numbers as they are printed; equal ones share."""
-    ranks = [ranked(exam, column) for column in one.columns]
+def tabular(evaluation: Evaluation, one: Table, reference_model: str = "transformer", below: str = "") -> str:
+    """One table. Bold and underline rank models, not trivial baselines, by the numbers as they are printed; equal ones share."""
+    ranks = [ranked(evaluation, column) for column in one.columns]
     head = ["model", "parameters", *(column.header for column in one.columns)]
     lines = [_line(map(escape, head)), r"\midrule"]
     family = None
-    for model in table.shown(exam, one):
+    for model in table.shown(evaluation, one):
         if model.family != family:
             lines += [r"\midrule"] if family is not None and model.is_floor else []
             family = model.family
             title = table.FLOORS if model.is_floor else model.group
             lines.append(rf"\multicolumn{{{len(head)}}}{{l}}{{\emph{{{escape(title)}}}}} \\")
-        facts = [model.title, "" if model.is_floor else table.parameters(exam, model, reference_model)]
-        cells = [_cell(exam, model, column, rank) for column, rank in zip(one.columns, ranks, strict=True)]
+        facts = [model.title, "" if model.is_floor else table.parameters(evaluation, model, reference_model)]
+        cells = [_cell(evaluation, model, column, rank) for column, rank in zip(one.columns, ranks, strict=True)]
         lines.append(_line([*map(escape, facts), *cells]))
-    caption = escape(f"{exam.title}: {one.title}. {_legend(exam, one)}{below}")
+    caption = escape(f"{evaluation.title}: {one.title}. {_legend(evaluation, one)}{below}")
     columns = "lr" + "r" * len(one.columns)
     top = [r"\begin{table}[t]", r"\centering\small", rf"\caption{{{caption}}}", rf"\begin{{tabular}}{{{columns}}}"]
     return "\n".join([*top, r"\toprule", *lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
-def ranked(exam: Exam, column: Column) -> dict[str, int]:
+def ranked(evaluation: Evaluation, column: Column) -> dict[str, int]:
     """1 for the best printed number of a column's models, 2 for the second; none where no way is better."""
     way = metrics.direction(column.metric)
-    found = [(model.label, exam.point(model.label, column.metric, column.where)) for model in exam.learners]
+    found = [(model.label, evaluation.point(model.label, column.metric, column.where)) for model in evaluation.learners]
     known = [(label, point.value) for label, point in found if point is not None]
     if not way or len(known) < 2 or column.metric in metrics.ABOUT_TRAINING:
         return {}
@@ -63,10 +63,10 @@ def escape(text: str) -> str:
     return "".join(SPECIAL.get(letter, letter) for letter in text)
 
 
-def _cell(exam: Exam, model: Model, column: Column, ranks: dict[str, int]) -> str:
-    point = exam.point(model.label, column.metric, column.where)
+def _cell(evaluation: Evaluation, model: Model, column: Column, ranks: dict[str, int]) -> str:
+    point = evaluation.point(model.label, column.metric, column.where)
     if point is None:
-        return rf"\emph{{{escape(table.cell(exam, model, column))}}}"
+        return rf"\emph{{{escape(table.cell(evaluation, model, column))}}}"
     text = escape(metrics.number(column.metric, point.value))
     if (rank := ranks.get(model.label)) and not model.is_floor:
         text = rf"\{('textbf', 'underline')[rank - 1]}{{{text}}}"
@@ -76,12 +76,12 @@ def _cell(exam: Exam, model: Model, column: Column, ranks: dict[str, int]) -> st
     return text
 
 
-def _legend(exam: Exam, one: Table) -> str:
+def _legend(evaluation: Evaluation, one: Table) -> str:
     parts = ["Bold: best, underlined: second, among models"]
-    points = [exam.point(m.label, c.metric, c.where) for m in exam.learners for c in one.columns]
+    points = [evaluation.point(m.label, c.metric, c.where) for m in evaluation.learners for c in one.columns]
     if any(point and point.low is not None for point in points):
         parts.append("in square brackets the 95 % interval")
-    notes = (contest_table if exam.is_contest else table).notes(exam, one)
+    notes = table.notes(evaluation, one)
     parts += [" ".join(notes.split("; ✓")[0].split()).rstrip(".")] if notes else []
     return "; ".join(parts) + ". "
 

@@ -1,13 +1,13 @@
-"""The comparison at a glance: one line for each model, one number for each exam."""
+"""The comparison at a glance: one line for each model, one number for each evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results.report.evaluations import Exam
+from results.report.evaluations import Evaluation
 from results.report.figures import catalogue
-from results.report.tables import table
-from results.report.tables.table import Column
+from results.report.tables import columns, table
+from results.report.tables.columns import Column
 from results.rows import metrics, readers
 
 NOTE = (
@@ -16,25 +16,25 @@ NOTE = (
 )
 
 
-def markdown(exams: Sequence[Exam]) -> str:
-    """One Markdown table over the exams that figures show; averages over all that an exam asks."""
+def markdown(evaluations: Sequence[Evaluation]) -> str:
+    """One Markdown table over the evaluations that figures show; averages over all that an evaluation asks."""
     columns = [
-        (exam, column)
-        for exam in exams
-        if exam.main and not exam.is_contest and exam.learners and (column := headline(exam))
+        (evaluation, column)
+        for evaluation in evaluations
+        if evaluation.main and not evaluation.is_contest and evaluation.learners and (column := headline(evaluation))
     ]
     if not columns:
         return ""
     models = columns[0][0].everyone
-    lines = ["| family | model | " + " | ".join(f"{exam.title}: {c.header}" for exam, c in columns) + " |"]
+    lines = ["| family | model | " + " | ".join(f"{evaluation.title}: {c.header}" for evaluation, c in columns) + " |"]
     lines.append("|---|---|" + "---:|" * len(columns))
     for model in models:
-        here = [next((m for m in exam.learners if m.label == model.label), model) for exam, _ in columns]
+        here = [next((m for m in evaluation.learners if m.label == model.label), model) for evaluation, _ in columns]
         shown = next((one for one in here if one.committed), model)
-        cells = [table.cell(exam, one, c) for one, (exam, c) in zip(here, columns, strict=True)]
+        cells = [table.cell(evaluation, one, c) for one, (evaluation, c) in zip(here, columns, strict=True)]
         lines.append("| " + " | ".join([model.group, shown.title, *cells]) + " |")
     for kind in (readers.FLOOR, readers.SHORTCUT):
-        best = [exam.best([kind], c.metric, c.where) for exam, c in columns]
+        best = [evaluation.best([kind], c.metric, c.where) for evaluation, c in columns]
         if any(best):
             named = [
                 f and f"{metrics.number(c.metric, f[1])} ({f[0]})" for f, (_, c) in zip(best, columns, strict=True)
@@ -43,13 +43,13 @@ def markdown(exams: Sequence[Exam]) -> str:
     return "\n".join(lines)
 
 
-def headline(exam: Exam) -> Column | None:
-    """The number that stands for an exam: its first accuracy, averaged; else its loss; else its training speed."""
-    accuracies = catalogue.main_accuracies(exam)
+def headline(evaluation: Evaluation) -> Column | None:
+    """The number that stands for an evaluation: its first accuracy, averaged; else its loss; else its training speed."""
+    accuracies = catalogue.main_accuracies(evaluation)
     if accuracies:
         return Column(f"{metrics.words(accuracies[0])} %, mean over all", accuracies[0], {})
-    for metric in ("bits_per_byte", "training_tokens_per_second", *exam.metrics):
-        wheres = exam.wheres(metric)
+    for metric in ("bits_per_byte", "training_tokens_per_second", *evaluation.metrics):
+        wheres = evaluation.wheres(metric)
         if wheres and metric not in metrics.ABOUT_TRAINING:
-            return Column(f"{metrics.words(metric)}, {table.where_text(wheres[-1])}".strip(", "), metric, wheres[-1])
+            return Column(f"{metrics.words(metric)}, {columns.where_text(wheres[-1])}".strip(", "), metric, wheres[-1])
     return None

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from itertools import combinations
 from random import Random
 
-from tasks.babilong.babi import moves as babi_moves
 from tasks.babilong.babi import people, things
+from tasks.babilong.babi.moves import TASKS
 from tasks.babilong.babi.story import BabiTask, Begins, EventTask, Item
 from tasks.babilong.babi.world import OBJECTS, OPPOSITE, PEOPLE, ROOMS, Chronicle, World, pick
 
@@ -172,7 +172,7 @@ TASKS: dict[str, BabiTask] = {
         Relations(),
         WhoGaveWhat("qa5", GIVERS, (*CARRY, "give"), GIVERS.actors + OBJECTS),
         *people.TASKS,
-        *babi_moves.TASKS,
+        *TASKS,
         *things.TASKS,
     )
 }

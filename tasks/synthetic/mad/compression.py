@@ -7,7 +7,7 @@ from random import Random
 
 from tasks.harness.floors import Reader
 from tasks.synthetic.mad.protocol import MadTask
-from tasks.synthetic.symbol_task import Row, Where, commonest_of, last_of, refuse
+from tasks.synthetic.symbol_task import SymbolText, Where, commonest_of, last_of, refuse
 from tasks.task import IGNORE
 
 
@@ -38,9 +38,9 @@ class Compression(MadTask):
         refuse((vocab < 3, f"{self.name} needs a vocab of at least 3: the sign and two symbols."))
         super().__init__(vocab, length, examples, test_lengths, samples, shortest=2)
 
-    def draw(self, draws: Random, where: Where) -> Row:
+    def draw(self, draws: Random, where: Where) -> SymbolText:
         data = [draws.randrange(self.sign) for _ in range(where["length"] - 1)]
-        return Row(data + [self.sign] * (len(data) + 1), [IGNORE] * (len(data) + 1) + data)
+        return SymbolText(data + [self.sign] * (len(data) + 1), [IGNORE] * (len(data) + 1) + data)
 
     def symbol(self, token: int) -> str:
         return "?" if token == self.sign else f"s{token}"

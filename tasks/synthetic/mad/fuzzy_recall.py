@@ -9,8 +9,8 @@ import torch
 
 from tasks.harness.floors import Reader
 from tasks.synthetic.mad.protocol import MadTask
-from tasks.synthetic.symbol_task import Row, Where, commonest_of, last_asked, last_of, refuse
-from tasks.task import IGNORE, Answers, Exam
+from tasks.synthetic.symbol_task import SymbolText, Where, commonest_of, last_asked, last_of, refuse
+from tasks.task import IGNORE, Answers, EvaluationBatch
 
 Motif = tuple[int, ...]
 
@@ -18,7 +18,7 @@ Motif = tuple[int, ...]
 class FuzzyRecall(MadTask):
     """MAD fuzzy recall: the value of every motif of keys that comes again, by motif length beside the other axes.
 
-    A key is 1 to `key_motif` different symbols in training and exactly as many in the exams; a value is 1 to
+    A key is 1 to `key_motif` different symbols in training and exactly as many in the evaluations; a value is 1 to
     `value_motif`. Of `vocab` symbols one fills the text from the left up to its length; half of the others are for
     keys, half for values. Published axes: vocab 16 to 128, length 128 to 1024, examples 12800 down to 800.
 
@@ -57,7 +57,7 @@ class FuzzyRecall(MadTask):
     def cell(self, length: int) -> Where:
         return {"key_motif": self.key_motif, **super().cell(length)}
 
-    def draw(self, draws: Random, where: Where) -> Row:
+    def draw(self, draws: Random, where: Where) -> SymbolText:
         shortest = 1 if "keys" in where else self.key_motif
         pairs: list[tuple[Motif, Motif]] = []
         bound: dict[Motif, Motif] = {}
@@ -75,7 +75,7 @@ class FuzzyRecall(MadTask):
     def _motif(self, draws: Random, first: int, end: int, shortest: int, longest: int) -> Motif:
         return tuple(draws.sample(range(first, end), draws.randint(shortest, longest)))
 
-    def _row(self, pairs: list[tuple[Motif, Motif]], length: int) -> Row:
+    def _row(self, pairs: list[tuple[Motif, Motif]], length: int) -> SymbolText:
         """The pairs one after another; a value is asked where its key has been before, from the key's last symbol on."""
         tokens, targets, seen = [], [], set()
         for key, value in pairs:
@@ -84,7 +84,7 @@ class FuzzyRecall(MadTask):
             targets += (IGNORE,) * (len(key) - 1) + asked + (IGNORE,)
             seen.add(key)
         missing = length - len(tokens)
-        return Row([self.filler] * missing + tokens, [IGNORE] * missing + targets)
+        return SymbolText([self.filler] * missing + tokens, [IGNORE] * missing + targets)
 
     def symbol(self, token: int) -> str:
         return "." if token == self.filler else f"k{token}" if token < self.values else f"v{token - self.values}"
@@ -104,7 +104,7 @@ class FuzzyRecall(MadTask):
             pairs.append((begin, end, tuple(token for token in tokens[begin:end] if token < self.values)))
         return pairs
 
-    def evidence(self, exam: Exam, row: int) -> tuple[str, ...]:
+    def evidence(self, exam: EvaluationBatch, row: int) -> tuple[str, ...]:
         tokens = exam.batch.tokens[row].tolist()
         places = self.sources(tokens, last_asked(exam, row))
         return (self.spell(tokens[i] for i in places),)
@@ -136,7 +136,7 @@ class FuzzyRecall(MadTask):
         before = (i + 1 for i in range(place - 1, -1, -1) if tokens[i] == tokens[place])
         return next((tokens[i] for i in before if self.values <= tokens[i] < self.filler), self.values)
 
-    def _unsaid(self, exam: Exam) -> Answers:
+    def _unsaid(self, exam: EvaluationBatch) -> Answers:
         """Chances of right guesses: no symbol comes twice in one value."""
         hit = torch.zeros(exam.batch.targets.shape, dtype=torch.double)
         for row, place in (exam.batch.targets != IGNORE).nonzero().tolist():

@@ -7,7 +7,7 @@ from random import Random
 
 from tasks.harness.floors import Reader
 from tasks.synthetic.mad.protocol import MadTask
-from tasks.synthetic.symbol_task import Row, Where, commonest_of, last_of, refuse
+from tasks.synthetic.symbol_task import SymbolText, Where, commonest_of, last_of, refuse
 from tasks.task import IGNORE
 
 
@@ -45,7 +45,7 @@ class InContextRecall(MadTask):
             (any(n % 2 for n in (self.length, *self.test_lengths)), f"{self.name} needs even lengths."),
         )
 
-    def draw(self, draws: Random, where: Where) -> Row:
+    def draw(self, draws: Random, where: Where) -> SymbolText:
         bound: dict[int, int] = {}
         tokens, targets = [], []
         places = where["length"] // 2
@@ -61,7 +61,7 @@ class InContextRecall(MadTask):
             if key not in bound:
                 bound[key] = draws.randrange(self.values, self.first_noise)
             tokens += [key, bound[key]]
-        return Row(tokens, targets)
+        return SymbolText(tokens, targets)
 
     def symbol(self, token: int) -> str:
         if token >= self.first_noise:

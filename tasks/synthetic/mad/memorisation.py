@@ -8,7 +8,7 @@ from random import Random
 from tasks.harness.floors import Reader
 from tasks.rng import stream
 from tasks.synthetic.mad.protocol import MadTask
-from tasks.synthetic.symbol_task import Row, Where, refuse
+from tasks.synthetic.symbol_task import SymbolText, Where, refuse
 from tasks.task import IGNORE
 
 
@@ -16,7 +16,7 @@ class Memorisation(MadTask):
     """MAD memorisation: the value of a key, the same in all texts and never shown in one, by number of facts.
 
     A text is keys, each followed by a sign at which its value is asked. One of `vocab` symbols is the sign; the others
-    are keys and values, half each, joined once and for all. Training and exams draw from the same facts in different texts;
+    are keys and values, half each, joined once and for all. Training and evaluations draw from the same facts in different texts;
     of many facts few examples teach only some (256 texts of 16 keys: nearly all of 127, about 63 % of 4095).
     Published axis: vocab 256 to 8192; 256 examples of length 32.
 
@@ -44,10 +44,10 @@ class Memorisation(MadTask):
         )
         self.facts = stream(self.name, "facts", vocab).sample(range(self.values, self.sign), self.values)
 
-    def draw(self, draws: Random, where: Where) -> Row:
+    def draw(self, draws: Random, where: Where) -> SymbolText:
         keys = [draws.randrange(self.values) for _ in range(where["length"] // 2)]
         tokens = [token for key in keys for token in (key, self.sign)]
-        return Row(tokens, [target for key in keys for target in (IGNORE, self.facts[key])])
+        return SymbolText(tokens, [target for key in keys for target in (IGNORE, self.facts[key])])
 
     def symbol(self, token: int) -> str:
         return "?" if token == self.sign else f"k{token}" if token < self.values else f"v{token - self.values}"

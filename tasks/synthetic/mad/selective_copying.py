@@ -7,7 +7,7 @@ from random import Random
 
 from tasks.harness.floors import Reader
 from tasks.synthetic.mad.protocol import MadTask
-from tasks.synthetic.symbol_task import Row, Where, commonest_of, last_of, nearest_to, refuse
+from tasks.synthetic.symbol_task import SymbolText, Where, commonest_of, last_of, nearest_to, refuse
 from tasks.task import IGNORE
 
 
@@ -44,7 +44,7 @@ class MadSelectiveCopying(MadTask):
     def cell(self, length: int) -> Where:
         return {"copied": self.copied, **super().cell(length)}
 
-    def draw(self, draws: Random, where: Where) -> Row:
+    def draw(self, draws: Random, where: Where) -> SymbolText:
         copied = where["copied"]
         blanks = [0] * copied
         for _ in range(where["length"] - 2 * copied - 1):
@@ -53,7 +53,7 @@ class MadSelectiveCopying(MadTask):
         for token, before in zip(data, blanks, strict=True):
             tokens += [self.blank] * before + [token]
         targets = [IGNORE] * (len(tokens) + 1) + data
-        return Row(tokens + [self.sign] + [self.blank] * copied, targets)
+        return SymbolText(tokens + [self.sign] + [self.blank] * copied, targets)
 
     def symbol(self, token: int) -> str:
         return "." if token == self.blank else "?" if token == self.sign else f"s{token}"

@@ -1,4 +1,4 @@
-"""Every call of the provider `fla` against the law, through Triton's interpreter, beyond what the ledger keeps.
+"""Every call of the provider `fla` against the reference recurrence, through Triton's interpreter, beyond what the ledger keeps.
 
 Runs with TRITON_INTERPRET=1 where fla-core and triton are installed (and transformers is not).
 """

@@ -53,7 +53,7 @@ def test_second_output_counts():
 def test_nan_never_passes():
     errors = compare(lambda a, b: (a @ b, a * float("nan")), lambda a, b: (a @ b, a), inputs())
     assert math.isnan(errors.forward)
-    assert book.Row("m", forward=errors.forward, backward=0.0, bound=1.0).failed
+    assert book.LedgerRow("m", forward=errors.forward, backward=0.0, bound=1.0).failed
 
 
 def test_input_that_reaches_no_output_is_refused():
@@ -129,9 +129,9 @@ def test_figures_reach_the_row(monkeypatch):
     monkeypatch.setattr(book, "COMPARISONS", (item,))
     monkeypatch.setattr(book, "version", lambda package: "1.2")
     (row,) = book.ledger(["retnet"])
-    assert row == book.Row("retnet", "a-package", "1.2", "a scan", 1e-7, 3e-4, 1e-5)
+    assert row == book.LedgerRow("retnet", "a-package", "1.2", "a scan", 1e-7, 3e-4, 1e-5)
     assert row.failed
-    page = book.markdown([row, book.Row("titans-mac", reason="a | reason")])
+    page = book.markdown([row, book.LedgerRow("titans-mac", reason="a | reason")])
     assert "| retnet | a-package 1.2 | a scan | 1e-07 | 3e-04 (FAILS) |" in page
     assert "| titans-mac |  | a \\| reason | - | - |" in page
 
@@ -144,7 +144,7 @@ def test_unknown_model_is_refused():
 @pytest.mark.parametrize("backward, code", [(1e-7, 0), (1e-3, 1)])
 def test_hall_prints_the_ledger_and_its_verdict(monkeypatch, capsys, backward, code):
     monkeypatch.setattr(
-        book, "ledger", lambda models=None: [book.Row("retnet", "p", "1", "scan", 1e-7, backward, 1e-5)]
+        book, "ledger", lambda models=None: [book.LedgerRow("retnet", "p", "1", "scan", 1e-7, backward, 1e-5)]
     )
     assert bench.main(["check", "--parity"]) == code
     assert f"1 comparison(s) made, {code} failed" in capsys.readouterr().out
@@ -173,12 +173,12 @@ def test_obstacle_is_a_reason_not_a_figure(monkeypatch):
     monkeypatch.setattr(book, "COMPARISONS", (item,))
     monkeypatch.setattr(book, "version", lambda package: "1.2")
     (row,) = book.ledger(["retnet"])
-    assert row == book.Row("retnet", "a-package", compared="a scan", reason="needs a device")
+    assert row == book.LedgerRow("retnet", "a-package", compared="a scan", reason="needs a device")
 
 
 @pytest.mark.parametrize("forward, failed", [(1e-7, False), (1e-4, True), (float("nan"), True)])
 def test_comparison_without_a_gradient_is_judged_by_its_output(forward, failed):
-    row = book.Row("m", "p", "1", "one token", forward, None, 1e-5)
+    row = book.LedgerRow("m", "p", "1", "one token", forward, None, 1e-5)
     assert row.failed is failed
     assert book.figures(row)[-1].startswith("none")
 
@@ -186,19 +186,19 @@ def test_comparison_without_a_gradient_is_judged_by_its_output(forward, failed):
 def test_rows_of_two_environments_make_one_ledger(tmp_path):
     file = tmp_path / "rows.jsonl"
     first = [
-        book.Row("a", "p", "1", "x", 1e-7, None, 1e-5),
-        book.Row("b", "q", compared="y", reason="q is not installed"),
+        book.LedgerRow("a", "p", "1", "x", 1e-7, None, 1e-5),
+        book.LedgerRow("b", "q", compared="y", reason="q is not installed"),
     ]
     second = [
-        book.Row("a", "p", compared="x", reason="p is not installed"),
-        book.Row("b", "q", "2", "y", 2e-7, 3e-7, 1e-5),
+        book.LedgerRow("a", "p", compared="x", reason="p is not installed"),
+        book.LedgerRow("b", "q", "2", "y", 2e-7, 3e-7, 1e-5),
     ]
     assert ledger_rows.read(file) == []
     ledger_rows.keep(file, ledger_rows.filled(first, ledger_rows.read(file)), whole=True)
     both = ledger_rows.filled(second, ledger_rows.read(file))
     assert both == [first[0], second[1]]
     ledger_rows.keep(file, both, whole=True)
-    newer = book.Row("b", "q", "3", "y", 4e-7, 4e-7, 1e-5)
+    newer = book.LedgerRow("b", "q", "3", "y", 4e-7, 4e-7, 1e-5)
     ledger_rows.keep(file, [newer], whole=False)
     assert ledger_rows.read(file) == [first[0], newer]
     assert ledger_rows.filled([newer], both) == [newer]

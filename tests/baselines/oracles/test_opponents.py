@@ -12,7 +12,7 @@ WIDTH, HEADS = 32, 4
 
 
 def test_an_unknown_opponent_or_setting_is_one_sentence():
-    with pytest.raises(ValueError, match="no opponent 'sdpaa'; did you mean sdpa"):
+    with pytest.raises(ValueError, match="no external implementation 'sdpaa'; did you mean sdpa"):
         opponents.check("sdpaa", {})
     with pytest.raises(
         ValueError, match="'titans-pytorch' has no setting 'deep' .did you mean depth..; its.* depth: int"

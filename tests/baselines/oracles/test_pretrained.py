@@ -1,4 +1,4 @@
-"""A causal language model of Hugging Face holds the house's contract and sits its exams."""
+"""A causal language model of Hugging Face holds the contract and is evaluated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Test-time training: the law against the definition, the dual form against the law, and the layer around them."""
+"""Test-time training: the recurrence against its definition, the dual form against the recurrence, and the layer around."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ CAUSALITY = {"causality by perturbation", "causality by gradient"}
 # What reads a text in pieces, or cuts it, fails with a state that is wrong.
 PIECES = SPLITS | {"short texts", "state carries gradient", "eval mode", "empty piece", "state of another dtype"}
 EVERYTHING = set(PROPERTIES)
-SLOW = {"one batch by heart", "initial statistics", "loss at initialisation", "determinism", "round trip"}
+SLOW = {"overfits one batch", "initial statistics", "loss at initialisation", "determinism", "round trip"}
 
 # The properties that must fail, and those that may besides.
 BROKEN: list[tuple[type, set[str], set[str]]] = [
@@ -58,7 +58,7 @@ BROKEN: list[tuple[type, set[str], set[str]]] = [
     (broken.HidesParameter, {"round trip"}, set()),
     (broken.WrongInHalf, {"bfloat16"}, set()),
     (broken.FailsInHalf, {"bfloat16"}, set()),
-    (broken.NoMemory, {"causality by gradient", "one batch by heart"}, set()),
+    (broken.NoMemory, {"causality by gradient", "overfits one batch"}, set()),
     (broken.NeedsTwoTokens, {"short texts", "split: single tokens"}, PIECES | {"state untouched", "state bounded"}),
     (broken.ClaimsToGrow, {"state bounded"}, set()),
     (broken.DropsStateLate, {"split: beyond 512 tokens"}, set()),
@@ -177,7 +177,7 @@ def test_exception_of_the_family_is_printed_with_its_reason_and_must_be_one(ente
         (broken.DropsStateInEval, "eval mode", "in eval mode a text in pieces differs from the whole from token 1 on"),
         (broken.DetachesAndForgets, "causality by gradient", "do not move with any earlier token"),
         (broken.ClaimsToGrow, "state bounded", "fixed_state = False says that the state grows, and it does not"),
-        (broken.NoMemory, "one batch by heart", "in 150 steps"),
+        (broken.NoMemory, "overfits one batch", "in 150 steps"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -188,7 +188,7 @@ def test_failure_names_the_first_differing_token(enter, cls, name, says):
 
 
 def test_steps_to_learn_by_heart_are_printed(enter):
-    answer = found(enter(broken.Sound), "one batch by heart")
+    answer = found(enter(broken.Sound), "overfits one batch")
     steps = int(answer.detail.split(" in ")[1].split()[0])
     assert answer.passed
     assert 0 < steps < 150

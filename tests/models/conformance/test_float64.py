@@ -1,4 +1,4 @@
-"""A model in float64 computes in float64 from end to end, and its fast form is its law there."""
+"""A model in float64 computes in float64 from end to end, and its fast form is its reference recurrence there."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def size_of(name: str) -> Size:
 def test_training_flops_are_the_references(name):
     with torch.device("meta"):
         figure = training_flops(build(name, size_of(name), match=FLOPS), LENGTH)
-    found = costs.standing(name, size_of(name), FLOPS)
+    found = costs.match_report(name, size_of(name), FLOPS)
     assert found.figure == figure
     assert found.aim == costs.training_flops_per_token("transformer", size_of(name), LENGTH)
     if name in KEEP_FLOPS:
@@ -47,7 +47,7 @@ def test_training_flops_are_the_references(name):
 
 
 def test_equal_flops_let_parameters_float():
-    found = costs.standing("titans-lmm", SIZE, FLOPS)
+    found = costs.match_report("titans-lmm", SIZE, FLOPS)
     assert abs(found.parameters / found.reference_parameters - 1) > tolerance(found.reference_parameters)
     assert shape("transformer", FLOPS) == shape("transformer", Match())
 
@@ -57,7 +57,7 @@ def test_equal_flops_let_parameters_float():
     [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in registry.names()],
 )
 def test_state_has_the_bytes_asked_for_and_parameters_stay_matched(name):
-    found = costs.standing(name, size_of(name), STATE)
+    found = costs.match_report(name, size_of(name), STATE)
     assert found.aim == BYTES
     assert found.parameters == pytest.approx(found.reference_parameters, rel=tolerance(found.reference_parameters))
     if name in KEEP_STATE:
@@ -68,7 +68,7 @@ def test_state_has_the_bytes_asked_for_and_parameters_stay_matched(name):
 
 @pytest.mark.parametrize("name", ["gated-deltanet", "mamba", "mamba2", "transformer-window", "rmt", "titans-lmm"])
 def test_figure_is_that_of_the_model_that_is_built(name):
-    model, found = seeded(name, SIZE, 0, match=STATE), costs.standing(name, SIZE, STATE)
+    model, found = seeded(name, SIZE, 0, match=STATE), costs.match_report(name, SIZE, STATE)
     start = 3 * model.period
     tokens = torch.zeros(1, start + model.period, dtype=torch.long)
     assert largest_state(model, tokens, start) == found.figure
@@ -78,27 +78,27 @@ def test_figure_is_that_of_the_model_that_is_built(name):
 def test_state_beyond_reach_leaves_the_parameter_match():
     huge = Match("state", state_bytes=2**30)
     assert shape("retnet", huge) == shape("retnet", Match())
-    assert costs.standing("retnet", SIZE, huge).figure == costs.costs("retnet", SIZE, 64).state_bytes
+    assert costs.match_report("retnet", SIZE, huge).figure == costs.costs("retnet", SIZE, 64).state_bytes
 
 
 def test_flops_beyond_reach_leave_the_parameter_match():
     size = Size(128, 32, 1, 2)  # where Mamba-2's 128 states are most of its work, whatever its inner width
-    found = costs.standing("mamba2", size, Match("flops", flops_length=64))
+    found = costs.match_report("mamba2", size, Match("flops", flops_length=64))
     assert found.figure > 1.2 * found.aim
-    assert found == costs.standing("mamba2", size, Match("flops", flops_length=64), states=128)
-    assert found.parameters == costs.standing("mamba2", size, Match()).parameters
+    assert found == costs.match_report("mamba2", size, Match("flops", flops_length=64), states=128)
+    assert found.parameters == costs.match_report("mamba2", size, Match()).parameters
 
 
 def test_setting_that_is_given_is_not_solved():
     assert shape("retnet", STATE, inner=32).state is None
-    assert costs.standing("retnet", SIZE, STATE, inner=32).figure == 4 * 32 * 32 // 2
+    assert costs.match_report("retnet", SIZE, STATE, inner=32).figure == 4 * 32 * 32 // 2
 
 
 def test_growing_state_and_absent_formula_have_no_figure(monkeypatch):
-    assert costs.standing("transformer", SIZE, STATE).figure is None
+    assert costs.match_report("transformer", SIZE, STATE).figure is None
     monkeypatch.setattr(solver, "_solved", {})
     monkeypatch.delattr(registry.entry("retnet").cls, "flops")
-    assert costs.standing("retnet", SIZE, FLOPS).figure is None
+    assert costs.match_report("retnet", SIZE, FLOPS).figure is None
     assert shape("retnet", FLOPS) == shape("retnet", Match())
 
 

@@ -1,4 +1,4 @@
-"""Gates that are closed, wide open, and all between, mixed in one text: the fast forms are as exact as the law's loop.
+"""Gates that are closed, wide open, and all between, mixed in one text: the fast forms are as exact as the reference recurrence.
 
 Cumulated log-forgetting would lose its digits behind a closed gate: 5e-6 at -100, 7e-3 at -1e5, no number at -inf.
 """

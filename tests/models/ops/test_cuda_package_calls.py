@@ -1,4 +1,4 @@
-"""The calls into mamba-ssm and causal-conv1d against the laws, without a GPU: on stand-ins, and on the packages' own code.
+"""The calls into mamba-ssm and causal-conv1d against the recurrences, without a GPU: on stand-ins, and the packages' own code.
 
 Their own code is taken from the folder that TITANOMACHY_CUDA_SOURCES names, which holds the two packages' Python files (an
 unpacked wheel or source release): the references in PyTorch, and mamba_chunk_scan_combined in Triton's interpreter where
@@ -97,7 +97,7 @@ def causal_conv1d(request, monkeypatch):
 
 
 def agree(law, form, given: dict[str, torch.Tensor], bound: float = 2e-6) -> None:
-    """Outputs, last states and gradients to every input, relative to the largest entry of the law's."""
+    """Outputs, last states and gradients to every input, relative to the largest entry of the recurrence's."""
     answers = []
     for side in (law, form):
         inputs = {name: x.clone().requires_grad_() for name, x in given.items()}

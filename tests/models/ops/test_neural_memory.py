@@ -1,4 +1,4 @@
-"""The memory's law against arithmetic and the delta rule; its fast forms against the law, forward and backward, in float64."""
+"""The memory's recurrence against arithmetic and the delta rule; its fast forms against it, both ways, in float64."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def leaves(state: State) -> list[Tensor]:
 
 
 def agree(fast, given: dict[str, Tensor], initial: tuple[Tensor, ...], rule: Rule, pieces: list[int]) -> None:
-    """Outputs, last states and all gradients of the fast form, read in pieces, are those of the law read whole."""
+    """Outputs, last states and all gradients of the fast form, read in pieces, are those of the recurrence read whole."""
     answers = []
     for form, cuts in ((recurrence, [sum(pieces)]), (fast, pieces)):
         own = {name: x.clone().requires_grad_() for name, x in given.items()}

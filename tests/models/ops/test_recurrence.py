@@ -1,4 +1,4 @@
-"""The law against its fast forms in float64, forward and backward, and the law against arithmetic by hand."""
+"""The recurrence against its fast forms in float64, forward and backward, and against arithmetic by hand."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def tensors(time: int, forget: str, gates: str, rate: bool, compare: bool, share
 
 
 def agree(law, fast, given: dict[str, Tensor], **settings) -> None:
-    """Outputs, last states and gradients to every input differ by less than the bound, relative to the law's norm."""
+    """Outputs, last states and gradients to every input differ by less than the bound, relative to the recurrence's norm."""
     answers = []
     for form in (law, fast):
         inputs = {name: x.clone().requires_grad_() for name, x in given.items()}

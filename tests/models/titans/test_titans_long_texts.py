@@ -117,7 +117,7 @@ def test_sixteen_thousand_correlated_tokens_stay_bounded(chunk: int, depth: int,
 
 @torch.no_grad()
 def test_gates_stay_in_their_ranges():
-    """At saturated gates the layer hands the law the bounds themselves: momentum 0.97, rate bound * (1 - momentum)."""
+    """At saturated gates the layer hands the recurrence the bounds themselves: momentum 0.97, rate bound * (1 - momentum)."""
     layer = mixer("lmm linear")
     layer.memory.gates.weight.zero_()
     layer.memory.gates.bias[:] = torch.tensor([50.0] * (2 * HEADS) + [-50.0] * HEADS)

@@ -96,10 +96,14 @@ def test_the_command_line_picks_entrants_and_adds_models(tmp_path):
     ("old", "new", "message"),
     [
         ('level = "layer"', 'level = "op"', "level 'op' is unknown; choose one of layer, model"),
-        ('level = "layer"', 'level = "model"', "other is a layer; opponents join contests with level = 'layer'"),
-        ('reference = "other"', 'reference = "nobody"', "the reference 'nobody' is none of the entrants"),
+        (
+            'level = "layer"',
+            'level = "model"',
+            "other is a layer; external implementations join side-by-side benchmarks with level = 'layer'",
+        ),
+        ('reference = "other"', 'reference = "nobody"', "the reference 'nobody' is none of the candidates"),
         ('name = "linear"', 'name = "other"', "other stands twice"),
-        ('opponent = "sdpa"', "", "entrant other needs a model or an opponent, and not both"),
+        ('opponent = "sdpa"', "", "candidate other needs a model or an external implementation, and not both"),
         ("repeats = [9, 2]", "repeats = [9, 2, 1]", "repeats is one number, or a list with one for each length"),
         ("repeats = [9, 2]", "repeats = 0", "must be positive"),
         ("longest = 64", "length = 64", r"unknown key 'length'"),

@@ -116,7 +116,7 @@ def measured(tmp_path, losses=LOSSES, text=PLAN):
                             {"tokens": 800 if cell.model == "retnet" else 808})])  # fmt: skip
     for row in rows:
         store.check(row)
-    return evaluations.exams(rows)
+    return evaluations.grouped(rows)
 
 
 def test_trials_are_no_exam_and_stand_on_the_fairness_card(tmp_path):
@@ -172,7 +172,7 @@ def test_settings_of_the_exam_alone_take_the_rate_of_the_model_without_them(tmp_
     assert rates == {"transformer": 2e-3, "transformer-ntk": 2e-3, "transformer-wide": 4e-3, "retnet": 1e-3}
     for cell in settled:
         rows += rows_of(cell, [(None, "accuracy", 0.5, 10, {})]) if cell.stage == CHOSEN else []
-    (needle,) = evaluations.exams(rows)
+    (needle,) = evaluations.grouped(rows)
     assert needle.trials["transformer-ntk"] == needle.trials["transformer"] != needle.trials["transformer-wide"]
     assert not any("trials" in one for one in fairness.deviations(needle) if "number" in one)
 
@@ -196,12 +196,14 @@ def test_a_gap_beyond_the_tolerance_is_named(tmp_path):
     needle, _ = measured(tmp_path)
     rows = [row | {"parameters": 1060 if row["model"] == "retnet" else 1000} for r in needle.rows.values() for row in r]
     assert "parameters: retnet has +6.0 %, beyond the tolerance of 5 %" in fairness.deviations(
-        evaluations.exams(rows)[0]
+        evaluations.grouped(rows)[0]
     )
     large = [row | {"parameters": 10_200_000 if row["model"] == "retnet" else 10_000_000} for row in rows]
-    assert any("+2.0 %, beyond the tolerance of 1 %" in one for one in fairness.deviations(evaluations.exams(large)[0]))
+    assert any(
+        "+2.0 %, beyond the tolerance of 1 %" in one for one in fairness.deviations(evaluations.grouped(large)[0])
+    )
     small = [row | {"parameters": row["parameters"] // 10_000} for row in large]
-    assert not any("tolerance" in one for one in fairness.deviations(evaluations.exams(small)[0]))
+    assert not any("tolerance" in one for one in fairness.deviations(evaluations.grouped(small)[0]))
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ import pytest
 from rich.console import Console
 
 from results.plans import reader as plans
-from results.plans.match import Standing
 from results.plans.reader import PlanError
 from results.report import evaluations
 from results.report.tables import fairness
 from results.rows import row as identity
 from results.rows import store
 from runner.schedule.forecast import Cost, forecast, matched
+from schema.terms import MatchReport
 from tests.support.synthetic import VERSIONS, WHEN
 
 NAMES = ["transformer", "retnet", "mine"]
@@ -36,7 +36,9 @@ def load(tmp_path, first: str = "", last: str = ""):
     return plans.load(tmp_path)
 
 
-def exam(plan, parameters: dict[str, int], states: dict[str, int], flops: dict[str, float | None]) -> evaluations.Exam:
+def exam(
+    plan, parameters: dict[str, int], states: dict[str, int], flops: dict[str, float | None]
+) -> evaluations.EvaluationBatch:
     rows = []
     for cell in plans.cells(plan, NAMES):
         if cell.kind == "training":
@@ -49,7 +51,7 @@ def exam(plan, parameters: dict[str, int], states: dict[str, int], flops: dict[s
     rows = [{**row, "when": WHEN, "versions": VERSIONS, "commit": "0123", "dirty": False} for row in rows]
     for row in rows:
         store.check(row)
-    (found,) = evaluations.exams(rows)
+    (found,) = evaluations.grouped(rows)
     return found
 
 
@@ -90,7 +92,7 @@ def test_a_size_from_the_command_line_keeps_the_match(tmp_path):
         (FLOPS.replace("128", "1.5"), "", "flops_length must be a whole number"),
         ("state_bytes = 1000\n", "", "state_bytes is for match = 'state'; write that, or remove state_bytes"),
         (STATE + "flops_length = 8\n", "", "flops_length is for match = 'flops'"),
-        (FLOPS, CONTEST, "match = 'flops' is for .*, contests match parameters; give them a plan"),
+        (FLOPS, CONTEST, "match = 'flops' is for .*, side-by-side benchmarks .* match parameters; give them a plan"),
     ],
 )
 def test_a_wrong_match_is_one_sentence(tmp_path, first, last, says):
@@ -133,9 +135,9 @@ def test_card_of_a_flops_match_lets_parameters_float(tmp_path):
     assert fairness.deviations(large) == ["training FLOPs: retnet has +2.0 %, beyond the tolerance of 1 %"]
 
 
-def printed(plan, standings) -> str:
+def printed(plan, reports) -> str:
     console = Console(width=250, record=True, file=open("/dev/null", "w"))
-    known = lambda cell: Cost(standing=standings.get(cell.model))  # noqa: E731
+    known = lambda cell: Cost(match_report=reports.get(cell.model))  # noqa: E731
     cells = plans.cells(plan, NAMES)
     table, line = forecast(plan, cells, lambda cell: None, [], known)
     console.print(table, *filter(None, [matched(plan, cells, known)]), line)
@@ -143,11 +145,11 @@ def printed(plan, standings) -> str:
 
 
 def test_forecast_prints_figures_and_distances(tmp_path):
-    standings = {"retnet": Standing(1010, 1000, 1050, 1000), "transformer": Standing(1000, 1000, None, 1000)}
-    said = printed(load(tmp_path, STATE), standings)
+    reports = {"retnet": MatchReport(1010, 1000, 1050, 1000), "transformer": MatchReport(1000, 1000, None, 1000)}
+    said = printed(load(tmp_path, STATE), reports)
     assert "parameters to transformer bytes of state to 1000 B" in said
     assert "1,010 +1.0 % 1.0 KiB +5.0 %" in said and "1,000 +0.0 % grows" in said
     assert "; matched by 1,000 bytes of state" in said
-    work = printed(load(tmp_path, FLOPS), {"retnet": Standing(1500, 1000, 5.1e5, 5e5)})
+    work = printed(load(tmp_path, FLOPS), {"retnet": MatchReport(1500, 1000, 5.1e5, 5e5)})
     assert "1,500 +50.0 % 510,000 +2.0 %" in work
     assert "matched" not in printed(load(tmp_path), {})

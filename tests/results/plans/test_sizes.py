@@ -7,7 +7,7 @@ import pytest
 from results.plans import sizes
 from results.plans.entries import in_steps
 from results.plans.toml_reader import PlanError
-from runner.commands import arguments as overrides
+from runner.commands import arguments
 
 
 def test_the_camera_readys_sizes_come_from_its_table():
@@ -20,11 +20,11 @@ def test_the_camera_readys_sizes_come_from_its_table():
 
 
 def test_names_work_on_the_command_line_in_any_case():
-    assert overrides.size("nano") == sizes.OWN["nano"]
-    assert overrides.size("1.3B") == sizes.printed()["1.3b"]
-    assert overrides.size("width=32") == {"width": 32}
+    assert arguments.size_in("nano") == sizes.OWN["nano"]
+    assert arguments.size_in("1.3B") == sizes.printed()["1.3b"]
+    assert arguments.size_in("width=32") == {"width": 32}
     with pytest.raises(PlanError, match="--size: there is no size 'giant'; known: nano, micro"):
-        overrides.size("giant")
+        arguments.size_in("giant")
 
 
 def test_every_named_size_can_be_built():

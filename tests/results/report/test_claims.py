@@ -21,13 +21,13 @@ TABLE = {
 
 
 def exams(retnet, transformer):
-    """An exam where the two models have these bits per byte, one a seed."""
+    """An evaluation where the two models have these bits per byte, one a seed."""
     rows = []
     for model, values in (("retnet", retnet), ("transformer", transformer)):
         for seed, value in enumerate(values):
             cell = synthetic.cell(model, "language-modelling", seed=seed)
             rows += synthetic.rows_of(cell, [(None, "bits_per_byte", value, 1000, {"length": 512})])
-    return evaluations.exams(rows)
+    return evaluations.grouped(rows)
 
 
 def verdict(found, **changes):
@@ -118,7 +118,7 @@ def test_ranks_are_compared_from_twenty_blocks_up(tmp_path):
         for model, score in (("retnet", 0.9), ("transformer", 0.5), ("mamba", 0.5 if number else 0.4)):
             cell = synthetic.variant(synthetic.cell(model, "needle"), task_settings={"digits": number})
             rows += synthetic.rows_of(cell, [(None, "exact_match", score, 100, {"length": 64})])
-    found = pairwise.blocks(evaluations.exams(rows))
+    found = pairwise.blocks(evaluations.grouped(rows))
     assert len(found) == 20
     page = report.report(rows, tmp_path / "many", only=[]).read_text()
     assert "average-ranks.svg" in page
@@ -133,7 +133,7 @@ def test_more_than_twenty_models_are_ranked_and_each_is_named():
                 synthetic.cell("retnet", "needle"), variant=f"v{place}", task_settings={"digits": number}
             )
             rows += synthetic.rows_of(cell, [(None, "exact_match", place / 21, 100, {"length": 64})])
-    found = evaluations.exams(rows)
+    found = evaluations.grouped(rows)
     assert "held apart by Nemenyi's test" in pairwise.markdown(found)
     with style.settings():
         drawn = rank.figure(found)

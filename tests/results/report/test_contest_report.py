@@ -1,4 +1,4 @@
-"""The report of a contest and of variants, from made-up rows."""
+"""The report of a side-by-side benchmark and of variants, from made-up rows."""
 
 from __future__ import annotations
 
@@ -60,15 +60,15 @@ def rows():
 
 
 def test_lengths_share_an_exam_and_dtypes_do_not(rows):
-    exams = evaluations.exams(rows)
-    assert [(e.setup["dtype"], len(contest_table.layout(e))) for e in exams] == [("bfloat16", 1), ("float32", 2)]
+    exams = evaluations.grouped(rows)
+    assert [(e.setup["dtype"], len(contest_table.tables(e))) for e in exams] == [("bfloat16", 1), ("float32", 2)]
     assert all(e.is_contest and e.main for e in exams) and len({e.slug for e in exams}) == 2
     assert [m.label for m in exams[0].learners] == ["linear, b = 1", "linear, b = 64", "gone", "theirs"]
 
 
 def test_a_repeated_contest_replaces_the_same_length_only(rows):
     again = [{**row, "when": "2999-01-01", "cell": "again", "code_hash": "new"} for row in rows_at(256)]
-    exam = next(e for e in evaluations.exams(rows + again) if e.setup["dtype"] == "float32")
+    exam = next(e for e in evaluations.grouped(rows + again) if e.setup["dtype"] == "float32")
     assert {r["cell"] for r in exam.measured() if r["where"]["length"] == 256} == {"again"}
     assert exam.point("theirs", "time_ratio", {"length": 64}) is not None
 
@@ -112,6 +112,6 @@ def test_variants_are_shown_by_their_names_and_a_plain_model_by_its_own():
     variants = [dataclasses.replace(plain, settings={"chunk": n}, variant=f"chunk {n}") for n in (1, 64)]
     found = [(None, "exact_match", 0.5, 10, {"length": 64})]
     rows = [row for cell in (plain, *variants) for row in synthetic.rows_of(cell, found)]
-    exam = evaluations.exams(rows)[0]
+    exam = evaluations.grouped(rows)[0]
     assert [m.label for m in exam.learners] == ["chunk 1", "chunk 64", "titans-lmm"]
     assert {m.name for m in exam.learners} == {"titans-lmm"}

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 import baselines  # noqa: F401 - registers every model
 from models import registry
 from results.report import evaluations
-from results.report.families import LOOKS, Families, Family, looks
+from results.report.families import LOOKS, Families, ShownFamily, looks
 from results.report.figures import style
 from tests.support import synthetic
 
@@ -35,13 +35,13 @@ def lab(colour: str, eye: str) -> np.ndarray:
     return np.array(TO_LAB) @ np.cbrt(np.array(TO_LMS) @ np.clip(np.array(SEEN[eye]) @ linear, 0, 1))
 
 
-def known_families() -> list[Family]:
-    return [Family(one.name, one.title, one.place, one.hue, one.marker, one.looks) for one in registry.families()]
+def known_families() -> list[ShownFamily]:
+    return [ShownFamily(one.name, one.title, one.place, one.hue, one.marker, one.looks) for one in registry.families()]
 
 
 @pytest.mark.parametrize("eye", SEEN)
 def test_fifty_models_of_nine_families_are_told_apart(eye):
-    models = evaluations.everyone(evaluations.exams(synthetic.comparison(tuple(synthetic.FIFTY))))
+    models = evaluations.everyone(evaluations.grouped(synthetic.comparison(tuple(synthetic.FIFTY))))
     assert len(models) == 50 and len({model.look.marker for model in models}) == 9
     for one, other in itertools.combinations(models, 2):
         if one.family != other.family:
@@ -61,12 +61,12 @@ def test_the_shades_of_any_hue_are_told_apart(hue, eye):
 
 def test_a_look_does_not_depend_on_who_else_is_drawn():
     rows = synthetic.comparison()
-    everyone = {m.label: m.look for m in evaluations.everyone(evaluations.exams(rows, Families(known_families())))}
+    everyone = {m.label: m.look for m in evaluations.everyone(evaluations.grouped(rows, Families(known_families())))}
     for model in ("transformer", "titans-mac", "ttt-mlp"):
         alone = [row for row in rows if row["model"] == model]
-        (one,) = evaluations.everyone(evaluations.exams(alone, Families(known_families())))
+        (one,) = evaluations.everyone(evaluations.grouped(alone, Families(known_families())))
         assert one.look == everyone[model]
-    family = Family("delta", "delta", 40, 85.0)
+    family = ShownFamily("delta", "delta", 40, 85.0)
     assert (
         looks(family, ["d", "new"])["d"] == looks(family, ["d"])["d"] == looks(family, ["d (default)"])["d (default)"]
     )
@@ -85,7 +85,7 @@ def test_registered_models_and_families_have_looks_of_their_own():
 
 
 def test_what_nobody_listed_takes_the_next_free_look_and_never_a_listed_one():
-    family = Family("many", "many", 40, 85.0, looks=("first", "second"))
+    family = ShownFamily("many", "many", 40, 85.0, looks=("first", "second"))
     names = [f"model-{number}" for number in range(LOOKS - 2)]
     found = looks(family, names)
     assert len({look.number for look in found.values()}) == LOOKS and (

@@ -53,7 +53,7 @@ def unnamed(drawn, labels) -> set[str]:
 
 @pytest.fixture(scope="module")
 def exams():
-    return evaluations.exams(synthetic.comparison(tuple(FIFTY)) + contest(tuple(FIFTY)))
+    return evaluations.grouped(synthetic.comparison(tuple(FIFTY)) + contest(tuple(FIFTY)))
 
 
 @pytest.mark.parametrize("kind", catalogue.KINDS, ids=lambda kind: kind.name)
@@ -69,7 +69,7 @@ def test_every_model_of_a_papers_form_and_of_the_ranks_is_named(exams):
         needle = next(exam for exam in exams if exam.task == "needle")
         drawn = paper._figure(needle, FORM)
         assert unnamed(drawn, FIFTY) == set()
-        assert unnamed(rank.figure(evaluations.exams(ranked(tuple(FIFTY)))), FIFTY) == set()
+        assert unnamed(rank.figure(evaluations.grouped(ranked(tuple(FIFTY)))), FIFTY) == set()
 
 
 def test_the_reference_and_the_best_of_each_family_are_in_colour_and_the_rest_is_grey(exams):

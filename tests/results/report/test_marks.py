@@ -1,4 +1,4 @@
-"""What a mark is held against: the best of floors and shortcuts, never a reference, and nobody who answered only a part."""
+"""What a mark is held against: the best of trivial baselines and shortcuts, never a reference, nor who answered a part."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from results.report import evaluations, html_page
 from results.report.figures import bar, style
 from results.report.figures import line as line_figure
 from results.report.figures.cast import cast
-from results.report.tables import summary, table
+from results.report.tables import csv_file, summary, table
 from results.rows import readers
 from tests.support.synthetic import cell, rows_of
 
 
-def exam_of(floors: dict[str, float], models: dict[str, float], **where) -> evaluations.Exam:
-    """One accuracy over 400 questions for each floor and model."""
+def exam_of(floors: dict[str, float], models: dict[str, float], **where) -> evaluations.EvaluationBatch:
+    """One accuracy over 400 questions for each trivial baseline and model."""
     rows = rows_of(cell("", "needle", "floors"), [(n, "accuracy", v, 400, where) for n, v in floors.items()])
     for model, value in models.items():
         rows += rows_of(cell(model, "needle"), [(None, "accuracy", value, 400, where)])
-    (exam,) = evaluations.exams(rows)
+    (exam,) = evaluations.grouped(rows)
     return exam
 
 
@@ -57,7 +57,7 @@ def test_who_answered_a_part_has_no_mean_over_the_whole():
     floors += [("cheat: of qa2 alone", "accuracy", 0.9, 9, asked[1])]
     rows = rows_of(cell("", "babilong", "floors"), floors)
     rows += rows_of(cell("retnet", "babilong"), [(None, "accuracy", 0.5, 900, w) for w in asked])
-    (exam,) = evaluations.exams(rows)
+    (exam,) = evaluations.grouped(rows)
     assert exam.best_shortcut("accuracy", {}) == ("cheat: last label", pytest.approx(0.3))
     assert exam.best_shortcut("accuracy", asked[1]) == ("cheat: of qa2 alone", 0.9)
     assert exam.learned("retnet", "accuracy", {}) == "yes" and exam.learned("retnet", "accuracy", asked[1]) == "no"
@@ -78,13 +78,13 @@ def test_the_glance_has_a_line_for_shortcuts():
     ]
     assert "| 60.0 |" in next(line for line in lines if "retnet" in line)  # no mark: not above the shortcut
     assert "*shortcuts*" not in summary.markdown([exam_of({"floor: guess": 0.1}, MODELS)])
-    page = html_page.page([exam_of(FLOORS, MODELS)], [None], [], html_page.Look("x"))
+    page = html_page.page([exam_of(FLOORS, MODELS)], [None], [], html_page.PageText("x"))
     assert summary.NOTE in page
 
 
 def test_the_csv_names_both_lines():
     exam = exam_of(FLOORS, MODELS)
-    head, *lines = table.csv_text(exam).splitlines()
+    head, *lines = csv_file.csv_text(exam).splitlines()
     names = head.split(",")
     first = dict(zip(names, lines[0].split(","), strict=True))
     assert [first[f"best_{kind}"] for kind in ("floor", "shortcut")] == ["guess", "cheat: last value"]
@@ -108,7 +108,7 @@ def test_figures_draw_a_line_for_each_kind():
         [(n, "accuracy", v, 400, {"length": length}) for n, v in FLOORS.items() for length in (64, 128)],
     )
     rows += rows_of(cell("mamba", "needle"), [(None, "accuracy", 0.3, 400, {"length": n}) for n in (64, 128)])
-    (exam,) = evaluations.exams(rows)
+    (exam,) = evaluations.grouped(rows)
     shown = cast(exam, "accuracy", exam.learners)
     with style.settings():
         state = bar.by_state(exam, "accuracy", shown, "x")

@@ -11,7 +11,7 @@ import pytest
 from results.report import evaluations, html_page
 from results.report.figures import catalogue
 from results.report.section import Section
-from results.report.tables import latex, table
+from results.report.tables import columns, latex, table
 from results.rows import metrics
 from tests.support import synthetic
 
@@ -53,7 +53,7 @@ class Reader(html.parser.HTMLParser):
 
 @pytest.fixture(scope="module")
 def exams():
-    return evaluations.exams(
+    return evaluations.grouped(
         synthetic.fails(synthetic.comparison(FEW, seeds=(0, 1)), "retnet", "babilong", "out of <memory>")
     )
 
@@ -64,7 +64,7 @@ def page(exams, tmp_path_factory) -> str:
     vector.write_text(SVG)
     drawings = [catalogue.Drawing(name, f"Figure & {name}", "needle", [vector]) for name in ("one", "two")]
     sections = (Section("Fairness", "| a |\n|---|\n| <b>1</b> |", "needle"), Section("Findings", "*None.*"))
-    look = html_page.Look("Made <up>", "Which?", sections=sections)
+    look = html_page.PageText("Made <up>", "Which?", sections=sections)
     return html_page.page(exams, [None] * len(exams), drawings, look)
 
 
@@ -163,9 +163,9 @@ def test_latex_ranks_low_losses_first_and_times_never_and_escapes(exams):
     ranks = latex.ranked(modelling, losses[0])
     values = {label: modelling.point(label, "bits_per_byte", {}).value for label in ranks}
     assert min(values, key=values.get) == next(label for label, rank in ranks.items() if rank == 1)
-    about = table.Column("training seconds", "training_seconds", {})
+    about = columns.Column("training seconds", "training_seconds", {})
     assert latex.ranked(modelling, about) == {}
-    tied = evaluations.exams([r for r in synthetic.comparison(("retnet",)) if r["task"] == "needle"])
+    tied = evaluations.grouped([r for r in synthetic.comparison(("retnet",)) if r["task"] == "needle"])
     assert latex.ranked(tied[0], table.layout(tied[0])[0].columns[0]) == {}
     babilong = next(exam for exam in exams if exam.task == "babilong")
     assert r"failed: out of \textless{}memory\textgreater{}" in latex.document_part(babilong)

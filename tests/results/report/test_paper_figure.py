@@ -25,7 +25,7 @@ SPEED = Form(
 
 @pytest.fixture(scope="module")
 def exams():
-    return evaluations.exams(synthetic.comparison(MODELS))
+    return evaluations.grouped(synthetic.comparison(MODELS))
 
 
 def axes(exams, form):
@@ -94,7 +94,7 @@ def test_a_report_shows_the_plans_printed_tables_and_figures_and_redraws_the_sam
 
 def test_a_figure_without_rows_says_why(tmp_path):
     rows = [row for row in synthetic.comparison(MODELS[:1]) if row["task"] == "throughput"]
-    drawn = paper.draw(evaluations.exams(rows), [NEEDLE], tmp_path)
+    drawn = paper.draw(evaluations.grouped(rows), [NEEDLE], tmp_path)
     assert not drawn[0].files and drawn[0].reason == "no rows give compact exact match of needle by length"
 
 

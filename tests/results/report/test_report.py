@@ -12,7 +12,7 @@ import pytest
 import baselines  # noqa: F401 - registers every model
 from models import registry
 from results.report import evaluations, report
-from results.report.families import Families, Family
+from results.report.families import Families, ShownFamily
 from results.report.figures import style
 from results.report.tables import printed
 from results.rows import store
@@ -112,7 +112,7 @@ def test_colours_do_not_depend_on_what_is_shown(tmp_path, light_fonts):
     rows = synthetic.comparison(("transformer", "titans-lmm", "titans-mac", "titans-mal"))
     page = report.report([r for r in rows if r["task"] == "babilong"], tmp_path, only=["titans-mac"])
     assert page.exists()
-    colours = {model.label: style.colour(model) for model in evaluations.exams(synthetic.comparison())[0].everyone}
+    colours = {model.label: style.colour(model) for model in evaluations.grouped(synthetic.comparison())[0].everyone}
     svg = (tmp_path / "figures" / "babilong-accuracy-by-state.svg").read_text()
     assert colours["titans-mac"] in svg
     assert not any(colour in svg for colour in set(colours.values()) - {colours["titans-mac"]})
@@ -165,5 +165,7 @@ def test_tables_that_the_rows_do_not_give_are_told(drawn, tmp_path):
 
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda path: path.parent.relative_to(ROOT / "results").as_posix())
 def test_committed_tables_are_what_the_committed_rows_give(folder):
-    families = [Family(one.name, one.title, one.place, one.hue, one.marker, one.looks) for one in registry.families()]
+    families = [
+        ShownFamily(one.name, one.title, one.place, one.hue, one.marker, one.looks) for one in registry.families()
+    ]
     assert report.stale_tables(store.read(folder / "rows.jsonl"), folder, families=families) == []

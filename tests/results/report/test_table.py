@@ -1,4 +1,4 @@
-"""Tables: every cell a number or a reason, floors and marks right, templates apart, equal rows equal bytes."""
+"""Tables: every cell a number or a reason, trivial baselines and marks right, templates apart, equal rows equal bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import random
 import pytest
 
 from results.report import evaluations, statistics
-from results.report.tables import table
+from results.report.tables import csv_file, table
 from results.rows import metrics, store
 from tests.support import synthetic
 from tests.support.synthetic import cell, rows_of
@@ -18,7 +18,7 @@ FEW = ("transformer", "retnet", "titans-mac")
 
 
 def exam_of(rows, task="needle"):
-    return next(exam for exam in evaluations.exams(rows) if exam.task == task)
+    return next(exam for exam in evaluations.grouped(rows) if exam.task == task)
 
 
 def lines(text: str) -> dict[str, list[str]]:
@@ -27,8 +27,10 @@ def lines(text: str) -> dict[str, list[str]]:
     return {cells[0].strip("|* "): cells[1:] for cells in found}
 
 
-def small(values: dict[str, list[float]], floor: float, count: int = 100, metric: str = "accuracy") -> evaluations.Exam:
-    """An exam with one number for each model and seed."""
+def small(
+    values: dict[str, list[float]], floor: float, count: int = 100, metric: str = "accuracy"
+) -> evaluations.EvaluationBatch:
+    """An evaluation with one number for each model and seed."""
     rows = rows_of(cell("", "needle", "floors"), [("floor: guess", metric, floor, count, {})])
     for model, numbers in values.items():
         for seed, value in enumerate(numbers):
@@ -60,7 +62,7 @@ def test_every_cell_holds_a_number_or_a_reason():
         assert found["titans-mac"][-width:] == ["not run"] * width
         assert all(text.split()[0].replace(".", "").isdigit() for text in found["transformer"][-width:])
         assert all(all(cells[-width:]) for name, cells in found.items() if name in {*FEW, "copy", "guess"})
-    in_csv = list(csv.DictReader(io.StringIO(table.csv_text(exam))))
+    in_csv = list(csv.DictReader(io.StringIO(csv_file.csv_text(exam))))
     status = {(row["model"], row["status"], row["reason"]) for row in in_csv if row["model"] in FEW}
     assert status == {
         ("transformer", "ok", ""), ("retnet", "failed", "failed: out of memory"), ("titans-mac", "not run", "not run"),
@@ -81,7 +83,7 @@ def test_a_number_that_is_not_finite_is_a_reason_in_its_own_cell():
 def test_templates_never_share_a_table_and_only_ruler_reads_as_comparable():
     rows = synthetic.comparison(FEW)
     both = rows + synthetic.as_ruler(rows)
-    exams = [exam for exam in evaluations.exams(both) if exam.task == "needle"]
+    exams = [exam for exam in evaluations.grouped(both) if exam.task == "needle"]
     assert [exam.slug for exam in exams] == ["needle-compact", "needle-ruler"]
     for exam in exams:
         compact = {metric.startswith("compact_") for metric in exam.metrics}
@@ -139,7 +141,7 @@ def test_depths_are_pooled_by_count_and_kept_in_the_csv():
     assert [column.where for column in one.columns] == [{"length": 64}, {"length": 128}]
     assert lines(table.markdown(exam, one))["retnet"][-2:] == ["65.0", "50.0"]
     assert "mean over depth 0.0, 1.0" in table.notes(exam, one)
-    rows = list(csv.DictReader(io.StringIO(table.csv_text(exam))))
+    rows = list(csv.DictReader(io.StringIO(csv_file.csv_text(exam))))
     assert [row["value"] for row in rows] == ["0.65", "0.5", "0.2", "0.5", "0.8"]
 
 
@@ -184,7 +186,7 @@ def test_other_settings_and_setups_are_never_averaged_together():
     wide = synthetic.variant(base, settings={"state": 64})
     longer = synthetic.variant(base, budget={"steps": 900, "batch_tokens": 4096})
     rows = [r for c, v in ((base, 0.1), (wide, 0.2), (longer, 0.9)) for r in rows_of(c, [(None, "accuracy", v, 9, {})])]
-    exams = evaluations.exams(rows)
+    exams = evaluations.grouped(rows)
     assert len(exams) == 2 and [exam.main for exam in exams] == [True, False]
     assert {m.label for m in exams[0].learners} == {"mamba2 (default)", "mamba2 (state=64)"}
     assert exams[0].point("mamba2 (state=64)", "accuracy", {}).value == 0.2
@@ -215,8 +217,8 @@ def test_the_reference_stands_in_brackets_beside_ours():
 def test_tables_do_not_depend_on_the_order_of_rows():
     rows = synthetic.comparison(FEW, seeds=(0, 1))
     shuffled = random.Random(1).sample(rows, len(rows))
-    for one, other in zip(evaluations.exams(rows), evaluations.exams(shuffled), strict=True):
-        assert table.csv_text(one) == table.csv_text(other)
+    for one, other in zip(evaluations.grouped(rows), evaluations.grouped(shuffled), strict=True):
+        assert csv_file.csv_text(one) == csv_file.csv_text(other)
         texts = [
             [table.markdown(e, t) + table.notes(e, t) + table.conditions(e) for t in table.layout(e)]
             for e in (one, other)

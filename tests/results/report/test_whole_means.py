@@ -1,4 +1,4 @@
-"""A mean is over all that it is told to be over, and two versions of an exam never share a table."""
+"""A mean is over all that it is told to be over, and two versions of an evaluation never share a table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def asked(model: str, seed: int = 0, lost: tuple = (), missing: tuple = ()) -> l
 
 
 def line(rows: list[dict], model: str) -> str:
-    (exam,) = evaluations.exams(rows)
+    (exam,) = evaluations.grouped(rows)
     one, *_ = table.layout(exam)
     return next(text for text in table.markdown(exam, one).splitlines() if text.startswith(f"| {model} "))
 
@@ -32,7 +32,7 @@ def test_a_cell_of_which_a_part_is_missing_gives_no_mean(part):
     assert "| 100.0 |" in line(rows, "retnet")
     told = line(rows, "mamba")
     assert "100.0" not in told and "failed in part: 1 of 3" in told
-    (exam,) = evaluations.exams(rows)
+    (exam,) = evaluations.grouped(rows)
     assert exam.point("mamba", "accuracy", {}) is None and exam.by_seed("mamba", "accuracy", {}) == {}
     assert exam.point("mamba", "accuracy", {"depth": 0.5}).value == 1.0
     assert exam.learned("mamba", "accuracy", {}) == ""
@@ -55,11 +55,11 @@ def under(rows: list[dict], version: int) -> list[dict]:
 
 def test_two_versions_of_an_exam_are_two_exams_and_the_newer_is_shown_in_figures():
     rows = asked("retnet") + under(asked("mamba"), 2)
-    new, old = evaluations.exams(rows)
+    new, old = evaluations.grouped(rows)
     assert (new.version, old.version, new.main, old.main) == (2, 1, True, False)
     assert new.title == "needle (exam=2)" and "exam version 2" in table.conditions(new)
     assert "exam version" not in table.conditions(old)
-    (alone,) = evaluations.exams(under(asked("mamba"), 2))
+    (alone,) = evaluations.grouped(under(asked("mamba"), 2))
     assert alone.title == "needle"
     assert committed.beside(under(asked("retnet"), 2), asked("mamba")) == under(asked("retnet"), 2)
 
@@ -81,5 +81,5 @@ def test_a_figure_that_cannot_be_drawn_costs_itself_alone(tmp_path, monkeypatch)
 
     monkeypatch.setattr(catalogue.bar, "by_state", broken)
     rows = asked("retnet") + asked("mamba")
-    drawn = catalogue.draw(evaluations.exams(rows), tmp_path)
+    drawn = catalogue.draw(evaluations.grouped(rows), tmp_path)
     assert any("no ink" in one.reason for one in drawn) and any(one.files for one in drawn)

@@ -68,7 +68,7 @@ def test_committed_models_are_marked_in_tables_figures_and_conditions(tmp_path, 
     lines = list(csv.DictReader(io.StringIO((tmp_path / "tables" / "needle.csv").read_text(encoding="utf-8"))))
     status = {line["model"]: line["status"] for line in lines if line["metric"] == "compact_exact_match"}
     assert status["deltanet"] == "committed" and status["titans-mac"] == "ok"
-    exam = next(one for one in evaluations.exams(rows) if one.task == "needle")
-    alone = next(one for one in evaluations.exams(reference) if one.task == "needle")
+    exam = next(one for one in evaluations.grouped(rows) if one.task == "needle")
+    alone = next(one for one in evaluations.grouped(reference) if one.task == "needle")
     for model in FEW:
         assert exam.point(model, "compact_exact_match", {}) == alone.point(model, "compact_exact_match", {})

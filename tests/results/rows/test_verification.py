@@ -46,7 +46,7 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def verdict(rows: list, folder: Path) -> verification.Verdict:
+def verdict(rows: list, folder: Path) -> verification.Verification:
     return verification.verify(rows, folder / "predictions", rederive)
 
 

@@ -17,7 +17,7 @@ from results.rows.store import Measured
 from runner.cell_key import identify, training_key
 from runner.checkpoints import store, teaching, trained_model
 from runner.checkpoints.store import CheckpointError, load
-from runner.checkpoints.trained_model import Keeping, learn
+from runner.checkpoints.trained_model import CheckpointSettings, learn
 from runner.measure import measure
 from schema.places import ROOT
 from tasks.harness import tensor_file
@@ -48,8 +48,8 @@ def key(cell: Cell) -> str:
     return training_key(cell, tasks.create(cell.task, **cell.task_settings))
 
 
-def learnt(cell: Cell, keeping: Keeping) -> trained_model.Learnt:
-    return learn(cell, tasks.create(cell.task, **cell.task_settings), keeping, quiet)
+def trained_by(cell: Cell, checkpoints: CheckpointSettings) -> trained_model.TrainedModel:
+    return learn(cell, tasks.create(cell.task, **cell.task_settings), checkpoints, quiet)
 
 
 def numbers(measured: Measured) -> list:
@@ -57,8 +57,8 @@ def numbers(measured: Measured) -> list:
 
 
 @pytest.fixture
-def keeping(tmp_path) -> Keeping:
-    return Keeping(tmp_path / "checkpoints")
+def checkpoints(tmp_path) -> CheckpointSettings:
+    return CheckpointSettings(tmp_path / "checkpoints")
 
 
 @pytest.fixture
@@ -74,8 +74,8 @@ def trainings(monkeypatch) -> list[str]:
     return done
 
 
-def test_a_kept_model_gives_the_rows_that_it_gave_when_it_was_trained(keeping, trainings):
-    plain, first, second = measure(CELL, quiet), measure(CELL, quiet, keeping), measure(CELL, quiet, keeping)
+def test_a_kept_model_gives_the_rows_that_it_gave_when_it_was_trained(checkpoints, trainings):
+    plain, first, second = measure(CELL, quiet), measure(CELL, quiet, checkpoints), measure(CELL, quiet, checkpoints)
     assert len(trainings) == 2
     assert numbers(plain) == numbers(first) == numbers(second)
     for field in ("parameters", "state_bytes", "protocol", "provider", "predictions"):
@@ -86,13 +86,13 @@ def test_a_kept_model_gives_the_rows_that_it_gave_when_it_was_trained(keeping, t
     assert ages[0] == [] and 0 < ages[1][0] < 600
 
 
-def test_other_exam_settings_need_no_training_and_another_comparison_neither(keeping, trainings):
-    measure(CELL, quiet, keeping)
-    more = measure(asked(test_lengths=[64, 128], samples=2), quiet, keeping)
+def test_other_exam_settings_need_no_training_and_another_comparison_neither(checkpoints, trainings):
+    measure(CELL, quiet, checkpoints)
+    more = measure(asked(test_lengths=[64, 128], samples=2), quiet, checkpoints)
     assert {m[4]["length"] for m in more.measurements if m[1] == "compact_exact_match"} == {64, 128}
-    measure(changed(comparison="another"), quiet, keeping)
+    measure(changed(comparison="another"), quiet, checkpoints)
     assert len(trainings) == 1
-    measure(asked(length=128), quiet, keeping)
+    measure(asked(length=128), quiet, checkpoints)
     assert len(trainings) == 2
 
 
@@ -137,9 +137,9 @@ def test_attention_with_scaled_rotary_positions_shares_the_plain_model_s_weights
     assert key(scaled) == key(plain) and identify(scaled).key != identify(plain).key
 
 
-def test_a_folder_holds_what_the_model_is(keeping):
-    measure(CELL, quiet, keeping)
-    folder = keeping.folder / key(CELL)
+def test_a_folder_holds_what_the_model_is(checkpoints):
+    measure(CELL, quiet, checkpoints)
+    folder = checkpoints.folder / key(CELL)
     assert sorted(p.name for p in folder.iterdir()) == sorted([store.WEIGHTS, store.LOSSES, store.FACTS])
     facts = json.loads((folder / store.FACTS).read_text())
     assert (facts["model"], facts["task"], facts["seed"], facts["vocab"]) == ("deltanet", "needle", 0, 256)
@@ -147,22 +147,22 @@ def test_a_folder_holds_what_the_model_is(keeping):
     assert facts["parameters"] > 0 and len(facts["code_hash"]) == 16 and facts["providers"] == ["chunked"]
 
 
-def test_a_model_is_loaded_back_in_one_call(keeping):
-    trained = learnt(CELL, keeping)
-    kept = load(keeping.folder / key(CELL))
+def test_a_model_is_loaded_back_in_one_call(checkpoints):
+    trained = trained_by(CELL, checkpoints)
+    kept = load(checkpoints.folder / key(CELL))
     tokens = torch.randint(256, (2, 50), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(kept.model(tokens)[0], trained.model.eval()(tokens)[0])
     assert kept.tokenizer is BYTES and kept.facts["model"] == "deltanet" and not kept.model.training
 
 
-def test_symbols_have_no_tokenizer(keeping):
+def test_symbols_have_no_tokenizer(checkpoints):
     cell = changed(task="mqar", task_settings={"samples": 4})
-    learnt(cell, keeping)
-    assert load(keeping.folder / key(cell)).tokenizer is None
+    trained_by(cell, checkpoints)
+    assert load(checkpoints.folder / key(cell)).tokenizer is None
 
 
-def test_a_learned_tokenizer_is_kept_beside_the_weights(keeping, tmp_path, monkeypatch):
+def test_a_learned_tokenizer_is_kept_beside_the_weights(checkpoints, tmp_path, monkeypatch):
     pytest.importorskip("tokenizers", reason="byte pairs need tokenizers")
     monkeypatch.setenv("TITANOMACHY_CACHE", str(tmp_path / "cache"))
     text = tmp_path / "book.txt"
@@ -170,14 +170,14 @@ def test_a_learned_tokenizer_is_kept_beside_the_weights(keeping, tmp_path, monke
     cell = changed(
         task="language-modelling", task_settings={"corpus": f"{text}#cut", "tokenizer": "bpe:300", "length": 32}
     )
-    learnt(cell, keeping)
-    folder = keeping.folder / key(cell)
+    trained_by(cell, checkpoints)
+    folder = checkpoints.folder / key(cell)
     text.unlink()
     tokenizer = load(folder).tokenizer
     assert tokenizer.vocab == 300 and tokenizer.decode(tokenizer.encode("the river")) == "the river"
 
 
-def test_a_model_of_a_file_is_loaded_with_its_file(keeping, tmp_path):
+def test_a_model_of_a_file_is_loaded_with_its_file(checkpoints, tmp_path):
     import re
 
     from models import registry, user_file
@@ -188,8 +188,8 @@ def test_a_model_of_a_file_is_loaded_with_its_file(keeping, tmp_path):
     mine.write_text(source.replace('"hgrn2"', '"kept-hgrn2"'))
     user_file.load_file(mine)
     cell = changed(model="kept-hgrn2", model_files=(str(mine),))
-    learnt(cell, keeping)
-    folder = keeping.folder / key(cell)
+    trained_by(cell, checkpoints)
+    folder = checkpoints.folder / key(cell)
     registry._entries.pop("kept-hgrn2")
     with pytest.raises(
         CheckpointError, match=r"registered in '.*kept_mine.py'. A folder of data runs no code: .* --models"
@@ -223,51 +223,51 @@ HARM = {
 
 
 @pytest.mark.parametrize("harm", HARM)
-def test_a_corrupt_checkpoint_is_told_and_trained_anew(keeping, trainings, harm):
-    first = measure(CELL, quiet, keeping)
-    HARM[harm](keeping.folder / key(CELL))
+def test_a_corrupt_checkpoint_is_told_and_trained_anew(checkpoints, trainings, harm):
+    first = measure(CELL, quiet, checkpoints)
+    HARM[harm](checkpoints.folder / key(CELL))
     with pytest.warns(UserWarning, match=r"checkpoints.*the model is trained anew"):
-        again = measure(CELL, quiet, keeping)
+        again = measure(CELL, quiet, checkpoints)
     assert len(trainings) == 2 and numbers(again) == numbers(first)
-    HARM[harm](keeping.folder / key(CELL))
+    HARM[harm](checkpoints.folder / key(CELL))
     if harm != "losses flipped":  # a model can be asked without them
         with pytest.raises(CheckpointError, match="run its comparison again"):
-            load(keeping.folder / key(CELL))
+            load(checkpoints.folder / key(CELL))
     with pytest.warns(UserWarning, match="trained anew"):
-        measure(CELL, quiet, keeping)
+        measure(CELL, quiet, checkpoints)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        measure(CELL, quiet, keeping)
+        measure(CELL, quiet, checkpoints)
     assert len(trainings) == 3
 
 
-def test_a_full_disk_costs_the_checkpoint_and_no_measurement(keeping, monkeypatch):
+def test_a_full_disk_costs_the_checkpoint_and_no_measurement(checkpoints, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     expected = numbers(measure(CELL, quiet))
     monkeypatch.setattr(tensor_file, "write", full)
     with pytest.warns(UserWarning, match="could not be kept.*No space left.*stands"):
-        assert numbers(measure(CELL, quiet, keeping)) == expected
-    assert store.read_facts(keeping.folder / key(CELL)) is None
+        assert numbers(measure(CELL, quiet, checkpoints)) == expected
+    assert store.read_facts(checkpoints.folder / key(CELL)) is None
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").touch()
     with pytest.warns(UserWarning, match="Nothing can be kept in"):
-        assert measure(CELL, quiet, Keeping(tmp_path / "file" / "checkpoints")).measurements
+        assert measure(CELL, quiet, CheckpointSettings(tmp_path / "file" / "checkpoints")).measurements
 
 
-def test_a_trial_keeps_no_model_but_takes_one_that_is_there(keeping, trainings):
+def test_a_trial_keeps_no_model_but_takes_one_that_is_there(checkpoints, trainings):
     trial = changed(kind="trial", stage="trial", where={"split": "validation", "full_steps": 3})
-    judged = measure(trial, quiet, keeping)
-    assert not list(keeping.folder.glob("*/*")) and len(trainings) == 1
-    measure(CELL, quiet, keeping)
-    again = measure(trial, quiet, keeping)
+    judged = measure(trial, quiet, checkpoints)
+    assert not list(checkpoints.folder.glob("*/*")) and len(trainings) == 1
+    measure(CELL, quiet, checkpoints)
+    again = measure(trial, quiet, checkpoints)
     assert len(trainings) == 2 and numbers(again) == numbers(judged)
 
 
-def test_a_killed_training_of_a_cell_goes_on_bit_by_bit(keeping, monkeypatch):
+def test_a_killed_training_of_a_cell_goes_on_bit_by_bit(checkpoints, monkeypatch):
     """The snapshots of real models; tests/tasks/test_snapshots.py asks the rest."""
 
     class Killed(Exception):
@@ -282,18 +282,18 @@ def test_a_killed_training_of_a_cell_goes_on_bit_by_bit(keeping, monkeypatch):
         task = tasks.create(cell.task, **cell.task_settings)
         expected = learn(cell, task, None, quiet)
         with pytest.raises(Killed):  # after the last step, before anything is kept: the snapshot is that of step 5
-            learn(cell, task, Keeping(keeping.folder, 0), fatal)
-        folder = keeping.folder / training_key(cell, task)
+            learn(cell, task, CheckpointSettings(checkpoints.folder, 0), fatal)
+        folder = checkpoints.folder / training_key(cell, task)
         tensors, _ = tensor_file.read(folder / store.SNAPSHOT)
         assert len(tensors["losses"]) == 5
-        found = learn(cell, task, Keeping(keeping.folder, 0), quiet)
+        found = learn(cell, task, CheckpointSettings(checkpoints.folder, 0), quiet)
         assert found.training.losses == expected.training.losses
         weights = expected.model.state_dict()
         assert all(torch.equal(tensor, weights[name]) for name, tensor in found.model.state_dict().items())
         assert not (folder / store.SNAPSHOT).exists()
 
 
-def test_a_diverged_training_leaves_nothing(keeping, monkeypatch):
+def test_a_diverged_training_leaves_nothing(checkpoints, monkeypatch):
     def diverges(model, task, **options):
         options["snapshots"].path.parent.mkdir(exist_ok=True)
         options["snapshots"].path.write_bytes(b"x")
@@ -301,13 +301,13 @@ def test_a_diverged_training_leaves_nothing(keeping, monkeypatch):
 
     monkeypatch.setattr(teaching, "train", diverges)
     with pytest.raises(FloatingPointError):
-        learnt(CELL, keeping)
-    assert not list(keeping.folder.glob("*/*.safetensors"))
+        trained_by(CELL, checkpoints)
+    assert not list(checkpoints.folder.glob("*/*.safetensors"))
 
 
-def test_who_wants_a_model_that_is_being_trained_waits_for_it(keeping, trainings):
+def test_who_wants_a_model_that_is_being_trained_waits_for_it(checkpoints, trainings):
     found = []
-    threads = [threading.Thread(target=lambda: found.append(learnt(CELL, keeping))) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: found.append(trained_by(CELL, checkpoints))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,4 +1,4 @@
-"""`bench.py run` with kept models: another exam asks no training, --no-checkpoints keeps none, --cache says where."""
+"""`bench.py run` with checkpoints: another evaluation asks no training, --no-checkpoints keeps none, --cache says where."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A kept model sits the test of a task from the command line, in its own tokens."""
+"""A checkpoint is evaluated on the test of a task from the command line, in its own tokens."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from results.plans.reader import PlanError
 from results.plans.toml_reader import TableReader
 from runner.commands import terminal
 from schema import parse_toml
+from schema.words import LONGEST_LINE
 from tests.support.tiny_plan import tiny_plan
 
 CLAIM = """
@@ -104,7 +105,7 @@ def test_a_plan_changed_anywhere_is_a_plan_or_one_sentence(place, value):
         plans.check(plan, "plan.toml")
         plans.cells(plan, registry.names())
     except PlanError as error:
-        assert len(" ".join(str(error).split())) < terminal.LONGEST
+        assert len(" ".join(str(error).split())) < LONGEST_LINE
 
 
 def test_a_fault_is_told_in_one_line_with_its_place():
@@ -113,5 +114,5 @@ def test_a_fault_is_told_in_one_line_with_its_place():
     except AttributeError as error:
         said = terminal.told(error)
     assert "tests/runner/commands/test_command_words.py:" in said and "TITANOMACHY_TRACE=1" in said
-    assert len(terminal.told(ValueError("line one\n" + "x" * 100_000))) <= terminal.LONGEST
+    assert len(terminal.told(ValueError("line one\n" + "x" * 100_000))) <= LONGEST_LINE
     assert "not enough memory" in terminal.told(MemoryError()) and "too large" in terminal.told(OverflowError("x"))

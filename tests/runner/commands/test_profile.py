@@ -1,4 +1,4 @@
-"""`bench.py profile`: the table of a layer, of a whole model, of an opponent; and what it refuses."""
+"""`bench.py profile`: the table of a layer, of a whole model, of an external implementation; and what it refuses."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Verifying a contest: its seconds and ratios follow from the rows of its rounds, and a forged one does not."""
+"""Verifying a side-by-side benchmark: its seconds and ratios follow from the rows of its rounds, and a forged one does not."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_seconds_and_ratios_of_each_entrant_hold(contest, tmp_path):
     found = verdict(contest, tmp_path)
     assert (
         found.differences == [] and found.held == 2 * 2 * 6
-    )  # entrants, clocks, seconds and ratios with two quantiles
+    )  # candidates, clocks, seconds and ratios with two quantiles
     (rest,) = found.unknown.values()
     assert {"peak_memory_bytes", "training_step_seconds_sample"} <= {row["metric"] for row in rest}
 

@@ -9,14 +9,14 @@ from torch import nn
 import tasks
 from runner.commands import ask
 from runner.preflight import positions
-from tasks.task import Batch, Exam
+from tasks.task import Batch, EvaluationBatch
 
 NEEDLE = {"variants": ["s-niah-1"], "length": 64, "test_lengths": [64, 128], "depths": [0.5], "samples": 1}
 
 
-def exam(length: int, prompt: int | None = None, **more) -> Exam:
+def exam(length: int, prompt: int | None = None, **more) -> EvaluationBatch:
     tokens = torch.zeros(1, length, dtype=torch.long)
-    return Exam(Batch(tokens, tokens, {}), prompt, **more)
+    return EvaluationBatch(Batch(tokens, tokens, {}), prompt, **more)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ RAISED = {"sys.exit(0)": "SystemExit: 0", "KeyboardInterrupt": "KeyboardInterrup
 
 
 def run(cells, path, **options):
-    events: list[schedule.Event] = []
+    events: list[schedule.RunEvent] = []
     summary = schedule.run(cells, rude_measure.measure, identify, path, on_event=events.append, **options)
     return summary, events
 
@@ -50,6 +50,13 @@ def test_however_a_user_s_code_ends_its_process_it_is_one_failed_row_and_the_run
     assert reasons == DIED | RAISED
     assert (summary.measured, summary.failed) == (2, len(DIED) + len(RAISED) + 1)
     assert {event.kind for event in events} == {"started", "progress", "finished", "failed"}
+
+
+def test_workers_of_the_house_and_of_a_user_warn_in_one_line(tmp_path, capfd):
+    cells = [fake_measure.cell("ours", warns="the\nfirst"), rude("mine", warns="the\nsecond")]
+    run(cells, tmp_path / "rows.jsonl")
+    said = [line for line in capfd.readouterr().err.splitlines() if "bench.py" in line or "warn" in line]
+    assert sorted(said) == ["bench.py: the first", "bench.py: the second"]
 
 
 def test_house_cells_survive_what_no_except_exception_sees(tmp_path):

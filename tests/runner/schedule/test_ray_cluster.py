@@ -25,7 +25,7 @@ def cluster():
 
 
 def run(cluster, cells, path, **options):
-    events: list[schedule.Event] = []
+    events: list[schedule.RunEvent] = []
     summary = schedule.run(cells, measure, identify, path, on_event=events.append, cluster=cluster, **options)
     return summary, events
 

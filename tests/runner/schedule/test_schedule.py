@@ -21,7 +21,7 @@ from tests.support.fake_measure import cell, identify, measure
 
 
 def run(cells, path, **options):
-    events: list[schedule.Event] = []
+    events: list[schedule.RunEvent] = []
     summary = schedule.run(cells, measure, identify, path, on_event=events.append, **options)
     return summary, events
 

@@ -84,7 +84,7 @@ def test_a_worker_registers_a_file_for_the_cell_that_names_it(load):
 def test_what_a_cell_changes_is_put_back_and_told(monkeypatch):
     real = F.cross_entropy
 
-    def rude(cell, progress, keeping):
+    def rude(cell, progress, checkpoints):
         torch.set_default_dtype(torch.float64)
         F.cross_entropy = None
         torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""BABILong: how batches and exams are built, and which settings it takes."""
+"""BABILong: how batches and evaluations are built, and which settings it takes."""
 
 from __future__ import annotations
 

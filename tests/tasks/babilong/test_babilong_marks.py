@@ -1,4 +1,4 @@
-"""BABILong: how answers are marked, and what cheats and floors score."""
+"""BABILong: how answers are scored, and what shortcut heuristics and trivial baselines score."""
 
 from __future__ import annotations
 

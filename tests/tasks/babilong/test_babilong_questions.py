@@ -1,4 +1,4 @@
-"""BABILong with qa6 to qa20: prompts, splits, answers, the official comparison's quirks, floors and evidence."""
+"""BABILong with qa6 to qa20: prompts, splits, answers, the official comparison's quirks, trivial baselines and evidence."""
 
 from __future__ import annotations
 

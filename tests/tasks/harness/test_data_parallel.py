@@ -16,8 +16,8 @@ import torch.distributed as dist
 from schema.places import ROOT
 from schema.terms import PARALLEL
 from tasks.harness import data_parallel
-from tests.support import crew_of_two
-from tests.support.crew_of_two import MODELS, Uneven
+from tests.support import group_of_two
+from tests.support.group_of_two import MODELS, Uneven
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
 
@@ -25,14 +25,14 @@ pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has 
 @pytest.fixture(scope="module")
 def trained():
     names = list(MODELS)
-    with data_parallel.lead("ddp", 2, "cpu", crew_of_two.together, (names,)) as crew:
-        return crew_of_two.together(crew, names)
+    with data_parallel.rank_zero("ddp", 2, "cpu", group_of_two.together, (names,)) as group:
+        return group_of_two.together(group, names)
 
 
 @pytest.mark.parametrize("kind", PARALLEL)
 @pytest.mark.parametrize("name", MODELS)
 def test_two_processes_give_the_losses_and_weights_of_one(trained, name, kind):
-    (alone, one), (model, two) = crew_of_two.alone(name), trained[name, kind]
+    (alone, one), (model, two) = group_of_two.alone(name), trained[name, kind]
     assert two.losses == pytest.approx(one.losses, abs=1e-5)
     assert two.tokens == one.tokens
     assert type(model) is type(alone)
@@ -46,20 +46,20 @@ def test_two_processes_give_the_losses_and_weights_of_one(trained, name, kind):
 
 def test_another_process_that_fails_gives_its_reason():
     with pytest.raises(RuntimeError, match="process 1 of 2: MemoryError: out of memory on purpose"):
-        with data_parallel.lead("ddp", 2, "cpu", crew_of_two.fail):
+        with data_parallel.rank_zero("ddp", 2, "cpu", group_of_two.fail):
             dist.all_reduce(torch.zeros(1))
 
 
 def test_another_process_that_dies_is_told():
     with pytest.raises(RuntimeError, match=r"process 1 of 2 died \(signal 9\)"):
-        with data_parallel.lead("ddp", 2, "cpu", crew_of_two.die):
+        with data_parallel.rank_zero("ddp", 2, "cpu", group_of_two.die):
             dist.all_reduce(torch.zeros(1))
 
 
 def test_a_failure_here_is_raised_as_it_is_and_ends_the_others(tmp_path):
     note = tmp_path / "pid"
     with pytest.raises(FloatingPointError, match="diverged"):
-        with data_parallel.lead("ddp", 2, "cpu", crew_of_two.linger, (str(note),)):
+        with data_parallel.rank_zero("ddp", 2, "cpu", group_of_two.linger, (str(note),)):
             pid = _pid(note)
             raise FloatingPointError("diverged")
     assert not _alive(pid)
@@ -67,16 +67,16 @@ def test_a_failure_here_is_raised_as_it_is_and_ends_the_others(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_others_end_with_a_leader_that_is_killed(tmp_path):
+def test_the_others_end_with_a_rank_0_that_is_killed(tmp_path):
     note = tmp_path / "pid"
     script = (
-        "import time\nfrom tasks.harness import data_parallel\nfrom tests.support import crew_of_two\n"
-        f"with data_parallel.lead('ddp', 2, 'cpu', crew_of_two.linger, ({str(note)!r},)): time.sleep(600)"
+        "import time\nfrom tasks.harness import data_parallel\nfrom tests.support import group_of_two\n"
+        f"with data_parallel.rank_zero('ddp', 2, 'cpu', group_of_two.linger, ({str(note)!r},)): time.sleep(600)"
     )
-    leader = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    first = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT)})
     pid = _pid(note)
-    leader.send_signal(signal.SIGKILL)
-    leader.wait()
+    first.send_signal(signal.SIGKILL)
+    first.wait()
     end = time.monotonic() + 10
     while _alive(pid):
         assert time.monotonic() < end
@@ -91,7 +91,7 @@ def test_the_others_end_with_a_leader_that_is_killed(tmp_path):
         ("fsdp2", 1000, "cuda", "install one that has|lower --processes"),
     ],
 )
-def test_impossible_crews_are_refused(kind, processes, device, what):
+def test_impossible_process_groups_are_refused(kind, processes, device, what):
     with pytest.raises(ValueError, match=what):
         data_parallel.check(kind, processes, device)
 
@@ -106,7 +106,7 @@ def test_rows_that_cannot_be_shared_are_refused():
     data_parallel.check_rows(Uneven(), 0, 240, 2)
     with pytest.raises(ValueError, match="6 rows cannot be shared evenly by 4 processes"):
         data_parallel.check_rows(Uneven(), 0, 240, 4)
-    batch, nobody = Uneven().training(0, 3, 0.0, 240), data_parallel.Crew("ddp", 8, 0, "cpu")
+    batch, nobody = Uneven().training(0, 3, 0.0, 240), data_parallel.ProcessGroup("ddp", 8, 0, "cpu")
     with pytest.raises(ValueError, match="5 rows gives 8 processes no row each"):
         data_parallel._share(nobody, torch.nn.Identity(), batch)
 

@@ -9,7 +9,7 @@ import torch
 
 import tasks
 
-# By task: settings that make it small, and another value for each of its exam settings.
+# By task: settings that make it small, and another value for each of its evaluation settings.
 OTHERS = {
     "needle": (
         {"template": "compact", "length": 128},

@@ -13,7 +13,7 @@ from tasks.harness.evaluate import LONG, answer, average, evaluate
 from tasks.harness.precision import precision
 from tasks.harness.train import schedule, train
 from tasks.speed.throughput import Throughput, measure
-from tasks.task import IGNORE, Answers, Batch, Exam, Measurement, Task
+from tasks.task import IGNORE, Answers, Batch, EvaluationBatch, Measurement, Task
 
 
 class Counter(nn.Module):
@@ -48,7 +48,7 @@ class Echo(Task):
         return Batch(rows, rows, {})
 
     def exams(self, split):
-        yield Exam(self.training(99, 0, 0.0, 0))
+        yield EvaluationBatch(self.training(99, 0, 0.0, 0))
 
     def mark(self, exam, answers):
         yield Measurement("accuracy", answers.hit.float().mean().item(), answers.hit.numel(), {})
@@ -65,10 +65,12 @@ class Uniform(nn.Module):
 
 
 @pytest.fixture
-def exam() -> Exam:
+def exam() -> EvaluationBatch:
     tokens = torch.randint(8, (3, 11), generator=torch.Generator().manual_seed(5))
     targets = tokens.roll(-1, 1).masked_fill(torch.arange(11) < 6, IGNORE)
-    return Exam(Batch(tokens, targets, {}), prompt=7, choices=((1, 2), (3,), (4, 5, 6), (7, 0)), generate=6, stop=2)
+    return EvaluationBatch(
+        Batch(tokens, targets, {}), prompt=7, choices=((1, 2), (3,), (4, 5, 6), (7, 0)), generate=6, stop=2
+    )
 
 
 def test_a_uniform_model_scores_the_logarithm_of_the_vocabulary():

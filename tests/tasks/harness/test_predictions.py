@@ -1,4 +1,4 @@
-"""Kept answers give the same marks again, and do not pass for answers to another exam."""
+"""Kept answers give the same scores again, and do not pass for answers to another evaluation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Bigram(nn.Module):
 
 
 def sat(name: str) -> tuple[tasks.Task, list, list, list]:
-    """A task, its exams, an untrained model's measurements and its kept answers as they come back from JSON."""
+    """A task, its evaluations, an untrained model's measurements and its kept answers as they come back from JSON."""
     task = tasks.create(name, **SETTINGS[name])
     exams = list(task.exams("test"))[-6:]
     task.exams = lambda split: iter(exams)
@@ -58,7 +58,7 @@ def test_kept_answers_are_marked_as_they_were(kept):
 
 def test_answers_to_another_exam_are_refused(kept):
     task, exams, _, records = kept
-    with pytest.raises(predictions.PredictionError, match="exams were kept"):
+    with pytest.raises(predictions.PredictionError, match="evaluations were kept"):
         predictions.mark(task, exams, records[:-1])
     with pytest.raises(predictions.PredictionError, match="was kept for"):
         predictions.mark(task, exams, [{**records[0], "where": {"length": 3}}, *records[1:]])

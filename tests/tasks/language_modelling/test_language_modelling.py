@@ -1,4 +1,4 @@
-"""Language modelling: what is scored, where training windows come from, and the counting models that set the floor."""
+"""Language modelling: what is scored, where training windows come from, and the counting models that set the trivial baseline."""
 
 from __future__ import annotations
 

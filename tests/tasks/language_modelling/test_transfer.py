@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import tasks
-from tasks.task import Answers, Batch, Exam, Measurement, Task
+from tasks.task import Answers, Batch, EvaluationBatch, Measurement, Task
 from tasks.text.tokenizer import BYTES, DEFAULT, create
 
 TEXT = {"name": "language-modelling"}
@@ -70,7 +70,9 @@ class MadeUp(Task):
 
     def exams(self, split):
         text = torch.tensor([BYTES.encode("a" * self.words + "?b").tolist()])
-        yield Exam(Batch(text, torch.full_like(text, -100).index_fill(1, torch.tensor([3]), 98), {}), prompt=3)
+        yield EvaluationBatch(
+            Batch(text, torch.full_like(text, -100).index_fill(1, torch.tensor([3]), 98), {}), prompt=3
+        )
 
     def mark(self, exam, answers):
         yield Measurement("right", answers.hit.double().sum().item(), 1, {})

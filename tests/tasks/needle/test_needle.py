@@ -1,4 +1,4 @@
-"""The needle task: both templates, what is asked in exams, and which settings it takes."""
+"""The needle task: both templates, what is asked in evaluations, and which settings it takes."""
 
 from __future__ import annotations
 
@@ -193,5 +193,5 @@ def test_bad_settings_are_refused_in_one_sentence(settings, sentence):
 
 
 def test_an_exam_of_the_training_split_is_refused(compact):
-    with pytest.raises(ValueError, match="no exam 'train': ask for validation or test"):
+    with pytest.raises(ValueError, match="no evaluation 'train': ask for validation or test"):
         next(compact.exams("train"))

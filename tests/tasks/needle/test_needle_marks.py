@@ -1,4 +1,4 @@
-"""The needle's marks: of the oracle, of guesses and cheats, and of half right answers."""
+"""The needle's scores: of the oracle, of guesses and shortcut heuristics, and of half right answers."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def test_punkt_and_rulers_lists_are_used_where_they_are(monkeypatch):
     hashes = [Needle(("s-niah-2",), "ruler", 1024, words="own").data_hash()]
     monkeypatch.setattr(places, "_punkt", lambda: Punkt())
     hashes.append(Needle(("s-niah-2",), "ruler", 1024, words="own").data_hash())
-    assert places.splitter() == "punkt" and hashes[0] != hashes[1]  # what another splitter wrote is another exam
+    assert places.splitter() == "punkt" and hashes[0] != hashes[1]  # what another splitter wrote is another evaluation
     assert sentence_starts("Mr. Knox said that he would not. So it was.", "punkt") == [0, 10]
     task = Needle(("s-niah-2",), "ruler", 1024, (1024,), (0.5,), samples=2, words="own")
     for exam in task.exams("test"):

@@ -1,4 +1,4 @@
-"""The needle's training: which samples are drawn, how long, how fast, and none that an exam asks."""
+"""The needle's training: which samples are drawn, how long, how fast, and none that an evaluation asks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RULER's variants with many keys, values or queries: wording, haystacks, scoring, and where the copy cheat stops."""
+"""RULER's variants with many keys, values or queries: wording, haystacks, scoring, and where copying as a shortcut stops."""
 
 from __future__ import annotations
 

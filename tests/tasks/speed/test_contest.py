@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from tasks.speed import contest
-from tasks.speed.contest import Entrant, Standing
+from tasks.speed.contest import CandidateResult, TimedCandidate
 
 RUN = {"length": 8, "limit": 5.0, "dtype": "float32", "device": "cpu"}
 
@@ -20,7 +20,7 @@ def entrant(name, log=None, y=None, **settings):
             log.append(name)
         return torch.zeros(1) if y is None else y
 
-    return Entrant(name, lambda: step, **{"repeats": 3, "counted": False} | settings)
+    return TimedCandidate(name, lambda: step, **{"repeats": 3, "counted": False} | settings)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_entrants_take_turns_and_a_slow_one_fewer_rounds(clock):
 
 
 def test_a_round_on_a_busy_machine_is_held_again(monkeypatch):
-    shares = iter([1.0, 0.1, 1.0, 0.9, 1.0])  # the warm-up, then entrant and product of each try
+    shares = iter([1.0, 0.1, 1.0, 0.9, 1.0])  # the warm-up, then candidate and product of each try
 
     def clocked(step, device):
         return 1.0, next(shares), step()
@@ -67,8 +67,8 @@ def test_who_cannot_take_part_says_why_and_stops_nobody(clock):
 
     field = [
         entrant("good"),
-        Entrant("absent", absent),
-        Entrant("broken", broken),
+        TimedCandidate("absent", absent),
+        TimedCandidate("broken", broken),
         entrant("slow", y=torch.tensor(9.0)),
         entrant("short", longest=4),
         entrant("odd", y=torch.tensor(math.nan)),
@@ -85,9 +85,11 @@ def test_who_cannot_take_part_says_why_and_stops_nobody(clock):
 
 
 def test_ratios_are_taken_within_rounds_and_the_floor_from_the_product():
-    rival = Standing(walls=[1.0, 2.0, 4.0], processor=[1.0, 1.0, 1.0], peaks=[100, 100])
-    mine = Standing(walls=[3.0, 4.0], processor=[2.0, 4.0], peaks=[50, 250], flops=contest.PRODUCT**3)
-    outcome = contest.Outcome({"rival": rival, "mine": mine, "gone": Standing(status="absent")}, [0.5, 0.5], (0.1, 0.2))
+    rival = CandidateResult(walls=[1.0, 2.0, 4.0], processor=[1.0, 1.0, 1.0], peaks=[100, 100])
+    mine = CandidateResult(walls=[3.0, 4.0], processor=[2.0, 4.0], peaks=[50, 250], flops=contest.PRODUCT**3)
+    outcome = contest.Outcome(
+        {"rival": rival, "mine": mine, "gone": CandidateResult(status="absent")}, [0.5, 0.5], (0.1, 0.2)
+    )
     found = {(name, m.metric): m for name, m in contest.findings(outcome, "rival", {"length": 8})}
     value = {key: m.value for key, m in found.items()}
     assert value["mine", "time_ratio"] == 2.5 and value["mine", "cpu_time_ratio"] == 3.0  # of 3/1 and 4/2
@@ -100,7 +102,9 @@ def test_ratios_are_taken_within_rounds_and_the_floor_from_the_product():
 
 
 def test_without_the_reference_there_are_times_and_no_ratios():
-    outcome = contest.Outcome({"rival": Standing(status="absent"), "mine": Standing([1.0], [1.0], [5])}, [1.0], (0, 0))
+    outcome = contest.Outcome(
+        {"rival": CandidateResult(status="absent"), "mine": CandidateResult([1.0], [1.0], [5])}, [1.0], (0, 0)
+    )
     metrics = {m.metric for _, m in contest.findings(outcome, "rival", {})}
     assert "training_step_seconds" in metrics and not {"time_ratio", "cpu_time_ratio", "memory_ratio"} & metrics
 

@@ -1,4 +1,4 @@
-"""No reader without understanding beats the floors and cheats that a task over symbols ships."""
+"""No reader without understanding beats the trivial baselines and shortcut heuristics that a task over symbols ships."""
 
 from __future__ import annotations
 

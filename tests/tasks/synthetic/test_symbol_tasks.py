@@ -1,4 +1,4 @@
-"""What all tasks over symbols must hold: solvable from the text alone, splits apart, equal bytes, honest floors."""
+"""What all tasks over symbols must hold: solvable from the text alone, splits apart, equal bytes, honest trivial baselines."""
 
 from __future__ import annotations
 
@@ -283,7 +283,7 @@ def test_a_split_without_texts_is_told():
 
 
 def test_an_unknown_split_is_refused(task):
-    with pytest.raises(ValueError, match="There is no exam 'train'"):
+    with pytest.raises(ValueError, match="There is no evaluation 'train'"):
         next(task.exams("train"))
 
 

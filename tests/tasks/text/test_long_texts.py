@@ -1,4 +1,4 @@
-"""Memory of an exam does not grow with the text, beyond the text itself and one mark for each of its places."""
+"""Memory of an evaluation does not grow with the text, beyond the text itself and one mark for each of its places."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tasks
 from models.language_model import Size, seeded
 from tasks.harness import peak_memory
 from tasks.harness.evaluate import answer
-from tasks.task import IGNORE, Batch, Exam
+from tasks.task import IGNORE, Batch, EvaluationBatch
 
 
 def peak(model: torch.nn.Module, length: int) -> int:
@@ -23,7 +23,7 @@ def peak(model: torch.nn.Module, length: int) -> int:
     targets[:, -1] = 1
     peak_memory.reset_peak("cpu")
     with torch.no_grad():
-        answer(model, Exam(Batch(tokens, targets, {}), prompt=length))
+        answer(model, EvaluationBatch(Batch(tokens, targets, {}), prompt=length))
     return peak_memory.peak("cpu")
 
 
@@ -52,7 +52,7 @@ def test_no_more_texts_are_held_than_those_of_one_exam_and_the_next(name, monkey
     seen: list[weakref.ref] = []
     set_exams = task.exams
 
-    def watched(split: str) -> Iterator[Exam]:
+    def watched(split: str) -> Iterator[EvaluationBatch]:
         for exam in set_exams(split):
             seen.append(weakref.ref(exam.batch.tokens))
             assert sum(text() is not None for text in seen) <= 2

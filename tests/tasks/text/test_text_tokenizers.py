@@ -18,7 +18,7 @@ from tasks.babilong.scoring import DISAGREEMENT
 from tasks.harness.floors import sit
 from tasks.language_modelling.task import LanguageModelling
 from tasks.needle.variants import VARIANTS
-from tasks.task import IGNORE, Answers, Exam
+from tasks.task import IGNORE, Answers, EvaluationBatch
 from tasks.text import byte_pair
 from tasks.text.corpus import documents
 from tasks.text.tokenizer import BYTES, beginning, encoded, reversible, text
@@ -98,7 +98,7 @@ def test_bits_per_byte_and_perplexities_of_1000_bytes_by_hand(kind, cross, corpu
     settings = {"corpus": corpus, "tokenizer": _name(kind, metaspace), "cross_documents": cross}
     task = LanguageModelling(length=16, test_lengths=(16, 64), test_bytes=0, **settings)
 
-    def answer(exam: Exam) -> Answers:
+    def answer(exam: EvaluationBatch) -> Answers:
         return Answers(-torch.log(2.0 + exam.batch.targets), torch.zeros(exam.batch.targets.shape, dtype=torch.bool))
 
     bits = scored = words = count = 0

@@ -1,6 +1,7 @@
-"""Every call of our provider `fla` against the law: fla's own Triton kernels, run on a CPU by Triton's interpreter.
+"""Every call of our provider `fla` against the reference recurrence: fla's Triton kernels, run by Triton's interpreter.
 
-Here the law is the oracle and the provider is what is judged: layouts, scales, logarithms of gates, the order of the state.
+Here the recurrence is the oracle and the provider is what is judged: layouts, scales, logarithms of gates, the order of
+the state.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def inputs(call: Call, time: int = TIME, carried: bool = True) -> dict[str, Tens
 
 
 def side(call: Call, provider: str) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The scan by a provider, its queries, keys and values rounded to the call's dtype; the law then computes in float32."""
+    """The scan by a provider, its inputs rounded to the call's dtype; the reference recurrence then computes in float32."""
 
     def computed(q: Tensor, k: Tensor, v: Tensor, **rest: Tensor) -> tuple[Tensor, Tensor]:
         reads = (x.to(call.kind).to(call.kind if provider == "fla" else x.dtype) for x in (q, k, v))

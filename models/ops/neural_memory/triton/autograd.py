@@ -1,4 +1,4 @@
-"""The Triton kernels as differentiable PyTorch functions: the scans, a chunk's read, and the matrix memory's walk.
+"""The Triton kernels as differentiable PyTorch functions: the scans, a chunk's read, and the matrix memory's chunk loop.
 
 Batch rows and heads are one axis g, followed by chunks n: [g, n, size, ...], and [g, n, in, out] for the memory M and the
 surprise S before a chunk. What has no order in it (a sum over a chunk's state, a product of stored tensors) is left to PyTorch.
@@ -95,7 +95,7 @@ class Read(torch.autograd.Function):
         return (*grads, None, None)
 
 
-class Walk(torch.autograd.Function):
+class ChunkLoop(torch.autograd.Function):
     """`E = U - Y [M; S]` and its writes, chunk after chunk: E, the M and S before each chunk, and the last.
 
     Shapes: u [g, n, size, out]; y [g, n, size, in or 2 in]; k [g, n, size, in]; ends [g, n, 2, size + 2]; m, s [g, in, out].
@@ -113,7 +113,7 @@ class Walk(torch.autograd.Function):
         starts_m, starts_s = (u.new_empty(heads, chunks, width, out) for _ in range(2))
         made = (e, starts_m, starts_s, last_m, last_s)
         grid = (heads, triton.cdiv(out, settings["BLOCK_V"]))
-        linear_chunks.walk[grid](u, y, k, ends, m, s, *made, chunks, size, width, out, **settings)
+        linear_chunks.chunk_loop[grid](u, y, k, ends, m, s, *made, chunks, size, width, out, **settings)
         ctx.save_for_backward(y, k, ends, e, starts_m, starts_s)
         ctx.settings = settings
         return made
@@ -128,7 +128,7 @@ class Walk(torch.autograd.Function):
         d_m, d_s = (torch.empty_like(d) for d in (d_last_m, d_last_s))
         given = (y, k, ends, d_e, d_starts_m, d_starts_s, d_last_m, d_last_s)
         grid = (heads, triton.cdiv(out, ctx.settings["BLOCK_V"]))
-        linear_chunks.walk_backward[grid](
+        linear_chunks.chunk_loop_backward[grid](
             *given, d_u, after_m, after_s, d_m, d_s, chunks, size, width, out, **ctx.settings
         )
         d_y = -(d_u @ starts_m.mT)
@@ -141,8 +141,8 @@ class Walk(torch.autograd.Function):
         return d_u, d_y, d_k, d_ends, d_m, d_s, None
 
 
-class DeepWalk(torch.autograd.Function):
-    """The two-layer memory's walk: pre-activations z, errors e_1 and e_2 [g, n, size, d], the states before each chunk, the last.
+class DeepChunkLoop(torch.autograd.Function):
+    """The two-layer memory's chunk loop: pre-activations z, errors e_1 and e_2 [g, n, size, d], states before each chunk.
 
     Shapes: k, v [g, n, size, d]; shares [g, n, 2, size + 2], a chunk's end rows with the tokens' columns times their rate; states
     (W_1, S_1, W_2, S_2) [4, g, d, d], before each chunk [4, g, n, d, d].
@@ -159,7 +159,7 @@ class DeepWalk(torch.autograd.Function):
         starts, last = first.new_empty(4, heads, chunks, width, width), torch.empty_like(first)
         made = (z, e1, e2, starts, last)
         settings = deep_tiles(size, width, kind) | {"GELU": gelu}
-        deep_chunks.walk[(heads,)](k, v, shares, first, *made, chunks, size, **settings)
+        deep_chunks.chunk_loop[(heads,)](k, v, shares, first, *made, chunks, size, **settings)
         ctx.save_for_backward(k, z, e1, e2, starts, shares)
         ctx.settings = settings
         return made
@@ -176,7 +176,9 @@ class DeepWalk(torch.autograd.Function):
             torch.empty_like(grads[-1]),
         )
         given = (*saved, *(d.contiguous() for d in grads))
-        deep_chunks.walk_backward[(heads,)](*given, d_k, d_v, d_writes, after, d_first, chunks, size, **ctx.settings)
+        deep_chunks.chunk_loop_backward[(heads,)](
+            *given, d_k, d_v, d_writes, after, d_first, chunks, size, **ctx.settings
+        )
         kept = carried(*starts[:2], *after[:2]) + carried(*starts[2:], *after[2:])
         return d_k, d_v, torch.cat([kept, d_writes], -1), d_first, None, None
 

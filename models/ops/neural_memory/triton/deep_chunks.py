@@ -1,4 +1,4 @@
-"""Triton kernels of the two-layer memory's walk over its chunks, and back: one program per head, all four states in registers.
+"""Triton kernels of the two-layer memory's loop over its chunks, and back: one program per head, all four states in registers.
 
     z = K W_1,   a = s(z),   e_2 = V - a W_2,   e_1 = (e_2 W_2^T) o s'(z)
     W_l <- g W_l + c S_l + x_l^T (A o e_l),   S_l <- p S_l + x_l^T (P o e_l),   x_1 = K, x_2 = a
@@ -36,7 +36,7 @@ def _activate(z, GELU: tl.constexpr):
 
 
 @triton.jit
-def _slope(z, GELU: tl.constexpr):
+def _derivative(z, GELU: tl.constexpr):
     if GELU:
         return _below(z) + z * _bell(z)
     else:
@@ -45,7 +45,7 @@ def _slope(z, GELU: tl.constexpr):
 
 
 @triton.jit
-def _bend(z, GELU: tl.constexpr):
+def _second_derivative(z, GELU: tl.constexpr):
     if GELU:
         return _bell(z) * (2.0 - z * z)
     else:
@@ -69,7 +69,7 @@ def _store_states(ptr, stride, at, w1, s1, w2, s2):
 
 
 @triton.jit
-def walk(
+def chunk_loop(
     k_ptr,
     v_ptr,
     shares_ptr,
@@ -103,7 +103,7 @@ def walk(
         z = tl.dot(k, w1, input_precision=PRECISION)
         a = _activate(z, GELU)
         e2 = tl.load(v_ptr + at, mask=here, other=0.0).to(tl.float32) - tl.dot(a, w2, input_precision=PRECISION)
-        e1 = tl.dot(e2, tl.trans(w2), input_precision=PRECISION) * _slope(z, GELU)
+        e1 = tl.dot(e2, tl.trans(w2), input_precision=PRECISION) * _derivative(z, GELU)
         tl.store(z_ptr + at, z, mask=here)
         tl.store(e1_ptr + at, e1, mask=here)
         tl.store(e2_ptr + at, e2, mask=here)
@@ -132,18 +132,18 @@ def _write_back(x, e, d_e, d_w, d_s, onto_w, onto_s, PRECISION: tl.constexpr):
 @triton.jit
 def _errors_back(z, a, e2, w2, d_z, d_a, d_e1, d_e2, d_w2, GELU: tl.constexpr, PRECISION: tl.constexpr):
     """Back over `e_2 = V - a W_2`, `e_1 = (e_2 W_2^T) o s'(z)`, `a = s(z)`: gradients of z, e_2 and W_2, added to their own."""
-    slope = _slope(z, GELU)
-    d_z += d_e1 * tl.dot(e2, tl.trans(w2), input_precision=PRECISION) * _bend(z, GELU)
-    d_up = d_e1 * slope
+    derivative = _derivative(z, GELU)
+    d_z += d_e1 * tl.dot(e2, tl.trans(w2), input_precision=PRECISION) * _second_derivative(z, GELU)
+    d_up = d_e1 * derivative
     d_e2 = tl.dot(d_up, w2, d_e2, input_precision=PRECISION)
     d_w2 = tl.dot(tl.trans(d_up), e2, d_w2, input_precision=PRECISION)
     d_a -= tl.dot(d_e2, tl.trans(w2), input_precision=PRECISION)
     d_w2 -= tl.dot(tl.trans(a), d_e2, input_precision=PRECISION)
-    return d_z + d_a * slope, d_e2, d_w2
+    return d_z + d_a * derivative, d_e2, d_w2
 
 
 @triton.jit
-def walk_backward(
+def chunk_loop_backward(
     k_ptr,
     z_ptr,
     e1_ptr,

@@ -60,7 +60,7 @@ def linear(
     rule: Rule,
     state: State | None = None,
 ) -> tuple[Tensor, State]:
-    """The law for a memory of one matrix, at most 128 wide, and chunks up to 64 tokens; same shapes.
+    """The reference recurrence for a memory of one matrix, at most 128 wide, and chunks up to 64 tokens; same shapes.
 
     Computed in float32, where states stay; products are TF32 in half precision. Raises NotCovered off CUDA (unless
     interpreted), for a deep or residual memory, one whose channels forget at paces of their own, or float64.
@@ -70,7 +70,7 @@ def linear(
             "The linear Triton kernels hold a single matrix without residual and one gate a head; use provider chunked."
         )
     _require(q, rule, list(initial[0].shape[1:]), WIDEST)
-    from models.ops.neural_memory.triton.autograd import Read, Walk, coefficients, comparisons
+    from models.ops.neural_memory.triton.autograd import ChunkLoop, Read, coefficients, comparisons
 
     with torch.autocast(q.device.type, enabled=False), torch.cuda.device_of(q):
         block = rule.chunk if rule.chunk >= ALONE else BLOCK // rule.chunk * rule.chunk
@@ -80,7 +80,7 @@ def linear(
         table, ends = coefficients(eta, gamma, cuts.last)
         fresh, known = comparisons(keys, values, theta, theta * gamma if rule.decayed else theta, table, rule.chunk)
         before = cuts.weights[0].flatten(0, 1), cuts.surprise[0].flatten(0, 1)
-        errors, m, s, *after = Walk.apply(fresh, known, keys, ends, *before, kind)
+        errors, m, s, *after = ChunkLoop.apply(fresh, known, keys, ends, *before, kind)
         y = Read.apply(queries, keys, errors, m, s, table, 0 if rule.exclusive else 1, kind)
         memory, surprise = (x.unflatten(0, cuts.weights[0].shape[:2]) for x in after)
     return _joined(cuts, y).to(q.dtype), suspend((memory,), (surprise,), cuts.tokens, rule.chunk)
@@ -98,7 +98,7 @@ def deep(
     rule: Rule,
     state: State | None = None,
 ) -> tuple[Tensor, State]:
-    """The law for a memory of two layers whose three widths are 16, 32 or 64, and chunks up to 64 tokens; same shapes.
+    """The recurrence of a memory of two layers whose three widths are 16, 32 or 64, in chunks up to 64 tokens; same shapes.
 
     Computed in float32, where states stay; products are TF32 in half precision. Raises NotCovered off CUDA (unless
     interpreted), for another network, gates per layer or channel, `decayed`, or float64.
@@ -115,7 +115,7 @@ def deep(
             "use provider chunked."
         )
     _require(q, rule, sizes, DEEP_WIDEST)
-    from models.ops.neural_memory.triton.autograd import DeepWalk, Read, coefficients
+    from models.ops.neural_memory.triton.autograd import DeepChunkLoop, Read, coefficients
 
     with torch.autocast(q.device.type, enabled=False), torch.cuda.device_of(q):
         cuts = Cuts(q, (k, v, momentum, rate, keep), initial, rule.chunk, rule, state)
@@ -125,7 +125,7 @@ def deep(
         shares = torch.cat([ends[..., :2], ends[..., 2:] * theta[:, :, None]], -1)
         parts = (cuts.weights[0], cuts.surprise[0], cuts.weights[1], cuts.surprise[1])
         first = torch.stack([part.flatten(0, 1) for part in parts])
-        z, *errors, starts, last = DeepWalk.apply(keys, values, shares, first, rule.activation == "gelu", kind)
+        z, *errors, starts, last = DeepChunkLoop.apply(keys, values, shares, first, rule.activation == "gelu", kind)
         e1, e2 = (e * theta[..., None] for e in errors)
         activate, row = ACTIVATIONS[rule.activation], 0 if rule.exclusive else 1
         h = activate(Read.apply(queries, keys, e1, starts[0], starts[1], table, row, kind))

@@ -1,4 +1,4 @@
-"""Triton kernels of the matrix memory's walk over its chunks, and back: one program per head and block of output columns.
+"""Triton kernels of the matrix memory's loop over its chunks, and back: one program per head and block of output columns.
 
     E = U - Y [M; S],     M <- g M + c S + K^T (A o E),     S <- p S + K^T (P o E)
 
@@ -17,7 +17,7 @@ from models.ops.neural_memory.triton.tiles import chunk_end, tile
 
 
 @triton.jit
-def walk(
+def chunk_loop(
     u_ptr,
     y_ptr,
     k_ptr,
@@ -70,7 +70,7 @@ def walk(
 
 
 @triton.jit
-def walk_backward(
+def chunk_loop_backward(
     y_ptr,
     k_ptr,
     ends_ptr,

@@ -11,7 +11,7 @@ from torch import nn
 
 import baselines  # noqa: F401
 from models.language_model import Size, build
-from tasks.harness.data_parallel import Crew, train_together
+from tasks.harness.data_parallel import ProcessGroup, train_together
 from tasks.harness.train import Training, train
 from tasks.task import IGNORE, Batch, Task
 
@@ -57,26 +57,26 @@ def alone(name: str) -> tuple[nn.Module, Training]:
     return model, train(model, Uneven(), **RUN)
 
 
-def together(crew: Crew, names: list[str]) -> dict[str, tuple[nn.Module, Training]]:
-    """Each model trained by DDP and by FSDP2, in one crew: starting processes takes longer than training."""
+def together(group: ProcessGroup, names: list[str]) -> dict[str, tuple[nn.Module, Training]]:
+    """Each model trained by DDP and by FSDP2, in one process group: starting processes takes longer than training."""
     torch.set_num_threads(1)
     found = {}
     for name in names:
         for kind in ("ddp", "fsdp2"):
             model = fresh(name)
-            found[name, kind] = model, train_together(crew._replace(kind=kind), model, Uneven(), **RUN)
+            found[name, kind] = model, train_together(group._replace(kind=kind), model, Uneven(), **RUN)
     return found
 
 
-def fail(crew: Crew) -> None:
+def fail(group: ProcessGroup) -> None:
     raise MemoryError("out of memory on purpose")
 
 
-def die(crew: Crew) -> None:
+def die(group: ProcessGroup) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def linger(crew: Crew, note: str) -> None:
+def linger(group: ProcessGroup, note: str) -> None:
     with open(note, "w") as file:
         file.write(str(os.getpid()))
     time.sleep(600)

@@ -21,7 +21,7 @@ SHIPPED = {
     "second_generation": {"gla", "hawk", "mamba", "mamba2", "mambamixer"},
     "third_generation": {"deltanet", "gated-deltanet", "ttt-linear", "ttt-mlp"},
     "segment_recurrent": {"rmt"},
-    "hybrids": {"griffin", "hybrid", "samba"},
+    "hybrids": {"griffin", "hybrid", "samba", "xlstm"},
     "titans": {"titans-lmm", "titans-mac", "titans-mag", "titans-mal"},
 }
 SIZES = [Size(256, 64, 2, 4), Size(256, 128, 4, 4), Size(512, 256, 3, 8)]

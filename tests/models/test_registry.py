@@ -29,7 +29,7 @@ SHIPPED = {
         "ttt-linear", "ttt-mlp",
     },
     "segment_recurrent": {"rmt"},
-    "hybrids": {"griffin", "hybrid", "samba"},
+    "hybrids": {"griffin", "hybrid", "samba", "xlstm"},
     "titans": {"titans-lmm", "titans-mac", "titans-mag", "titans-mal"},
     "gated_ancestors": {"gru", "janet", "lstm", "slstm"},
     "after_titans": {"atlas", "memora", "moneta", "omeganet", "yaad"},

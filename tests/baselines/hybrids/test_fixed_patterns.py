@@ -50,3 +50,12 @@ def test_griffins_outputs_are_drawn_for_the_whole_models_depth():
 def test_griffin_needs_three_layers():
     with pytest.raises(ValueError, match=r"3 layers \(hawk, hawk, local-attention\) do not fit into a depth of 2"):
         build("griffin", Size(64, 32, 2, 2))
+
+
+def test_xlstm_has_one_slstm_block_to_every_so_many_of_mlstm():
+    model = build("xlstm", SIZE, mlstm_blocks=2, inner=48, match=False)
+    assert [type(block.mixer).__name__ for block in model.blocks] == ["MLSTM", "MLSTM", "SLSTM", "MLSTM"]
+    assert all(block.feed is None and block.mixer_norm is None for block in model.blocks)
+    assert registry.entry("xlstm").says("least_depth", {"mlstm_blocks": 7}) == 8
+    with pytest.raises(ValueError, match="mlstm_blocks must be at least 1, not 0"):
+        build("xlstm", SIZE, mlstm_blocks=0, match=False)

@@ -106,6 +106,36 @@ STARTS = {
 }
 
 
+def _of_mixer(*names: str) -> set[str]:
+    return {f"mixer.{name}" for name in names}
+
+
+LEFT_ALONE |= {
+    "lru": WITHOUT_SWIGLU | _of_mixer("D", "gamma_log", "nu", "theta", "out.bias"),
+    "rwkv4": {"norm.weight"}
+    | {f"mixer.{norm}_norm.{part}" for norm in ("stream", "time", "channel") for part in ("weight", "bias")}
+    | {f"mixer.channels.mix_{of}" for of in ("key", "receptance")}
+    | {f"mixer.time.{name}" for name in ("bonus", "decay", "mix_key", "mix_value", "mix_receptance")},
+    "s4": SHELL | _of_mixer("B", "P", "imaginary", "log_real", "log_dt", "out.bias"),
+    **dict.fromkeys(("s4d", "liquid-s4"), SHELL | _of_mixer("imaginary", "log_real", "log_dt", "out.bias")),
+    "s5": WITHOUT_SWIGLU | _of_mixer("B", "D", "imaginary", "real", "log_step", "gate.bias"),
+    **dict.fromkeys(("mingru", "minlstm"), SHELL | {"mixer.convolution.bias"}),
+    "log-linear-mamba2": WITHOUT_SWIGLU | _of_mixer("A_log", "D", "L", "step_bias", "convolution.bias", "norm.weight"),
+    "log-linear-gated-deltanet": SHELL | _of_mixer("A_log", "L", "step_bias", "rate.bias", "norm.weight"),
+    "longhorn": WITHOUT_SWIGLU | _of_mixer("convolution.bias", "rate.bias", "skip"),
+    **dict.fromkeys(("yaad", "moneta", "memora"), SHELL | _of_mixer("gates.bias", "norm.gain")),
+    **dict.fromkeys(("omeganet", "atlas"), SHELL | _of_mixer("gates.bias", "norm.gain", "features.factors")),
+    "xlstm": LEFT_ALONE["mlstm"] | LEFT_ALONE["slstm"],
+}
+STARTS |= {
+    "lru": _of_mixer("B", "C"),
+    "s5": _of_mixer("C"),
+    **dict.fromkeys(("s4", "s4d", "liquid-s4"), _of_mixer("C", "D")),
+    **dict.fromkeys(("yaad", "moneta", "memora", "omeganet", "atlas"), _of_mixer("initial.0", "initial.1")),
+    "xlstm": STARTS["mlstm"] | STARTS["slstm"],
+}
+
+
 def names(found) -> set[str]:
     return {one.name.split(".", 2)[2] if one.name.startswith("blocks.") else one.name for one in found}
 

@@ -51,8 +51,8 @@ class Entry:
         return own[name] if name in own else getattr(self.cls, name, default)
 
     def parts(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        """The registered models that the class takes its layers from under these settings, by its `parts(settings)`."""
-        found = getattr(self.cls, "parts", None)
+        """The registered models that the class takes its layers from under these settings, by its `made_of(settings)`."""
+        found = getattr(self.cls, "made_of", None)
         return tuple(found(settings)) if found else ()
 
 

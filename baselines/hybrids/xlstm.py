@@ -26,7 +26,7 @@ class XLSTM(Hybrid):
     """mLSTM blocks and an sLSTM block in turn. State: a tuple of the blocks' own."""
 
     @classmethod
-    def parts(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    def made_of(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
         """The pattern: as many mlstm as the setting says, then one slstm."""
         return ("mlstm",) * settings.get("mlstm_blocks", 1) + ("slstm",)
 
@@ -35,4 +35,4 @@ class XLSTM(Hybrid):
         if mlstm_blocks < 1:
             raise ValueError(f"mlstm_blocks must be at least 1, not {mlstm_blocks}.")
         own = {} if inner is None else {"mlstm.inner": inner}
-        super().__init__(size, feed, self.parts({"mlstm_blocks": mlstm_blocks}), own, provider=provider)
+        super().__init__(size, feed, self.made_of({"mlstm_blocks": mlstm_blocks}), own, provider=provider)

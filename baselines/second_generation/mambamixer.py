@@ -99,7 +99,7 @@ class MambaMixer(LanguageModel):
         self.channels = nn.ParameterList(_newest(layer, layer + 1) for layer in range(1, size.depth + 1))
 
     @classmethod
-    def parts(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    def made_of(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
         """Its token mixer is the registered Mamba."""
         return (MAMBA,)
 

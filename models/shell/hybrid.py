@@ -69,14 +69,14 @@ class Hybrid(LanguageModel):
         self.no_gradient = {k: why for mixer in mixers for k, why in getattr(mixer, "no_gradient", {}).items()}
 
     @classmethod
-    def parts(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    def made_of(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
         """The names of the mixers that it is made of under these settings, in the order of the pattern."""
         return names_of(settings.get("layers", cls.layers))
 
     @classmethod
     def declares(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
         """What depends on the pattern: fixed_state, the depth that holds it, and what is solved to match it."""
-        pattern = cls.parts(settings)
+        pattern = cls.made_of(settings)
         has_swiglu = [settings.get("swiglu_everywhere", cls.swiglu_everywhere) or not _mixes(name) for name in pattern]
         return {
             "fixed_state": all(mixer_of(name).says("fixed_state", {}, False) for name in pattern),

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.ops.erase_and_write.chunked import CHUNK, chunked
+from models.ops.erase_and_write.native import native
 from models.ops.erase_and_write.recurrence import recurrence
+from models.ops.native_build import compiler
 from models.ops.scan.recurrence import recurrence as scan
 
 BATCH, HEADS, KEYS, VALUES = 2, 3, 6, 5
@@ -23,6 +25,7 @@ GATES = {
 }
 EXACT = {torch.float32: 2e-6, torch.float64: 1e-13}
 ROWS = [(before, erases) for before in (False, True) for erases in (False, True)]
+FORMS = [chunked, pytest.param(native, marks=pytest.mark.skipif(not compiler(), reason="no C compiler is here"))]
 
 
 def drawn(seed: int, *shape: int) -> Tensor:
@@ -57,26 +60,30 @@ def agree(given: dict[str, Tensor], kind: torch.dtype = torch.float64, law=recur
 
 @pytest.mark.parametrize(("before", "erases"), ROWS)
 @pytest.mark.parametrize("time", [1, 2, 5, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 37])
-def test_chunked_is_the_law(time, before, erases):
-    agree(tensors(time, erases=erases), before=before)
+@pytest.mark.parametrize("form", FORMS)
+def test_chunked_is_the_law(time, before, erases, form):
+    agree(tensors(time, erases=erases), form=form, before=before)
 
 
 @pytest.mark.parametrize("kind", EXACT, ids=str)
 @pytest.mark.parametrize(("before", "erases"), ROWS)
 @pytest.mark.parametrize("gates", GATES)
-def test_chunked_is_the_law_at_every_gate(gates, before, erases, kind):
-    agree(tensors(3 * CHUNK + 7, gates, erases), kind, before=before)
+@pytest.mark.parametrize("form", FORMS)
+def test_chunked_is_the_law_at_every_gate(gates, before, erases, kind, form):
+    agree(tensors(3 * CHUNK + 7, gates, erases), kind, form=form, before=before)
 
 
 @pytest.mark.parametrize("before", [False, True])
-def test_chunked_is_the_law_where_gates_are_per_head(before):
-    agree(tensors(CHUNK + 9, per_head=True), before=before)
+@pytest.mark.parametrize("form", FORMS)
+def test_chunked_is_the_law_where_gates_are_per_head(before, form):
+    agree(tensors(CHUNK + 9, per_head=True), form=form, before=before)
 
 
-def test_chunked_is_the_law_without_a_state():
+@pytest.mark.parametrize("form", FORMS)
+def test_chunked_is_the_law_without_a_state(form):
     given = tensors(CHUNK + 9, erases=True)
     given.pop("state")
-    agree(given, before=True)
+    agree(given, form=form, before=True)
 
 
 @pytest.mark.parametrize("per_head", [False, True])
@@ -96,14 +103,15 @@ def test_one_key_compared_after_forgetting_is_the_delta_rule(per_head):
 
 
 @pytest.mark.parametrize("cut", [1, 37, CHUNK - 1, CHUNK, CHUNK + 1])
-def test_state_carries_a_text_over_any_cut(cut):
+@pytest.mark.parametrize("form", FORMS)
+def test_state_carries_a_text_over_any_cut(cut, form):
     given = tensors(2 * CHUNK + 37, erases=True)
     state = given.pop("state")
-    whole, last = chunked(**given, state=state, before=True)
+    whole, last = form(**given, state=state, before=True)
     pieces, kept = [], state.clone()
     for start in range(0, whole.shape[1], cut):
         piece = {name: x[:, start : start + cut] for name, x in given.items()}
-        y, after = chunked(**piece, state=state, before=True)
+        y, after = form(**piece, state=state, before=True)
         assert torch.equal(state, kept)
         state, kept = after, after.clone()
         pieces.append(y)
@@ -119,11 +127,12 @@ def test_one_key_written_again_and_again_stays_exact():
     agree(given, torch.float32)
 
 
-def test_half_precision_keeps_its_dtype_and_a_float32_state():
+@pytest.mark.parametrize("form", FORMS)
+def test_half_precision_keeps_its_dtype_and_a_float32_state(form):
     given = tensors(CHUNK + 3, erases=True)
     half = {name: x.float() if name in ("log_forget", "state") else x.bfloat16() for name, x in given.items()}
     with torch.autocast("cpu", torch.bfloat16):
-        y, state = chunked(**half)
+        y, state = form(**half)
     assert (y.dtype, state.dtype) == (torch.bfloat16, torch.float32)
     expected = recurrence(**{name: x.double() for name, x in half.items()})
     assert (state - expected[1]).norm() <= 1e-5 * expected[1].norm()
@@ -150,7 +159,7 @@ def test_law_by_hand(before, last):
     assert state.item() == pytest.approx(last)
 
 
-@pytest.mark.parametrize("form", [recurrence, chunked])
+@pytest.mark.parametrize("form", [recurrence, *FORMS])
 def test_rate_of_two_turns_a_key_round_and_twice_restores_the_state(form):
     """The transition I - 2 k k^T has the eigenvalue -1: parity over signs is one step of the rule."""
     key = F.normalize(drawn(1, 1, 1, 1, KEYS), dim=-1).expand(1, 2, 1, KEYS)

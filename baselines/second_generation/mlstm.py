@@ -136,7 +136,7 @@ class MLSTM(nn.Module):
         write, forget = self.gates(torch.cat([q, k, v], dim=-1)).chunk(2, dim=-1)
         parts = (split_heads(part, self.heads) for part in (q, k, v))
         y, memory = exponential_memory(*parts, write, forget, memory, self.provider)
-        y = self.head_norm(y.flatten(2).flatten(0, 1)).view(a.shape)
+        y = self.head_norm(y.flatten(2).flatten(0, 1).to(a.dtype)).view(a.shape)
         return self.down((y + self.skip * convolved) * F.silu(z)), (tail, memory)
 
     def flops(self, time: int) -> Flops:
@@ -184,7 +184,7 @@ class XLSTM7B(nn.Module):
         write, forget = (CAP * (at_least_float32(self.gates(x)) / CAP).tanh()).chunk(2, dim=-1)
         parts = (split_heads(part, self.heads) for part in (q, k, v))
         y, memory = exponential_memory(*parts, write, forget, state, self.provider)
-        y = self.head_norm(y.flatten(2).flatten(0, 1)).view(v.shape)
+        y = self.head_norm(y.flatten(2).flatten(0, 1).to(v.dtype)).view(v.shape)
         return self.out(output.sigmoid() * y), memory
 
     def flops(self, time: int) -> Flops:

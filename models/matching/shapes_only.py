@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # Operations on single numbers: of tensors of one floating dtype, and plain numbers, they give that dtype and the joint shape.
-POINTWISE = {"abs", "add", "clamp", "cos", "div", "exp", "expm1", "log", "log1p", "mul", "neg", "pow", "reciprocal"}
-POINTWISE |= {"rsqrt", "rsub", "sigmoid", "sin", "softplus", "sqrt", "sub", "tanh"}
+POINTWISE = {"abs", "add", "clamp", "clamp_max", "clamp_min", "cos", "div", "exp", "expm1", "log", "log1p", "mul"}
+POINTWISE |= {"neg", "pow", "reciprocal", "rsqrt", "rsub", "sigmoid", "sin", "softplus", "sqrt", "sub", "tanh"}
 FILLING = {"bernoulli_", "cauchy_", "copy_", "erfinv_", "exponential_", "fill_", "geometric_", "log_normal_", "normal_"}
 FILLING |= {"random_", "uniform_", "zero_"}
 IN_PLACE = FILLING | {f"{name}_" for name in POINTWISE}  # on floating numbers; none changes the shape of what it fills
@@ -46,6 +46,8 @@ class _Uncomputed(TorchDispatchMode):
                 return args[0]
         elif name in POINTWISE and not kwargs and (found := _joint(args)) is not None:
             return torch.empty(found[0], dtype=found[1], device="meta")
+        elif name == "div" and not kwargs and _is_counting(args[0]) and isinstance(args[1], int | float):
+            return torch.empty(args[0].shape, device="meta")
         elif name in ROWS and _is_meta(kwargs.get("device")) and (shape := ROWS[name](args)) is not None:
             is_whole = name == "arange" and all(isinstance(value, int) for value in args)
             dtype = kwargs.get("dtype") or (torch.int64 if is_whole else torch.get_default_dtype())
@@ -83,6 +85,11 @@ def _is_meta(device: Any) -> bool:
 
 def _is_uncomputed(value: Any) -> bool:
     return isinstance(value, Tensor) and value.device.type == "meta"
+
+
+def _is_counting(value: Any) -> bool:
+    """Whether it is an uncomputed tensor of whole numbers, of which a quotient is of floating ones."""
+    return _is_uncomputed(value) and not value.is_floating_point() and not value.is_complex()
 
 
 def _joint(args: tuple) -> tuple[tuple[int, ...], torch.dtype] | None:

@@ -67,19 +67,21 @@ def test_a_killed_run_goes_on_and_measures_nothing_twice(project):
 def test_a_baseline_is_one_file(project, tmp_path):
     page = (ROOT / "docs" / "add_a_baseline.md").read_text()
     source = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "@register" in block)
-    (project / "baselines" / "second_generation" / "hgrn2.py").write_text(source)
+    (project / "baselines" / "second_generation" / "new_hgrn2.py").write_text(
+        source.replace('"my-hgrn2"', '"new-hgrn2"')
+    )
     mine = tmp_path / "mine.py"
-    mine.write_text(source.replace('"hgrn2"', '"my-hgrn2"'))
-    assert "hgrn2" in call(project, "list").stdout
-    assert call(project, "check", "hgrn2").returncode == 0
+    mine.write_text(source)
+    assert "new-hgrn2" in call(project, "list").stdout
+    assert call(project, "check", "new-hgrn2").returncode == 0
     assert call(project, "check", str(mine)).returncode == 0
     few = ("--seeds", "0", "--workers", "1")  # a process takes longer to start than these trainings take
-    done = call(project, "run", "tiny", "--models", f"transformer,hgrn2,{mine}", *few)
+    done = call(project, "run", "tiny", "--models", f"transformer,new-hgrn2,{mine}", *few)
     assert done.returncode == 0, done.stderr
     report = project / "results" / "tiny" / "report"
     table = (report / "tables" / "needle.md").read_text()
-    assert "| hgrn2 |" in table and "| my-hgrn2 |" in table and "**yours**" in table
-    assert any("hgrn2" in figure.read_text() for figure in (report / "figures").glob("*.svg"))
+    assert "| new-hgrn2 |" in table and "| my-hgrn2 |" in table and "**yours**" in table
+    assert any("new-hgrn2" in figure.read_text() for figure in (report / "figures").glob("*.svg"))
     rows = store.read(project / "results" / "tiny" / "rows.jsonl")
-    assert {row["family"] for row in rows if row["model"] == "hgrn2"} == {"second_generation"}
+    assert {row["family"] for row in rows if row["model"] == "new-hgrn2"} == {"second_generation"}
     assert {row["family"] for row in rows if row["model"] == "my-hgrn2"} == {"yours"}

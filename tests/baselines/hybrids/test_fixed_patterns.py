@@ -34,7 +34,7 @@ def test_settings_reach_the_layers(name):
 
 @pytest.mark.parametrize("name", PATTERNS)
 def test_state_is_matched_by_the_window(name):
-    found = costs.standing(name, SIZE, Match("state", state_bytes=30_000))
+    found = costs.match_report(name, SIZE, Match("state", state_bytes=30_000))
     assert found.figure == pytest.approx(30_000, rel=state_tolerance(30_000))
     assert found.parameters == pytest.approx(found.reference_parameters, rel=0.05)
 

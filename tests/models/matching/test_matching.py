@@ -19,8 +19,11 @@ LENGTH = 128
 BYTES = 4096
 FLOPS, STATE = Match("flops", flops_length=LENGTH), Match("state", state_bytes=BYTES)
 # It grows; has no setting; is larger at the least width; comes with more parameters.
-KEEP_STATE = {"transformer", "hybrid", "rmt", "ttt-mlp", "titans-mac", "lact", "rwkv6"}
-KEEP_FLOPS = {"mamba3"}  # 128 states for every head are most of its work, whatever its inner width
+KEEP_STATE = {"transformer", "hybrid", "rmt", "ttt-mlp", "titans-mac", "lact", "rwkv6", "log-linear-mamba2"}
+# A vector is their state: a few numbers a channel, which no width within the parameters brings to so many bytes.
+KEEP_STATE |= {"lstm", "gru", "janet", "slstm", "lru", "s5", "rwkv4", "hawk", "mingru", "minlstm"}
+# 128 states for every head, convolutions of 64 numbers a channel, products of blocks: most of their work, whatever the width.
+KEEP_FLOPS = {"mamba3", "log-linear-mamba2", "s4", "mlstm", "xlstm"}
 SLOW = ("titans-mac", "titans-mal")
 
 

@@ -183,17 +183,17 @@ def test_state_is_fixed_if_all_layers_states_are_and_is_matched_over_the_sum():
         and entry.says("fixed_state", {"layers": "gla"})
     )
     size = Size(64, 32, 2, 2)
-    found = costs.standing("hybrid", size, match, **own)
+    found = costs.match_report("hybrid", size, match, **own)
     model = seeded("hybrid", size, 0, match=match, **own)
     assert found.figure == pytest.approx(12_000, rel=state_tolerance(12_000))
     assert largest_state(model, torch.zeros(1, 128, dtype=torch.long), 120) == found.figure
     assert parameter_count(model) == found.parameters == pytest.approx(found.reference_parameters, rel=0.05)
-    assert costs.standing("hybrid", size, match).figure is None  # of full attention
+    assert costs.match_report("hybrid", size, match).figure is None  # of full attention
 
 
 def test_operations_are_those_of_the_layers_and_are_matched_over_the_sum():
     layers, match = "mamba*2,transformer-window", Match("flops", flops_length=128)
-    found = costs.standing("hybrid", SIZE, match, layers=layers)
+    found = costs.match_report("hybrid", SIZE, match, layers=layers)
     assert found.figure == pytest.approx(found.aim, rel=tolerance(found.reference_parameters))
     one, other = (build("hybrid", SIZE, layers=name, match=False) for name in ("gla", "retnet"))
     both = build("hybrid", SIZE, layers="gla,retnet", match=False)

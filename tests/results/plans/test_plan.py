@@ -123,7 +123,7 @@ def test_processes_that_share_batches_stand_in_the_budget_of_training_cells_alon
         ({"parallel": "zero", "tasks": ["needle"]}, "parallel 'zero' is unknown; known: ddp, fsdp2"),
         ({"parallel": "ddp", "processes": 0, "tasks": ["needle"]}, "processes must be at least 1"),
         ({"processes": 2}, "processes needs parallel: ddp or fsdp2"),
-        ({"parallel": "ddp", "processes": 2}, "timings and contests run in one process; choose tasks"),
+        ({"parallel": "ddp", "processes": 2}, "timings and side-by-side benchmarks run in one process; choose tasks"),
     ],
 )
 def test_a_wrong_override_is_one_clear_sentence(plan, override, message):

@@ -144,7 +144,7 @@ def test_a_folder_holds_what_the_model_is(checkpoints):
     facts = json.loads((folder / store.FACTS).read_text())
     assert (facts["model"], facts["task"], facts["seed"], facts["vocab"]) == ("deltanet", "needle", 0, 256)
     assert facts["size"] == CELL.size and facts["budget"] == CELL.budget and facts["tokenizer"]["name"] == "byte"
-    assert facts["parameters"] > 0 and len(facts["code_hash"]) == 16 and facts["providers"] == ["chunked"]
+    assert facts["parameters"] > 0 and len(facts["code_hash"]) == 16 and facts["providers"] == ["chunked", "native"]
 
 
 def test_a_model_is_loaded_back_in_one_call(checkpoints):
@@ -185,7 +185,7 @@ def test_a_model_of_a_file_is_loaded_with_its_file(checkpoints, tmp_path):
     page = (ROOT / "docs" / "add_a_baseline.md").read_text()
     source = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "@register" in block)
     mine = tmp_path / "kept_mine.py"
-    mine.write_text(source.replace('"hgrn2"', '"kept-hgrn2"'))
+    mine.write_text(source.replace('"my-hgrn2"', '"kept-hgrn2"'))
     user_file.load_file(mine)
     cell = changed(model="kept-hgrn2", model_files=(str(mine),))
     trained_by(cell, checkpoints)

@@ -14,7 +14,7 @@ import pytest
 from schema.places import ROOT
 from tasks.text import cache
 from tasks.text.corpus import documents
-from tasks.text.ragged_array import Parted, Writer
+from tasks.text.ragged_array import Parted, RaggedWriter
 
 UINT16 = np.dtype(np.uint16)
 PARTS = [np.array(part, np.int64) for part in ([5, 6, 7], [], [300], [1, 2])]
@@ -22,7 +22,7 @@ PARTS = [np.array(part, np.int64) for part in ([5, 6, 7], [], [300], [1, 2])]
 
 @pytest.mark.parametrize("parts", [PARTS, []])
 def test_parts_are_the_same_in_memory_and_mapped_from_a_file(parts, tmp_path):
-    with Writer(tmp_path / "tokens", 9, UINT16) as out:
+    with RaggedWriter(tmp_path / "tokens", 9, UINT16) as out:
         out.extend(parts)
     for found in (Parted.of(parts, 9, UINT16), Parted.mapped(tmp_path / "tokens", UINT16)):
         assert [part.tolist() for part in found] == [part.tolist() for part in parts]
@@ -34,7 +34,7 @@ def test_parts_are_the_same_in_memory_and_mapped_from_a_file(parts, tmp_path):
 
 
 def test_nothing_is_copied_and_nothing_can_be_written(tmp_path):
-    with Writer(tmp_path / "tokens", 9, UINT16) as out:
+    with RaggedWriter(tmp_path / "tokens", 9, UINT16) as out:
         out.extend(PARTS)
     for found in (Parted.of(PARTS, 9, UINT16), Parted.mapped(tmp_path / "tokens", UINT16)):
         assert np.shares_memory(found[0], found.flat)

@@ -226,7 +226,7 @@ def test_a_model_that_other_code_trained_is_told(tmp_path):
 )
 def test_what_is_kept_by_other_code_is_no_training_of_this_cell(changed, told, tmp_path, monkeypatch):
     class Cell:
-        model, budget = "deltanet", {}
+        model, budget, settings = "deltanet", {}, {}
 
     task = tasks.create("language-modelling", length=32)
     now = {

@@ -6,13 +6,17 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 ENVIRONMENT := $(PYTHON) .ci/environment.py $(if $(filter-out 0,$(GPU)),--gpu)
 
-.PHONY: bench test test-kernels lint report clean
+.PHONY: bench test test-slow test-kernels lint report clean
 
 bench: $(VENV)/installed
 	$(RUN) bench.py run quick
 
 test: $(VENV)/installed
 	$(RUN) -m pytest -q -n 2
+
+# What takes minutes: every model under all of the kit, every plan's forecast, runs that are killed ten times.
+test-slow: $(VENV)/installed
+	$(RUN) -m pytest -q -n 2 -m slow
 
 # Triton lives in an environment of its own: beside flash-linear-attention and transformers it would change what they run.
 test-kernels: $(VENV)-kernels/installed

@@ -14,6 +14,7 @@ from models.matching.solver import reference_parameters
 from models.registry import UnknownModel, families, register
 from models.shell.model import Shape, deep_enough
 from schema.terms import tolerance
+from tests.support.models import CORE
 
 SHIPPED = {
     "attention": {"local-attention", "transformer", "transformer-window"},
@@ -64,8 +65,15 @@ def test_entry_says_paper_and_equation(name):
     assert "=" in entry.equation or "<-" in entry.equation
 
 
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size.width}x{size.depth}")
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        pytest.param(name, size, marks=[] if name in CORE or size is SIZES[0] else [pytest.mark.slow])
+        for name in registry.names()
+        for size in SIZES
+    ],
+    ids=str,
+)
 def test_parameters_match_the_reference(name, size):
     with torch.device("meta"):
         count = parameter_count(build(name, size := deep_enough(registry.entry(name), size)))

@@ -11,6 +11,13 @@ from models import registry
 from models.conformance.kit import PROPERTIES, TINY, examine
 from models.conformance.subject import Subject
 from models.shell.model import deep_enough
+from tests.support.models import CORE
+
+# What every model is asked in the quick suite, core or not.
+ALWAYS = {
+    "parameters matched", "split: around every period", "causality by perturbation", "rows independent", "state untouched",
+    "state bounded", "state carries gradient", "round trip", "reference", "family", "gradient to every parameter", "weight decay",
+}  # fmt: skip
 
 
 @cache
@@ -18,8 +25,14 @@ def subject(name: str) -> Subject:
     return Subject(name, deep_enough(registry.entry(name), TINY))
 
 
-@pytest.mark.parametrize("question", PROPERTIES)
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize(
+    ("name", "question"),
+    [
+        pytest.param(name, question, marks=[] if name in CORE or question in ALWAYS else [pytest.mark.slow])
+        for name in registry.names()
+        for question in PROPERTIES
+    ],
+)
 def test_model_holds(name, question):
     answer = examine(subject(name), question)
     assert answer.passed, f"{name}: {answer.name}: {answer.figure} ({answer.detail})"

@@ -13,6 +13,7 @@ import baselines  # noqa: F401  fills the registry
 from models import registry
 from models.language_model import Size, build
 from models.shell.model import deep_enough
+from tests.support.models import core_first
 
 NARROW = (torch.float32, torch.float16, torch.bfloat16, torch.complex64)
 SIZE = Size(32, 32, 2, 2)
@@ -42,7 +43,7 @@ def model_of(name: str, **settings) -> torch.nn.Module:
     return model
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", core_first())
 def test_no_operation_in_float64_makes_fewer_digits(name):
     model = model_of(name)
     tokens = torch.randint(SIZE.vocab, (1, model.period + 5))
@@ -53,7 +54,7 @@ def test_no_operation_in_float64_makes_fewer_digits(name):
     assert logits.dtype == torch.float64
 
 
-@pytest.mark.parametrize("name", PROVIDED)
+@pytest.mark.parametrize("name", core_first(PROVIDED))
 def test_fast_form_in_float64_is_the_law(name):
     fast, law = model_of(name), model_of(name, provider="recurrence")
     tokens = torch.randint(SIZE.vocab, (2, fast.period + 5))

@@ -16,6 +16,7 @@ from models.language_model import Size, build
 from models.matching import counts
 from models.shell.model import deep_enough
 from schema.settings import parameters
+from tests.support.models import core_first
 
 TOLERANCE = 0.03  # of a model's whole sum: the persistent tokens of MAG and MAL are not counted
 OF_THE_LAW = 0.05  # of what is left without projections
@@ -65,7 +66,7 @@ def projections(model: nn.Module, time: int) -> float:
 
 
 @pytest.mark.parametrize("time", LENGTHS)
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", core_first())
 def test_formula_agrees_with_the_counter(name, time):
     # Rows of MesaNet stop by themselves: in a text of one token, after two steps.
     settings = {"steps": 2} if name == "mesanet" else {}

@@ -13,6 +13,7 @@ from models.matching.counts import largest_state, parameter_count, training_flop
 from models.ops import providers
 from models.shell.model import Shape, deep_enough
 from schema.terms import state_tolerance, tolerance
+from tests.support.models import CORE, core_first
 
 SIZE = Size(256, 32, 1, 2)
 LENGTH = 128
@@ -36,7 +37,7 @@ def size_of(name: str) -> Size:
     return deep_enough(registry.entry(name), SIZE)
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", core_first())
 def test_training_flops_are_the_references(name):
     with torch.device("meta"):
         figure = training_flops(build(name, size_of(name), match=FLOPS), LENGTH)
@@ -57,7 +58,7 @@ def test_equal_flops_let_parameters_float():
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in registry.names()],
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW or name not in CORE)) for name in registry.names()],
 )
 def test_state_has_the_bytes_asked_for_and_parameters_stay_matched(name):
     found = costs.match_report(name, size_of(name), STATE)

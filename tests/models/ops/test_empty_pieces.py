@@ -18,12 +18,14 @@ from models.ops.neural_memory.recurrence import Rule
 from models.ops.providers import operations
 from models.shell.carried_state import StateMismatch
 from models.shell.model import deep_enough
+from tests.support.models import CORE, core_first
 
 SIZE = Size(vocab=64, width=32, depth=1, heads=2)
-BUILDS = [(name, {}) for name in registry.names()] + [
-    (name, {"provider": "recurrence"})
-    for name in registry.names()
-    if "provider" in inspect.signature(registry.entry(name).cls).parameters
+PROVIDED = [name for name in registry.names() if "provider" in inspect.signature(registry.entry(name).cls).parameters]
+BUILDS = [
+    pytest.param(name, settings, marks=[] if name in CORE else [pytest.mark.slow])
+    for names, settings in ((registry.names(), {}), (PROVIDED, {"provider": "recurrence"}))
+    for name in names
 ]
 
 
@@ -66,7 +68,7 @@ def test_batch_without_rows_keeps_shapes(name, settings):
 
 
 @pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", core_first())
 @torch.no_grad()
 def test_state_of_another_dtype_goes_on_in_the_models_own(name, kind):
     model, tokens = model_of(name), text(time=100)
@@ -79,7 +81,7 @@ def test_state_of_another_dtype_goes_on_in_the_models_own(name, kind):
     ]
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", core_first())
 @torch.no_grad()
 def test_state_goes_on_across_every_precision(name):
     """From float32 to float64, to bfloat16, and into and out of autocast."""
@@ -99,7 +101,7 @@ def test_state_goes_on_across_every_precision(name):
         assert (logits.double() - right[:, 70:]).norm() <= 0.2 * right[:, 70:].norm()
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", core_first())
 @torch.no_grad()
 def test_state_of_other_rows_is_refused_in_one_sentence(name):
     model = model_of(name)
@@ -108,7 +110,7 @@ def test_state_of_other_rows_is_refused_in_one_sentence(name):
         model(text(2, 20), state)
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", core_first())
 @torch.no_grad()
 def test_state_on_another_device_is_refused_in_one_sentence(name):
     model = model_of(name)
@@ -118,7 +120,7 @@ def test_state_on_another_device_is_refused_in_one_sentence(name):
         model(text(2, 20), elsewhere)
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", core_first())
 @torch.no_grad()
 def test_state_of_another_model_is_refused_in_one_sentence(name):
     other = "mamba" if name != "mamba" else "titans-mac"

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -25,10 +26,12 @@ def project(tmp_path) -> Path:
     copy = tmp_path / "project"
     copy.mkdir()
     for name in ("schema", "models", "baselines", "tasks", "results", "runner"):
-        shutil.copytree(
-            ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "rows.jsonl", "reference")
-        )
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("rows.jsonl", "reference"))
     shutil.copy(ROOT / "bench.py", copy)
+    (copy / ".cache").mkdir()
+    compiled = Path(tempfile.gettempdir()) / "native"
+    compiled.mkdir(exist_ok=True)
+    (copy / ".cache" / "native").symlink_to(compiled)  # what is compiled once serves all
     (copy / "results" / "tiny").mkdir()
     (copy / "results" / "tiny" / "plan.toml").write_text(tiny_plan())
     return copy

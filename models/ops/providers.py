@@ -134,11 +134,20 @@ class Operation:
 
     `forms` names a function in a module beside the operation's `__init__.py` for each provider, as "chunked:chunked"; it is
     imported at the first use. All have one signature, that of the reference recurrence. `lacks` says of a provider's package
-    that has something alike why it is not used.
+    that has something alike why it is not used. `slower` names a function of the same inputs that says where `auto` leaves a
+    provider out because the next one is faster.
     """
 
-    def __init__(self, name: str, package: str, forms: dict[str, str], lacks: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        package: str,
+        forms: dict[str, str],
+        lacks: dict[str, str] | None = None,
+        slower: dict[str, str] | None = None,
+    ) -> None:
         self.name, self.package, self.forms, self.lacks = name, package, forms, lacks or {}
+        self.slower = slower or {}
 
     def __call__(self, *inputs: Any, provider: str = "auto", **named: Any) -> Any:
         """What the provider's form returns; raises what `form` raises, and NotCovered for inputs that the form cannot take."""
@@ -167,13 +176,18 @@ class Operation:
         return self.form(provider if provider in self.forms else "auto")
 
     def _imported(self, provider: str) -> Callable:
-        module, function = self.forms[provider].split(":")
+        return self._function(self.forms[provider])
+
+    def _function(self, place: str) -> Callable:
+        module, function = place.split(":")
         return getattr(import_module(f"{self.package}.{module}"), function)
 
     def _automatic(self, *inputs: Any, **named: Any) -> Any:
         tensor = next(x for x in (*inputs, *named.values()) if isinstance(x, Tensor))
         for provider in order(tensor.device):
             if provider not in self.forms or (provider in PACKAGES and _missing(provider)):
+                continue
+            if provider in self.slower and self._function(self.slower[provider])(*inputs, **named):
                 continue
             try:
                 found = self._imported(provider)(*inputs, **named)

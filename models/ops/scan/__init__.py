@@ -12,4 +12,5 @@ scan = Operation(
         "fla": "fla:scan",
         "mamba-ssm": "mamba_ssm:scan",
     },
+    slower={"native": "native:is_slower"},
 )

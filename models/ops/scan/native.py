@@ -16,6 +16,9 @@ SOURCE = Path(__file__).with_name("native.c")
 STEP = 16  # tokens between two states that the backward pass starts from; STEP in native.c
 
 
+NARROW = 32  # keys of a head up to which its compiled backward pass is the faster without a comparison
+
+
 class Law(NamedTuple):
     """Which form of the law is compiled: the macros of `native.c`."""
 
@@ -50,6 +53,26 @@ def native(
     """
     decay = 0 if log_forget is None else log_forget.dim() - 2
     return matrix_state(q, k, k, v, log_forget, rate, state, Law(decay, compare, False, True))
+
+
+def is_slower(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    log_forget: Tensor | None = None,
+    rate: Tensor | None = None,
+    compare: bool = False,
+    state: Tensor | None = None,
+) -> bool:
+    """Whether training is faster in chunks: one gate a head, no comparison, and keys that are wide or shared by all heads.
+
+    Then a chunk is three matrix products and little else (docs/speed.md: 0.8 to 0.9 of the compiled time).
+    """
+    inputs = (q, k, v, log_forget, rate, state)
+    trains = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+    per_channel = log_forget is not None and log_forget.dim() == 4
+    return trains and not compare and not per_channel and (q.shape[-1] > NARROW or q.shape[2] < v.shape[2])
 
 
 def matrix_state(

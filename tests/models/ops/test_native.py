@@ -114,3 +114,19 @@ def test_a_state_passed_in_is_left_as_it_was():
     before = state.clone()
     native(x, x, x, state=state)
     assert torch.equal(state, before)
+
+
+@needs_compiler
+def test_auto_trains_in_chunks_where_these_are_the_faster():
+    wide, narrow = text(1, 5, 2, 64).requires_grad_(), text(1, 5, 2, 16).requires_grad_()
+    for inputs, compare, provider in (
+        ((wide,) * 3, False, "chunked"),
+        ((wide,) * 3, True, "native"),
+        ((narrow,) * 3, False, "native"),
+    ):
+        with watch() as ran:
+            scan(*inputs, compare=compare)
+        assert ran == {provider}
+    with watch() as ran, torch.no_grad():
+        scan(wide, wide, wide)
+    assert ran == {"native"}

@@ -25,7 +25,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.layers import at_least_float32
+from models.layers import at_least_float32, token_shift
 from models.ops.diagonal_scan import diagonal_scan
 from models.ops.diagonal_scan.flops import diagonal_flops
 from models.ops.flops import Flops
@@ -58,7 +58,7 @@ class TimeMixing(nn.Module):
 
     def forward(self, x: Tensor, before: Tensor | None, num: Tensor | None, den: Tensor | None):
         """What is added to the stream [b, t, d], and the state after; x is normed."""
-        last = shifted(x, before)
+        last, before = token_shift(x, before)
         r = self.receptance(torch.lerp(last, x, self.mix_receptance)).sigmoid()
         k = at_least_float32(self.key(torch.lerp(last, x, self.mix_key))).clamp(-LARGEST, LARGEST)
         v = at_least_float32(self.value(torch.lerp(last, x, self.mix_value)))
@@ -66,8 +66,8 @@ class TimeMixing(nn.Module):
         nums, num_after = diagonal_scan(keep, weight * v, num, provider=self.provider)
         dens, den_after = diagonal_scan(keep, weight, den, provider=self.provider)
         own = torch.exp((k + self.bonus).clamp(-LARGEST_NOW, LARGEST_NOW))
-        mean = (shifted(nums, num) + own * v) / (shifted(dens, den) + own)
-        return self.out(r * mean.to(r.dtype)), (x[:, -1].clone(), num_after, den_after)
+        mean = (token_shift(nums, num)[0] + own * v) / (token_shift(dens, den)[0] + own)
+        return self.out(r * mean.to(r.dtype)), (before, num_after, den_after)
 
 
 class ChannelMixing(nn.Module):
@@ -87,10 +87,10 @@ class ChannelMixing(nn.Module):
 
     def forward(self, x: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
         """What is added to the stream [b, t, d], and the state after; x is normed."""
-        last = shifted(x, before)
+        last, before = token_shift(x, before)
         r = self.receptance(torch.lerp(last, x, self.mix_receptance)).sigmoid()
         k = self.key(torch.lerp(last, x, self.mix_key)).relu().square()
-        return r * self.value(k), x[:, -1].clone()
+        return r * self.value(k), before
 
 
 @register(
@@ -137,9 +137,3 @@ class RWKV4(nn.Module):
     def flops(self, time: int) -> Flops:
         """Of the two sums."""
         return diagonal_flops(time, 2 * len(self.time.decay))
-
-
-def shifted(x: Tensor, before: Tensor | None) -> Tensor:
-    """Each token's row replaced by that of the token before it; the first's by `before` [b, d], None for zeros."""
-    before = torch.zeros_like(x[:, 0]) if before is None else before.to(x.dtype)
-    return torch.cat([before[:, None], x[:, :-1]], 1)

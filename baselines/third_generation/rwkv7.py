@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import at_least_float32, split_heads
+from models.layers import at_least_float32, split_heads, token_shift
 from models.ops.erase_and_write import erase_and_write
 from models.ops.erase_and_write.flops import erase_and_write_flops
 from models.ops.flops import Flops, product_flops
@@ -191,8 +191,7 @@ class RWKV7(LanguageModel):
 
 def _mixed(x: Tensor, last: Tensor | None, mix: Tensor) -> tuple[Tensor, ...]:
     """x [b, t, d] moved towards the token before it by each row of `mix` [n, d]; `last` is the one before the first."""
-    last = torch.zeros_like(x[:, 0]) if last is None else last.to(x.dtype)
-    apart = torch.cat([last[:, None], x[:, :-1]], 1) - x
+    apart = token_shift(x, last)[0] - x
     return tuple(x + apart * share for share in mix.to(x.dtype))
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from models.family import OTHERS, YOURS, Family
+from models.law import NONE, Law
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,16 @@ class Entry:
     def family_order(self) -> int:
         """Place of the family in history, by which tables and figures are ordered."""
         return self.group.place
+
+    @property
+    def law(self) -> Law:
+        """What it forgets, compares, writes and reads, as its class says; dashes if it says nothing."""
+        return getattr(self.cls, "law", NONE)
+
+    @property
+    def reading(self) -> str:
+        """In one sentence what is our own reading of the paper, as its class says; "" where the paper or its code decide."""
+        return getattr(self.cls, "reading", "")
 
     @property
     def is_language_model(self) -> bool:

@@ -1,0 +1,23 @@
+"""The law of a linear recurrence in four words: what a model forgets, compares, writes and reads at every token."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Law(NamedTuple):
+    """A row of the law that every generation varies; a class says its own as `law = Law(...)`.
+
+        S <- forget(S);  S <- S + write(v - compare(S));  y = read(S)
+
+    Each is a few words or a short formula in the paper's letters, "-" where the model has no such step: Gated DeltaNet is
+    `Law(forget="a, per head, from x", compare="S k", write="b (v - S k) k^T", read="S q")`.
+    """
+
+    forget: str
+    compare: str
+    write: str
+    read: str
+
+
+NONE = Law("-", "-", "-", "-")  # of a class that says nothing, such as a user's own

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import permutations
+from itertools import combinations, permutations
 from random import Random
 from typing import Literal
 
@@ -16,14 +16,16 @@ from tasks.synthetic.symbol_task import SymbolTask, SymbolText, Where, length_of
 from tasks.task import Answers, EvaluationBatch, Measurement, doubling
 
 SHORTEST = 8  # shorter words are too few to be split
-PERMUTED = {"s3": 3, "s5": 5}
+SWAPPED = ("s3", "s4", "s5")  # the groups that swaps of neighbours lead through
 
 
 class StateTracking(SymbolTask):
     """State tracking: where a word of a group has led to, asked after every symbol, by length.
 
-    `group` is parity, addition modulo `modulus`, or the permutations of 3 (s3) or 5 (s5) things; a symbol is an element
-    and the answer the product so far, the newest applied last. `inputs="swaps"` gives swaps of neighbours alone. Beside
+    `group` is parity, addition modulo `modulus`, the permutations of 3 (s3), 4 (s4) or 5 (s5) things, the even ones of 5
+    (a5), or those of 4 with a wheel of 5 beside them (a4xz5): of the groups of 60 elements a5 is the one that no product
+    of simpler ones gives, a4xz5 lies between, and addition modulo 60 is the easiest. A symbol is an element and the
+    answer the product so far, the newest applied last. `inputs="swaps"` gives swaps of neighbours alone. Beside
     the accuracy over all prefixes stand `final_accuracy`, after the last symbol, and at the longest test length
     `position_accuracy`, in bins that double. Training takes lengths up to `length`, the test `test_lengths`, by default 1,
     2, 4 and 8 times as long. No memory of a few symbols suffices.
@@ -37,7 +39,7 @@ class StateTracking(SymbolTask):
 
     def __init__(
         self,
-        group: Literal["parity", "modular-addition", "s3", "s5"] = "parity",
+        group: Literal["parity", "modular-addition", "s3", "s4", "s5", "a5", "a4xz5"] = "parity",
         modulus: int = 5,
         inputs: Literal["all", "swaps"] = "all",
         length: int = 32,
@@ -56,19 +58,21 @@ class StateTracking(SymbolTask):
                 self.modulus < 2 or samples < 1,
                 "state-tracking needs a modulus of at least 2 and samples of at least 1.",
             ),
-            (inputs == "swaps" and group not in PERMUTED, "Only the groups s3 and s5 of state-tracking have swaps."),
+            (
+                inputs == "swaps" and group not in SWAPPED,
+                "Only the groups s3, s4 and s5 of state-tracking have swaps.",
+            ),
             (min(length, *self.test_lengths) < SHORTEST, f"state-tracking needs lengths of at least {SHORTEST}."),
         )
-        things = range(PERMUTED.get(group, 0))
-        self.elements = list(permutations(things)) if group in PERMUTED else list(range(self.modulus))
+        self.elements = _permutations(group) or list(range(self.modulus))
         self.vocab = len(self.elements)
-        swaps = [i for i, p in enumerate(self.elements) if group in PERMUTED and _is_neighbour_swap(p)]
-        self.inputs = swaps if inputs == "swaps" else list(range(self.vocab))
+        every = range(self.vocab)
+        self.inputs = [i for i in every if _is_neighbour_swap(self.elements[i])] if inputs == "swaps" else list(every)
 
     @cached_property
     def product(self) -> list[list[int]]:
         """product[a][b] is the element that applies b after a."""
-        if self.group not in PERMUTED:
+        if not isinstance(self.elements[0], tuple):
             return [[(a + b) % self.modulus for b in self.elements] for a in self.elements]
         place = {p: i for i, p in enumerate(self.elements)}
         return [[place[tuple(b[i] for i in a)] for b in self.elements] for a in self.elements]
@@ -133,6 +137,22 @@ class StateTracking(SymbolTask):
             chances.append(reached.max())
         hit = torch.tensor(chances).double().expand(exam.batch.targets.shape)
         return Answers(torch.zeros(hit.shape), hit)
+
+
+def _permutations(group: str) -> list[tuple[int, ...]]:
+    """The elements of a group as permutations, the one that changes nothing first; empty for sums."""
+    if group in SWAPPED:
+        return list(permutations(range(int(group[1]))))
+    if group == "a5":
+        return [p for p in permutations(range(5)) if _is_even(p)]
+    if group == "a4xz5":
+        wheel = [tuple(4 + (place + turn) % 5 for place in range(5)) for turn in range(5)]
+        return [p + turned for p in permutations(range(4)) if _is_even(p) for turned in wheel]
+    return []
+
+
+def _is_even(permutation: tuple[int, ...]) -> bool:
+    return sum(a > b for a, b in combinations(permutation, 2)) % 2 == 0
 
 
 def _is_neighbour_swap(permutation: tuple[int, ...]) -> bool:

@@ -104,6 +104,10 @@ def test_selective_copying_strews_its_symbols_evenly():
         ("parity", "all", 2, 2),
         ("modular-addition", "all", 5, 5),
         ("s3", "all", 6, 6),
+        ("s4", "all", 24, 24),
+        ("s4", "swaps", 24, 3),
+        ("a5", "all", 60, 60),
+        ("a4xz5", "all", 60, 60),
         ("s5", "all", 120, 120),
         ("s5", "swaps", 120, 4),
     ],
@@ -120,7 +124,13 @@ def test_groups_are_groups(group, inputs, order, given):
 
 
 def test_permutations_do_not_commute_and_sums_do():
-    for group, commutes in (("parity", True), ("modular-addition", True), ("s3", False), ("s5", False)):
+    for group, commutes in (
+        ("parity", True),
+        ("modular-addition", True),
+        ("s3", False),
+        ("a5", False),
+        ("a4xz5", False),
+    ):
         product = tasks.create("state-tracking", group=group).product
         pairs = [(a, b) for a in range(len(product)) for b in range(len(product))]
         assert all(product[a][b] == product[b][a] for a, b in pairs) == commutes

@@ -12,6 +12,11 @@ SMALL = {
     "selective-copying": {"length": 40, "copied": 6, "test_lengths": (40,), "samples": 120},
     "state-tracking": {"group": "s3", "length": 24, "test_lengths": (24,), "samples": 100},
     "forgetting": {"facts": (8,), "overwrites": (2,), "distances": (0,), "vocab": 34, "samples": 240},
+    "flip-flop": {"length": 32, "test_lengths": (32,), "test_ignored": (0.5,), "samples": 120},
+    "overflow": {"facts": (8,), "test_facts": (8,), "ages": (1, 8), "vocab": 33, "samples": 240},
+    "flow": {"spans": (1, 4), "facts": 10, "vocab": 34, "samples": 240},
+    "nonlinear-recall": {"sides": (4,), "vocab": 25, "samples": 240},
+    "modular-arithmetic": {"length": 24, "test_lengths": (24,), "samples": 120},
     "mad-in-context-recall": {"length": 64, "samples": 100},
     "mad-noisy-recall": {"length": 64, "samples": 100},
     "mad-fuzzy-recall": {"length": 96, "samples": 160},
@@ -24,6 +29,8 @@ COUNT = ("i-th question, i-th",)  # so is the symbol whose turn it is
 SOLVES = {
     "mqar": LOOK_UP,
     "forgetting": LOOK_UP,
+    "overflow": LOOK_UP,
+    "nonlinear-recall": ("+1 from the first 2", "+1 from the last 2"),
     "mad-in-context-recall": LOOK_UP,
     "mad-noisy-recall": LOOK_UP,
     "mad-fuzzy-recall": ("+1 from the first 2", "+1 from the last 2"),  # two of a key's three symbols

@@ -36,6 +36,7 @@ from runner.schedule import rates
 from runner.schedule.forecast import Cost
 from schema import read_json
 from schema.terms import MatchReport
+from tasks.harness.loss import LOGITS_AT_ONCE
 from tasks.outline import outline
 
 NUMBERS = 4  # a weight, its gradient, and the optimiser's two averages
@@ -71,9 +72,14 @@ def of_cell(cell: Cell, checkpoints: CheckpointSettings | None, past: Sequence[R
     (size, match), settings = terms(cell.size, vocab), canonical(settings_of(cell))
     numbers, per_token = _model(cell.model, size, match, settings, length)
     operations = None if per_token is None else per_token * cell.budget["steps"] * cell.budget["batch_tokens"]
-    tokens = max(length, cell.budget["batch_tokens"])
+    tokens = max(length, capacity.at_once(cell.budget))
     kept = _kept_per_token(cell.model, size, settings, match) * (0.5 if cell.dtype == "bfloat16" else 1.0)
-    memory = BYTES * (NUMBERS * numbers + 2 * tokens * (vocab if has_vocab else 0)) + round(tokens * kept)
+    if cell.budget.get("activation_checkpointing"):  # one block's, and the inputs of all
+        kept = kept / size.depth + BYTES * size.width * size.depth
+    logits = tokens * vocab if has_vocab else 0
+    if getattr(_unfilled(cell.model, size, match, settings), "has_head", False):
+        logits = min(logits, LOGITS_AT_ONCE)
+    memory = BYTES * (NUMBERS * numbers + 2 * logits) + round(tokens * kept)
     capacity.check_forecast(memory, f"training {cell.model} on {cell.task}")
     found = Cost(operations, memory, _is_trained(cell, checkpoints), _match_report(cell, vocab), has_vocab=has_vocab)
     return found if operations is None else replace(found, rate=rates.of(cell, numbers, past, _row_work))

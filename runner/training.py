@@ -18,7 +18,7 @@ from results.plans import learning_rates
 from runner.build import settings_of, terms
 from runner.checkpoints.trained_model import CheckpointSettings, TrainedModel, learn
 from schema.terms import Progress
-from tasks.harness import predictions
+from tasks.harness import peak_memory, predictions
 from tasks.harness.evaluate import LONG as LONG_TEXT
 from tasks.harness.evaluate import PIECE, evaluate, validation_loss
 from tasks.harness.train import recipe
@@ -60,7 +60,9 @@ def trained(cell: Cell, progress: Progress, checkpoints: CheckpointSettings | No
     task = tasks.create(cell.task, **cell.task_settings)
     run = {"dtype": cell.dtype, "device": cell.device}
     admit = partial(_admit, longest=max(getattr(task, "test_lengths", ()), default=0))
+    peak_memory.reset_peak(cell.device)
     trained_model = learn(cell, task, checkpoints, progress, admit)
+    most = peak_memory.peak(cell.device)
     model, losses = trained_model.model.eval(), trained_model.training.losses
     admit(model)
     begun, longest, kept = time.perf_counter(), [1], []
@@ -77,6 +79,7 @@ def trained(cell: Cell, progress: Progress, checkpoints: CheckpointSettings | No
     found += [
         (None, "training_loss", sum(tail) / len(tail), len(tail), {"over": "last tenth of the steps"}),
         *_training_seconds(trained_model),
+        *([(None, "training_peak_memory_bytes", float(most), 1, {})] if trained_model.age is None else []),
         (None, "evaluation_seconds", time.perf_counter() - begun, 1, {}),
         *_curve(losses),
         *_equal_work(cell, task.vocab),

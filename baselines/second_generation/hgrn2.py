@@ -86,7 +86,7 @@ class HGRN2(LanguageModel):
         share = at_least_float32(self.bounds).softmax(0)
         return [None, *share[1:].cumsum(0)]
 
-    def read(self, tokens: Tensor, state: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def hidden(self, tokens: Tensor, state: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...]]:
         if state is not None and (not isinstance(state, tuple | list) or len(state) != len(self.blocks)):
             raise StateMismatch(f"That state is no tuple of {len(self.blocks)} mixers' states: it is another model's.")
         x, states = self.embedding(tokens), []
@@ -95,4 +95,4 @@ class HGRN2(LanguageModel):
             x = x + y
             x = x + block.feed(block.feed_norm(x))
             states.append(after)
-        return self.norm(x) @ self.embedding.weight.to(x.dtype).T, tuple(states)
+        return self.norm(x), tuple(states)

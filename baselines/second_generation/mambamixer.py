@@ -103,8 +103,8 @@ class MambaMixer(LanguageModel):
         """Its token mixer is the registered Mamba."""
         return (MAMBA,)
 
-    def read(self, tokens: Tensor, state: tuple | None) -> tuple[Tensor, tuple]:
-        """Logits and the token mixers' states."""
+    def hidden(self, tokens: Tensor, state: tuple | None) -> tuple[Tensor, tuple]:
+        """What the logits are made of, and the token mixers' states."""
         if state is not None and (not isinstance(state, tuple | list) or len(state) != len(self.blocks)):
             raise StateMismatch(f"That state is no tuple of {len(self.blocks)} mixers' states: it is another model's.")
         x = self.embedding(tokens)
@@ -116,7 +116,7 @@ class MambaMixer(LanguageModel):
             of_tokens.append(y)
             of_channels.append(mixer(_weighted(self.channels[index], [*of_channels, *of_tokens])))
             states.append(after)
-        return self.norm(of_channels[-1]) @ self.embedding.weight.to(x.dtype).T, tuple(states)
+        return self.norm(of_channels[-1]), tuple(states)
 
 
 def _newest(*counts: int) -> nn.Parameter:

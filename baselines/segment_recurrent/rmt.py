@@ -80,7 +80,7 @@ class RMT(LanguageModel):
         """The segment."""
         return self.segment
 
-    def read(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def hidden(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
         if state is None:
             state = self.memory.repeat(len(tokens), 1, 1), 0, ()
         x, start, hidden = self.embedding(tokens), 0, []
@@ -89,7 +89,7 @@ class RMT(LanguageModel):
             h, state = self._within(x[:, start:stop], state)
             hidden.append(h)
             start = stop
-        return torch.cat(hidden, dim=1) @ self.embedding.weight.to(h.dtype).T, state
+        return torch.cat(hidden, dim=1), state
 
     def flops(self, time: int) -> Flops:
         """Of attention in segments, and of the memory rows in everything else; an open segment has no write rows."""

@@ -172,14 +172,14 @@ class RWKV7(LanguageModel):
         nn.init.normal_(self.embedding.weight, std=min(0.02, 2 / size.width))
         self.norm = nn.LayerNorm(size.width)
 
-    def read(self, tokens: Tensor, state: tuple[LayerState, ...] | None) -> tuple[Tensor, tuple[LayerState, ...]]:
+    def hidden(self, tokens: Tensor, state: tuple[LayerState, ...] | None) -> tuple[Tensor, tuple[LayerState, ...]]:
         if state is not None and (not isinstance(state, tuple | list) or len(state) != len(self.blocks)):
             raise StateMismatch(f"That state is no tuple of {len(self.blocks)} layers' states: it is another model's.")
         x, states, first = self.embedding(tokens), [], None
         for index, block in enumerate(self.blocks):
             x, after, first = block(x, None if state is None else state[index], first)
             states.append(after)
-        return self.norm(x) @ self.embedding.weight.to(x.dtype).T, tuple(states)
+        return self.norm(x), tuple(states)
 
     def flops(self, time: int) -> Flops:
         """Of the recurrence and the low-rank maps."""

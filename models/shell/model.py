@@ -73,7 +73,7 @@ class LanguageModel(nn.Module):
     """The shell around token mixers: `logits, state = model(tokens, state)`; state is a tuple of the mixers' states.
 
     Shapes: tokens long [b, t] -> logits [b, t, vocab]. A text may be cut anywhere; a state passed in is never modified.
-    A subclass that reads otherwise overrides `read`.
+    A subclass that reads otherwise overrides `hidden`.
     """
 
     def __init__(self, size: Size, blocks: list[Block]):
@@ -99,6 +99,11 @@ class LanguageModel(nn.Module):
 
     def read(self, tokens: Tensor, state: tuple | None) -> tuple[Tensor, tuple]:
         """`forward` for at least one token in at least one row, and a state of that many rows."""
+        hidden, state = self.hidden(tokens, state)
+        return self.head(hidden), state
+
+    def hidden(self, tokens: Tensor, state: tuple | None) -> tuple[Tensor, tuple]:
+        """What the logits are made of, [b, t, width], and the state: `head(hidden)` are the logits."""
         if state is not None and (not isinstance(state, tuple | list) or len(state) != len(self.blocks)):
             raise StateMismatch(f"That state is no tuple of {len(self.blocks)} mixers' states: it is another model's.")
         x = self.embedding(tokens)
@@ -106,7 +111,16 @@ class LanguageModel(nn.Module):
         for index, block in enumerate(self.blocks):
             x, after = block(x, None if state is None else state[index])
             states.append(after)
-        return self.norm(x) @ self.embedding.weight.to(x.dtype).T, tuple(states)
+        return self.norm(x), tuple(states)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits [..., vocab] of hidden vectors [..., width], by the tied embedding."""
+        return hidden @ self.embedding.weight.to(hidden.dtype).T
+
+    @property
+    def has_head(self) -> bool:
+        """Whether `head(hidden(tokens, state))` is what it reads: not if a subclass overrides `read` itself."""
+        return type(self).read is LanguageModel.read
 
 
 def deep_enough(entry: registry.Entry, size: Size, settings: Mapping[str, Any] = NO_SETTINGS) -> Size:

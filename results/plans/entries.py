@@ -10,7 +10,9 @@ from typing import Any
 from results.plans.toml_reader import PlanError, TableReader
 from schema import shortened, suggestion
 
-BUDGET = ("steps", "tokens", "batch_tokens")
+BUDGET = ("steps", "tokens", "batch_tokens", "micro_batch_tokens")
+CHECKPOINTING = "activation_checkpointing"  # of a budget too, but true or false
+MEMORY = ("micro_batch_tokens", CHECKPOINTING)  # what of a budget saves memory and changes numbers by rounding alone
 TIMINGS = ("throughput",)  # what a [[timings]] table may name
 
 
@@ -45,7 +47,7 @@ def read_entry(table: dict[str, Any], kind: str, reader: TableReader) -> TaskEnt
     own = ("name", "models") if kind == "timings" else ("name", "models", "budget", "learning_rate")
     budget, rate = {}, None
     if kind == "tasks":
-        budget = reader.numbers(table, "budget", BUDGET, where, partial=True)
+        budget = _budget(table, reader, where)
         if {"steps", "tokens"} <= set(budget):
             raise PlanError(f"{reader.source}: {where}budget takes steps or tokens, not both.")
         rate = reader.take(table, "learning_rate", float, None, where)
@@ -63,18 +65,28 @@ def read_entry(table: dict[str, Any], kind: str, reader: TableReader) -> TaskEnt
 
 
 def read_budget(table: dict[str, Any], reader: TableReader) -> dict[str, int]:
-    """The plan's [budget] as it stands there: batch_tokens, and either steps or tokens."""
-    budget = reader.numbers(table, "budget", BUDGET, partial=True)
+    """The plan's [budget] as it stands there: batch_tokens, either steps or tokens, and what saves memory."""
+    budget = _budget(table, reader)
     if "batch_tokens" not in budget or ("steps" in budget) == ("tokens" in budget):
         raise PlanError(f"{reader.source}: [budget] takes batch_tokens, and either steps or tokens.")
     return budget
 
 
+def _budget(table: dict[str, Any], reader: TableReader, where: str = "") -> dict[str, int]:
+    """A table [budget], with any of the keys that it may have; what is switched off is left out."""
+    given = dict(reader.take(table, "budget", dict, {}, where))
+    checkpointing = reader.take(given, CHECKPOINTING, bool, False, f"{where}[budget] ")
+    given.pop(CHECKPOINTING, None)
+    budget = reader.numbers({"budget": given}, "budget", BUDGET, where, partial=True)
+    return budget | ({CHECKPOINTING: True} if checkpointing else {})
+
+
 def in_steps(plan: Mapping[str, int], own: Mapping[str, int]) -> dict[str, int]:
     """The plan's budget with an entry's `own` changes, in the fewest steps that reach its tokens where it names those."""
-    budget = {key: value for key, value in plan.items() if key == "batch_tokens" or not {"steps", "tokens"} & set(own)}
+    theirs = {"steps", "tokens"} if {"steps", "tokens"} & set(own) else set()
+    budget = {key: value for key, value in plan.items() if key not in theirs}
     budget |= own
     if "tokens" in budget:
         batch = budget["batch_tokens"]
         budget["steps"] = math.ceil(budget.pop("tokens") / batch) if batch > 0 else 0
-    return {name: budget[name] for name in ("steps", "batch_tokens")}
+    return {name: budget[name] for name in ("steps", "batch_tokens", *MEMORY) if name in budget}

@@ -168,7 +168,10 @@ def check(plan: Plan, source: str) -> None:
         (bool(unknown_sizes), f"size has no {', '.join(unknown_sizes)}; known: width, depth, heads"),
         (any(value < 1 for value in plan.size.values()), f"size must be positive, not {shortened(plan.size)}"),
         (heads >= 1 and width % heads != 0, f"width {shortened(width)} must be a multiple of heads {shortened(heads)}"),
-        (any(v < 1 for budget in budgets for v in budget.values()), "steps and batch_tokens must be positive"),
+        (
+            any(v < 1 for budget in budgets for v in budget.values()),
+            "steps, batch_tokens and micro_batch_tokens must be positive",
+        ),
         (any(not math.isfinite(r) or r <= 0 for r in rates), "learning_rate must be positive and finite"),
         (not plan.models and asks, "models is empty; name some, or write models = ['all']"),
         (not plan.seeds, "seeds is empty; write seeds = [0]"),

@@ -118,6 +118,8 @@ class Budget(TypedDict, total=False):
     __pydantic_config__ = ConfigDict(extra="forbid")
     steps: Count
     batch_tokens: Count
+    micro_batch_tokens: Count
+    activation_checkpointing: bool
     parallel: Name
     processes: Count
 

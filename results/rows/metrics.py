@@ -69,6 +69,7 @@ METRICS = {
     # how it came about
     "loss_in_training": Metric("loss in training", LOWER, "nats"),
     "training_loss": Metric("training loss", LOWER, "nats", True),
+    "training_peak_memory_bytes": Metric("peak memory of the training", LOWER, BYTES, True),
     "training_seconds": Metric("training time", LOWER, "seconds", True),
     "evaluation_seconds": Metric("evaluation time", LOWER, "seconds", True),
     "weights_age_seconds": Metric("age of the weights", LOWER, "seconds", True),

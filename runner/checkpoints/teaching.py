@@ -38,5 +38,6 @@ def worker_main(group: data_parallel.ProcessGroup, cell: Cell) -> None:
 
 
 def _run(cell: Cell) -> dict[str, Any]:
-    budget = {name: cell.budget[name] for name in ("steps", "batch_tokens")}
+    names = ("steps", "batch_tokens", "micro_batch_tokens", "activation_checkpointing")
+    budget = {name: cell.budget[name] for name in names if name in cell.budget}
     return {**budget, "lr": cell.lr, "seed": cell.seed, "dtype": cell.dtype}

@@ -55,9 +55,15 @@ def check_cell(cell: Cell, elsewhere: bool = False) -> None:
     )
     if cell.size:
         learns = cell.kind in ("training", "trial")
-        tokens = cell.budget.get("batch_tokens", 0) // cell.budget.get("processes", 1)
+        tokens = at_once(cell.budget) if learns else 0
         tokens //= 2 if cell.dtype == "bfloat16" else 1
         check_size(cell.size, TRAINED if learns else WEIGHT, tokens, cell.device, elsewhere)
+
+
+def at_once(budget: dict[str, Any]) -> int:
+    """Tokens that one process holds in one backward pass: those of a micro-batch, or of its share of the batch."""
+    share = budget.get("batch_tokens", 0) // budget.get("processes", 1)
+    return min(share, budget.get("micro_batch_tokens", share))
 
 
 def check_forecast(needed: int, what: str) -> None:

@@ -19,19 +19,19 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from schema.terms import PARALLEL
-from tasks.harness.train import Loss, Training, train
-from tasks.task import IGNORE, Batch, Task
+from tasks.harness.loss import Gradients, asked_count, cross_entropy, micro_batches, on_device
+from tasks.harness.train import Training, train
+from tasks.task import Batch, Task
 
 HOST = "127.0.0.1"
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
@@ -90,13 +90,15 @@ def check_rows(task: Task, seed: int, batch_tokens: int, processes: int) -> None
         )
 
 
-def shared_loss(group: ProcessGroup, model: nn.Module) -> Loss:
-    """The loss of `model` under one process's share of each batch; the model's parameters become the group's."""
-    total = _AskedLoss(_sharded(group, model) if group.kind == "fsdp2" else model)
+def shared_gradients(group: ProcessGroup, model: nn.Module, micro_batch_tokens: int = 0) -> Gradients:
+    """The gradients of `model` under one process's share of each batch; the model's parameters become the group's."""
+    total = _AskedLoss(model)
     if group.kind == "ddp":
         # What leaves the wrapped module is the loss alone, so parameters that only a state depends on count as unused.
         total = nn.parallel.DistributedDataParallel(total, find_unused_parameters=True)
-    return partial(_share, group, total)
+    else:
+        total = _sharded(group, total)
+    return partial(_share, group, total, micro_batch_tokens)
 
 
 def train_together(group: ProcessGroup, model: nn.Module, task: Task, **run: Any) -> Training:
@@ -104,13 +106,15 @@ def train_together(group: ProcessGroup, model: nn.Module, task: Task, **run: Any
 
     `run` is what `tasks.harness.train.train` takes. Raises FloatingPointError in every process when the loss is not finite.
     """
+    micro = run.get("micro_batch_tokens", 0)
     if group.kind == "ddp":
-        return train(model, task, device=group.device, loss_of=shared_loss(group, model.to(group.device)), **run)
+        found = shared_gradients(group, model.to(group.device), micro)
+        return train(model, task, device=group.device, gradients_of=found, **run)
     spread = copy.deepcopy(model)  # sharding changes classes and parameters for good; the model itself stays plain
     with warnings.catch_warnings():
         # It warns of writing in place into what a block returns; the shell adds to a new tensor (models.shell.model.Block).
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
-        log = train(spread, task, device=group.device, loss_of=shared_loss(group, spread), **run)
+        log = train(spread, task, device=group.device, gradients_of=shared_gradients(group, spread, micro), **run)
     weights = _gathered(spread)
     if group.rank == 0:
         model.load_state_dict(weights)
@@ -126,34 +130,47 @@ class _AskedLoss(nn.Module):
         self.model = model
 
     def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        logits, _ = self.model(tokens)
-        asked = targets != IGNORE
-        return F.cross_entropy(logits[asked].float(), targets[asked], reduction="sum")
+        return cross_entropy(self.model, tokens, targets, "sum")
 
 
-def _share(group: ProcessGroup, total: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    rows, asked = len(batch.tokens), int((batch.targets != IGNORE).sum())
+def _share(group: ProcessGroup, total: nn.Module, micro_batch_tokens: int, batch: Batch) -> Tensor:
+    rows, asked = len(batch.tokens), asked_count(batch)
     if rows < group.processes:
         raise ValueError(
             f"A batch of {rows} rows gives {group.processes} processes no row each; raise batch_tokens or lower --processes."
         )
     mine = slice(group.rank, None, group.processes)
-    tokens, targets = (part[mine].to(group.device) for part in (batch.tokens, batch.targets))
-    own = total(tokens, targets)
-    mean = own.detach().double() / asked
+    parts = micro_batches(batch._replace(tokens=batch.tokens[mine], targets=batch.targets[mine]), micro_batch_tokens)
+    mean = torch.zeros((), dtype=torch.double, device=group.device)
+    for part in parts:
+        with _summed_later(total, later=part is not parts[-1]):
+            own = total(*on_device(part, group.device))
+            (own * (group.processes / asked)).backward()
+        mean += own.detach().double() / asked
     dist.all_reduce(mean)
-    return own * (group.processes / asked), mean
+    return mean
 
 
-def _sharded(group: ProcessGroup, model: nn.Module) -> nn.Module:
-    """The model with its parameters spread over the process group, block by block, then what is left."""
+@contextmanager
+def _summed_later(total: nn.Module, later: bool) -> Iterator[None]:
+    """Inside, gradients stay in each process where there are more to come: they are averaged with the last ones."""
+    if isinstance(total, nn.parallel.DistributedDataParallel):
+        with total.no_sync() if later else nullcontext():
+            yield
+        return
+    total.set_requires_gradient_sync(not later)
+    yield
+
+
+def _sharded(group: ProcessGroup, total: _AskedLoss) -> nn.Module:
+    """The loss with its model's parameters spread over the process group, block by block, then what is left."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(group.device, (group.processes,))
-    for block in getattr(model, "blocks", ()):
+    for block in getattr(total.model, "blocks", ()):
         fully_shard(block, mesh=mesh)
-    return fully_shard(model, mesh=mesh)
+    return fully_shard(total, mesh=mesh)
 
 
 def _gathered(model: nn.Module) -> dict[str, Tensor]:

@@ -179,7 +179,9 @@ def _origin(rows: Sequence[dict[str, Any]]) -> str:
 def work(budget: Mapping[str, Any]) -> str:
     """What a training took, in words."""
     shared = f", {budget['parallel']} with processes={budget['processes']}" if "parallel" in budget else ""
-    return f"{budget['steps']:,} steps of {budget['batch_tokens']:,} tokens{shared}"
+    micro = f", {budget['micro_batch_tokens']:,} at a time" if "micro_batch_tokens" in budget else ""
+    again = ", activations computed again" if budget.get("activation_checkpointing") else ""
+    return f"{budget['steps']:,} steps of {budget['batch_tokens']:,} tokens{micro}{again}{shared}"
 
 
 def _threads(evaluation: Evaluation) -> str:

@@ -115,7 +115,7 @@ def test_processes_that_share_batches_stand_in_the_budget_of_training_cells_alon
         ({"settings": {"mamba3": {"state": 1}}}, r"no model 'mamba3'.*did you mean mamba2"),
         ({"size": {"width": 66}}, "width 66 must be a multiple of heads 4"),
         ({"size": {"layers": 2}}, "size has no layers; known: width, depth, heads"),
-        ({"steps": 0}, "steps and batch_tokens must be positive"),
+        ({"steps": 0}, "steps, batch_tokens and micro_batch_tokens must be positive"),
         ({"seeds": []}, "seeds is empty"),
         ({"dtype": "float31"}, "dtype 'float31' is unknown"),
         ({"device": "tpu"}, "device 'tpu' is unknown"),
@@ -156,6 +156,16 @@ def test_a_wrong_override_is_one_clear_sentence(plan, override, message):
         ("width = 64", "width = 64\nvocab = 5", r"\[size\] unknown key 'vocab'; known keys: width, depth, heads"),
         ("heads = 4", "heads = 0", "size must be positive"),
         ("batch_tokens = 4096", "batch_tokens = 1.5", "batch_tokens must be a whole number"),
+        (
+            "batch_tokens = 4096",
+            "batch_tokens = 4096\nmicro_batch_tokens = 0",
+            "batch_tokens and micro_batch_tokens must be positive",
+        ),
+        (
+            "batch_tokens = 4096",
+            "batch_tokens = 4096\nactivation_checkpointing = 1",
+            "activation_checkpointing must be true or false, not 1",
+        ),
         ("budget = {steps = 300}", "budget = {step = 300}", r"\[\[tasks\]\] \[budget\] unknown key 'step'"),
         ("[settings.mamba2]\nstate = 64", "[settings]\nmamba2 = 3", "mamba2 must be a table"),
         ('name = "throughput"', "", r"\[\[timings\]\] name is missing"),
@@ -167,6 +177,16 @@ def test_a_broken_plan_is_one_sentence_that_names_the_file(tmp_path, old, new, m
     with pytest.raises(PlanError, match=message) as caught:
         plans.load(write(tmp_path, GOOD.replace(old, new, 1)))
     assert "plan.toml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_saves_memory_stands_in_the_budget_and_only_where_it_is_asked_for(tmp_path):
+    saving = "batch_tokens = 4096\nmicro_batch_tokens = 1024\nactivation_checkpointing = true"
+    plan = plans.load(write(tmp_path, GOOD.replace("batch_tokens = 4096", saving)))
+    every = {"batch_tokens": 4096, "micro_batch_tokens": 1024, "activation_checkpointing": True}
+    budgets = [cell.budget for cell in plans.cells(plan, NAMES) if cell.kind == "training"]
+    assert budgets[0] == {"steps": 200} | every and budgets[-1] == {"steps": 300} | every
+    off = GOOD.replace("batch_tokens = 4096", "batch_tokens = 4096\nactivation_checkpointing = false")
+    assert plans.load(write(tmp_path, off)).budget == {"steps": 200, "batch_tokens": 4096}
 
 
 def test_a_plan_that_asks_nothing_or_twice_is_refused(tmp_path):

@@ -108,7 +108,7 @@ def test_rows_that_cannot_be_shared_are_refused():
         data_parallel.check_rows(Uneven(), 0, 240, 4)
     batch, nobody = Uneven().training(0, 3, 0.0, 240), data_parallel.ProcessGroup("ddp", 8, 0, "cpu")
     with pytest.raises(ValueError, match="5 rows gives 8 processes no row each"):
-        data_parallel._share(nobody, torch.nn.Identity(), batch)
+        data_parallel._share(nobody, torch.nn.Identity(), 0, batch)
 
 
 def _pid(note: Path) -> int:

@@ -27,6 +27,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from models.law import Law
 from models.ops.associative_memory.retention_rule import on_simplex
 from models.registry import register
 from models.titans.miras_memory import PAPERS, Miras, MirasMemory, rule_of
@@ -39,6 +40,16 @@ from models.titans.miras_memory import PAPERS, Miras, MirasMemory, rule_of
 )
 class Memora(Miras):
     """The layer. State: the convolution's last inputs; W at the last anchor and the open chunk's tokens."""
+
+    law = Law(
+        forget="alpha of log W, per head, from x",
+        compare="M(k) - v",
+        write="-eta grad |M(k) - v|^2 to log W, then softmax",
+        read="M(q)",
+    )
+    reading = (
+        "a softmax over each output's inputs, its sum and floor; range of the rate, length of values, the drawn memory"
+    )
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from models.law import Law
 from models.layers import at_least_float32, token_shift
 from models.ops.diagonal_scan import diagonal_scan
 from models.ops.diagonal_scan.flops import diagonal_flops
@@ -101,6 +102,12 @@ class ChannelMixing(nn.Module):
 class RWKV4(nn.Module):
     """The RWKV-4 block. State: the token before each half [b, d], num and den [b, d]."""
 
+    law = Law(
+        forget="e^-w, per channel, learned",
+        compare="-",
+        write="e^k v to num, e^k to den",
+        read="(num + e^(u+k) v) / (den + e^(u+k))",
+    )
     fixed_state = True
     norms_itself = True
     mixes_channels = True

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import at_least_float32
 from models.ops.convolution import convolution
 from models.ops.convolution.discrete import bilinear, zero_order_hold
@@ -37,6 +38,12 @@ DISCRETE = {"zoh": zero_order_hold, "bilinear": bilinear}
 class S4D(nn.Module):
     """The S4D layer. State: h [b, d, n, 2], real and imaginary parts."""
 
+    law = Law(
+        forget="a, complex, per number, learned",
+        compare="-",
+        write="b x",
+        read="2 Re C h + D x",
+    )
     period = 32  # the chunk of the chunked form
     fixed_state = True
     state_setting = "states"

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import at_least_float32
 from models.ops.convolution import liquid
 from models.ops.convolution.discrete import bilinear, zero_order_hold
@@ -45,6 +46,13 @@ MOST = 4  # degrees
 class LiquidS4(nn.Module):
     """The Liquid-S4 layer. State: h1 to hP as real and imaginary parts [b, P, d, n, 2]; h [b, d n, 2] where it is exact."""
 
+    law = Law(
+        forget="a, complex, per number, learned",
+        compare="-",
+        write="b x (1 + h), up to `degree`",
+        read="2 Re C h + D x",
+    )
+    reading = "causal: all products of inputs in order; the authors' code flips time or takes the last inputs' alone"
     period = 32  # the chunk of the chunked form
     fixed_state = True
     state_setting = "states"

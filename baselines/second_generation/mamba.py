@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import ShortConvolution, step_bias
 from models.ops.flops import Flops
 from models.ops.selective_scan import selective_scan
@@ -34,6 +35,12 @@ from models.registry import register
 class Mamba(nn.Module):
     """The Mamba block. State: the convolution's last inputs and h [b, d, N]."""
 
+    law = Law(
+        forget="exp(Delta A), per number, from x",
+        compare="-",
+        write="Delta B x",
+        read="C h + D x",
+    )
     period = 16  # the longest stream of the scan
     fixed_state = True
     mixes_channels = True

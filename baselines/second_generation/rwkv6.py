@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import RWKVChannelMixing, at_least_float32, split_heads, token_shift
 from models.ops.flops import Flops, product_flops
 from models.ops.scan import scan
@@ -45,6 +46,12 @@ State = tuple[Tensor, Tensor, Tensor]
 class RWKV6(nn.Module):
     """The RWKV-6 block. State: the last token before either half [b, width], and S [b, h, k, v] between."""
 
+    law = Law(
+        forget="w, per key channel, from x",
+        compare="-",
+        write="k v^T",
+        read="(S_before + diag(u) k v^T)^T r",
+    )
     period = 64  # no chunk of the chunked form is longer
     fixed_state = True
     norms_itself = True

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import ShortConvolution, at_least_float32
 from models.ops.diagonal_scan import outer_scan
 from models.ops.diagonal_scan.flops import outer_flops
@@ -35,6 +36,12 @@ from models.registry import register
 class Longhorn(nn.Module):
     """The Longhorn block. State: the convolution's last inputs and S [b, N, d]."""
 
+    law = Law(
+        forget="-",
+        compare="S k^2, the diagonal of S k k^T",
+        write="D (x k - S k^2)",
+        read="S q + skip * x",
+    )
     fixed_state = True
     mixes_channels = True
     state_setting = "states"

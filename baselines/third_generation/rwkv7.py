@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import at_least_float32, split_heads, token_shift
 from models.ops.erase_and_write import erase_and_write
 from models.ops.erase_and_write.flops import erase_and_write_flops
@@ -159,6 +160,12 @@ class GooseBlock(nn.Module):
 class RWKV7(LanguageModel):
     """The whole language model. State: for each layer, the last inputs of both mixings and S."""
 
+    law = Law(
+        forget="w, per key channel, from x",
+        compare="S^T p, before forgetting",
+        write="k v^T - (a p) (S^T p)^T",
+        read="S^T r",
+    )
     fixed_state = True
     period = 64
     no_gradient = {f"{name}.up": SILENT for name in ("decay", "rate", "keep")}

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from models.law import Law
-from models.layers import at_least_float32, token_shift
+from models.layers import at_least_float32
+from models.layers.rwkv import RWKVChannelMixing, token_shift
 from models.ops.diagonal_scan import diagonal_scan
 from models.ops.diagonal_scan.flops import diagonal_flops
 from models.ops.flops import Flops
@@ -71,27 +72,17 @@ class TimeMixing(nn.Module):
         return self.out(r * mean.to(r.dtype)), (before, num_after, den_after)
 
 
-class ChannelMixing(nn.Module):
+class ChannelMixing(RWKVChannelMixing):
     """The second half of a block. State: the token before [b, d]."""
 
-    no_weight_decay = ("mix_key", "mix_receptance")
-
     def __init__(self, width: int, inner: int, index: int, depth: int):
-        super().__init__()
         mix = (torch.arange(width) / width) ** (1 - index / depth)
-        self.mix_key, self.mix_receptance = nn.Parameter(mix), nn.Parameter(mix.clone())
-        self.key, self.value = nn.Linear(width, inner, bias=False), nn.Linear(inner, width, bias=False)
-        self.receptance = nn.Linear(width, width, bias=False)
-        nn.init.orthogonal_(self.key.weight, gain=max(1, inner / width) ** 0.5)
-        nn.init.zeros_(self.value.weight)
-        nn.init.zeros_(self.receptance.weight)
+        super().__init__(width, inner, torch.stack([mix, mix]), gain=max(1, inner / width) ** 0.5)
 
-    def forward(self, x: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What is added to the stream [b, t, d], and the state after; x is normed."""
-        last, before = token_shift(x, before)
-        r = self.receptance(torch.lerp(last, x, self.mix_receptance)).sigmoid()
-        k = self.key(torch.lerp(last, x, self.mix_key)).relu().square()
-        return r * self.value(k), before
+    @staticmethod
+    def mixed(x: Tensor, shifted: Tensor, share: Tensor) -> Tensor:
+        """This version's shares are those of the tokens themselves."""
+        return torch.lerp(shifted, x, share)
 
 
 @register(
@@ -114,7 +105,6 @@ class RWKV4(nn.Module):
     no_gradient: ClassVar = {
         "time.mix_key": _FIRST_STEP,
         "time.mix_receptance": _FIRST_STEP,
-        "channels.mix_receptance": _FIRST_STEP,
     }
 
     def __init__(

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.law import Law
-from models.layers import RWKVChannelMixing, at_least_float32, split_heads, token_shift
+from models.layers import at_least_float32, split_heads
+from models.layers.rwkv import RWKVChannelMixing, token_shift
 from models.ops.flops import Flops, product_flops
 from models.ops.scan import scan
 from models.ops.scan.flops import scan_flops

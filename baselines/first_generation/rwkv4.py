@@ -13,7 +13,8 @@ mu; W_k, W_r, W_o of the time mixing and W_r, W_v of the channel mixing begin at
 norms the embedding. Both halves stand here: the mixer is given the residual stream and returns what the block adds to it.
 
 Deviations: k is held in [-60, 60], k + u in [-80, 80], and the two sums are kept as they are, where the authors' kernel carries
-a running maximum; the shell's embedding, tied to the output, and its last norm in place of theirs; one learning rate (theirs is
+a running maximum; the shell's embedding, tied to the output and drawn with at most 2 / width (theirs: untied, within 1e-4), and
+its last norm in place of theirs; one learning rate (theirs is
 2 and 3 times as high for decay and u).
 """
 
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 
 from models.law import Law
 from models.layers import at_least_float32
-from models.layers.rwkv import RWKVChannelMixing, token_shift
+from models.layers.rwkv import RWKVChannelMixing, embedding_spread, token_shift
 from models.ops.diagonal_scan import diagonal_scan
 from models.ops.diagonal_scan.flops import diagonal_flops
 from models.ops.flops import Flops
@@ -121,6 +122,7 @@ class RWKV4(nn.Module):
         self.stream_norm = nn.LayerNorm(width) if index == 0 else None
         self.time_norm, self.time = nn.LayerNorm(width), TimeMixing(width, provider, index, depth)
         inner = 4 * width if inner is None else inner
+        self.embedding_spread = embedding_spread(width)
         self.channel_norm, self.channels = nn.LayerNorm(width), ChannelMixing(width, inner, index, depth)
 
     def forward(self, x: Tensor, state: tuple | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -32,7 +32,7 @@ from torch.nn import functional as F
 
 from models.law import Law
 from models.layers import at_least_float32, split_heads
-from models.layers.rwkv import RWKVChannelMixing, token_shift
+from models.layers.rwkv import RWKVChannelMixing, embedding_spread, token_shift
 from models.ops.erase_and_write import erase_and_write
 from models.ops.erase_and_write.flops import erase_and_write_flops
 from models.ops.flops import Flops, product_flops
@@ -172,7 +172,7 @@ class RWKV7(LanguageModel):
         if inner % size.heads:
             raise ValueError(f"The inner width {inner} must be a multiple of the {size.heads} heads; change inner.")
         super().__init__(size, [GooseBlock(size, feed, inner, index, provider) for index in range(size.depth)])
-        nn.init.normal_(self.embedding.weight, std=min(0.02, 2 / size.width))
+        nn.init.normal_(self.embedding.weight, std=min(0.02, embedding_spread(size.width)))
         self.norm = nn.LayerNorm(size.width)
 
     def read(self, tokens: Tensor, state: tuple[LayerState, ...] | None) -> tuple[Tensor, tuple[LayerState, ...]]:

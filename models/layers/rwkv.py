@@ -16,6 +16,15 @@ def token_shift(x: Tensor, last: Tensor | None = None) -> tuple[Tensor, Tensor]:
     return torch.cat([before[:, None], x[:, :-1]], dim=1), x[:, -1].clone()
 
 
+def embedding_spread(width: int) -> float:
+    """Standard deviation of an embedding that is tied to the output, for blocks that add nothing at first.
+
+    The authors' models have an output of their own beside an embedding of at most 1e-4. Tied, one as small would hardly learn;
+    2 / width lets a token's own logit begin at 2.
+    """
+    return 2 / width
+
+
 class RWKVChannelMixing(nn.Module):
     """RWKV's feed-forward layer: `sigmoid(W_r x_r) * W_v relu(W_k x_k)^2`, and `W_v relu(W_k x_k)^2` without a gate.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -18,6 +19,11 @@ class Law(NamedTuple):
     compare: str
     write: str
     read: str
+
+    @classmethod
+    def of(cls, laws: Iterable[Law]) -> Law:
+        """The law of layers that differ: word by word what each of them says, in their order and once."""
+        return cls(*("; then ".join(dict.fromkeys(words)) for words in zip(*laws, strict=True)))
 
 
 NONE = Law("-", "-", "-", "-")  # of a class that says nothing, such as a user's own

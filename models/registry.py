@@ -43,12 +43,12 @@ class Entry:
     @property
     def law(self) -> Law:
         """What it forgets, compares, writes and reads, as its class says; dashes if it says nothing."""
-        return getattr(self.cls, "law", NONE)
+        return self.says("law", {}, NONE)
 
     @property
     def reading(self) -> str:
         """In one sentence what is our own reading of the paper, as its class says; "" where the paper or its code decide."""
-        return getattr(self.cls, "reading", "")
+        return self.says("reading", {}, "")
 
     @property
     def is_language_model(self) -> bool:
@@ -82,7 +82,7 @@ def register(name: str, *, paper: str, equation: str) -> Callable[[type], type]:
 
     A token mixer's constructor begins `(self, width, heads, ...)`, a language model's `(self, size, ...)`. `paper` says
     authors, year and arXiv number; `equation` is the update in one line. Raises ValueError for a name that is taken by
-    another file, or a constructor of neither form.
+    another file, a constructor of neither form, or a `law` that is no Law.
     """
 
     def enter(cls: type) -> type:
@@ -92,6 +92,8 @@ def register(name: str, *, paper: str, equation: str) -> Callable[[type], type]:
                 f"{cls.__name__} cannot be registered as '{name}': its constructor must begin (self, width, heads, ...) "
                 f"for a token mixer or (self, size, ...) for a language model."
             )
+        if not isinstance(getattr(cls, "law", NONE), Law):
+            raise ValueError(f"{cls.__name__} must say its law as Law(forget, compare, write, read) of models.law.")
         entry = Entry(name, cls, _family(cls.__module__), paper, equation, Path(inspect.getfile(cls)))
         if name in _entries and _entries[name].file != entry.file:
             raise ValueError(f"The name '{name}' is already taken by {_entries[name].file}; choose another.")

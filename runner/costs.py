@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 import tasks
-from models import costs, registry
+from models import registry
+from models.conformance import costs
 from models.language_model import check_settings
 from models.matching.counts import training_flops
 from models.matching.match import PARAMETERS, Match

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 import tasks
-from models import costs
-from models.conformance import streaming
+from models.conformance import costs, streaming
 from models.matching.counts import parameter_count, state_bytes
 from results.cell import UNKNOWN_RATE, Cell
 from results.plans import learning_rates

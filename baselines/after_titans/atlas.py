@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from models.law import Law
 from models.registry import register
 from models.titans.omega_memory import PAPERS, Omega, OmegaMemory
 
@@ -38,6 +39,16 @@ from models.titans.omega_memory import PAPERS, Omega, OmegaMemory
 )
 class Atlas(Omega):
     """The layer. State as OmegaNet's, and S at the last anchor."""
+
+    law = Law(
+        forget="alpha, per head, from x",
+        compare="M(phi(k)) - v, over the last c tokens",
+        write="S = theta S - sum_c gamma grad |M(phi(k)) - v|^2, eta NS5(S)",
+        read="M(phi(q))",
+    )
+    reading = (
+        "NS5 once a chunk, eta outside S, bound of the rate, first values of theta and eta; what omeganet leaves open"
+    )
 
     def __init__(
         self,

@@ -17,7 +17,9 @@ Where the paper is silent:
 - `weight_floor=1e-3`: linear steps can leave a weight without a logarithm; it is taken as at least this. Lower floors let
   gradients of the logarithm grow.
 - A text begins with c softmax(learned numbers), drawn normal with `spread=1`: equal weights would make all hidden units one.
-- The range of the rate, the values' unit length and the norm's epsilon of 0.1 are those of Titans here.
+- The rate is at most half of Titans' bound here (`memory.rate_bound`): at the whole of it, what two texts once differed by grows
+  in some heads from chunk to chunk, rounding too, until after some thousand tokens no digit is left.
+- The values' unit length and the norm's epsilon of 0.1 are those of Titans here.
 
 Deviation: alpha and eta are one number a head, the paper's one a channel, by low-rank maps of rank 32 or 64.
 """
@@ -27,6 +29,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from models.law import Law
 from models.ops.associative_memory.retention_rule import on_simplex
 from models.registry import register
 from models.titans.miras_memory import PAPERS, Miras, MirasMemory, rule_of
@@ -39,6 +42,16 @@ from models.titans.miras_memory import PAPERS, Miras, MirasMemory, rule_of
 )
 class Memora(Miras):
     """The layer. State: the convolution's last inputs; W at the last anchor and the open chunk's tokens."""
+
+    law = Law(
+        forget="alpha of log W, per head, from x",
+        compare="M(k) - v",
+        write="-eta grad |M(k) - v|^2 to log W, then softmax",
+        read="M(q)",
+    )
+    reading = (
+        "a softmax over each output's inputs, its sum and floor; range of the rate, length of values, the drawn memory"
+    )
 
     def __init__(
         self,
@@ -54,6 +67,8 @@ class Memora(Miras):
         """`inner` is the width of queries, keys and values over all heads, the model's by default."""
         rule = rule_of(memory, retention="kl", mass=mass, weight_floor=weight_floor)
         super().__init__(width, heads, inner, memory, rule, provider)
+        if memory.rate_bound is None:
+            self.bound /= 2
         for logarithms in self.initial:
             torch.nn.init.normal_(logarithms, std=spread)
 

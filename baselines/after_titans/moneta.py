@@ -23,6 +23,7 @@ Deviation: alpha and eta are one number a head, the paper's one a channel, by lo
 
 from __future__ import annotations
 
+from models.law import Law
 from models.registry import register
 from models.titans.miras_memory import PAPERS, Miras, MirasMemory, rule_of
 
@@ -34,6 +35,14 @@ from models.titans.miras_memory import PAPERS, Miras, MirasMemory, rule_of
 )
 class Moneta(Miras):
     """The layer. State: the convolution's last inputs; A at the last anchor and the open chunk's tokens."""
+
+    law = Law(
+        forget="alpha, per head, from x",
+        compare="M(k) - v",
+        write="-eta grad |M(k) - v|_p^p to A, W = A / |A|_q^(q-2)",
+        read="M(q)",
+    )
+    reading = "a floor of the q-norm, taken of each layer's whole matrix; range of the rate, length of values, the drawn memory"
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ Deviation: alpha, eta and gamma are one number a head.
 
 from __future__ import annotations
 
+from models.law import Law
 from models.registry import register
 from models.titans.omega_memory import PAPERS, Omega, OmegaMemory
 
@@ -36,6 +37,14 @@ from models.titans.omega_memory import PAPERS, Omega, OmegaMemory
 )
 class OmegaNet(Omega):
     """The layer. State: the convolution's last inputs; M at the last anchor, the window before it and the open chunk's tokens."""
+
+    law = Law(
+        forget="alpha, per head, from x",
+        compare="M(phi(k)) - v, over the last c tokens",
+        write="-eta sum_c gamma grad |M(phi(k)) - v|^2",
+        read="M(phi(q))",
+    )
+    reading = "the window, gamma of the learned token alone, narrow keys, a plain network, range of the rate, length of values"
 
     def __init__(
         self,

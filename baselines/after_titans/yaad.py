@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.law import Law
 from models.registry import register
 from models.titans.miras_memory import PAPERS, Miras, MirasMemory, rule_of
 
@@ -40,6 +41,14 @@ UNIT = math.log(math.e - 1)  # softplus(UNIT) = 1
 )
 class Yaad(Miras):
     """The layer. State: the convolution's last inputs; W at the last anchor and the open chunk's tokens."""
+
+    law = Law(
+        forget="alpha, per head, from x",
+        compare="M(k) - v",
+        write="-eta grad Huber_delta(M(k) - v)",
+        read="M(q)",
+    )
+    reading = "Huber's threshold on the whole error's length, range of the rate, length of values, the drawn memory"
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import window_attention
+from models.law import Law
 from models.layers import rotary, split_heads
 from models.ops.flops import Flops, window_flops
 from models.registry import register
@@ -31,6 +32,12 @@ from models.registry import register
 class LocalAttention(nn.Module):
     """Multi-query attention in a window. State: the last `window - 1` keys and values [b, n, 1, d], and the next place."""
 
+    law = Law(
+        forget="what is older than `window`",
+        compare="-",
+        write="one k, v for all heads, appended",
+        read="softmax(q_h K^T / sqrt(d)) V",
+    )
     fixed_state = True
     state_setting = "window"
 

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import Cache, causal_attention, window_attention
+from models.law import Law
 from models.layers import rotary, split_heads
 from models.ops.flops import Flops, attention_flops, window_flops
 from models.registry import register
@@ -85,6 +86,12 @@ class Attention(nn.Module):
 class Transformer(Attention):
     """Causal attention over everything: state is the cache of all keys and values, which grows with the context."""
 
+    law = Law(
+        forget="-",
+        compare="-",
+        write="k, v, appended",
+        read="softmax(q K^T / sqrt(d)) V",
+    )
     period = 1
     fixed_state = False
 
@@ -115,6 +122,12 @@ class Transformer(Attention):
 class WindowTransformer(Attention):
     """Sliding-window attention: state is the last `window - 1` keys and values."""
 
+    law = Law(
+        forget="what is older than `window`",
+        compare="-",
+        write="k, v, appended",
+        read="softmax(q K^T / sqrt(d)) V",
+    )
     fixed_state = True
     state_setting = "window"
 

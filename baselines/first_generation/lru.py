@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import into_complex, lecun_normal, real_part
 from models.ops.diagonal_scan import diagonal_scan
 from models.ops.diagonal_scan.flops import diagonal_flops
@@ -41,6 +42,12 @@ LEAST = 1e-6  # no uniform number comes nearer to 0 or 1, where the logarithms b
 class LRU(nn.Module):
     """The linear recurrent unit and its gated map. State: h as pairs of real numbers [b, N, 2]."""
 
+    law = Law(
+        forget="lambda, complex, per number, learned",
+        compare="-",
+        write="gamma (B x)",
+        read="Re(C h) + D x",
+    )
     fixed_state = True
     mixes_channels = True
     no_weight_decay = ("nu", "theta", "gamma_log", "D")

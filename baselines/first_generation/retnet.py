@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import RMSNorm, rotary, split_heads
 from models.ops.flops import Flops
 from models.ops.scan import scan
@@ -31,6 +32,12 @@ from models.registry import register
 class RetNet(nn.Module):
     """Retention. State: the matrix [b, h, k, v] and the place in the text, for the rotation."""
 
+    law = Law(
+        forget="g_h, per head, fixed",
+        compare="-",
+        write="k v^T",
+        read="S q",
+    )
     period = 64  # the chunk of the chunked form
     fixed_state = True
 

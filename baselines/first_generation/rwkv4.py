@@ -13,7 +13,8 @@ mu; W_k, W_r, W_o of the time mixing and W_r, W_v of the channel mixing begin at
 norms the embedding. Both halves stand here: the mixer is given the residual stream and returns what the block adds to it.
 
 Deviations: k is held in [-60, 60], k + u in [-80, 80], and the two sums are kept as they are, where the authors' kernel carries
-a running maximum; the shell's embedding, tied to the output, and its last norm in place of theirs; one learning rate (theirs is
+a running maximum; the shell's embedding, tied to the output and drawn with at most 2 / width (theirs: untied, within 1e-4), and
+its last norm in place of theirs; one learning rate (theirs is
 2 and 3 times as high for decay and u).
 """
 
@@ -25,7 +26,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.layers import at_least_float32, token_shift
+from models.law import Law
+from models.layers import at_least_float32
+from models.layers.rwkv import RWKVChannelMixing, embedding_spread, token_shift
 from models.ops.diagonal_scan import diagonal_scan
 from models.ops.diagonal_scan.flops import diagonal_flops
 from models.ops.flops import Flops
@@ -70,27 +73,17 @@ class TimeMixing(nn.Module):
         return self.out(r * mean.to(r.dtype)), (before, num_after, den_after)
 
 
-class ChannelMixing(nn.Module):
+class ChannelMixing(RWKVChannelMixing):
     """The second half of a block. State: the token before [b, d]."""
 
-    no_weight_decay = ("mix_key", "mix_receptance")
-
     def __init__(self, width: int, inner: int, index: int, depth: int):
-        super().__init__()
         mix = (torch.arange(width) / width) ** (1 - index / depth)
-        self.mix_key, self.mix_receptance = nn.Parameter(mix), nn.Parameter(mix.clone())
-        self.key, self.value = nn.Linear(width, inner, bias=False), nn.Linear(inner, width, bias=False)
-        self.receptance = nn.Linear(width, width, bias=False)
-        nn.init.orthogonal_(self.key.weight, gain=max(1, inner / width) ** 0.5)
-        nn.init.zeros_(self.value.weight)
-        nn.init.zeros_(self.receptance.weight)
+        super().__init__(width, inner, torch.stack([mix, mix]), gain=max(1, inner / width) ** 0.5)
 
-    def forward(self, x: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What is added to the stream [b, t, d], and the state after; x is normed."""
-        last, before = token_shift(x, before)
-        r = self.receptance(torch.lerp(last, x, self.mix_receptance)).sigmoid()
-        k = self.key(torch.lerp(last, x, self.mix_key)).relu().square()
-        return r * self.value(k), before
+    @staticmethod
+    def mixed(x: Tensor, shifted: Tensor, share: Tensor) -> Tensor:
+        """This version's shares are those of the tokens themselves."""
+        return torch.lerp(shifted, x, share)
 
 
 @register(
@@ -101,13 +94,18 @@ class ChannelMixing(nn.Module):
 class RWKV4(nn.Module):
     """The RWKV-4 block. State: the token before each half [b, d], num and den [b, d]."""
 
+    law = Law(
+        forget="e^-w, per channel, learned",
+        compare="-",
+        write="e^k v to num, e^k to den",
+        read="(num + e^(u+k) v) / (den + e^(u+k))",
+    )
     fixed_state = True
     norms_itself = True
     mixes_channels = True
     no_gradient: ClassVar = {
         "time.mix_key": _FIRST_STEP,
         "time.mix_receptance": _FIRST_STEP,
-        "channels.mix_receptance": _FIRST_STEP,
     }
 
     def __init__(
@@ -124,6 +122,7 @@ class RWKV4(nn.Module):
         self.stream_norm = nn.LayerNorm(width) if index == 0 else None
         self.time_norm, self.time = nn.LayerNorm(width), TimeMixing(width, provider, index, depth)
         inner = 4 * width if inner is None else inner
+        self.embedding_spread = embedding_spread(width)
         self.channel_norm, self.channels = nn.LayerNorm(width), ChannelMixing(width, inner, index, depth)
 
     def forward(self, x: Tensor, state: tuple | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import at_least_float32
 from models.ops.convolution import convolution
 from models.ops.convolution.discrete import bilinear_of_rank_one
@@ -38,6 +39,12 @@ from models.registry import register
 class S4(nn.Module):
     """The S4 layer. State: h [b, d, n, 2], real and imaginary parts."""
 
+    law = Law(
+        forget="Ab, diagonal and low rank, learned",
+        compare="-",
+        write="Bb x",
+        read="2 Re C h + D x",
+    )
     period = 32  # the chunk of the chunked form
     fixed_state = True
     state_setting = "states"

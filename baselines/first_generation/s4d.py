@@ -14,19 +14,14 @@ Deviations: the authors hold the learning rate of A and dt at 0.001 at most, her
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from models.layers import at_least_float32
+from models.law import Law
+from models.layers.diagonal_system import DiagonalSystem
 from models.ops.convolution import convolution
-from models.ops.convolution.discrete import bilinear, zero_order_hold
 from models.ops.convolution.flops import convolution_flops
-from models.ops.convolution.initial import POLES, complex_normal, log_steps, poles, repeated
 from models.ops.flops import Flops
 from models.registry import register
-
-DISCRETE = {"zoh": zero_order_hold, "bilinear": bilinear}
 
 
 @register(
@@ -34,14 +29,15 @@ DISCRETE = {"zoh": zero_order_hold, "bilinear": bilinear}
     paper="Gu, Gupta, Goel and Re 2022, arXiv 2206.11893",
     equation="h <- a . h + b x;  y = 2 Re C h + D x,  a = exp(dt A)",
 )
-class S4D(nn.Module):
+class S4D(DiagonalSystem):
     """The S4D layer. State: h [b, d, n, 2], real and imaginary parts."""
 
-    period = 32  # the chunk of the chunked form
-    fixed_state = True
-    state_setting = "states"
-    no_weight_decay = ("log_dt", "log_real", "imaginary")
-    with_weight_decay = ("C", "D")
+    law = Law(
+        forget="a, complex, per number, learned",
+        compare="-",
+        write="b x",
+        read="2 Re C h + D x",
+    )
 
     def __init__(
         self,
@@ -57,31 +53,10 @@ class S4D(nn.Module):
 
         `inner` is the number of channels; where it is not the model's width, its default, a product in front makes them.
         """
-        super().__init__()
-        inner = width if inner is None else inner
-        if init not in POLES or discretisation not in DISCRETE:
-            raise ValueError(
-                f"S4D has init {', '.join(POLES)} and discretisation {', '.join(DISCRETE)}, "
-                f"not {init!r} and {discretisation!r}."
-            )
-        if states < 1:
-            raise ValueError(f"S4D needs at least 1 state a channel, not {states}; raise states.")
-        self.provider, self.states, self.discrete = provider, states, DISCRETE[discretisation]
-        self.project = nn.Identity() if inner == width else nn.Linear(width, inner, bias=False)
-        self.log_dt = nn.Parameter(log_steps(inner))
-        self.log_real = nn.Parameter(torch.full((inner, states), 0.5).log())
-        self.imaginary = nn.Parameter(repeated(poles(init, states), inner))
-        self.C = nn.Parameter(complex_normal(inner, states))
-        self.D = nn.Parameter(torch.randn(inner))
-        self.out = nn.Linear(inner, 2 * width)
+        super().__init__(width, inner, states, init, discretisation, provider)
 
-    def forward(self, x: Tensor, state: tuple[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor]]:
-        x = self.project(x)
-        real, imaginary, log_dt, C = (at_least_float32(p) for p in (self.log_real, self.imaginary, self.log_dt, self.C))
-        forget, write = self.discrete(log_dt.exp(), torch.complex(-real.exp(), imaginary))
-        h = None if state is None else state[0]
-        y, h = convolution(x, forget, write, torch.view_as_complex(C), state=h, provider=self.provider)
-        return F.glu(self.out(F.gelu(y + self.D * x)), dim=-1), (h,)
+    def run(self, x: Tensor, forget: Tensor, write: Tensor, C: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        return convolution(x, forget, write, C, state=state, provider=self.provider)
 
     def flops(self, time: int) -> Flops:
         """Of the convolution."""

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import into_complex, lecun_normal, real_part
 from models.ops.diagonal_scan import diagonal_scan
 from models.ops.diagonal_scan.flops import diagonal_flops
@@ -42,6 +43,12 @@ LEAST_DECAY = 1e-4
 class S5(nn.Module):
     """The S5 layer and its gated map. State: h as pairs of real numbers [b, P / 2, 2]."""
 
+    law = Law(
+        forget="exp(L dt), complex, per number, learned",
+        compare="-",
+        write="(exp(L dt) - 1) / L B x",
+        read="2 Re(C h) + D x",
+    )
     fixed_state = True
     mixes_channels = True
     no_weight_decay = ("real", "imaginary", "log_step", "B", "D")

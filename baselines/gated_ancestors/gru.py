@@ -17,6 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.law import Law
 from models.ops.flops import Flops
 from models.ops.recurrent_cell import recurrent_cell
 from models.ops.recurrent_cell.flops import recurrent_cell_flops
@@ -33,6 +34,12 @@ CELLS = {"behind": "gru", "before": "gru-reset-before"}
 class GRU(nn.Module):
     """The GRU layer. State: h [b, 1, inner]."""
 
+    law = Law(
+        forget="u, per unit, from x and h",
+        compare="-",
+        write="(1 - u) tanh(W x + r (R h))",
+        read="h",
+    )
     period = 1
     fixed_state = True
     no_weight_decay = ("candidate_bias",)

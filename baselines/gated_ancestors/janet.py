@@ -17,6 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.law import Law
 from models.ops.flops import Flops
 from models.ops.recurrent_cell import recurrent_cell
 from models.ops.recurrent_cell.flops import recurrent_cell_flops
@@ -32,6 +33,12 @@ from models.registry import register
 class Janet(nn.Module):
     """The JANET layer. State: h [b, 1, inner]."""
 
+    law = Law(
+        forget="sigmoid(f), per unit, from x and h",
+        compare="-",
+        write="(1 - sigmoid(f - 1)) tanh(z)",
+        read="h",
+    )
     period = 1
     fixed_state = True
     with_weight_decay = ("recurrent",)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.law import Law
 from models.ops.flops import Flops
 from models.ops.recurrent_cell import recurrent_cell
 from models.ops.recurrent_cell.flops import recurrent_cell_flops
@@ -34,6 +35,12 @@ from models.registry import register
 class LSTM(nn.Module):
     """The LSTM layer. State: h and c [b, 2, inner]."""
 
+    law = Law(
+        forget="f, per unit, from x and h",
+        compare="-",
+        write="i z",
+        read="o tanh(c)",
+    )
     period = 1
     fixed_state = True
     no_weight_decay = ("peepholes",)

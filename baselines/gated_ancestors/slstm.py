@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import ShortConvolution
 from models.ops.flops import Flops, product_flops
 from models.ops.recurrent_cell import recurrent_cell
@@ -36,6 +37,12 @@ from models.registry import register
 class SLSTM(nn.Module):
     """The sLSTM block. State: the convolution's last inputs, and h, c, n and m [b, 4, d]."""
 
+    law = Law(
+        forget="f, per unit, from x and h",
+        compare="-",
+        write="e^i z to C, e^i to N",
+        read="o C / N",
+    )
     period = 1
     fixed_state = True
     norms_itself = True

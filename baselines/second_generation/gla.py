@@ -21,6 +21,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import RMSNorm, at_least_float32, split_heads
 from models.ops.flops import Flops
 from models.ops.scan import scan
@@ -36,6 +37,12 @@ from models.registry import register
 class GLA(nn.Module):
     """Gated linear attention. State: the matrix [b, h, k, v]."""
 
+    law = Law(
+        forget="a, per key channel, from x",
+        compare="-",
+        write="k v^T",
+        read="S^T q",
+    )
     period = 64  # no chunk of the chunked form is longer
     fixed_state = True
 

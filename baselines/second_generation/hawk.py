@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import ShortConvolution, at_least_float32, split_heads
 from models.ops.autograd import by_hand
 from models.ops.diagonal_scan import diagonal_scan
@@ -42,6 +43,12 @@ SHARPNESS = 8.0  # the paper's c
 class Hawk(nn.Module):
     """The recurrent block. State: the convolution's last inputs and h [b, d]."""
 
+    law = Law(
+        forget="a, per channel, from x",
+        compare="-",
+        write="sqrt(1 - a^2) (i * x)",
+        read="h",
+    )
     fixed_state = True
     no_weight_decay = ("decay", "gate_bias")
     with_weight_decay = ("gate",)

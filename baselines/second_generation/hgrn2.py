@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import RMSNorm, at_least_float32, split_heads
 from models.ops.flops import Flops
 from models.ops.scan import scan
@@ -66,6 +67,12 @@ class HGRN2Layer(nn.Module):
 class HGRN2(LanguageModel):
     """A whole language model of HGRN2 layers. State: each layer's S [b, h, k, v]."""
 
+    law = Law(
+        forget="f, per key channel, from x, above the layer's bound",
+        compare="-",
+        write="(1 - f) v^T",
+        read="S^T q",
+    )
     period = 64  # no chunk of the chunked form is longer
     fixed_state = True
     no_weight_decay = ("bounds",)

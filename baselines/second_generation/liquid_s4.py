@@ -19,21 +19,18 @@ learning rate of A and dt is everybody's; no dropout inside; one layer and the s
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
+from models.law import Law
 from models.layers import at_least_float32
+from models.layers.diagonal_system import DiagonalSystem
 from models.ops.convolution import liquid
-from models.ops.convolution.discrete import bilinear, zero_order_hold
 from models.ops.convolution.flops import liquid_flops
-from models.ops.convolution.initial import POLES, complex_normal, log_steps, poles, repeated
 from models.ops.diagonal_scan import diagonal_scan
 from models.ops.diagonal_scan.flops import diagonal_flops
 from models.ops.flops import Flops
 from models.registry import register
 
-DISCRETE = {"zoh": zero_order_hold, "bilinear": bilinear}
 MOST = 4  # degrees
 
 
@@ -42,14 +39,16 @@ MOST = 4  # degrees
     paper="Hasani et al. 2022, arXiv 2209.12951",
     equation="h <- (a + b x) . h + b x;  y = 2 Re C h + D x",
 )
-class LiquidS4(nn.Module):
+class LiquidS4(DiagonalSystem):
     """The Liquid-S4 layer. State: h1 to hP as real and imaginary parts [b, P, d, n, 2]; h [b, d n, 2] where it is exact."""
 
-    period = 32  # the chunk of the chunked form
-    fixed_state = True
-    state_setting = "states"
-    no_weight_decay = ("log_dt", "log_real", "imaginary")
-    with_weight_decay = ("C", "D")
+    law = Law(
+        forget="a, complex, per number, learned",
+        compare="-",
+        write="b x (1 + h), up to `degree`",
+        read="2 Re C h + D x",
+    )
+    reading = "causal: all products of inputs in order; the authors' code flips time or takes the last inputs' alone"
     family_exception = (
         "its numbers are complex, each forgets by itself as a gate from the token says, and lower degrees enter higher ones: "
         "real and imaginary parts and degrees mix without a comparison"
@@ -71,34 +70,15 @@ class LiquidS4(nn.Module):
 
         `inner` is the number of channels; where it is not the model's width, its default, a product in front makes them.
         """
-        super().__init__()
-        inner = width if inner is None else inner
-        if init not in POLES or discretisation not in DISCRETE:
-            raise ValueError(
-                f"Liquid-S4 has init {', '.join(POLES)} and discretisation {', '.join(DISCRETE)}, "
-                f"not {init!r} and {discretisation!r}."
-            )
-        if states < 1 or not 1 <= degree <= MOST:
-            raise ValueError(f"Liquid-S4 needs states >= 1 and a degree from 1 to {MOST}, not {states} and {degree}.")
-        self.provider, self.states, self.degree, self.exact = provider, states, degree, exact
-        self.discrete = DISCRETE[discretisation]
-        self.project = nn.Identity() if inner == width else nn.Linear(width, inner, bias=False)
-        self.log_dt = nn.Parameter(log_steps(inner))
-        self.log_real = nn.Parameter(torch.full((inner, states), 0.5).log())
-        self.imaginary = nn.Parameter(repeated(poles(init, states), inner))
-        self.C = nn.Parameter(complex_normal(inner, states))
-        self.D = nn.Parameter(torch.randn(inner))
-        self.out = nn.Linear(inner, 2 * width)
+        super().__init__(width, inner, states, init, discretisation, provider)
+        if not 1 <= degree <= MOST:
+            raise ValueError(f"Liquid-S4 needs a degree from 1 to {MOST}, not {degree}.")
+        self.degree, self.exact = degree, exact
 
-    def forward(self, x: Tensor, state: tuple[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor]]:
-        x, h = self.project(x), None if state is None else state[0]
-        real, imaginary, log_dt, C = (at_least_float32(p) for p in (self.log_real, self.imaginary, self.log_dt, self.C))
-        forget, write = self.discrete(log_dt.exp(), torch.complex(-real.exp(), imaginary))
+    def run(self, x: Tensor, forget: Tensor, write: Tensor, C: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.exact:
-            y, h = self._every_product(x, forget, write, torch.view_as_complex(C), h)
-        else:
-            y, h = liquid(x, forget, write, torch.view_as_complex(C), self.degree, h, provider=self.provider)
-        return F.glu(self.out(F.gelu(y + self.D * x)), dim=-1), (h,)
+            return self._every_product(x, forget, write, C, state)
+        return liquid(x, forget, write, C, self.degree, state, provider=self.provider)
 
     def _every_product(self, x, forget, write, C, h) -> tuple[Tensor, Tensor]:
         given = write * at_least_float32(x)[..., None]

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import RMSNorm, ShortConvolution, at_least_float32, split_heads, step_bias
 from models.ops.flops import Flops
 from models.ops.log_linear import log_linear
@@ -36,6 +37,12 @@ from models.registry import register
 class LogLinearMamba2(nn.Module):
     """The log-linear Mamba-2 block. State: the convolution's inputs, buckets [b, h, levels - 1, N, head width], a count."""
 
+    law = Law(
+        forget="a, per head, from x; levels merge by age",
+        compare="-",
+        write="Delta B x^T to level 0",
+        read="sum_l w^l S^l C + D x",
+    )
     period = 64  # the chunk of the chunked form
     fixed_state = True
     mixes_channels = True

@@ -13,13 +13,13 @@ know its depth.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import ShortConvolution, step_bias
+from models.law import Law
+from models.layers import step_bias
+from models.layers.selective_block import SelectiveBlock
 from models.ops.flops import Flops
 from models.ops.selective_scan import selective_scan
 from models.ops.selective_scan.flops import selective_flops
@@ -31,13 +31,16 @@ from models.registry import register
     paper="Gu and Dao 2023, arXiv 2312.00752",
     equation="h <- exp(Delta A) . h + Delta B x;  y = C h + D x",
 )
-class Mamba(nn.Module):
+class Mamba(SelectiveBlock):
     """The Mamba block. State: the convolution's last inputs and h [b, d, N]."""
 
+    law = Law(
+        forget="exp(Delta A), per number, from x",
+        compare="-",
+        write="Delta B x",
+        read="C h + D x",
+    )
     period = 16  # the longest stream of the scan
-    fixed_state = True
-    mixes_channels = True
-    state_setting = "states"
     no_weight_decay = ("A_log", "D")
 
     def __init__(
@@ -50,28 +53,19 @@ class Mamba(nn.Module):
         provider: str = "auto",
     ):
         """`inner` is the number of channels, twice the width by default; `states` is N. `heads` is not used."""
-        super().__init__()
-        inner = 2 * width if inner is None else inner
-        self.provider, self.states, self.rank = provider, states, math.ceil(width / 16)
-        self.project = nn.Linear(width, 2 * inner, bias=False)
-        self.convolution = ShortConvolution(inner, kernel, bias=True, provider=provider)
-        self.select = nn.Linear(inner, self.rank + 2 * states, bias=False)
+        super().__init__(width, inner, states, kernel, provider)
+
+    def learn(self, inner: int) -> None:
         self.step = nn.Linear(self.rank, inner)
         nn.init.uniform_(self.step.weight, -(self.rank**-0.5), self.rank**-0.5)
         self.step.bias = nn.Parameter(step_bias(inner))
-        self.A_log = nn.Parameter(torch.arange(1.0, states + 1).log().repeat(inner, 1))
+        self.A_log = nn.Parameter(torch.arange(1.0, self.states + 1).log().repeat(inner, 1))
         self.D = nn.Parameter(torch.ones(inner))
-        self.out = nn.Linear(inner, width, bias=False)
 
-    def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        tail, h = (None, None) if state is None else state
-        x, z = self.project(x).chunk(2, dim=-1)
-        x, tail = self.convolution(x, tail)
-        x = F.silu(x)
-        step, B, C = self.select(x).split([self.rank, self.states, self.states], dim=-1)
-        delta = F.softplus(self.step(step))
-        y, h = selective_scan(x, delta, -self.A_log.exp(), B, C, h, provider=self.provider)
-        return self.out((y + self.D * x) * F.silu(z)), (tail, h)
+    def run(self, x: Tensor, t: Tensor, k: Tensor, q: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        delta = F.softplus(self.step(t))
+        y, h = selective_scan(x, delta, -self.A_log.exp(), k, q, state, provider=self.provider)
+        return y + self.D * x, h
 
     def flops(self, time: int) -> Flops:
         """Of the selective scan."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import RMSNorm, ShortConvolution, at_least_float32, split_heads, step_bias
 from models.ops.flops import Flops
 from models.ops.scan import scan
@@ -33,6 +34,12 @@ from models.registry import register
 class Mamba2(nn.Module):
     """The Mamba-2 block. State: the convolution's last inputs and S [b, h, N, head width]."""
 
+    law = Law(
+        forget="a, per head, from x",
+        compare="-",
+        write="Delta B x^T",
+        read="S C + D x",
+    )
     period = 64  # the chunk of the chunked form
     fixed_state = True
     mixes_channels = True

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import RMSNorm, at_least_float32, split_heads, step_bias
 from models.ops.flops import Flops
 from models.ops.scan import scan
@@ -47,6 +48,12 @@ State = tuple[Tensor, Tensor, Tensor, Tensor]
 class Mamba3(nn.Module):
     """The Mamba-3 layer. State: Theta [b, h, N / 4], S [b, h, N, v], and the last token's k [b, h, N] and x [b, h, v]."""
 
+    law = Law(
+        forget="alpha, per head, from x; k, q turned",
+        compare="-",
+        write="lambda Delta k x^T, and the token before by 1 - lambda",
+        read="S^T q + D x",
+    )
     period = 64  # the chunk of the chunked form
     fixed_state = True
     state_setting = "states"

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from models import registry
+from models.law import Law
 from models.layers import RMSNorm, linear_flops
 from models.ops.flops import Flops
 from models.registry import register
@@ -75,6 +76,13 @@ def sum_of(parts: Sequence[Flops]) -> Flops:
 class MambaMixer(LanguageModel):
     """A whole language model. State: a tuple of the token mixers' own; the channel mixers have none."""
 
+    law = Law(
+        forget="exp(Delta A), per number, from x",
+        compare="-",
+        write="Delta B x",
+        read="C h + D x, then over channels",
+    )
+    reading = "causal over tokens; first weights of the sums, norms, residuals, the channel mixer's pieces"
     fixed_state = True
     mixes_channels = True
     state_setting = "states"

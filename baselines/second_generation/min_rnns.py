@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import ShortConvolution, at_least_float32
 from models.ops.diagonal_scan import diagonal_scan
 from models.ops.diagonal_scan.flops import diagonal_flops
@@ -66,6 +67,12 @@ class _MinRNN(nn.Module):
 class MinGRU(_MinRNN):
     """minGRU, one gate. State: the convolution's last inputs and h [b, d]."""
 
+    law = Law(
+        forget="1 - z, per channel, from x",
+        compare="-",
+        write="z g(W_h x)",
+        read="h",
+    )
     parts = 2
 
     @staticmethod
@@ -82,6 +89,12 @@ class MinGRU(_MinRNN):
 class MinLSTM(_MinRNN):
     """minLSTM, a forget and an input gate that sum to 1. State: the convolution's last inputs and h [b, d]."""
 
+    law = Law(
+        forget="f', per channel, from x",
+        compare="-",
+        write="i' g(W_h x)",
+        read="h",
+    )
     parts = 3
 
     @staticmethod

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import ShortConvolution, at_least_float32, split_heads
 from models.ops.flops import Flops, product_flops
 from models.ops.scan import scan
@@ -87,6 +88,12 @@ def _running_maximum(write: Tensor, log_forget: Tensor, first: Tensor | None) ->
 class MLSTM(nn.Module):
     """The mLSTM block. State: the convolution's last inputs; C and n [b, h, k, v + 1], m [b, h]."""
 
+    law = Law(
+        forget="f, per head, from x",
+        compare="-",
+        write="e^i k v^T to C, e^i k to n",
+        read="C^T q / max(|n^T q|, 1)",
+    )
     period = 64  # the chunk of the chunked form
     fixed_state = True
     norms_itself = True
@@ -156,6 +163,7 @@ class MLSTM(nn.Module):
 class XLSTM7B(nn.Module):
     """The mLSTM layer of xLSTM 7B. State: C and n [b, h, k, v + 1], m [b, h]."""
 
+    law = MLSTM.law
     period = 64  # the chunk of the chunked form
     fixed_state = True
     family_exception = SCALED

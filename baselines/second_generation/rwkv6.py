@@ -13,9 +13,10 @@ that. The mixer is given the residual stream and returns what the block adds to 
 the scan is asked each token's successor's query; the token's own part, weighed by the bonus u, is added by hand.
 
 Deviations: head width is `inner / heads` of the common size (the authors fix 64); embedding, its tied output and the last norm
-are the shell's (theirs: untied, LayerNorm), so that a model whose outputs are zero at first begins by repeating its input, at a
-loss above log(vocab) from some hundred channels on, for some ten steps; below a width of 256 ranks are smaller, since theirs
-would hardly be low. Only the matrices of linear maps decay, as with the authors.
+are the shell's (theirs: untied, an embedding within 1e-4, LayerNorm). A model whose outputs are zero at first begins by repeating
+its input, so the embedding is drawn normal with 0.02 or 2 / width, whichever is less, which leaves the first loss near
+log(vocab). Below a width of 256 ranks are smaller, since theirs would hardly be low. Only the matrices of linear maps decay, as
+with the authors.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import RWKVChannelMixing, at_least_float32, split_heads, token_shift
+from models.law import Law
+from models.layers import at_least_float32, split_heads
+from models.layers.rwkv import RWKVChannelMixing, embedding_spread, token_shift
 from models.ops.flops import Flops, product_flops
 from models.ops.scan import scan
 from models.ops.scan.flops import scan_flops
@@ -45,6 +48,12 @@ State = tuple[Tensor, Tensor, Tensor]
 class RWKV6(nn.Module):
     """The RWKV-6 block. State: the last token before either half [b, width], and S [b, h, k, v] between."""
 
+    law = Law(
+        forget="w, per key channel, from x",
+        compare="-",
+        write="k v^T",
+        read="(S_before + diag(u) k v^T)^T r",
+    )
     period = 64  # no chunk of the chunked form is longer
     fixed_state = True
     norms_itself = True
@@ -83,6 +92,7 @@ class RWKV6(nn.Module):
         if min(mix_rank, decay_rank) < 1:
             raise ValueError(f"RWKV-6 needs mix_rank and decay_rank >= 1, not {mix_rank} and {decay_rank}.")
         self.heads, self.provider = heads, provider
+        self.embedding_spread = embedding_spread(width)
         late, early = index / max(1, depth - 1), 1 - index / depth  # from 0 to 1, and from 1 to nearly 0
         self.norm_embedding = nn.LayerNorm(width) if index == 0 else None
         self.norm_time, self.norm_channels = nn.LayerNorm(width), nn.LayerNorm(width)

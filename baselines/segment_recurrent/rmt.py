@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import Cache, causal_attention
+from models.law import Law
 from models.layers import linear_flops, rotary, split_heads
 from models.ops.flops import Flops, attention_flops
 from models.registry import register
@@ -62,6 +63,12 @@ class RMT(LanguageModel):
     read since it was written, and the open segment's keys and values, so it is bounded by one segment.
     """
 
+    law = Law(
+        forget="the last M, once a segment",
+        compare="-",
+        write="the rows behind the segment, as M",
+        read="attention to [M | segment]",
+    )
     fixed_state = True
     with_weight_decay = ("memory",)
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import RMSNorm, ShortConvolution, at_least_float32, l2_norm, split_heads, step_bias
 from models.ops.erase_and_write import erase_and_write
 from models.ops.erase_and_write.flops import erase_and_write_flops
@@ -37,6 +38,12 @@ from models.registry import register
 class Comba(nn.Module):
     """The Comba layer. State: the convolution's last inputs and S [b, h, k, v]."""
 
+    law = Law(
+        forget="a, per head, from x",
+        compare="S^T p, before forgetting, p = b k",
+        write="r k (v - S^T p)^T",
+        read="S^T (q - d p)",
+    )
     period = 64
     fixed_state = True
     no_weight_decay = ("A_log", "step_bias", "decay", "correction")

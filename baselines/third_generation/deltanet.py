@@ -18,6 +18,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import RMSNorm, ShortConvolution, l2_norm, split_heads
 from models.ops.flops import Flops
 from models.ops.scan import scan
@@ -33,6 +34,12 @@ from models.registry import register
 class DeltaNet(nn.Module):
     """The delta-rule layer. State: the convolutions' last inputs and S [b, h, k, v]."""
 
+    law = Law(
+        forget="-",
+        compare="S k",
+        write="b k (v - S k)^T",
+        read="S q",
+    )
     period = 64  # the chunk of the chunked form
     fixed_state = True
 

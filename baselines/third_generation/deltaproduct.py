@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import RMSNorm, ShortConvolution, at_least_float32, l2_norm, split_heads, step_bias
 from models.ops.flops import Flops
 from models.ops.scan import scan
@@ -102,6 +103,13 @@ class Product(nn.Module):
 class DeltaProduct(Product):
     """The layer without a gate on its state."""
 
+    law = Law(
+        forget="-",
+        compare="S^T k_j, n times a token",
+        write="b_j k_j (v_j - S^T k_j)^T, n times",
+        read="S^T q",
+    )
+
     def __init__(
         self,
         width: int,
@@ -124,6 +132,12 @@ class DeltaProduct(Product):
 class GatedDeltaProduct(Product):
     """The layer whose state first forgets, once a token."""
 
+    law = Law(
+        forget="a, per head, from x",
+        compare="S^T k_j, n times a token",
+        write="b_j k_j (v_j - S^T k_j)^T, n times",
+        read="S^T q",
+    )
     no_weight_decay = ("A_log", "step_bias")
 
     def __init__(

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import RMSNorm, ShortConvolution, at_least_float32, l2_norm, split_heads, step_bias
 from models.ops.flops import Flops
 from models.ops.scan import scan
@@ -35,6 +36,12 @@ from models.registry import register
 class GatedDeltaNet(nn.Module):
     """The gated delta-rule layer. State: the convolution's last inputs and S [b, h, k, v]."""
 
+    law = Law(
+        forget="a, per head, from x",
+        compare="S k",
+        write="b k (v - S k)^T",
+        read="S q",
+    )
     period = 64  # the chunk of the chunked form
     fixed_state = True
     no_weight_decay = ("A_log", "step_bias")

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import RMSNorm, ShortConvolution, at_least_float32, l2_norm, split_heads, step_bias
 from models.ops.erase_and_write import erase_and_write
 from models.ops.erase_and_write.flops import erase_and_write_flops
@@ -119,6 +120,13 @@ class ChannelGated(nn.Module):
 class KimiDeltaAttention(ChannelGated):
     """The Kimi Delta Attention layer."""
 
+    law = Law(
+        forget="a, per key channel, from x",
+        compare="S^T k",
+        write="b k (v - S^T k)^T",
+        read="S^T q",
+    )
+
     def __init__(
         self,
         width: int,
@@ -146,6 +154,13 @@ class KimiDeltaAttention(ChannelGated):
 )
 class GatedDeltaNet2(ChannelGated):
     """The Gated DeltaNet-2 layer."""
+
+    law = Law(
+        forget="a, per key channel, from x",
+        compare="S^T (e * k)",
+        write="k (w * v - S^T (e * k))^T",
+        read="S^T q",
+    )
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.attention import window_attention
+from models.law import Law
 from models.layers import RMSNorm, at_least_float32, rotary, split_heads
 from models.ops.fast_weights import fast_weights
 from models.ops.fast_weights.flops import fast_weights_flops
@@ -66,6 +67,12 @@ class FirstWeights(nn.Module):
 class LaCT(nn.Module):
     """The LaCT layer. State: the window's keys and values, the fast network's state, and the next place."""
 
+    law = Law(
+        forget="each output's weights, to their first length",
+        compare="-",
+        write="sum_s r_s grad (v . f(k)) + mu G, a chunk",
+        read="f(q; W), and attention over a window",
+    )
     fixed_state = True
     no_weight_decay = ("scale", "offset")
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import RMSNorm, ShortConvolution, at_least_float32, l2_norm, split_heads, step_bias
 from models.ops.flops import Flops
 from models.ops.log_linear import log_linear
@@ -34,6 +35,12 @@ from models.registry import register
 class LogLinearGatedDeltaNet(nn.Module):
     """The log-linear gated delta-rule layer. State: the convolution's inputs, buckets [b, h, levels - 1, k, v], a count."""
 
+    law = Law(
+        forget="a, per head, from x; levels merge by age",
+        compare="S^l^T k, every level",
+        write="b k v^T to level 0, -b k k^T S^l to all",
+        read="sum_l w^l S^l^T q",
+    )
     period = 64  # the chunk of the chunked form
     fixed_state = True
     no_weight_decay = ("A_log", "L", "step_bias")

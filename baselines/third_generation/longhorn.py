@@ -14,13 +14,12 @@ theirs comes. No deviation is known.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from models.layers import ShortConvolution, at_least_float32
+from models.law import Law
+from models.layers import at_least_float32
+from models.layers.selective_block import SelectiveBlock
 from models.ops.diagonal_scan import outer_scan
 from models.ops.diagonal_scan.flops import outer_flops
 from models.ops.flops import Flops
@@ -32,12 +31,15 @@ from models.registry import register
     paper="Liu et al. 2024, arXiv 2407.14207",
     equation="S <- (1 - D k^2) * S + D x k^T;  y = S q,  D = b / (1 + b |k|^2)",
 )
-class Longhorn(nn.Module):
+class Longhorn(SelectiveBlock):
     """The Longhorn block. State: the convolution's last inputs and S [b, N, d]."""
 
-    fixed_state = True
-    mixes_channels = True
-    state_setting = "states"
+    law = Law(
+        forget="-",
+        compare="S k^2, the diagonal of S k k^T",
+        write="D (x k - S k^2)",
+        read="S q + skip * x",
+    )
     no_weight_decay = ("skip",)
     family_exception = (
         "its regression's step 1 - D k k^T is kept as its diagonal, so what is stored compares with itself alone"
@@ -53,27 +55,18 @@ class Longhorn(nn.Module):
         provider: str = "auto",
     ):
         """`inner` is the number of channels, twice the width by default; `states` is N. `heads` is not used."""
-        super().__init__()
-        inner = 2 * width if inner is None else inner
-        self.provider, self.states, self.rank = provider, states, math.ceil(width / 16)
-        self.project = nn.Linear(width, 2 * inner, bias=False)
-        self.convolution = ShortConvolution(inner, kernel, bias=True, provider=provider)
-        self.select = nn.Linear(inner, self.rank + 2 * states, bias=False)
+        super().__init__(width, inner, states, kernel, provider)
+
+    def learn(self, inner: int) -> None:
         self.rate = nn.Linear(self.rank, inner)
         self.skip = nn.Parameter(torch.ones(inner))
-        self.out = nn.Linear(inner, width, bias=False)
 
-    def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        tail, matrix = (None, None) if state is None else state
-        x, z = self.project(x).chunk(2, dim=-1)
-        x, tail = self.convolution(x, tail)
-        x = F.silu(x)
-        rank, k, q = self.select(x).split([self.rank, self.states, self.states], dim=-1)
-        rate, k, q = at_least_float32(self.rate(rank)).sigmoid(), at_least_float32(k), at_least_float32(q)
+    def run(self, x: Tensor, t: Tensor, k: Tensor, q: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        rate, k, q = at_least_float32(self.rate(t)).sigmoid(), at_least_float32(k), at_least_float32(q)
         square = k.square()
         step = rate / (1 + rate * square.sum(-1, keepdim=True))
-        y, matrix = outer_scan(step * x, step, k, square, q, matrix, provider=self.provider)
-        return self.out((y.to(x.dtype) + self.skip.to(x.dtype) * x) * F.silu(z)), (tail, matrix)
+        y, matrix = outer_scan(step * x, step, k, square, q, state, provider=self.provider)
+        return y.to(x.dtype) + self.skip.to(x.dtype) * x, matrix
 
     def flops(self, time: int) -> Flops:
         """Of the scan."""

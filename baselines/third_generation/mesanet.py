@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.law import Law
 from models.layers import RMSNorm, ShortConvolution, at_least_float32, l2_norm, split_heads
 from models.ops.flops import Flops
 from models.ops.ridge_read import ridge_read
@@ -39,6 +40,12 @@ LEAST = 0.25  # of the ridge
 class MesaNet(nn.Module):
     """The MesaNet layer. State: the convolution's last inputs, H [b, h, k, k] and G [b, h, k, v]."""
 
+    law = Law(
+        forget="a, per head, from x",
+        compare="with all tokens, when read",
+        write="b k v^T to G, b k k^T to H",
+        read="G^T (H + diag(l))^-1 q",
+    )
     period = 64  # the longest chunk of the scans
     fixed_state = True
     no_weight_decay = ("ridge",)

@@ -30,7 +30,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import at_least_float32, split_heads, token_shift
+from models.law import Law
+from models.layers import at_least_float32, split_heads
+from models.layers.rwkv import RWKVChannelMixing, embedding_spread, token_shift
 from models.ops.erase_and_write import erase_and_write
 from models.ops.erase_and_write.flops import erase_and_write_flops
 from models.ops.flops import Flops, product_flops
@@ -113,21 +115,16 @@ class TimeMixing(nn.Module):
         return self.out(y.flatten(2) * self.gate(g, "sigmoid")), x[:, -1].clone(), state, first
 
 
-class ChannelMixing(nn.Module):
+class ChannelMixing(RWKVChannelMixing):
     """What takes the feed-forward layer's place."""
 
-    no_weight_decay = ("mix",)
-
     def __init__(self, width: int, units: int, index: int, depth: int):
-        super().__init__()
-        self.mix = nn.Parameter(1 - (torch.arange(width) / width) ** ((1 - index / depth) ** 4))
-        self.key, self.value = nn.Linear(width, units, bias=False), nn.Linear(units, width, bias=False)
-        _orthogonal(self.key.weight, 1.0)
-        nn.init.zeros_(self.value.weight)
+        super().__init__(width, units, 1 - (torch.arange(width) / width)[None] ** ((1 - index / depth) ** 4))
 
-    def forward(self, x: Tensor, last: Tensor | None) -> tuple[Tensor, Tensor]:
-        (k,) = _mixed(x, last, self.mix[None])
-        return self.value(self.key(k).relu().square()), x[:, -1].clone()
+    @staticmethod
+    def mixed(x: Tensor, shifted: Tensor, share: Tensor) -> Tensor:
+        """In the order of the time mixing."""
+        return x + (shifted - x) * share
 
 
 class GooseBlock(nn.Module):
@@ -159,6 +156,12 @@ class GooseBlock(nn.Module):
 class RWKV7(LanguageModel):
     """The whole language model. State: for each layer, the last inputs of both mixings and S."""
 
+    law = Law(
+        forget="w, per key channel, from x",
+        compare="S^T p, before forgetting",
+        write="k v^T - (a p) (S^T p)^T",
+        read="S^T r",
+    )
     fixed_state = True
     period = 64
     no_gradient = {f"{name}.up": SILENT for name in ("decay", "rate", "keep")}
@@ -169,7 +172,7 @@ class RWKV7(LanguageModel):
         if inner % size.heads:
             raise ValueError(f"The inner width {inner} must be a multiple of the {size.heads} heads; change inner.")
         super().__init__(size, [GooseBlock(size, feed, inner, index, provider) for index in range(size.depth)])
-        nn.init.normal_(self.embedding.weight, std=min(0.02, 2 / size.width))
+        nn.init.normal_(self.embedding.weight, std=min(0.02, embedding_spread(size.width)))
         self.norm = nn.LayerNorm(size.width)
 
     def hidden(self, tokens: Tensor, state: tuple[LayerState, ...] | None) -> tuple[Tensor, tuple[LayerState, ...]]:

@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.law import Law
 from models.layers import RMSNorm, ShortConvolution, split_heads
 from models.ops.flops import Flops
 from models.ops.ttt import test_time_training
@@ -51,6 +52,12 @@ class TTT(nn.Module):
     network's hidden layers over the head width. In a training the base rate begins at `first_rate`, if there is one.
     """
 
+    law = Law(
+        forget="-",
+        compare="f(k_j) - v_j",
+        write="-p_i sum_j r_j grad 1/2 |f(k_j) - v_j|^2",
+        read="f(q)",
+    )
     fixed_state = True
     no_weight_decay = ("place_factor", "biases", "scale", "shift")
     with_weight_decay = ("weights",)

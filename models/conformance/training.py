@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from schema.settings import construct
 from schema.terms import tolerance
 
 START = 0.05  # relative: the loss at initialisation against log(vocab)
+WIDE, START_WIDE = 512, 1.0  # a width at which a tied output would show an embedding that is repeated; in nats
 SPREAD = 1.5  # a standard deviation inside the model over the one alone, either way
 HALF = 0.03  # relative: logits under bfloat16 autocast against float32
 STEPS = 150  # at most
@@ -31,12 +33,22 @@ def matched(subject: Subject) -> Finding:
 
 
 def start(subject: Subject) -> Finding:
-    """A new model knows nothing: its loss on random tokens is near log(vocab)."""
+    """A new model knows nothing: its loss on random tokens is near log(vocab), `thorough` of a wide model too."""
     expected = math.log(subject.size.vocab)
     with torch.no_grad():
         value = loss(subject.build(), subject.tokens(4, subject.length)).item()
     detail = f"log({subject.size.vocab}) = {expected:.3f}, within {START:.0%}"
-    return abs(value / expected - 1) <= START, round(value, 4), detail
+    near = abs(value / expected - 1) <= START
+    if near and subject.thorough:
+        wide = replace(subject, size=replace(subject.size, width=WIDE, heads=WIDE // 64))
+        with torch.no_grad():
+            value = loss(wide.build(), wide.tokens(1, 64)).item()
+        return (
+            abs(value - expected) <= START_WIDE,
+            round(value, 4),
+            f"{detail}; this at width {WIDE}, within {START_WIDE}",
+        )
+    return near, round(value, 4), detail
 
 
 def initial_statistics(subject: Subject) -> Finding:

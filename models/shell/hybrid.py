@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from models import registry
+from models.law import Law
 from models.shell.model import Block, LanguageModel, Size, layer_arguments
 from schema.settings import construct, parameters
 from schema.settings import settings as settings_of
@@ -75,10 +76,13 @@ class Hybrid(LanguageModel):
 
     @classmethod
     def declares(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """What depends on the pattern: fixed_state, the depth that holds it, and what is solved to match it."""
+        """What depends on the pattern: law, reading, fixed_state, the depth that holds it, and what is solved to match it."""
         pattern = cls.made_of(settings)
         has_swiglu = [settings.get("swiglu_everywhere", cls.swiglu_everywhere) or not _mixes(name) for name in pattern]
+        entries = [mixer_of(name) for name in dict.fromkeys(pattern)]
         return {
+            "law": Law.of(entry.law for entry in entries),
+            "reading": "; ".join(f"{entry.name}: {entry.reading}" for entry in entries if entry.reading),
             "fixed_state": all(mixer_of(name).says("fixed_state", {}, False) for name in pattern),
             "least_depth": len(pattern),
             "mixes_channels": not any(has_swiglu),

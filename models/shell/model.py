@@ -50,6 +50,9 @@ class Shape:
     state: int | None = None
 
 
+SPREAD = 0.02  # standard deviation of a new embedding and SwiGLU
+
+
 class Block(nn.Module):
     """One layer of the shell: a token mixer and, unless it mixes channels itself, a SwiGLU of `inner` units.
 
@@ -73,7 +76,9 @@ class LanguageModel(nn.Module):
     """The shell around token mixers: `logits, state = model(tokens, state)`; state is a tuple of the mixers' states.
 
     Shapes: tokens long [b, t] -> logits [b, t, vocab]. A text may be cut anywhere; a state passed in is never modified.
-    A subclass that reads otherwise overrides `hidden`.
+    A subclass that reads otherwise overrides `hidden`. A mixer whose outputs begin at zero leaves the embedding as it is, which the
+    tied output then repeats, at a loss above log(vocab) in a wide model: such a mixer says the `embedding_spread` that is
+    small enough.
     """
 
     def __init__(self, size: Size, blocks: list[Block]):
@@ -82,11 +87,12 @@ class LanguageModel(nn.Module):
         self.embedding = nn.Embedding(size.vocab, size.width)
         self.blocks = nn.ModuleList(blocks)
         self.norm = RMSNorm(size.width)
-        nn.init.normal_(self.embedding.weight, std=0.02)
+        spreads = (getattr(getattr(block, "mixer", None), "embedding_spread", SPREAD) for block in blocks)
+        nn.init.normal_(self.embedding.weight, std=min([SPREAD, *spreads]))
         for block in blocks:
             if block.feed is not None:
-                nn.init.normal_(block.feed.gate_up.weight, std=0.02)
-                nn.init.normal_(block.feed.down.weight, std=0.02 / math.sqrt(2 * len(blocks)))
+                nn.init.normal_(block.feed.gate_up.weight, std=SPREAD)
+                nn.init.normal_(block.feed.down.weight, std=SPREAD / math.sqrt(2 * len(blocks)))
 
     @property
     def period(self) -> int:

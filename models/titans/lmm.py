@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.law import Law
 from models.registry import register
 from models.titans.memory_layer import HeadNorm, Memory, MemoryState, inner_width, output_projection
 from models.titans.memory_settings import MemorySettings
@@ -23,6 +24,13 @@ from models.titans.memory_settings import MemorySettings
 class TitansLMM(nn.Module):
     """The neural memory with short convolutions before it and a norm and a gate behind it."""
 
+    law = Law(
+        forget="1 - alpha, per head, from x",
+        compare="M(k) - v",
+        write="S = eta S - theta grad |M(k) - v|^2",
+        read="M(q)",
+    )
+    reading = "ranges of rates and gates"
     fixed_state = True
 
     def __init__(

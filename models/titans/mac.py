@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.law import Law
 from models.layers import l2_norm, linear_flops, rotary, split_heads
 from models.ops.flops import Flops, attention_flops, product_flops
 from models.ops.neural_memory.recurrence import Weights
@@ -52,6 +53,13 @@ State = tuple[Tensor, Tensor, MemoryState, Weights, tuple[Tensor, ...], Tensor, 
 class TitansMAC(nn.Module):
     """Attention within segments over persistent tokens, what the memory recalls, and the segment."""
 
+    law = Law(
+        forget="1 - alpha, per head, from x",
+        compare="M(k) - v",
+        write="S = eta S - theta grad |M(k) - v|^2, of y",
+        read="y = Attn([P | M(q) | segment]), gated by M(y)",
+    )
+    reading = "causal: no token sees what later ones ask of the memory or write into it; ranges of rates and gates"
     fixed_state = True
     with_weight_decay = ("persistent",)  # the paper is silent; RMT's code decays its memory tokens
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.law import Law
 from models.registry import register
 from models.titans.memory_layer import Gating, Memory, MemoryState, inner_width, output_projection, persistent_tokens
 from models.titans.memory_settings import MemorySettings
@@ -25,6 +26,13 @@ from models.titans.window import PrefixedWindow, WindowState
 class TitansMAG(nn.Module):
     """Sliding-window attention gated by the neural memory."""
 
+    law = Law(
+        forget="1 - alpha, per head, from x",
+        compare="M(k) - v",
+        write="S = eta S - theta grad |M(k) - v|^2",
+        read="window attention, gated by M(q)",
+    )
+    reading = "ranges of rates and gates"
     fixed_state = True
     with_weight_decay = ("persistent",)  # the paper is silent; RMT's code decays its memory tokens
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.law import Law
 from models.layers import RMSNorm
 from models.registry import register
 from models.titans.lmm import TitansLMM
@@ -27,6 +28,13 @@ from models.titans.window import PrefixedWindow, WindowState
 class TitansMAL(nn.Module):
     """The long-term memory layer, then sliding-window attention over what it gives."""
 
+    law = Law(
+        forget="1 - alpha, per head, from x",
+        compare="M(k) - v",
+        write="S = eta S - theta grad |M(k) - v|^2",
+        read="M(q), then window attention",
+    )
+    reading = "the residual between its two halves; ranges of rates and gates"
     fixed_state = True
     with_weight_decay = ("persistent",)  # the paper is silent; RMT's code decays its memory tokens
 

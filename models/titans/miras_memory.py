@@ -21,7 +21,8 @@ from models.titans.surroundings import MemoryLayer, drawn_memory, held, sizes_of
 class MirasMemory:
     """A memory of MIRAS: its network and its chunk; the defaults are section 5.3 and 5.4's unless said.
 
-    `rate_bound` None is Titans' bound here (`docs/titans.md`), below which the memory stays bounded; the paper gives no range.
+    `rate_bound` None is Titans' bound here (`docs/titans.md`), below which the memory stays bounded, or half of it in
+    Memora; the paper gives no range.
     """
 
     memory_depth: int = 2

@@ -5,14 +5,19 @@ from __future__ import annotations
 import argparse
 import inspect
 import sys
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 import baselines
 import tasks
 from models import registry, user_file
+from models.law import Law
 from results.plans import reader
 from results.plans.files import LAPTOP, scales
 from runner import costs
@@ -20,10 +25,20 @@ from runner.commands import comparison, terminal
 from runner.commands.arguments import Command, size_in
 from tasks.speed.throughput import Throughput
 
+WIDEST = 140  # columns of the laws
+MARK = "*"
+LEGEND = "our own reading, where the paper is silent, not causal, or has no code"
+
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """The flags of `list`."""
-    command.add_argument("--markdown", action="store_true", help="the table of docs/models.md")
+    command.add_argument(
+        "--markdown",
+        nargs="?",
+        const="laws",
+        choices=MARKDOWN,
+        help="the README's table of laws, or with `updates` that of docs/models.md",
+    )
     command.add_argument(
         "--costs", action="store_true", help="parameters, state bytes and FLOPs per token of every model"
     )
@@ -35,7 +50,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 def list_all(arguments: argparse.Namespace, console: Console) -> int:
     """Show what there is: models by family with equation and paper, tasks, comparisons, files that failed to import."""
     if arguments.markdown:
-        print(models_markdown())
+        print(MARKDOWN[arguments.markdown]())
         return 0
     if arguments.costs:
         names = [name for word in arguments.models for name in _named(word)] or None
@@ -43,7 +58,7 @@ def list_all(arguments: argparse.Namespace, console: Console) -> int:
         return 0
     if arguments.models:
         raise ValueError(f"list takes {arguments.models[0]} with --costs alone; add it, or leave the name out.")
-    console.print(models_table())
+    console.print(*laws(console.width), sep="\n")
     console.print(tasks_table())
     table = Table("comparison", "scales", "question", title="Comparisons")
     for name in reader.comparisons(comparison.RESULTS):
@@ -67,21 +82,63 @@ def _question(name: str) -> str:
         return f"[red]not readable: {escape(terminal.told(error))}[/red]"
 
 
-def models_table() -> Table:
-    """Every model with its family, equation and paper."""
-    table = Table("model", "family", "equation", "paper", title="Models")
-    for entry in map(registry.entry, registry.names()):
-        table.add_row(entry.name, entry.family.replace("_", " "), entry.equation, entry.paper)
-    return table
+def laws(width: int) -> Iterator[RenderableType]:
+    """Family by family, what every model forgets, compares, writes and reads, and what of it is a reading of ours."""
+    yield Text("Models: S <- forget(S);  S <- S + write(v - compare(S));  y = read(S)", "italic")
+    for family, entries in _by_family():
+        yield Text(f"\n{family}", "bold")
+        yield _columns(width, Law._fields, "dim")
+        for entry in entries:
+            yield Text.assemble(entry.name + (MARK if entry.reading else ""), "  ", (entry.paper, "dim"))
+            yield _columns(width, entry.law)
+        readings = [f"  {entry.name}: {entry.reading}" for entry in entries if entry.reading]
+        if readings:
+            yield Text("\n".join([f"{MARK} {LEGEND}:", *readings]), "dim")
 
 
-def models_markdown() -> str:
-    """The same as the README shows it."""
-    lines = ["| family | model | update | paper |", "| --- | --- | --- | --- |"]
-    for entry in map(registry.entry, registry.names()):
-        equation = entry.equation.replace("|", "\\|")
-        lines.append(f"| {entry.family.replace('_', ' ')} | `{entry.name}` | {equation} | {entry.paper} |")
+def _columns(width: int, words: Iterable[str], style: str = "") -> RenderableType:
+    """Four words in columns, the same in every line."""
+    grid = Table.grid(padding=(0, 2, 0, 0), pad_edge=True)
+    grid.width = min(width, WIDEST)
+    for share in (9, 7, 11, 9):
+        grid.add_column(ratio=share)
+    grid.add_row(*(Text(word, style) for word in words))
+    return Padding(grid, (0, 0, 0, 2), expand=False)
+
+
+def laws_markdown() -> str:
+    """The README's table: the same, and the papers."""
+    lines = [_row("model", *Law._fields, "paper"), _row(*["---"] * 6)]
+    read = []
+    for family, entries in _by_family():
+        lines.append(_row(f"**{family}**", *[""] * 5))
+        for entry in entries:
+            mark = f"\\{MARK}" if entry.reading else ""
+            lines.append(_row(f"`{entry.name}`{mark}", *entry.law, entry.paper))
+            read += [f"- `{entry.name}`: {entry.reading}"] if entry.reading else []
+    return "\n".join([*lines, "", f"\\{MARK} {LEGEND}:", "", *read])
+
+
+def updates_markdown() -> str:
+    """The table of docs/models.md: every model's update in one line."""
+    lines = [_row("family", "model", "update", "paper"), _row(*["---"] * 4)]
+    for family, entries in _by_family():
+        lines += [_row(family, f"`{entry.name}`", entry.equation, entry.paper) for entry in entries]
     return "\n".join(lines)
+
+
+MARKDOWN = {"laws": laws_markdown, "updates": updates_markdown}
+
+
+def _by_family() -> Iterator[tuple[str, list[registry.Entry]]]:
+    """Families' titles and their models, in historical order."""
+    entries = map(registry.entry, registry.names())
+    for family, own in groupby(entries, key=lambda entry: entry.group):
+        yield family.title, list(own)
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def tasks_table() -> Table:

@@ -11,7 +11,7 @@ import torch
 import bench
 from models import registry
 from runner.cell_key import identify
-from runner.commands.list import models_markdown
+from runner.commands.list import MARKDOWN
 from schema.places import ROOT
 from tests.support.tiny_plan import tiny_plan
 
@@ -122,7 +122,8 @@ def test_the_key_follows_code_settings_and_budget(results):
     assert len(set(keys)) == 3
 
 
-def test_the_readme_shows_the_registry():
-    text = (ROOT / "docs" / "models.md").read_text()
-    table = re.search(r"<!-- models: .*? -->\n(.*?)\n?<!-- end of models -->", text, re.DOTALL).group(1)
-    assert table == models_markdown(), "paste the output of `python bench.py list --markdown` into docs/models.md"
+@pytest.mark.parametrize(("page", "table"), [("README.md", "laws"), ("docs/models.md", "updates")])
+def test_pages_show_the_registry(page, table):
+    text = (ROOT / page).read_text()
+    shown = re.search(r"<!-- models: .*? -->\n(.*?)\n?<!-- end of models -->", text, re.DOTALL).group(1)
+    assert shown == MARKDOWN[table](), f"paste the output of `python bench.py list --markdown {table}` into {page}"

@@ -12,15 +12,14 @@ from torch import Tensor
 from models.attention import causal_attention, window_attention
 from models.layers import (
     RMSNorm,
-    RWKVChannelMixing,
     ShortConvolution,
     SwiGLU,
     l2_norm,
     rotary,
     split_heads,
     step_bias,
-    token_shift,
 )
+from models.layers.rwkv import RWKVChannelMixing, token_shift
 
 CLOSE = {"rtol": 0, "atol": 1e-12}
 TIME = 45

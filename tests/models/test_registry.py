@@ -9,6 +9,7 @@ from torch import nn
 import baselines
 from models import registry
 from models.language_model import Size, build, parameter_count, solve, state_bytes
+from models.law import Law
 from models.matching.match import NoMatch, by_depth, by_feed, nearest
 from models.matching.solver import reference_parameters
 from models.registry import UnknownModel, families, register
@@ -63,6 +64,34 @@ def test_entry_says_paper_and_equation(name):
     entry = registry.entry(name)
     assert "arXiv" in entry.paper
     assert "=" in entry.equation or "<-" in entry.equation
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_entry_says_its_law(name):
+    """What is written and what is read, every model has; a step that it has not is a dash, and none is left empty."""
+    law = registry.entry(name).law
+    assert all(law), law
+    assert "-" not in (law.write, law.read), law
+    assert not any("\n" in word for word in law), law
+
+
+def test_a_law_that_is_none_is_refused():
+    class Lawless(Heavy):
+        law = ("a", "-", "k v^T", "S q")
+
+    with pytest.raises(ValueError, match=r"Lawless must say its law as Law\(forget, compare, write, read\)"):
+        register("lawless", paper="none", equation="none")(Lawless)
+
+
+def test_a_hybrid_has_the_laws_of_its_layers():
+    entry = registry.entry("hybrid")
+    assert entry.says("law", {"layers": "kda,retnet*3"}) == Law(
+        "a, per key channel, from x; then g_h, per head, fixed",
+        "S^T k; then -",
+        "b k (v - S^T k)^T; then k v^T",
+        "S^T q; then S q",
+    )
+    assert entry.says("reading", {"layers": "liquid-s4,retnet"}).startswith("liquid-s4: causal")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import baselines  # noqa: F401  fills the registry
 from models import registry
 from models.conformance.kit import check
 from models.language_model import Size, build
+from models.law import NONE
 from models.user_file import BadFile, blamed, files_in, files_of, is_path, load_file, load_files, source_of
 from schema.places import ROOT
 
@@ -213,13 +214,15 @@ def test_an_exception_out_of_a_user_s_code_is_told_with_its_line(write):
     assert blamed(ValueError("of the house")) is None
 
 
-def test_worked_example_of_the_page_passes_the_check(write, monkeypatch):
-    monkeypatch.delitem(registry._entries, "my-hgrn2", raising=False)
-    example = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL).group(1)
-    assert load_file(write(example, "hgrn2_of_the_page.py")) == ["my-hgrn2"]
-    answers = check("my-hgrn2")
+@pytest.mark.parametrize(("place", "name"), [(0, "my-hgrn2"), (1, "my-rwkv")])
+def test_worked_examples_of_the_page_pass_the_check(place, name, write, monkeypatch):
+    monkeypatch.delitem(registry._entries, name, raising=False)
+    examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert load_file(write(examples[place], f"example_{place}_of_the_page.py")) == [name]
+    answers = check(name)
     assert len(answers) > 15
     assert [answer for answer in answers if not answer.passed] == []
+    assert registry.entry(name).law != NONE
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from models import costs as accounting
+from models.conformance import costs as accounting
 from models.language_model import Size, parameter_count
 from results.cell import Cell
 from runner import costs

@@ -117,27 +117,39 @@ def min_rnn(cls: type[nn.Module], name: str, projection: str) -> Errors:
     return _whole_layer(ours, leaves(theirs), weights, their_side)
 
 
+MIXES = ("time_mix_key", "time_mix_receptance")  # of RWKV-4's channels, ours one parameter
+
+
 def rwkv4(index: int) -> Errors:
     """The first or the second block against RwkvBlock, which returns the whole stream."""
     module, ours = modelling("rwkv"), RWKV4(WIDTH, HEADS, index=index, depth=2)
     theirs = module.RwkvBlock(configuration("rwkv", hidden_size=WIDTH), layer_id=index).eval()
     halves = {"time": theirs.attention, "channels": theirs.feed_forward}
     names = {"time_decay": "decay", "time_first": "bonus"}
+
+    def own(half: str, name: str) -> Tensor:
+        if half == "channels":
+            return ours.channels.mix[MIXES.index(name)]
+        return getattr(ours.time, names.get(name, name.removeprefix("time_")))
+
     with torch.no_grad():
         for half, part in halves.items():  # they leave these to the whole model
             for name, parameter in part.named_parameters():
                 if name.startswith("time_"):
-                    own = names.get(name, name.removeprefix("time_"))
-                    parameter.copy_(getattr(getattr(ours, half), own).view_as(parameter))
+                    parameter.copy_(own(half, name).view_as(parameter))
 
     def weights(given: dict[str, Tensor]) -> dict[str, Tensor]:
         prefixes = {"pre_ln": "stream_norm", "ln1": "time_norm", "ln2": "channel_norm"}
         prefixes |= {"attention": "time", "feed_forward": "channels"}
-        found = {}
+        found = {"channels.mix": torch.stack([given[f"feed_forward.{name}"].flatten() for name in MIXES])}
         for name, value in given.items():
             first, rest = name.split(".", 1)
+            if first == "feed_forward" and rest in MIXES:
+                continue
             if rest == "output.weight":
                 rest = "out.weight"
+            elif (first, rest) == ("feed_forward", "receptance.weight"):
+                rest = "gate.weight"
             elif rest.startswith("time_"):
                 rest, value = names.get(rest, rest.removeprefix("time_")), value.flatten()
             found[f"{prefixes[first]}.{rest}"] = value

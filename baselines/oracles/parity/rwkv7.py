@@ -50,7 +50,7 @@ def _named(ours: dict[str, Tensor]) -> dict[str, Tensor]:
             for part, number in (("bias", 0), ("down", 1), ("up", 2)):
                 if (key := f"{own}mixer.{name}.{part}") in ours:
                     named[f"{att}{letter}{number}"] = ours[key]
-        named[f"{ffn}x_k"] = ours[f"{own}channels.mix"]
+        named[f"{ffn}x_k"] = ours[f"{own}channels.mix"][0]
         named |= {f"{ffn}{name}.weight": ours[f"{own}channels.{name}.weight"] for name in ("key", "value")}
     for name, theirs in norms.items():
         named |= {f"{theirs}.{part}": ours[f"{name}.{part}"] for part in ("weight", "bias")}

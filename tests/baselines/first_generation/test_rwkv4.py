@@ -49,7 +49,7 @@ def test_block_is_its_equations_token_by_token(index):
         f = normed(u, layer.channel_norm)
         k, r = (
             part(f * mu + feed_last * (1 - mu))
-            for part, mu in ((channels.key, channels.mix_key), (channels.receptance, channels.mix_receptance))
+            for part, mu in ((channels.key, channels.mix[0]), (channels.gate, channels.mix[1]))
         )
         u = u + r.sigmoid() * channels.value(k.relu() ** 2)
         assert (stream[:, t] - u).norm() < 1e-13 * u.norm()
@@ -67,10 +67,10 @@ def test_beginning_depends_on_the_layer_as_in_the_authors_code():
             assert layer.time.mix_key[i].item() == pytest.approx((i / 8) ** early, rel=1e-5)
             assert layer.time.mix_value[i].item() == pytest.approx((i / 8) ** early + 0.3 * late, rel=1e-5)
             assert layer.time.mix_receptance[i].item() == pytest.approx((i / 8) ** (early / 2), rel=1e-5)
-            assert layer.channels.mix_key[i] == layer.channels.mix_receptance[i] == layer.time.mix_key[i]
+            assert layer.channels.mix[0, i] == layer.channels.mix[1, i] == layer.time.mix_key[i]
         for part in (layer.time.key, layer.time.receptance, layer.time.out):
             assert not part.weight.any()
-        assert not layer.channels.value.weight.any() and not layer.channels.receptance.weight.any()
+        assert not layer.channels.value.weight.any() and not layer.channels.gate.weight.any()
         eye = torch.eye(8)
         assert (layer.time.value.weight @ layer.time.value.weight.T - eye).abs().max() < 1e-5
         assert (layer.channels.key.weight.T @ layer.channels.key.weight - 4 * eye).abs().max() < 1e-5

@@ -61,5 +61,5 @@ def test_other_channels_than_the_models_are_made_by_a_product():
 
 @pytest.mark.parametrize("setting", [{"init": "fourier"}, {"discretisation": "euler"}, {"states": 0}])
 def test_unknown_settings_are_refused(setting):
-    with pytest.raises(ValueError, match="S4D (has init lin, inv, legs|needs at least 1 state)"):
+    with pytest.raises(ValueError, match="(Choose init lin, inv, legs|at least 1 state)"):
         S4D(6, 2, **setting)

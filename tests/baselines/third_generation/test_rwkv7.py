@@ -64,7 +64,7 @@ def test_model_is_its_equations():
         y, first = time_mixing(block.mixer, block.mixer_norm(x), first)
         x = x + y
         z = block.channel_norm(x)
-        z = z + (torch.cat([z.new_zeros(1, SIZE.width), z[:-1]]) - z) * block.channels.mix
+        z = z + (torch.cat([z.new_zeros(1, SIZE.width), z[:-1]]) - z) * block.channels.mix[0]
         x = x + (z @ block.channels.key.weight.T).clamp(min=0) ** 2 @ block.channels.value.weight.T
     right = model.norm(x) @ model.embedding.weight.T
     assert (model(tokens)[0][0] - right).norm() <= 1e-12 * right.norm()
@@ -96,7 +96,7 @@ def test_model_begins_as_the_authors_trainer_makes_it():
             assert layer.decay.bias[i].item() == pytest.approx(decay, abs=1e-5)
             assert layer.rate.bias[i].item() == pytest.approx(-0.19 + 0.3 * zigzag + 0.4 * line, abs=1e-6)
             assert layer.k_k[i].item() == pytest.approx(0.71 - 0.1 * line, abs=1e-6)
-            assert block.channels.mix[i].item() == pytest.approx(1 - (i / width) ** falling**4, abs=1e-6)
+            assert block.channels.mix[0, i].item() == pytest.approx(1 - (i / width) ** falling**4, abs=1e-6)
             if index:
                 assert layer.keep.bias[i].item() == pytest.approx(0.73 - 0.4 * line, abs=1e-6)
         assert layer.norm.weight[0].item() == pytest.approx(((1 + index) / depth) ** 0.7)

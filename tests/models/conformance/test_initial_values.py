@@ -12,6 +12,7 @@ from torch import Tensor
 
 import baselines  # noqa: F401  fills the registry
 from models import registry
+from models.language_model import Size, seeded
 
 WIDTH, HEADS = 128, 4
 
@@ -151,3 +152,13 @@ def test_decays_start_as_the_authors_start_them():
         A = registry.entry(name).cls(4000, 2000).A_log.detach().exp()
         assert low * 0.999 <= A.min() and A.max() <= 16.001
         assert A.mean().item() == pytest.approx((low + 16) / 2, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["rwkv4", "rwkv6", "rwkv7"])
+def test_a_wide_model_that_adds_nothing_at_first_does_not_repeat_its_input(name):
+    """Its tied output reads the embedding itself: drawn as wide as elsewhere, a token's own logit would be 10 at this width."""
+    size = Size(vocab=256, width=512, depth=2, heads=8)
+    text = torch.randint(256, (1, 33), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits, _ = seeded(name, size, 0)(text[:, :-1])
+    assert F.cross_entropy(logits[0], text[0, 1:]).item() == pytest.approx(math.log(256), abs=0.2)

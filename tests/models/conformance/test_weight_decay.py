@@ -114,7 +114,7 @@ LEFT_ALONE |= {
     "lru": WITHOUT_SWIGLU | _of_mixer("D", "gamma_log", "nu", "theta", "out.bias"),
     "rwkv4": {"norm.weight"}
     | {f"mixer.{norm}_norm.{part}" for norm in ("stream", "time", "channel") for part in ("weight", "bias")}
-    | {f"mixer.channels.mix_{of}" for of in ("key", "receptance")}
+    | {"mixer.channels.mix"}
     | {f"mixer.time.{name}" for name in ("bonus", "decay", "mix_key", "mix_value", "mix_receptance")},
     "s4": SHELL | _of_mixer("B", "P", "imaginary", "log_real", "log_dt", "out.bias"),
     **dict.fromkeys(("s4d", "liquid-s4"), SHELL | _of_mixer("imaginary", "log_real", "log_dt", "out.bias")),

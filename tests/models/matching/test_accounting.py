@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils import flop_counter
 
 import baselines  # noqa: F401  fills the registry
-from models import costs, registry
+from models import registry
+from models.conformance import costs
 from models.language_model import Size, build
 from models.matching import counts
 from models.shell.model import deep_enough

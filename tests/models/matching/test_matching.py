@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import baselines  # noqa: F401  fills the registry
-from models import costs, registry
+from models import registry
+from models.conformance import costs
 from models.language_model import Match, Size, build, seeded, solve
 from models.matching import solver
 from models.matching.counts import largest_state, parameter_count, training_flops

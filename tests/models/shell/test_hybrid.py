@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 import baselines  # noqa: F401  fills the registry
-from models import costs, registry
+from models import registry
+from models.conformance import costs
 from models.conformance.subject import difference, feed
 from models.language_model import Match, Size, build, parameter_count, seeded, solve
 from models.matching.counts import largest_state, training_flops

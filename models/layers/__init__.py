@@ -1,4 +1,4 @@
-"""The parts that many models share: norms, SwiGLU, short convolution, RWKV's token shift, rotary positions."""
+"""The parts that many models share: norms, SwiGLU, short convolution, rotary positions."""
 
 from __future__ import annotations
 
@@ -65,42 +65,6 @@ class ShortConvolution(nn.Module):
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return short_convolution.form_or_auto(self.provider)(x, self.weight, self.bias, state)
-
-
-def token_shift(x: Tensor, last: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """RWKV's shift: the token before each, x [b, t, d] -> [b, t, d], and the last token [b, d], which is the next piece's `last`.
-
-    Before the first token of a text stand zeros.
-    """
-    before = torch.zeros_like(x[:, 0]) if last is None else last.to(x.dtype)
-    return torch.cat([before[:, None], x[:, :-1]], dim=1), x[:, -1].clone()
-
-
-class RWKVChannelMixing(nn.Module):
-    """RWKV's feed-forward layer: `sigmoid(W_r x_r) * W_v relu(W_k x_k)^2`, and `W_v relu(W_k x_k)^2` without a gate.
-
-    x_k and x_r are each token with a share `mix` of the one before it, `x + mix (shift(x) - x)`, per channel; `mix` [2, d], or
-    [1, d] without a gate, is what training begins with. State: the last token [b, d]. (Version 4 writes 1 - mix for mix.) W_k is
-    orthogonal and both others are zero at first, as the authors' trainer makes them.
-    """
-
-    no_weight_decay = ("mix",)
-
-    def __init__(self, width: int, inner: int, mix: Tensor):
-        super().__init__()
-        self.mix = nn.Parameter(mix)
-        self.key, self.value = nn.Linear(width, inner, bias=False), nn.Linear(inner, width, bias=False)
-        self.gate = nn.Linear(width, width, bias=False) if len(mix) == 2 else None
-        nn.init.orthogonal_(self.key.weight)
-        for closed in (self.value, self.gate):
-            if closed is not None:
-                nn.init.zeros_(closed.weight)
-
-    def forward(self, x: Tensor, last: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        shifted, last = token_shift(x, last)
-        mixed = [torch.lerp(x, shifted, share.to(x.dtype)) for share in self.mix]
-        y = self.value(F.relu(self.key(mixed[0])).square())
-        return y if self.gate is None else self.gate(mixed[1]).sigmoid() * y, last
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from results.plans.paper import Form, Printed
 from results.report import html_page
 from results.report.evaluations import Evaluation, grouped
 from results.report.families import Families, ShownFamily
-from results.report.figures import catalogue, paper, rank
+from results.report.figures import catalogue
+from results.report.figures.kinds import paper, rank
 from results.report.findings import pairwise
 from results.report.findings.claims import Claim, judge, markdown
 from results.report.section import Section

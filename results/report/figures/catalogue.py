@@ -9,8 +9,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from results.report.evaluations import Evaluation, Model
-from results.report.figures import bar, contest, heat_map, line, style
+from results.report.figures import style
 from results.report.figures.cast import cast
+from results.report.figures.kinds import bar, contest, heat_map, line
 from results.rows import metrics
 
 

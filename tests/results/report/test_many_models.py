@@ -6,8 +6,9 @@ import pytest
 
 from results.plans.paper import Form, Printed
 from results.report import evaluations
-from results.report.figures import catalogue, paper, rank, style
+from results.report.figures import catalogue, style
 from results.report.figures.cast import FEW, cast
+from results.report.figures.kinds import paper, rank
 from tests.support import synthetic
 from tests.support.synthetic import FIFTY
 

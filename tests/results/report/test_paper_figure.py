@@ -6,7 +6,8 @@ import pytest
 
 from results.plans.paper import Form, Printed
 from results.report import evaluations, report
-from results.report.figures import paper, style
+from results.report.figures import style
+from results.report.figures.kinds import paper
 from results.report.tables import printed
 from results.rows import published
 from tests.support import synthetic

@@ -16,8 +16,8 @@ from results.report.families import MARKERS
 from results.report.figures import style
 from results.report.figures.cast import Cast, cast
 from results.report.figures.catalogue import Drawing
+from results.report.figures.kinds.line import plain_ticks
 from results.report.figures.legend import LegendEntry, place
-from results.report.figures.line import plain_ticks
 from results.rows import metrics, published
 from results.rows.row import FLOOR_FAMILY
 

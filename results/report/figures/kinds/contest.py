@@ -5,8 +5,9 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from results.report.evaluations import Evaluation
-from results.report.figures import line, style
+from results.report.figures import style
 from results.report.figures.cast import Cast
+from results.report.figures.kinds import line
 from results.report.figures.legend import legend
 
 

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from results.report.evaluations import Evaluation, Model, Point
-from results.report.figures import line, style
+from results.report.figures import style
 from results.report.figures.cast import Cast
+from results.report.figures.kinds import line
 from results.report.figures.legend import legend
 from results.rows import metrics
 from results.rows.row import canonical

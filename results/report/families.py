@@ -9,6 +9,7 @@ from zlib import crc32
 
 from results.rows.row import FLOOR_FAMILY
 
+YOURS = "yours"  # the family of a user's own models, as rows carry it
 LAST = 1_000_000  # of trivial baselines, which stand below every model
 UNKNOWN = 10_000  # of families that are not in the list: behind those that are, in the order that their rows name
 # OKLCH hues of families that nobody tells of, by that order; further ones walk on by the golden angle.

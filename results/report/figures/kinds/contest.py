@@ -5,41 +5,25 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from results.report.evaluations import Evaluation
-from results.report.figures import style
+from results.report.figures import canvas
 from results.report.figures.cast import Cast
-from results.report.figures.kinds import line
+from results.report.figures.kinds import line, ticks
 from results.report.figures.legend import legend
 
 
 def ratios(evaluation: Evaluation, cast: Cast, title: str) -> Figure:
     """One line for each candidate, with its 10 % to 90 % range over rounds; the reference is the line at 1."""
     lengths = sorted({where["length"] for where in evaluation.wheres("time_ratio")})
-    drawn = style.figure(6.4, 4.2)
-    panel = drawn.subplots()
-    style.title(drawn, title)
-    middles: list[style.Line] = []
-    spreads: list[style.Line] = []
-    for model in cast.models:
-        look = cast.line(model)
-        spans = [[evaluation.point(model.label, f"time_ratio{end}", {"length": n}) for n in lengths] for end in ENDS]
-        known = [
-            (n, *(p.value for p in points)) for n, *points in zip(lengths, *spans, strict=True) if None not in points
-        ]
-        if known:
-            xs, middle, low, high = zip(*known, strict=True)
-            middles.append((xs, middle, look))
-            pen = {"color": look["color"], "linewidth": 1.0, "zorder": look.get("zorder", 2)}
-            spreads += [([x, x], ends, pen) for x, *ends in zip(xs, low, high, strict=True)]
-    style.lines(panel, middles)
-    for zorder in sorted({pen["zorder"] for *_, pen in spreads}):
-        style.segments(panel, [one for one in spreads if one[2]["zorder"] == zorder])
+    drawn, (panel,) = line.panel_grid(1)
+    canvas.title(drawn, title, "bands or bars: 10 % to 90 % of the rounds; both axes are logarithmic; lower is faster")
+    panel.set(xscale="log", yscale="log")
+    tracks = line.tracks_of(evaluation, "time_ratio", cast, [{"length": n} for n in lengths], lengths)
+    named = line.draw(panel, tracks, cast, 1.0, True)
     panel.axhline(1.0, **line.FLOOR_LINE)
-    panel.set(xscale="log", yscale="log", xlabel="length", ylabel=f"step time, {evaluation.settings['reference']} = 1")
-    panel.margins(x=0.1)
-    line.plain_ticks(panel, lengths)
-    line.log_ticks(panel)
-    legend(drawn, cast)
+    panel.set_xlabel("length (tokens)")
+    ticks.ylabel(panel, f"step time, {evaluation.settings['reference']} = 1", line.ONE - 0.7)
+    panel.margins(x=0.07)
+    ticks.plain_ticks(panel, lengths, line.across(1))
+    ticks.log_ticks(panel)
+    legend(drawn, cast, named=named)
     return drawn
-
-
-ENDS = ("", "_quantile_10", "_quantile_90")

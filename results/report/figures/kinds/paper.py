@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,73 +12,68 @@ from matplotlib.figure import Figure
 from results.plans.paper import Form
 from results.report.evaluations import Evaluation, Model
 from results.report.families import MARKERS
-from results.report.figures import style
+from results.report.figures import canvas, style
 from results.report.figures.cast import Cast, cast
-from results.report.figures.catalogue import Drawing
-from results.report.figures.kinds.line import plain_ticks
+from results.report.figures.kinds import line, paper_words, ticks
 from results.report.figures.legend import LegendEntry, place
 from results.rows import metrics, published
-from results.rows.row import FLOOR_FAMILY
 
 HOLLOW: dict[str, Any] = {"markerfacecolor": "white", "linestyle": (0, (1, 1.6)), "linewidth": 1.0, "zorder": 1.8}
 THOUSANDS = "tokens_per_second"  # papers print thousands of tokens a second
+HIGH = 2.9  # inches: the panels with the words around them
+MOST = 8  # ticks that stand upright
 
 
-def draw(
-    evaluations: Sequence[Evaluation], forms: Sequence[Form], folder: Path, kept: Collection[str] = ()
-) -> list[Drawing]:
-    """Draw each form as `folder`/NAME.png, .svg and .pdf from the first evaluation that has its numbers, or say why not."""
-    drawings = []
-    with style.settings():
-        for form in forms:
-            found = [
-                evaluation
-                for evaluation in evaluations
-                if evaluation.main and evaluation.task == form.task and _models(evaluation, form)
-            ]
-            if found:
-                files = style.save(_figure(found[0], form, kept), folder / form.name)
-                drawings.append(Drawing(form.name, form.title, found[0].slug, files))
-            else:
-                reason = f"no rows give {metrics.words(form.metric)} of {form.task} by length"
-                drawings.append(Drawing(form.name, form.title, reason=reason))
-    return drawings
-
-
-def _models(evaluation: Evaluation, form: Form) -> list[Model]:
+def models(evaluation: Evaluation, form: Form) -> list[Model]:
     """Who has the form's metric at some length, families in order."""
     wanted = [model for model in evaluation.learners if not form.models or model.label in form.models]
-    return [model for model in wanted if any(_points(evaluation, model, form))]
+    return [model for model in wanted if _track(evaluation, model, form).points]
 
 
-def _points(evaluation: Evaluation, model: Model, form: Form) -> list[tuple[int, float]]:
-    """Length and value, in the paper's unit; a length of 0 (no filler at all) has no place on the axis."""
-    lengths = sorted({where["length"] for where in evaluation.wheres(form.metric) if where.get("length")})
-    found = [
-        (length, evaluation.point(model.label, form.metric, {**form.where, "length": length})) for length in lengths
-    ]
-    return [(length, _scale(form.metric) * point.value) for length, point in found if point is not None]
-
-
-def _scale(metric: str) -> float:
-    return 100.0 if metrics.is_accuracy(metric) else 1e-3 if metric.endswith(THOUSANDS) else 1.0
-
-
-def _figure(evaluation: Evaluation, form: Form, kept: Collection[str] = ()) -> Figure:
+def texts(form: Form) -> Iterable[str]:
+    """Every text that a form brings into its figure."""
     printed = published.select(form.printed.table, form.printed.where)
-    shown = cast(evaluation, form.metric, _models(evaluation, form), {*kept, *form.models}, form.where)
-    drawn = style.figure(6.4, 4.6)
-    panel = drawn.subplots()
-    style.title(drawn, form.title)
-    points = [(_points(evaluation, model, form), shown.line(model)) for model in shown.models]
-    style.lines(panel, [([x for x, _ in known], [y for _, y in known], look) for known, look in points])
+    yield from (form.title, published.protocol(form.printed.table) or "")
+    yield from printed.astype(str).to_numpy().ravel()
+
+
+def figure(evaluation: Evaluation, form: Form, kept: Collection[str] = ()) -> Figure:
+    """Our rows and the printed values: on one panel, or on one each where they share no lengths but perhaps one."""
+    printed = published.select(form.printed.table, form.printed.where)
+    shown = cast(evaluation, form.metric, models(evaluation, form), {*kept, *form.models}, form.where)
+    tracks = [_track(evaluation, model, form) for model in shown.models]
+    lengths = sorted({x for track in tracks for x in track.xs}), sorted(set(printed.length))
+    is_apart = lengths[0][-1] <= lengths[1][0] or lengths[1][-1] <= lengths[0][0]
+    drawn = canvas.figure(HIGH)
+    canvas.title(drawn, form.title, paper_words.note(evaluation, form, printed))
+    ratios = [max(3, len(own)) for own in lengths] if is_apart else [1]
+    panels = list(drawn.subplots(1, len(ratios), squeeze=False, width_ratios=ratios, sharey=True).flat)
+    line.draw(panels[0], tracks, shown, _scale(form.metric))
     looks = _looks(printed, form, evaluation)
     for name, look in looks.items():
         own = printed[printed.model == name].sort_values("length")
-        panel.plot(own.length, own.number, **look)
-    _axes(panel, evaluation, form, printed, shown.models)
+        panels[-1].plot(own.length, own.number, **look)
+    for panel, own in zip(panels, lengths if is_apart else [sorted({*lengths[0], *lengths[1]})], strict=True):
+        _axes(panel, own, lengths[0] if panel is panels[0] else [], evaluation, form, printed)
+    if is_apart:
+        for panel, title in zip(panels, paper_words.SOURCES, strict=True):
+            panel.set_title(title)
+    ticks.ylabel(panels[0], _unit(form), HIGH - 0.7)
     _legend(drawn, shown, looks)
     return drawn
+
+
+def _track(evaluation: Evaluation, model: Model, form: Form) -> line.Track:
+    """Points by length; a length of 0 (no filler at all) has no place on the axis."""
+    lengths = sorted({where["length"] for where in evaluation.wheres(form.metric) if where.get("length")})
+    places = [{**form.where, "length": length} for length in lengths]
+    one = Cast((model,), frozenset([model.label]))
+    return line.tracks_of(evaluation, form.metric, one, places, lengths)[0]
+
+
+def _scale(metric: str) -> float:
+    """What turns our numbers into the paper's unit."""
+    return 100.0 if metrics.is_accuracy(metric) else 1e-3 if metric.endswith(THOUSANDS) else 1.0
 
 
 def _looks(printed: pd.DataFrame, form: Form, evaluation: Evaluation) -> dict[str, dict[str, Any]]:
@@ -88,65 +82,30 @@ def _looks(printed: pd.DataFrame, form: Form, evaluation: Evaluation) -> dict[st
     looks = {}
     for rank, name in enumerate(dict.fromkeys(printed.model)):
         here = known.get(form.same.get(name, ""))
-        line = style.line(here) if here else {"color": style.FLOOR, "marker": MARKERS[rank % len(MARKERS)]}
-        looks[name] = line | HOLLOW | {"markeredgecolor": line["color"], "markeredgewidth": 1.1}
+        look = style.line(here) if here else {"color": style.FLOOR, "marker": MARKERS[rank % len(MARKERS)]}
+        looks[name] = look | HOLLOW | {"markeredgecolor": look["color"], "markeredgewidth": 1.1}
     return looks
 
 
-def _axes(panel: Axes, evaluation: Evaluation, form: Form, printed: pd.DataFrame, models: Sequence[Model]) -> None:
-    panel.set(xscale=form.x_scale, yscale=form.y_scale, ylabel=_unit(form))
-    ours = sorted({x for model in models for x, _ in _points(evaluation, model, form)})
-    ticks = sorted({*ours, *printed.length})
-    plain_ticks(panel, ticks)
-    labels = [_tick(x, x in ours, evaluation, form, printed) for x in ticks]
-    panel.set_xticks(ticks, labels, rotation=60 if len(ticks) > 8 else 0, fontsize=7.5)
+def _axes(
+    panel: Axes, lengths: Sequence[int], ours: Sequence[int], evaluation: Evaluation, form: Form, printed: pd.DataFrame
+) -> None:
+    panel.set(xscale=form.x_scale, yscale=form.y_scale)
+    ticks.plain_ticks(panel, lengths)
+    labels = [paper_words.tick(x, x in ours, evaluation, form, printed) for x in lengths]
+    panel.set_xticks(lengths, labels, rotation=60 if len(lengths) > MOST else 0, fontsize=7)
     panel.minorticks_off()
-    axis = "length x batch" if form.by_batch else "sequence length"
-    protocol = f"their protocol: {published.protocol(form.printed.table)}"
-    panel.set_xlabel(f"{axis}\n{_ours(evaluation)}\n{_theirs(printed)}\n{protocol}", fontsize=7.5)
-
-
-def _tick(x: int, is_ours: bool, evaluation: Evaluation, form: Form, printed: pd.DataFrame) -> str:
-    """A length as papers write it; with the batch where the paper's axis has it."""
-    text = f"{x // 1024**2}M" if x % 1024**2 == 0 else f"{x // 1024}K" if x % 1024 == 0 else f"{x}"
-    if not form.by_batch:
-        return text
-    theirs = printed[printed.length == x].setting.str.extract(r"x(\d+)\b", expand=False).dropna()
-    batches = [str(max(1, evaluation.settings.get("batch_tokens", x) // x))] if is_ours else []
-    return text + "".join(f"\nx {batch}" for batch in dict.fromkeys([*batches, *theirs]))
+    panel.margins(x=0.06)
+    panel.set_xlabel("length x batch" if form.by_batch else "sequence length (tokens)")
 
 
 def _unit(form: Form) -> str:
-    return f"10³ {metrics.words(form.metric)}" if form.metric.endswith(THOUSANDS) else metrics.axis(form.metric)
-
-
-def _ours(evaluation: Evaluation) -> str:
-    """Our scale and protocol, as the axis carries them."""
-    setup, rows = evaluation.setup, evaluation.measured()
-    size = ", ".join(f"{name} {setup['size'][name]}" for name in ("width", "depth", "heads"))
-    budget = setup["budget"]
-    tokens = f", {budget['steps'] * budget['batch_tokens']:,} tokens trained" if budget else f", {setup['device']}"
-    protocols = ", ".join(sorted({row["protocol"] for row in rows if row["family"] != FLOOR_FAMILY}))
-    return f"filled, measured here: {size}{tokens}, protocol {protocols}"
-
-
-def _theirs(printed: pd.DataFrame) -> str:
-    """What the paper states of the scale of its numbers."""
-    papers = "; ".join(dict.fromkeys(f"{row.paper}, {row.table}" for row in printed.itertuples()))
-    stated = [
-        f"{what} {', '.join(found) if found else 'not stated'}"
-        for what, found in (
-            ("parameters", [text for text in dict.fromkeys(printed.params) if text and len(text) < 16]),
-            ("tokens", [text for text in dict.fromkeys(printed.tokens) if text and len(text) < 16]),
-        )
-    ]
-    return f"hollow, printed elsewhere: {papers}; {'; '.join(stated)}"
+    title = metrics.metric(form.metric).title
+    return f"{title} (10³ tokens/s)" if form.metric.endswith(THOUSANDS) else metrics.label(form.metric)
 
 
 def _legend(drawn: Figure, shown: Cast, looks: dict[str, dict[str, Any]]) -> None:
     """Who was measured here, and below them whom the paper prints."""
-    entries: list[LegendEntry] = [
-        ("measured here", None),
-        *((model.title, shown.line(model)) for model in shown.models),
-    ]
-    place(drawn, [*entries, ("printed elsewhere", None), *looks.items()])
+    ours, theirs = paper_words.SOURCES
+    entries: list[LegendEntry] = [(ours, None), *((model.title, shown.line(model)) for model in shown.models)]
+    place(drawn, [*entries, (theirs, None), *looks.items()])

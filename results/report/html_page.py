@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,23 +13,12 @@ from markdown_it import MarkdownIt
 
 from results.report.evaluations import Evaluation, Model
 from results.report.figures.catalogue import Drawing
-from results.report.section import Section
+from results.report.section import PageText, Section
 from results.report.tables import columns, printed, summary, table
 from results.report.tables.columns import Column, Table
 from results.rows import metrics
 
 FACTS = ("commit", "when", "device", "threads", "dtype", "provider", "lr", "seed", "protocol", "code_hash", "data_hash")
-
-
-@dataclass(frozen=True)
-class PageText:
-    """What the page says beside its numbers."""
-
-    title: str
-    question: str = ""
-    reference_model: str = "transformer"
-    sections: tuple[Section, ...] = ()
-    printed: Mapping[str, str] = field(default_factory=dict)  # what papers print, by task
 
 
 class TableNumber(NamedTuple):
@@ -44,18 +32,30 @@ class TableNumber(NamedTuple):
 
 
 def page(
-    evaluations: Sequence[Evaluation], beside: Sequence[Evaluation | None], drawings: Sequence[Drawing], look: PageText
+    evaluations: Sequence[Evaluation],
+    beside: Sequence[Evaluation | None],
+    drawings: Sequence[Drawing],
+    look: PageText,
+    cards: Sequence[Section] = (),
 ) -> str:
-    """The whole page, as page.html lays it out. `beside` holds for each evaluation its committed reference, or None."""
+    """The whole page, as page.html lays it out.
+
+    `beside` holds for each evaluation its committed reference, or None; `cards` are the evaluations' fairness cards.
+    """
+    figures = _figures(drawings)
+    leading = [one for one in figures if one["name"] == look.leading]
+    rest = [one for one in figures if one not in leading]
     return _template().render(
         look=look,
+        leading=leading,
         glance=summary.markdown(evaluations),
         note=summary.NOTE,
         evaluations=[
-            _evaluation(one, other, evaluations, drawings, look) for one, other in zip(evaluations, beside, strict=True)
+            _evaluation(one, other, evaluations, rest, look, cards)
+            for one, other in zip(evaluations, beside, strict=True)
         ],
-        chapters=[one for one in look.sections if not one.evaluation],
-        figures=_figures(drawings, ""),
+        chapters=[*look.findings, *(one for one in look.sections if not one.evaluation)],
+        figures=[one for one in rest if not one["evaluation"]],
         missing=[one for one in drawings if one.reason],
         printed_heading=printed.HEADING,
         rows=_provenance(evaluations),
@@ -77,8 +77,9 @@ def _template() -> Template:
 
 
 def markdown(text: str) -> str:
-    """Markdown as HTML; raw HTML in it is shown, not obeyed."""
-    return MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    """Markdown as HTML; raw HTML in it is shown, not obeyed, but for underlines."""
+    made = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    return re.sub(r"&lt;u&gt;([^<>&]*)&lt;/u&gt;", r"<u>\1</u>", made)
 
 
 def _anchor(title: str) -> str:
@@ -89,16 +90,17 @@ def _evaluation(
     evaluation: Evaluation,
     beside: Evaluation | None,
     evaluations: Sequence[Evaluation],
-    drawings: Sequence[Drawing],
+    figures: Sequence[dict[str, Any]],
     look: PageText,
+    cards: Sequence[Section],
 ) -> dict[str, Any]:
     """An evaluation's tables, further text and figures, and below the last evaluation of a task what papers print for it."""
     is_last = evaluation is [one for one in evaluations if one.task == evaluation.task][-1]
     return {
         "evaluation": evaluation,
         "tables": [_table(evaluation, one, beside, look) for one in table.layout(evaluation)],
-        "sections": [one for one in look.sections if one.evaluation == evaluation.slug],
-        "figures": _figures(drawings, evaluation.slug),
+        "sections": [one for one in (*cards, *look.sections) if one.evaluation == evaluation.slug],
+        "figures": [one for one in figures if one["evaluation"] == evaluation.slug],
         "printed": look.printed.get(evaluation.task, "").replace("#### ", "### ") if is_last else "",
     }
 
@@ -157,10 +159,13 @@ def _provenance(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _figures(drawings: Sequence[Drawing], evaluation: str) -> list[dict[str, Any]]:
-    """The figures that were drawn of an evaluation, by its slug; with "" those of all together."""
-    numbered = [(number, one) for number, one in enumerate(drawings) if one.files and one.evaluation == evaluation]
-    return [{"title": one.title, "vector": _inline(one, f"f{number}-")} for number, one in numbered]
+def _figures(drawings: Sequence[Drawing]) -> list[dict[str, Any]]:
+    """The figures that were drawn, each with what it shows."""
+    return [
+        {"name": one.name, "evaluation": one.evaluation, "title": one.title, "vector": _inline(one, f"f{number}-")}
+        for number, one in enumerate(drawings)
+        if one.files
+    ]
 
 
 def _inline(drawing: Drawing, prefix: str) -> str:

@@ -124,10 +124,19 @@ def words(name: str) -> str:
 
 
 def axis(name: str) -> str:
-    """An axis label: the full name, the unit, and which way is better."""
+    """A metric in words: the full name, the unit, and which way is better."""
+    return ", ".join(filter(None, [label(name), better(name)]))
+
+
+def label(name: str) -> str:
+    """An axis label: the full name and the unit."""
     one = metric(name)
-    better = {HIGHER: ", higher is better", LOWER: ", lower is better", NEITHER: ""}[one.direction]
-    return f"{one.title}{f' ({one.unit})' if one.unit else ''}{better}"
+    return f"{one.title}{f' ({one.unit})' if one.unit else ''}"
+
+
+def better(name: str) -> str:
+    """Which way is better, in words; "" where neither is."""
+    return {HIGHER: "higher is better", LOWER: "lower is better", NEITHER: ""}[direction(name)]
 
 
 def number(name: str, value: float | None) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -11,8 +13,9 @@ from results.plans.files import file_of
 from results.plans.plan import Plan
 from results.rows import committed, store, submission
 from runner.cell_key import identify
-from runner.commands.arguments import Command, add_comparison, add_with_committed
+from runner.commands.arguments import Command, add_comparison, add_with_committed, names_in
 from runner.commands.comparison import cells, committed_rows, families, loaded, shown
+from schema import shortened, suggestion
 
 
 def add_report_flags(command: argparse.ArgumentParser) -> None:
@@ -20,6 +23,8 @@ def add_report_flags(command: argparse.ArgumentParser) -> None:
     add_comparison(command, "a comparison that has rows")
     command.add_argument("--reference", action="store_true", help="redraw the committed reference instead")
     add_with_committed(command)
+    command.add_argument("--show", metavar="A,B", help="models that figures draw in colour however many there are")
+    command.add_argument("--width", choices=("page", "column"), default="page", help="of the figures; default: page")
     command.add_argument("--adopt", action="store_true", help="the same as submit")
 
 
@@ -36,7 +41,7 @@ def report(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.reference and arguments.with_committed:
         raise ValueError("--reference shows the committed rows alone; leave out --with-committed.")
     folder = folder / "reference" if arguments.reference else folder
-    draw(plan, folder, None, console, arguments.with_committed)
+    draw(plan, folder, None, console, arguments.with_committed, names_in(arguments.show or ""), arguments.width)
     return 0
 
 
@@ -58,10 +63,19 @@ def submit(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def draw(plan: Plan, folder: Path, keys: set[str] | None, console: Console, with_committed: bool = False) -> None:
+def draw(
+    plan: Plan,
+    folder: Path,
+    keys: set[str] | None,
+    console: Console,
+    with_committed: bool = False,
+    show: Sequence[str] = (),
+    width: str = "page",
+) -> None:
     """Draw the report of the rows in `folder`; with `keys`, of those cells only, so that stale rows stay out.
 
-    A run of a part passes the keys of the whole plan too: a new model stands beside the ones measured before it.
+    A run of a part passes the keys of the whole plan too: a new model stands beside the ones measured before it. `show`
+    names models that are in colour beside those of the plan; ValueError for one without rows.
     """
     from results.report import report  # draws figures: most commands, and no worker, need matplotlib
     from results.report.tables import contest_table
@@ -76,15 +90,24 @@ def draw(plan: Plan, folder: Path, keys: set[str] | None, console: Console, with
     if with_committed:
         rows, own = committed.beside(rows, reference), len(rows)
         console.print(f"{len(rows) - own} committed rows stand beside {own} of this machine")
+    _check_shown(show, rows)
     out = folder if is_reference else folder / "report"
-    asked = {"claims": plan.claims, "tables": plan.printed, "forms": plan.figures, "show": plan.show}
-    about = {"title": plan.title, "question": plan.question, "families": families()}
+    asked = {"claims": plan.claims, "tables": plan.printed, "forms": plan.figures, "show": (*plan.show, *show)}
+    about = {"title": plan.title, "question": plan.question, "families": families(), "width": width}
     page = report.report(rows, out, reference=reference, **about, **asked)
     if is_reference:
         submission.seal(folder)
     for part in contest_table.terminal(rows):
         console.print(part, highlight=False)
     console.print(f"report: {shown(page)}")
+
+
+def _check_shown(show: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    """ValueError for a name that no row has."""
+    known = sorted({name for row in rows for name in (row["model"], row["settings"].get("variant")) if name})
+    for name in show:
+        if name not in known:
+            raise ValueError(f"--show names {shortened(name)}, of which there are no rows{suggestion(name, known)}.")
 
 
 COMMANDS = {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from tasks.babilong.babi.facts import TASKS
 from tasks.babilong.babi.story import Item
 from tasks.babilong.prompt import Background, PromptTemplate, scatter
 from tasks.babilong.tokens import after, answered, within
@@ -32,11 +34,29 @@ class LongText(NamedTuple):
 class SampleWriter:
     """Writes items into the books of their split; `longest` are the tokens of each question's longest answer."""
 
-    def __init__(
-        self, tokenizer: Tokenizer, corpus: str, templates: Mapping[str, PromptTemplate], longest: Mapping[str, int]
-    ) -> None:
-        self.tokenizer, self.corpus, self.templates, self.longest = tokenizer, corpus, templates, longest
+    def __init__(self, tokenizer: Tokenizer, corpus: str, templates: Mapping[str, PromptTemplate]) -> None:
+        self.tokenizer, self.corpus, self.templates = tokenizer, corpus, templates
+        self.longest = {question: max(map(len, self.choices(question))) for question in templates}
         self.books: dict[str, Background] = {}
+
+    def choices(self, question: str) -> tuple[tuple[int, ...], ...]:
+        """The tokens of every answer, each with its terminator."""
+        words, asked = self.templates[question], _extremes(question)[2].strip()
+        asked = words.after.format(question=asked)
+        said = (answered(self.tokenizer, asked, words.lead + label) for label in TASKS[question].answers)
+        return tuple(tuple(tokens.tolist()) for tokens in said)
+
+    def most(self, question: str, facts: int) -> int:
+        """The most tokens that a prompt of so many facts and the longest answer take, without book text."""
+        words, (_, fact, asked) = self.templates[question], _extremes(question)
+        parts = [*[" " + fact] * facts, words.after.format(question=asked.strip())]
+        written = len(self.tokenizer.encode(words.before)) + sum(len(self.encode(part)) for part in parts)
+        return written + self.longest[question] - 1
+
+    def most_facts(self, question: str, tokens: int) -> int:
+        """How many of the shortest facts a prompt of so many tokens has room for."""
+        fact = self.encode(" " + _extremes(question)[0])
+        return (tokens - len(self.tokenizer.encode(self.templates[question].before))) // len(fact)
 
     def encode(self, text: str) -> np.ndarray:
         """The tokens of one of the few texts that stories are made of."""
@@ -120,3 +140,8 @@ def batch(samples: Sequence[LongText], width: int, where: dict[str, Any]) -> Bat
         for place, count in inside:
             targets[row, place - 1 : place - 1 + count] = prompt[place : place + count]
     return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), where)
+
+
+@cache
+def _extremes(question: str) -> tuple[str, str, str]:
+    return TASKS[question].extremes()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from tasks.babilong.babi.story import Item
 from tasks.babilong.babi.world import ROOMS
 from tasks.babilong.tokens import END
 
@@ -64,6 +65,14 @@ def in_order(facts: Sequence[str], context: str) -> bool:
             return False
         place += len(fact)
     return True
+
+
+def supporting(items: Iterable[Item], context: str, question: str, answer: str) -> tuple[str, ...]:
+    """The supporting facts of the item with this question and answer whose facts the context holds; none without one."""
+    for item in items:
+        if (item.question.strip(), item.answer) == (question, answer) and in_order(item.facts, context):
+            return tuple(dict.fromkeys(item.facts[index] for index in sorted(item.supports)))
+    return ()
 
 
 def last_mentioned(context: str, question: str, labels: Sequence[str]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Iterator
-from functools import cache
 from itertools import groupby, islice
 from random import Random
 from typing import Any, Literal
@@ -19,8 +18,8 @@ from tasks.babilong.floors import floors
 from tasks.babilong.prompt import words_around
 from tasks.babilong.questions import SIMULATOR, StoryQuestion, check, draw, kind, least_length, official_most
 from tasks.babilong.samples import LongText, SampleWriter, batch
-from tasks.babilong.scoring import DISAGREEMENT, generated, held, in_order, same
-from tasks.babilong.tokens import answered, as_many
+from tasks.babilong.scoring import DISAGREEMENT, generated, held, same, supporting
+from tasks.babilong.tokens import as_many
 from tasks.rng import stream
 from tasks.task import Answers, Batch, EvaluationBatch, Measurement, Task
 from tasks.text import corpus as corpora
@@ -65,9 +64,8 @@ class BABILong(Task):
     """
 
     name = "babilong"
-    exam_version = (
-        2  # other splits of qa4 and qa20, gifts of qa7, doubt of qa10; no question twice; answers told as in a text
-    )
+    # other splits of qa4 and qa20, gifts of qa7, doubt of qa10; no question twice; answers told as in a text
+    exam_version = 2
     exam_settings = ("test_lengths", "samples", "long_samples", "test_sources")
     protocol = "trained"
     untrained_protocol = "few-shot"
@@ -121,8 +119,7 @@ class BABILong(Task):
         self.vocab = self.tokenizer.vocab
         self._kept: dict[tuple[str, str, str, int], list[Item]] = {}
         self.templates = {name: words_around(template, name).suited(self.tokenizer) for name in self.questions}
-        longest = {question: max(map(len, self._choices(question))) for question in questions}
-        self.lessons, self._writer = lessons, SampleWriter(self.tokenizer, corpus, self.templates, longest)
+        self.lessons, self._writer = lessons, SampleWriter(self.tokenizer, corpus, self.templates)
         self.trained = tuple(question for question in self.questions if self.minimum(question) <= length)
         if not self.trained:
             least = min(map(self.minimum, self.questions))
@@ -132,13 +129,6 @@ class BABILong(Task):
             least = min(map(self.minimum, self.trained))
             raise ValueError(f"BABILong's test_lengths must hold 0 or a length of at least {least}: raise them.")
 
-    def _choices(self, question: str) -> tuple[tuple[int, ...], ...]:
-        """The tokens of every answer, each with its terminator."""
-        words, asked = self.templates[question], _extremes(question)[2].strip()
-        asked = words.after.format(question=asked)
-        said = (answered(self.tokenizer, asked, words.lead + label) for label in TASKS[question].answers)
-        return tuple(tuple(tokens.tolist()) for tokens in said)
-
     def _may_say(self, question: str, count: int) -> int:
         """How many tokens stand for `count` of BABILong's: `harness` asks for sentences, which bytes could not say else."""
         if self.template != "harness":
@@ -147,12 +137,9 @@ class BABILong(Task):
 
     def minimum(self, question: str) -> int:
         """The smallest length at which every story with the fewest facts that `question` can follow fits."""
-        task, words = TASKS[question], self.templates[question]
-        _, fact, asked = _extremes(question)
-        parts = [*[" " + fact] * task.fewest, words.after.format(question=asked.strip())]
-        written = len(self.tokenizer.encode(words.before)) + sum(len(self._writer.encode(part)) for part in parts)
-        written += self._writer.longest[question] - 1
-        return written if self.template == "compact" else max(written, least_length(task.fewest))
+        fewest = TASKS[question].fewest
+        written = self._writer.most(question, fewest)
+        return written if self.template == "compact" else max(written, least_length(fewest))
 
     def left_out(self) -> dict[tuple[str, int], str]:
         """Why a question is neither trained nor asked at a length, for each (question, length) of which this holds."""
@@ -192,8 +179,7 @@ class BABILong(Task):
         taken, so that more of them share an evaluation batch; in other tokens all prompts of a question may be equally long.
         """
         most = (length or self.length) - self._writer.longest[question] + 1
-        fact = self._writer.encode(" " + _extremes(question)[0])
-        most_facts = (most - len(self.tokenizer.encode(self.templates[question].before))) // len(fact)
+        most_facts = self._writer.most_facts(question, most)
         if length and self.template != "compact":
             most_facts = min(most_facts, official_most(length))
         step = STEP if self.tokenizer is BYTES and source == SIMULATOR else 1
@@ -231,7 +217,7 @@ class BABILong(Task):
             where = {"question": question, "length": length, "unit": self.tokenizer.name}
             if len(self.test_sources) > 1 and split == "test":
                 where["stories"] = kind(source)
-            choices = self._choices(question)
+            choices = self._writer.choices(question)
             for samples in self._written(draws, source, split, question, length):
                 prompt = len(samples[0].prompt)
                 asked = batch(samples, prompt + self._writer.longest[question] - 1, where)
@@ -291,12 +277,9 @@ class BABILong(Task):
         prompt = self.tokenizer.decode(exam.batch.tokens[row, : exam.prompt].tolist())
         context, question = self.templates[where["question"]].read(prompt)
         answer = self.tokenizer.decode(self.truth(exam, row)).strip()
-        for (_, _, name, length), items in self._kept.items():
-            for item in items if (name, length) == (where["question"], where["length"]) else ():
-                asked = item.question.strip() == question and item.answer == answer
-                if asked and in_order(item.facts, context):
-                    return tuple(dict.fromkeys(item.facts[index] for index in sorted(item.supports)))
-        return ()
+        asked = (where["question"], where["length"])
+        kept = [item for (*_, name, length), items in self._kept.items() if (name, length) == asked for item in items]
+        return supporting(kept, context, question, answer)
 
     def data_hash(self) -> str:
         """Of the corpus, of a tokenizer other than bytes, and of sources and prompts that are not made by code."""
@@ -305,11 +288,6 @@ class BABILong(Task):
         if self.template == "harness":
             files.append(hashlib.sha256(repr(self.templates).encode()).hexdigest()[:16])
         return combined_hash(corpora.data_hash(self.corpus), self.tokenizer) + "".join(files)
-
-
-@cache
-def _extremes(question: str) -> tuple[str, str, str]:
-    return TASKS[question].extremes()
 
 
 def _lengths(length: int) -> tuple[int, ...]:

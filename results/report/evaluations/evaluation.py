@@ -70,6 +70,14 @@ class Evaluation:
         """Metrics measured here, in a fixed order: as `where` grows, then by name."""
         return self._index.metrics
 
+    @property
+    def main_accuracies(self) -> list[str]:
+        """The accuracies that figures show, whole answers first; what is generated or stricter stays in the tables."""
+        found = [metric for metric in self.metrics if metrics.is_accuracy(metric)]
+        strict = ("generated", "string", "exact_accuracy")
+        chosen = [metric for metric in found if not any(word in metric for word in strict)] or found
+        return sorted(chosen, key=lambda metric: ("token" in metric, metric))
+
     def measured(self, label: str | None = None, metric: str | None = None) -> list[Row]:
         """The rows with a number, of one model and metric or of all."""
         return self._index.measured(label, metric)

@@ -136,6 +136,9 @@ def _looks(by_labels: Iterable[dict[str, list[Row]]], families: Families) -> dic
     for by_label in by_labels:
         for label, rows in by_label.items():
             found.setdefault(families.of(_newest(rows)), set()).add(label)
+    apart = families.apart(found)
     return {
-        (family.name, label): look for family, names in found.items() for label, look in looks(family, names).items()
+        (family.name, label): look
+        for family, names in found.items()
+        for label, look in looks(apart[family], names).items()
     }

@@ -1,4 +1,4 @@
-"""Who a figure shows, and who of them in colour: all where they are few, else the reference and the best of each family."""
+"""Who a figure shows, and who of them in colour: all where they are few, else the focus, which a reader is to look at first."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from results.report.evaluations import Evaluation, Model
+from results.report.families import YOURS
 from results.report.figures import style
 from results.rows import metrics
 
-FEW = 16  # models that a reader tells apart in one panel
+FEW = 8  # models that a reader tells apart in one panel
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,14 @@ def cast(
 ) -> Cast:
     """The cast of a figure of one metric; `kept` names models that are in colour however many there are.
 
-    The best of a family is so by the mean over all that `where` leaves open.
+    In colour are these, a user's own models, which stand first, and the best of each family, by the mean over all that
+    `where` leaves open.
     """
+    models = sorted(models, key=lambda model: model.family != YOURS)
     if len(models) <= FEW:
         return Cast(tuple(models), frozenset(model.label for model in models))
     way = metrics.direction(metric)
-    bright = {model.label for model in models if {model.label, model.name} & set(kept)}
+    bright = {model.label for model in models if model.family == YOURS or {model.label, model.name} & set(kept)}
     best: dict[str, tuple[float, str]] = {}
     for model in models:
         point = evaluation.point(model.label, metric, where or {})

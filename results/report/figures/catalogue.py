@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from results.report.evaluations import Evaluation, Model
-from results.report.figures import bar, contest, heat_map, line, style
-from results.report.figures.cast import cast
+from results.plans.paper import Form
+from results.report.evaluations import Evaluation, Model, everyone
+from results.report.figures import canvas, pool, style
+from results.report.figures.cast import FEW, cast
+from results.report.figures.kinds import bar, contest, families, heat_map, line, paper, rank
 from results.rows import metrics
+
+ABILITIES, FEWEST_ABILITIES = "models by ability", 3
 
 
 @dataclass(frozen=True)
@@ -25,37 +30,100 @@ class Drawing:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A figure that is to be drawn: its file's name, its title, the slug of what it shows, and what makes it."""
+
+    name: str
+    title: str
+    evaluation: str
+    make: Callable[[], Figure]
+
+
 def draw(
-    evaluations: Sequence[Evaluation], folder: Path, only: Sequence[str] | None = None, kept: Collection[str] = ()
+    evaluations: Sequence[Evaluation],
+    folder: Path,
+    only: Sequence[str] | None = None,
+    kept: Collection[str] = (),
+    forms: Sequence[Form] = (),
+    width: str = "page",
 ) -> list[Drawing]:
     """Draw every figure that the evaluations have numbers for, as `folder`/NAME.png, .svg and .pdf.
 
-    `only` names the models that are shown, `kept` those that are in colour however many there are. Of several set-ups of
-    an evaluation, the one with the most models is drawn.
+    `only` names the models that are shown, `kept` those that are in colour however many there are; `forms` are figures in
+    papers' own form; `width` is one of style.WIDTHS. Of several set-ups of an evaluation, the one with the most models is drawn.
     """
+    wanted = asked(evaluations, only, kept, forms)
+    texts = [text for evaluation in evaluations for text in evaluation.texts()]
+    with style.settings([*texts, *(text for form in forms for text in paper.texts(form))], width):
+        jobs = [partial(_drawn, one, folder) for one in wanted if isinstance(one, Asked)]
+        made = iter(pool.results(jobs))
+        return [next(made) if isinstance(one, Asked) else one for one in wanted]
+
+
+def asked(
+    evaluations: Sequence[Evaluation],
+    only: Sequence[str] | None = None,
+    kept: Collection[str] = (),
+    forms: Sequence[Form] = (),
+) -> list[Asked | Drawing]:
+    """The figures that the evaluations have numbers for, and those that they have none for, in the order of a report."""
     shown = [evaluation for evaluation in evaluations if evaluation.main]
-    drawings: list[Drawing] = []
-    with style.settings(text for evaluation in shown for text in evaluation.texts()):
-        for kind in KINDS:
-            found = [
-                (evaluation.slug, *job)
-                for evaluation in shown
-                for job in kind.jobs(evaluation, _models(evaluation, only), kept)
-            ]
-            for slug, name, title, make in found:
-                drawings.append(_drawn(name, title, slug, make, folder))
-            if not found and (not kind.of_contests or any(evaluation.is_contest for evaluation in evaluations)):
-                drawings.append(Drawing(kind.name, kind.title, reason=f"no rows give {kind.needs}"))
-    return drawings
+    kinds, papers = _of_kinds(shown, only, kept), _of_forms(shown, forms, kept)
+    return [*kinds, *papers, *_of_all(shown, evaluations, only)]
 
 
-def _drawn(name: str, title: str, slug: str, make: Callable[[], Figure], folder: Path) -> Drawing:
+def _of_kinds(
+    shown: Sequence[Evaluation], only: Sequence[str] | None, kept: Collection[str]
+) -> Iterator[Asked | Drawing]:
+    for kind in KINDS:
+        found = [
+            Asked(name, title, evaluation.slug, make)
+            for evaluation in shown
+            for name, title, make in kind.jobs(evaluation, _models(evaluation, only), kept)
+        ]
+        yield from found
+        is_missed = kind.needs and (not kind.of_contests or any(one.is_contest for one in shown))
+        if not found and is_missed:
+            yield Drawing(kind.name, kind.title, reason=f"no rows give {kind.needs}")
+
+
+def _of_forms(shown: Sequence[Evaluation], forms: Sequence[Form], kept: Collection[str]) -> Iterator[Asked | Drawing]:
+    """Each form from the first evaluation that has its numbers, or why not."""
+    for form in forms:
+        found = [evaluation for evaluation in shown if evaluation.task == form.task and paper.models(evaluation, form)]
+        if found:
+            yield Asked(form.name, form.title, found[0].slug, partial(paper.figure, found[0], form, kept))
+        else:
+            reason = f"no rows give {metrics.words(form.metric)} of {form.task} by length"
+            yield Drawing(form.name, form.title, reason=reason)
+
+
+def _of_all(
+    shown: Sequence[Evaluation], evaluations: Sequence[Evaluation], only: Sequence[str] | None
+) -> Iterator[Asked]:
+    """What is drawn of all evaluations together: models by ability, and their average ranks."""
+    abilities = [
+        (evaluation, evaluation.main_accuracies[0])
+        for evaluation in shown
+        if not evaluation.is_contest and evaluation.learners and evaluation.main_accuracies
+    ]
+    models = list(dict.fromkeys(model.label for evaluation, _ in abilities for model in _models(evaluation, only)))
+    if len(abilities) >= FEWEST_ABILITIES and models:
+        known = {model.label: model for model in everyone(evaluations)}
+        lines = [model for label, model in known.items() if label in models]
+        yield Asked("abilities", ABILITIES, "", partial(heat_map.by_ability, abilities, lines, ABILITIES))
+    if rank.is_drawn(evaluations):
+        yield Asked("average-ranks", rank.TITLE, "", partial(rank.figure, evaluations))
+
+
+def _drawn(asked: Asked, folder: Path) -> Drawing:
     """A figure as files; what goes wrong in one figure costs that figure alone, and is told."""
-    name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
+    name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in asked.name)
     try:
-        return Drawing(name, title, slug, style.save(make(), folder / name))
+        return Drawing(name, asked.title, asked.evaluation, canvas.save(asked.make(), folder / name))
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        return Drawing(name, title, reason=f"it could not be drawn ({type(error).__name__}: {error})")
+        return Drawing(name, asked.title, reason=f"it could not be drawn ({type(error).__name__}: {error})")
 
 
 Job = tuple[str, str, Callable[[], Figure]]
@@ -68,17 +136,9 @@ class Kind:
 
     name: str
     title: str
-    needs: str
+    needs: str  # "" for a form of another kind, which is not missed
     jobs: Jobs
     of_contests: bool = False  # not missed where no side-by-side benchmark was held
-
-
-def main_accuracies(evaluation: Evaluation) -> list[str]:
-    """The accuracies that figures show, whole answers first; what is generated or stricter stays in the tables."""
-    found = [metric for metric in evaluation.metrics if metrics.is_accuracy(metric)]
-    strict = ("generated", "string", "exact_accuracy")
-    chosen = [metric for metric in found if not any(word in metric for word in strict)] or found
-    return sorted(chosen, key=lambda metric: ("token" in metric, metric))
 
 
 def _models(evaluation: Evaluation, only: Sequence[str] | None) -> list[Model]:
@@ -110,7 +170,7 @@ def _positions(evaluation: Evaluation, models: list[Model], kept: Collection[str
 
 
 def _lengths(evaluation: Evaluation, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
-    for metric in main_accuracies(evaluation):
+    for metric in evaluation.main_accuracies:
         if models and "length" in evaluation.varying(metric):
             title = f"{evaluation.title}: {metrics.words(metric)} against length"
             yield (
@@ -120,8 +180,20 @@ def _lengths(evaluation: Evaluation, models: list[Model], kept: Collection[str])
             )
 
 
+def _families(evaluation: Evaluation, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
+    for metric in evaluation.main_accuracies[:1]:
+        several = len({model.family for model in models}) > 1 and len(models) > FEW
+        if several and "length" in evaluation.varying(metric):
+            title = f"{evaluation.title}: {metrics.words(metric)} against length, family by family"
+            yield (
+                f"{evaluation.slug}-{metric.replace('_', '-')}-by-family",
+                title,
+                lambda m=metric, t=title: families.by_length(evaluation, m, cast(evaluation, m, models, kept), t),
+            )
+
+
 def _depths(evaluation: Evaluation, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
-    for metric in main_accuracies(evaluation)[:1]:
+    for metric in evaluation.main_accuracies[:1]:
         if models and {"depth", "length"} <= {key for where in evaluation.wheres(metric) for key in where}:
             for where in heat_map.panels(evaluation, metric):
                 part = "-".join(str(value) for value in where.values())
@@ -137,9 +209,10 @@ def _depths(evaluation: Evaluation, models: list[Model], kept: Collection[str]) 
 
 
 def _questions(evaluation: Evaluation, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
-    for metric in main_accuracies(evaluation):
-        if models and "question" in {key for where in evaluation.wheres(metric) for key in where}:
-            title = f"{evaluation.title}: {metrics.words(metric)} by question and length"
+    for metric in evaluation.main_accuracies:
+        keys = {key for where in evaluation.wheres(metric) for key in where}
+        if models and ("question" in keys or ("length" in evaluation.varying(metric) and "depth" not in keys)):
+            title = f"{evaluation.title}: {metrics.words(metric)} by {'question and ' * ('question' in keys)}length"
             yield (
                 f"{evaluation.slug}-{metric.replace('_', '-')}-map",
                 title,
@@ -169,7 +242,7 @@ def _ratios(evaluation: Evaluation, models: list[Model], kept: Collection[str]) 
 
 
 def _states(evaluation: Evaluation, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
-    for metric in main_accuracies(evaluation)[:1]:
+    for metric in evaluation.main_accuracies[:1]:
         if any(model.state_bytes for model in models):
             title = f"{evaluation.title}: {metrics.words(metric)} against state"
             yield (
@@ -183,8 +256,9 @@ KINDS = (
     Kind("loss-by-model", "loss by model", "bits per byte", _losses),
     Kind("loss-by-position", "loss by position", "a loss by position (from, to)", _positions),
     Kind("accuracy-by-length", "accuracy against length", "an accuracy at more than one length", _lengths),
+    Kind("accuracy-by-family", "accuracy against length by family", "", _families),
     Kind("needle-map", "depth-by-length needle map", "an accuracy by depth and length", _depths),
-    Kind("question-map", "question-by-length heat map", "an accuracy by question", _questions),
+    Kind("question-map", "heat map of models by length", "an accuracy by question or length", _questions),
     Kind("speed", "throughput against length", "tokens per second or time per token", _speeds),
     Kind("ratio", "time ratio against length", "a contest's ratios to its reference", _ratios, of_contests=True),
     Kind("accuracy-by-state", "accuracy against state bytes", "an accuracy and a state's bytes", _states),

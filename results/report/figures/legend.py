@@ -1,28 +1,31 @@
-"""A figure's legend: every model by name, beside the panels, in columns as high as the figure, which grows with it."""
+"""A figure's legend: who is drawn, by name, below the panels in columns of one height; the figure grows by it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from results.report.figures import style
+from results.report.figures import artists, canvas
 from results.report.figures.cast import Cast
 
-LINE, SAMPLE, GAP = 0.165, 0.36, 0.15  # inches: of a line of text, a line's sample, and around both
-TALLEST = 5.2  # inches up to which a figure grows before its legend has another column
-TOP = 0.42  # room for the figure's title
+LINE, SAMPLE, GAP = 0.15, 0.34, 0.16  # inches: of a line of text, a line's sample, and between columns
+NAME = {"fontsize": 7.5}
 HEADING = {"weight": "bold", "color": "#555555", "fontsize": 7.5}
 
 LegendEntry = tuple[str, dict[str, Any] | None]  # a name with the look of its line, or a heading
 
 
-def legend(drawn: Figure, cast: Cast, *, readers: Mapping[str, dict[str, Any]] | None = None) -> None:
-    """Name the models by family, and below them `readers` by name and look."""
+def legend(
+    drawn: Figure, cast: Cast, *, readers: Mapping[str, dict[str, Any]] | None = None, named: Collection[str] = ()
+) -> None:
+    """Name the models by family, but for those `named` already, and below them `readers` by name and look."""
     entries: list[LegendEntry] = []
     family = None
     for model in cast.models:
+        if model.label in named:
+            continue
         if model.family != family:
             family = model.family
             entries.append((model.group, None))
@@ -31,45 +34,50 @@ def legend(drawn: Figure, cast: Cast, *, readers: Mapping[str, dict[str, Any]] |
 
 
 def place(drawn: Figure, entries: list[LegendEntry]) -> None:
-    """Put entries to the right of a figure's panels; the figure grows by what they take."""
-    width, height = drawn.get_size_inches()
-    most = int((max(height, TALLEST) - TOP - GAP) / LINE)
-    columns = _columns(
-        entries, -(-len(entries) // max(1, -(-len(entries) // (most - 1)))) + 1
-    )  # of much the same height
-    measure = drawn.canvas.get_renderer().get_text_width_height_descent
+    """Put entries below a figure's panels, in as many columns as its width holds."""
+    if not entries:
+        return
+    measure, dpi = drawn.canvas.get_renderer().get_text_width_height_descent, drawn.dpi
     panel = drawn.add_axes((0, 0, 1, 1), label="legend")
-    samples: list[style.Line] = []
-    texts, x = [], GAP / 2
-    for column in columns:
-        widest = 0.0
-        for row, (name, look) in enumerate(column):
-            y = (row + 0.5) * LINE
+    lefts = [SAMPLE + 0.06 if look is not None else 0.0 for _, look in entries]
+    texts = []
+    for (name, look), left in zip(entries, lefts, strict=True):
+        text = panel.text(left, 0, name, va="center", **(NAME if look is not None else HEADING))
+        text.set_parse_math(False)
+        texts.append(text)
+    widths = [
+        left + measure(name, text.get_fontproperties(), False)[0] / dpi
+        for (name, _), left, text in zip(entries, lefts, texts, strict=True)
+    ]
+    wide = canvas.width()
+    most = max(1, int((wide - GAP) / (max(widths) + GAP)))
+    columns = _columns([look is None for _, look in entries], -(-len(entries) // most))
+    while len(columns) > most:  # headings that moved on took another column
+        columns = _columns([look is None for _, look in entries], max(map(len, columns)) + 1)
+    samples: list[artists.Line] = []
+    across, tall = (wide - GAP) / max(most, len(columns)), max(map(len, columns))
+    for column, rows in enumerate(columns):
+        for row, number in enumerate(rows):
+            x, y, look = GAP + column * across, (row + 0.5) * LINE, entries[number][1]
             if look is not None:
                 samples.append(([x, x + SAMPLE / 2, x + SAMPLE], [y] * 3, {"markevery": [1], **look}))
-            left = x + (SAMPLE + 0.08 if look is not None else 0.0)
-            text = panel.text(left, y, name, va="center", **({"fontsize": 8} if look is not None else HEADING))
-            text.set_parse_math(False)
-            texts.append(text)
-            widest = max(widest, left - x + measure(name, text.get_fontproperties(), False)[0] / drawn.dpi)
-        x += widest + GAP
-    style.lines(panel, samples, clip_on=False)
-    tall = max(map(len, columns), default=0) * LINE
-    whole = (width + x, max(height, tall + TOP + GAP))
-    drawn.set_size_inches(whole)
-    panel.set_position((width / whole[0], 1 - (TOP + tall) / whole[1], x / whole[0], tall / whole[1]))
-    panel.set(xlim=(0, x), ylim=(tall, 0))
+            texts[number].set_position((x + lefts[number], y))
+    artists.lines(panel, samples, clip_on=False)
+    height = tall * LINE + GAP
+    panel.set(xlim=(0, wide), ylim=(tall * LINE + GAP / 2, -GAP / 2))
     panel.set_axis_off()
     panel.set_in_layout(False)
-    drawn.get_layout_engine().set(rect=(0, 0, width / whole[0], 1))
+    drawn.set_figheight(drawn.get_figheight() + height)
+    layout = drawn.get_layout_engine()
+    layout.legend, layout.legend_height = panel, height
 
 
-def _columns(entries: list[LegendEntry], most: int) -> list[list[LegendEntry]]:
-    """Columns of at most so many lines; none ends with a heading."""
-    columns: list[list[LegendEntry]] = [[]]
-    for entry, after in zip(entries, [*entries[1:], ("", None)], strict=True):
-        full = len(columns[-1]) >= most or (entry[1] is None and after[1] is not None and len(columns[-1]) == most - 1)
-        if full:
+def _columns(headings: list[bool], most: int) -> list[list[int]]:
+    """The numbers of entries in columns of at most so many lines; none ends with a heading."""
+    columns: list[list[int]] = [[]]
+    for number, is_heading in enumerate(headings):
+        before_last = is_heading and number + 1 < len(headings) and not headings[number + 1]
+        if columns[-1] and (len(columns[-1]) >= most or (before_last and len(columns[-1]) == most - 1)):
             columns.append([])
-        columns[-1].append(entry)
+        columns[-1].append(number)
     return columns

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from results.report.evaluations import Evaluation, Model
+from results.report.evaluations import Evaluation, Model, Point
 from results.report.tables import columns, contest_table
 from results.report.tables.columns import AVERAGED, Column, Table
 from results.rows import metrics
@@ -139,15 +139,29 @@ def cell(evaluation: Evaluation, model: Model, column: Column, beside: Evaluatio
         low, high = (metrics.number(column.metric, end) for end in (point.low, point.high))
         half = metrics.number(column.metric, (point.high - point.low) / 2)
         text += f" ({low} to {high})" if metrics.is_accuracy(column.metric) else f" ± {half}"
-    ends = [evaluation.point(model.label, column.metric + ending, column.where) for ending in metrics.QUANTILES]
-    if all(ends):
-        text += f" ({' to '.join(metrics.number(column.metric, end.value) for end in ends)})"
-    if not model.is_floor:
-        text += {"yes": " ✓", "maybe": " (✓)"}.get(evaluation.learned(model.label, column.metric, column.where), "")
-        lost, seeds = evaluation.lost(model.label, column.metric, column.where)
-        text += f", {lost} of {seeds} seeds failed" if lost else ""
+    text += _quantiles(evaluation, model, column) + mark(evaluation, model, column)
     other = beside.point(model.label, column.metric, column.where) if beside and not model.committed else None
     return text + (f" [{metrics.number(column.metric, other.value)}]" if other else "")
+
+
+def with_spread(evaluation: Evaluation, model: Model, column: Column, point: Point) -> str:
+    """A number with half of its 95 % interval, or with its quantiles over repeats."""
+    half = "" if point.low is None else f" ± {metrics.number(column.metric, (point.high - point.low) / 2)}"
+    return metrics.number(column.metric, point.value) + half + _quantiles(evaluation, model, column)
+
+
+def mark(evaluation: Evaluation, model: Model, column: Column) -> str:
+    """What follows a model's number: whether it is better than all trivial baselines, and seeds that failed."""
+    if model.is_floor:
+        return ""
+    text = {"yes": " ✓", "maybe": " (✓)"}.get(evaluation.learned(model.label, column.metric, column.where), "")
+    lost, seeds = evaluation.lost(model.label, column.metric, column.where)
+    return text + (f", {lost} of {seeds} seeds failed" if lost else "")
+
+
+def _quantiles(evaluation: Evaluation, model: Model, column: Column) -> str:
+    ends = [evaluation.point(model.label, column.metric + ending, column.where) for ending in metrics.QUANTILES]
+    return f" ({' to '.join(metrics.number(column.metric, end.value) for end in ends)})" if all(ends) else ""
 
 
 def parameter_gap(evaluation: Evaluation, model: Model, reference_model: str) -> float | None:

@@ -9,7 +9,8 @@ import pytest
 from results.plans.paper import Claim, read_claim
 from results.plans.toml_reader import PlanError, TableReader
 from results.report import evaluations, report, statistics
-from results.report.figures import rank, style
+from results.report.figures import style
+from results.report.figures.kinds import rank
 from results.report.findings import claims, pairwise
 from tests.support import synthetic
 

@@ -9,25 +9,25 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from PIL import Image
 
-from results.report.figures import style
+from results.report.figures import artists, canvas, style
 from results.report.figures.formats import formats
 
 
 def test_a_figure_is_what_matplotlib_draws_for_each_format():
     with style.settings(["a"]):
-        drawn = style.figure(2.5, 2.0)
+        drawn = canvas.figure(2.0)
         first, second = drawn.subplots(1, 2)
         look = {"color": "#204080", "marker": "o", "linestyle": (0, (2, 1)), "linewidth": 1.0, "zorder": 2}
         faint = {"color": style.FAINT, "marker": "s", "linestyle": "-", "linewidth": 0.8, "zorder": 1.7}
-        style.lines(first, [([1, 2, 3], [1, 3, 2], look), ([1, 2, 3], [3, 1, 2], faint)])
+        artists.lines(first, [([1, 2, 3], [1, 3, 2], look), ([1, 2, 3], [3, 1, 2], faint)])
         first.text(2, 2, "a", rotation=30)
         second.imshow([[0.0, 1.0], [1.0, 0.5]], interpolation="nearest")
         drawn.get_layout_engine().execute(drawn)
         drawn.set_layout_engine("none")
         drawn.set_dpi(80)
-        ours, png, svg = formats(drawn, style.METADATA), BytesIO(), BytesIO()
+        ours, png, svg = formats(drawn, canvas.METADATA), BytesIO(), BytesIO()
         FigureCanvasAgg(drawn).print_png(png)
-        FigureCanvasSVG(drawn).print_svg(svg, metadata=style.METADATA["svg"])
+        FigureCanvasSVG(drawn).print_svg(svg, metadata=canvas.METADATA["svg"])
     mine, theirs = (np.asarray(Image.open(BytesIO(one)).convert("RGB")) for one in (ours["png"], png.getvalue()))
     assert (mine == theirs).all() and len(np.unique(mine)) > 2
     for kind in (b"<use ", b"<path ", b"<image "):

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 import baselines  # noqa: F401 - registers every model
 from models import registry
 from results.report import evaluations
-from results.report.families import LOOKS, Families, ShownFamily, looks
+from results.report.families import LOOKS, MARKERS, Families, ShownFamily, looks
 from results.report.figures import style
 from tests.support import synthetic
 
@@ -92,4 +92,18 @@ def test_what_nobody_listed_takes_the_next_free_look_and_never_a_listed_one():
         found["first"].number,
         found["second"].number,
     ) == (0, 1)
-    assert len(looks(family, [*names, "one more", "and another"])) == LOOKS + 2
+    more = looks(family, [*names, "one more", "and another"])
+    assert len(set(more.values())) == LOOKS + 2 and all(more[name] == found[name] for name in ("first", "second"))
+
+
+def test_families_that_nobody_lists_give_way_to_those_that_are_listed_and_to_one_another():
+    listed = [*known_families()]
+    families = Families(listed)
+    new = [families.of({"family": f"new_{n}", "family_order": n // 2}) for n in range(3)]  # two of one place
+    apart = families.apart([*listed, *new])
+    assert [apart[family].hue for family in listed] == [family.hue for family in listed]
+    found = {name: looks(apart[family], ["same name"])["same name"] for name, family in zip("abc", new, strict=True)}
+    shown = [*found.values(), *(looks(family, ["same name"])["same name"] for family in listed)]
+    assert len({look.marker for look in shown}) == min(len(shown), len(MARKERS))
+    assert len({round(look.hue) for look in shown}) == len(shown)
+    assert families.apart(new[:1])[new[0]] == apart[new[0]]  # whoever of those listed is drawn

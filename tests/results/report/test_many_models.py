@@ -6,8 +6,9 @@ import pytest
 
 from results.plans.paper import Form, Printed
 from results.report import evaluations
-from results.report.figures import catalogue, paper, rank, style
+from results.report.figures import catalogue, style
 from results.report.figures.cast import FEW, cast
+from results.report.figures.kinds import paper, rank
 from tests.support import synthetic
 from tests.support.synthetic import FIFTY
 
@@ -44,7 +45,8 @@ def unnamed(drawn, labels) -> set[str]:
     drawn.get_layout_engine().execute(drawn)
     edge, inside = drawn.bbox, set()
     renderer = drawn.canvas.get_renderer()
-    for text in [text for panel in drawn.axes for text in (*panel.texts, *panel.get_yticklabels())]:
+    words = [text for panel in drawn.axes for text in (*panel.texts, *panel.get_yticklabels())]
+    for text in words:
         box = text.get_window_extent(renderer)
         if text.get_visible() and edge.x0 <= box.x0 and box.x1 <= edge.x1 and edge.y0 <= box.y0 and box.y1 <= edge.y1:
             inside.add(text.get_text())
@@ -67,7 +69,7 @@ def test_every_model_is_named_inside_the_canvas(exams, kind):
 def test_every_model_of_a_papers_form_and_of_the_ranks_is_named(exams):
     with style.settings():
         needle = next(exam for exam in exams if exam.task == "needle")
-        drawn = paper._figure(needle, FORM)
+        drawn = paper.figure(needle, FORM)
         assert unnamed(drawn, FIFTY) == set()
         assert unnamed(rank.figure(evaluations.grouped(ranked(tuple(FIFTY)))), FIFTY) == set()
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from results.report import evaluations, html_page
-from results.report.figures import bar, style
-from results.report.figures import line as line_figure
+from results.report.figures import style
 from results.report.figures.cast import cast
+from results.report.figures.kinds import bar
+from results.report.figures.kinds import line as line_figure
 from results.report.tables import csv_file, summary, table
 from results.rows import readers
 from tests.support.synthetic import cell, rows_of

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from results.report.evaluations import Evaluation, Model, Point
-from results.report.figures import line, style
+from results.report.figures import artists, canvas, style
 from results.report.figures.cast import Cast
+from results.report.figures.kinds import line, ticks
 from results.report.figures.legend import legend
 from results.rows import metrics
 from results.rows.row import canonical
@@ -26,7 +27,9 @@ def by_model(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Fig
         for model in evaluation.floors
         if (point := evaluation.point(model.label, metric, where))
     ]
-    drawn = style.figure(7.6, 1.5 + 0.27 * len(found) + 0.16 * len(floors))
+    drawn = canvas.figure(0.6 + 0.17 * _places(found)[-1] + 0.17 + 0.15 * len(floors))
+    parts = [title, *(f"{metrics.words(key)} {value}" for key, value in where.items())]
+    canvas.title(drawn, ", ".join(parts), f"{metrics.axis(metric)}; {_marks(found)}")
     panel = drawn.subplots()
     panel.grid(axis="y", visible=False)
     places = _places(found)
@@ -39,42 +42,41 @@ def by_model(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Fig
     )
     pen = {"color": style.INK, "linewidth": 1.2, "zorder": 3}
     known = [(place, point) for place, (_, point) in zip(places, found, strict=True) if point.low is not None]
-    style.segments(panel, [([point.low, point.high], [place, place], pen) for place, point in known])
+    artists.segments(panel, [([point.low, point.high], [place, place], pen) for place, point in known])
     for place, (model, point) in zip(places, found, strict=True):
         text = f"{point.value:.3f}"
         panel.annotate(
             text, (point.value, place), xytext=(-5, 0), textcoords="offset points", ha="right", va="center",
-            fontsize=8, color=style.ink(model), fontweight="bold", zorder=4,
+            fontsize=7, color=style.ink(model), fontweight="bold", zorder=4,
         )  # fmt: skip
     _floor_lines(panel, floors, top=-0.75, bottom=max(places, default=0.0) + 0.5)
     panel.set_yticks(places, [model.title for model, _ in found])
     panel.tick_params(axis="y", length=0, labelcolor=style.INK)
     largest = max([point.value for _, point in found] + [value for _, value in floors])
-    panel.set(xlim=(0, 1.06 * largest), xlabel=metrics.axis(metric))
-    panel.invert_yaxis()
-    style.title(drawn, ", ".join([title, *(f"{metrics.words(key)} {value}" for key, value in where.items())]))
+    panel.set(xlim=(0, 1.06 * largest), xlabel=metrics.label(metric))
+    panel.set_ylim(max(places) + 0.6, -0.7 - 0.75 * len(floors))
     return drawn
 
 
 def by_state(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Figure:
     """Accuracy, averaged over the whole evaluation, against the state's bytes, with 95 % intervals and what guessers score."""
-    drawn = style.figure(6.0, 4.2)
-    panel = drawn.subplots()
-    style.title(drawn, title)
+    drawn, (panel,) = line.panel_grid(1)
+    canvas.title(drawn, title, line.note(evaluation, metric, cast).replace("bands:", "bars:"))
     asked = [(model, evaluation.point(model.label, metric, {})) for model in cast.models if model.state_bytes]
     known = [(model, point) for model, point in asked if point is not None]
-    style.segments(
+    artists.segments(
         panel, [_interval(model, point, cast.line(model)) for model, point in known if point.low is not None]
     )
     alike: dict[str, list[tuple[Model, Point]]] = {}
     for model, point in known:
         alike.setdefault(canonical(cast.point(model)), []).append((model, point))
     for group in alike.values():
-        style.scatter(panel, [(m.state_bytes, 100 * p.value) for m, p in group], cast.point(group[0][0]))
+        artists.scatter(panel, [(m.state_bytes, 100 * p.value) for m, p in group], cast.point(group[0][0]))
     lines = {kind: best for kind in line.LINES if (best := evaluation.best([kind], metric, {}))}
     for kind, (_, value) in lines.items():
         panel.axhline(100 * value, **line.LINES[kind])
-    panel.set(xscale="log", xlabel="largest state of one sequence (bytes)", ylabel=metrics.axis(metric))
+    panel.set(xscale="log", xlabel="largest state of one sequence (bytes)")
+    ticks.ylabel(panel, metrics.label(metric), line.ONE - 0.7)
     panel.set_xscale("log", base=2)
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: metrics.byte_size(value).replace(".0 ", " ")))
     panel.margins(x=0.1, y=0.1)
@@ -100,11 +102,17 @@ def _floor_lines(panel: Axes, floors: list[tuple[str, float]], top: float, botto
         panel.plot([value, value], [height - 0.3, bottom], **{**line.FLOOR_LINE, "zorder": 2.5})
         panel.annotate(
             f"{label} {value:.3f}", (value, height), xytext=(-4, 0), textcoords="offset points",
-            ha="right", va="center", fontsize=8, color=style.FLOOR,
+            ha="right", va="center", fontsize=7, color=style.FLOOR,
         )  # fmt: skip
 
 
-def _interval(model: Model, point: Point, look: dict[str, Any]) -> style.Line:
+def _marks(found: list[tuple[Model, Point]]) -> str:
+    """What the marks on bars are."""
+    has_intervals = any(point.low is not None for _, point in found)
+    return "; ".join([*(["black: 95 % confidence interval"] if has_intervals else []), "dashed: trivial baselines"])
+
+
+def _interval(model: Model, point: Point, look: dict[str, Any]) -> artists.Line:
     """The interval in the model's own dash, which tells it from others of its family."""
     pen = {"color": look["color"], "linestyle": look["linestyle"], "linewidth": 1.1, "zorder": 1.8}
     return [model.state_bytes] * 2, [100 * point.low, 100 * point.high], pen

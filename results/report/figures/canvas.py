@@ -1,0 +1,84 @@
+"""A figure from empty to its files: of a page's or of a column's width, with its title, written equal byte for byte."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from results.report.figures import style
+from results.report.figures.layout import Layout
+
+DOTS = 160  # an inch
+TITLE, NOTE = 10.5, 7.5  # points
+LETTER = 0.0086  # inches across a letter, for each point of its size; a bold one is wider by BOLD
+BOLD = 1.13
+METADATA: dict[str, dict[str, None]] = {
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+
+
+def width() -> float:
+    """The inches across every figure under these settings: a page's text or one of its columns."""
+    return matplotlib.rcParams["figure.figsize"][0]
+
+
+def figure(height: float) -> Figure:
+    """An empty figure, so high in inches before its heading and its legend are added."""
+    drawn = Figure(figsize=(width(), height), layout=Layout())
+    FigureCanvasAgg(drawn)
+    return drawn
+
+
+def grid(panels: int, height: float, columns: int) -> tuple[Figure, list[Axes]]:
+    """A figure of so many panels, each so high with the words around it, at most so many of them in a row."""
+    columns = min(panels, columns)
+    rows = -(-panels // columns)
+    drawn = figure(rows * height)
+    axes = list(drawn.subplots(rows, columns, squeeze=False).flat)
+    for unused in axes[panels:]:
+        unused.remove()
+    return drawn, axes[:panels]
+
+
+def title(drawn: Figure, text: str, note: str = "") -> None:
+    """The title of a figure and a note below it, in as many lines as its width asks for; the figure grows by them."""
+    layout = drawn.get_layout_engine()
+    before = layout.above
+    looks = (
+        (text, TITLE * BOLD, {"fontsize": TITLE, "weight": "bold"}),
+        (note, NOTE, {"fontsize": NOTE, "color": style.FLOOR}),
+    )
+    for words, points, look in looks:
+        if words:
+            lines = [line for part in words.split("\n") for line in textwrap.wrap(part, letters(width(), points))]
+            made = drawn.text(0, 0, "\n".join(lines), va="top", linespacing=1.15, **look)
+            made.set_parse_math(False)
+            layout.heading.append(made)
+    drawn.set_figheight(drawn.get_figheight() + layout.above - before)
+
+
+def letters(inches: float, points: float) -> int:
+    """How many letters of a size a line of text holds."""
+    return max(12, int(inches / (LETTER * points)))
+
+
+def save(drawn: Figure, stem: Path) -> list[Path]:
+    """Write `stem`.png, .svg and .pdf; equal figures give equal bytes, since no date and no version enters."""
+    from results.report.figures.formats import formats  # with a package on fonts: not before it is needed
+
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    drawn.get_layout_engine().execute(drawn)
+    drawn.set_layout_engine("none")
+    drawn.set_dpi(DOTS)
+    written = []
+    for ending, content in formats(drawn, METADATA).items():
+        path = stem.with_name(f"{stem.name}.{ending}")
+        path.write_bytes(content)
+        written.append(path)
+    return written

@@ -1,0 +1,1 @@
+"""The kinds of figures, each drawn from evaluations alone."""

@@ -1,0 +1,66 @@
+"""Ticks and labels of a panel's axes, written out."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+from results.report.figures import canvas
+from results.rows import metrics
+
+LABEL = 8  # points of an axis label
+TICK = 0.07  # inches across a letter of a tick's label
+
+
+def plain_ticks(panel: Axes, values: Sequence[float], inches: float = 4.0) -> None:
+    """Ticks of the x axis at these values, written out; turned where they would not fit side by side."""
+    panel.xaxis.set_major_locator(FixedLocator(list(values)))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    turn(panel, [f"{value:,.0f}" for value in values], inches)
+
+
+def turn(panel: Axes, labels: Sequence[str], inches: float) -> None:
+    """Turn the labels of the x axis where they would not fit side by side."""
+    if sum(map(len, labels)) * TICK + len(labels) * TICK > inches:
+        panel.tick_params(axis="x", labelrotation=45)
+
+
+def log_ticks(panel: Axes) -> None:
+    """Plain labels on a logarithmic y axis, more of them where it spans little more than one decade."""
+    low, high = panel.get_ylim()
+    wide = high > 30 * low
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 3) if wide else (1, 1.5, 2, 3, 5, 7)))
+    panel.yaxis.set_minor_locator(NullLocator())
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _compact(value)))
+
+
+def _compact(value: float) -> str:
+    """1500 -> "1.5k"."""
+    if value >= 1e6:
+        return f"{value / 1e6:g}M"
+    return f"{value / 1e3:g}k" if value >= 1e3 else f"{value:g}"
+
+
+def ylabel(panel: Axes, text: str, inches: float) -> None:
+    """The label of the y axis, in as many lines as a panel of this height asks for."""
+    panel.set_ylabel("\n".join(textwrap.wrap(text, canvas.letters(inches, LABEL))))
+
+
+def said(where: Mapping[str, Any]) -> str:
+    """Settings as a panel's title: {"pairs": 8, "depth": 0.5, "variant": "s-niah-1"} -> "8 pairs, depth 0.5, s-niah-1"."""
+    return ", ".join(_said(metrics.words(key), value) for key, value in where.items())
+
+
+def _said(key: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return (
+        f"{value:,} {key if value != 1 else key[:-1]}"
+        if key.endswith("s") and isinstance(value, int)
+        else f"{key} {value}"
+    )

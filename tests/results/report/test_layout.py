@@ -1,0 +1,60 @@
+"""No figure of a committed comparison has ink at its border, words outside the canvas, or words over words."""
+
+from __future__ import annotations
+
+import pytest
+
+import baselines  # noqa: F401 - registers every model
+from results.plans import reader
+from results.report import evaluations
+from results.report.families import Families
+from results.report.figures import canvas, catalogue, style
+from results.report.figures.names import apart
+from results.rows import store
+from runner.commands.comparison import families
+from schema.places import ROOT
+from tests.support.figure_faults import faults
+
+COMMITTED = sorted(path.parent.name for path in (ROOT / "results" / "comparisons").glob("*/*/reference"))
+QUICK = ("babi-transfer", "gdn-fig3")  # the others take longer, together a minute
+
+
+def figures(name: str, width: str = "page") -> dict[str, list[str]]:
+    """The faults of every figure of a committed comparison, by name."""
+    (folder,) = (ROOT / "results" / "comparisons").glob(f"*/{name}")
+    plan = reader.load(folder / "plan.toml")
+    found = evaluations.grouped(store.read(folder / "reference" / "rows.jsonl", name), Families(families()))
+    asked = catalogue.asked(found, kept={"transformer", *plan.show}, forms=plan.figures)
+    with style.settings(width=width):
+        return {one.name: faults(one.make()) for one in asked if isinstance(one, catalogue.Asked)}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in COMMITTED]
+)
+def test_no_figure_of_a_committed_comparison_has_faults(name):
+    found = figures(name)
+    assert found and not any(found.values()), {figure: told for figure, told in found.items() if told}
+
+
+def test_figures_fit_the_width_of_a_column():
+    found = figures("gdn-fig3", "column")
+    assert found and not any(found.values()), found
+
+
+def test_faults_are_found():
+    with style.settings():
+        drawn = canvas.figure(2.0)
+        panel = drawn.subplots()
+        for words, x in (("one", 0.5), ("other", 0.52), ("far", 3.0)):
+            panel.text(x, 0.5, words, transform=panel.transAxes).set_in_layout(False)
+        panel.plot([0, 1], [0.5, 0.5], clip_on=False, transform=drawn.transFigure)
+        told = faults(drawn)
+    assert {"Ink touches the left border.", "'one' overlaps 'other'.", "'far' lies outside the canvas."} <= set(told)
+
+
+def test_names_keep_apart_and_near_their_lines():
+    assert apart([10.0, 50.0], 5.0, 0.0, 100.0) == [10.0, 50.0]
+    found = apart([50.0, 50.0, 51.0, 99.0], 10.0, 0.0, 100.0)
+    assert sorted(found) == found and all(b - a >= 10 - 1e-9 for a, b in zip(found, found[1:], strict=False))
+    assert min(found) >= 5 and max(found) <= 95

@@ -104,9 +104,11 @@ def parsed(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argp
     return found
 
 
-def add_comparison(command: argparse.ArgumentParser, help: str) -> None:
+def add_comparison(command: argparse.ArgumentParser, help: str, may_lack: bool = False) -> None:
     """Which comparison, and which of its plans."""
-    command.add_argument("comparison", help=help).complete = dict.fromkeys(COMPLETES, "_titanomachy_comparisons")
+    command.add_argument("comparison", help=help, nargs="?" if may_lack else None).complete = dict.fromkeys(
+        COMPLETES, "_titanomachy_comparisons"
+    )
     command.add_argument("--scale", metavar="NAME", help="laptop (plan.toml), or one-gpu, paper: the file beside it")
 
 

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from models import registry
+from results.plans import reader
 from results.plans.files import file_of
 from results.plans.plan import Plan
 from results.rows import committed, store, submission
 from runner.cell_key import identify
 from runner.commands.arguments import Command, add_comparison, add_with_committed, names_in
-from runner.commands.comparison import cells, committed_rows, families, loaded, shown
+from runner.commands.comparison import RESULTS, cells, committed_rows, families, loaded, shown
 from schema import shortened, suggestion
+
+OVERVIEW = RESULTS / "overview"
 
 
 def add_report_flags(command: argparse.ArgumentParser) -> None:
     """The flags of `report`."""
-    add_comparison(command, "a comparison that has rows")
+    add_comparison(command, "a comparison that has rows", may_lack=True)
+    command.add_argument("--all", action="store_true", help="one page over all comparisons instead of one of them")
     command.add_argument("--reference", action="store_true", help="redraw the committed reference instead")
     add_with_committed(command)
     command.add_argument("--show", metavar="A,B", help="models that figures draw in colour however many there are")
@@ -34,7 +40,11 @@ def add_submit_flags(command: argparse.ArgumentParser) -> None:
 
 
 def report(arguments: argparse.Namespace, console: Console) -> int:
-    """Redraw a comparison's tables and figures from its stored rows."""
+    """Redraw a comparison's tables and figures from its stored rows, or one page over all comparisons."""
+    if arguments.all != (arguments.comparison is None):
+        raise ValueError("report takes the name of a comparison, or --all for one page over all of them.")
+    if arguments.all:
+        return overview(arguments, console)
     folder, plan = loaded(arguments)
     if arguments.adopt:
         return submit(arguments, console)
@@ -43,6 +53,43 @@ def report(arguments: argparse.Namespace, console: Console) -> int:
     folder = folder / "reference" if arguments.reference else folder
     draw(plan, folder, None, console, arguments.with_committed, names_in(arguments.show or ""), arguments.width)
     return 0
+
+
+def overview(arguments: argparse.Namespace, console: Console) -> int:
+    """Draw one page over the rows of all comparisons: this machine's, or with --reference the committed ones."""
+    from results.report.overview import page
+
+    out = OVERVIEW if arguments.reference else OVERVIEW / "report"
+    found = [
+        source for name in reader.comparisons(RESULTS) if (source := _source(name, arguments.reference, out, console))
+    ]
+    fixed = [name for name in registry.names() if registry.entry(name).says("fixed_state", {}, False)]
+    console.print(f"overview: {shown(page.write(found, out, fixed))}")
+    return 0
+
+
+def _source(name: str, is_reference: bool, out: Path, console: Console) -> Any:
+    """What the overview takes of a comparison; None where it has no rows, or rows that cannot be read, which is said."""
+    from results.report.evaluations import grouped
+    from results.report.families import Families
+    from results.report.findings.claims import judge
+    from results.report.overview.matrix import Source
+
+    folder = reader.folder_of(RESULTS, name)
+    try:
+        plan = reader.load(folder)
+        folder = folder / "reference" if is_reference else folder
+        rows = store.read(folder / "rows.jsonl", plan.comparison)
+    except (store.RecordError, reader.PlanError) as error:
+        console.print(f"Going on without {name}: {error}", style="yellow", markup=False, soft_wrap=True)
+        return None
+    if not rows:
+        return None
+    evaluations = tuple(grouped(rows, Families(families())))
+    drawn = folder if is_reference else folder / "report"
+    return Source(
+        name, plan.title, os.path.relpath(drawn / "report.md", out), evaluations, tuple(judge(plan.claims, evaluations))
+    )
 
 
 def submit(arguments: argparse.Namespace, console: Console) -> int:
@@ -112,7 +159,10 @@ def _check_shown(show: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
 
 COMMANDS = {
     "report": Command(
-        "redraw tables and figures from the stored rows", add_report_flags, report, "report quick --reference"
+        "redraw tables and figures from the stored rows, of one comparison or over all",
+        add_report_flags,
+        report,
+        "report quick --reference",
     ),
     "submit": Command(
         "make this machine's rows the reference: rows, plan, predictions, hashes",

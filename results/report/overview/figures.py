@@ -1,0 +1,137 @@
+"""Figures over all comparisons: models by abilities, coloured by rank; and what quality costs, with the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from results.report.evaluations import Model
+from results.report.figures import style
+from results.report.figures.kinds.heat_map import SCALE
+from results.report.overview.abilities import COST, QUALITIES
+from results.report.overview.matrix import Evidence, entry, leading, models
+from results.rows import metrics
+
+Point = tuple[Model, float, float]  # a model, what it costs and what it is worth
+
+
+def draw(found: Sequence[Evidence], folder: Path) -> dict[str, list[Path]]:
+    """Draw `folder`/matrix and `folder`/cost-of-ABILITY for each quality, as PNG, SVG and PDF; the files by name."""
+    first, drawn = leading(found), {}
+    if not first:
+        return drawn
+    with style.settings(text for one in first for text in one.evaluation.texts()):
+        drawn["matrix"] = style.save(matrix(first), folder / "matrix")
+        for one in first:
+            if one.ability in QUALITIES and (made := cost(one, found)) is not None:
+                name = f"cost-of-{one.ability.name}".replace(" ", "-")
+                drawn[name] = style.save(made, folder / name)
+    return drawn
+
+
+def matrix(first: Sequence[Evidence]) -> Figure:
+    """Models downwards, abilities to the right: the number, on a colour that is dark for the first rank of its column."""
+    shown = models(first)
+    shades = np.full((len(shown), len(first)), np.nan)
+    drawn = style.figure(2.3 + 0.78 * len(first), 1.5 + 0.21 * len(shown))
+    panel = drawn.subplots()
+    for x, one in enumerate(first):
+        worst = max(known.rank for known in one.entries.values())
+        for y, model in enumerate(shown):
+            if (known := entry(one, model)) is not None:
+                shades[y, x] = 1 - (known.rank - 1) / max(1, worst - 1)
+                text = metrics.number(one.column.metric, known.value)
+                panel.text(
+                    x,
+                    y,
+                    text,
+                    ha="center",
+                    va="center",
+                    fontsize=6.5,
+                    color="white" if shades[y, x] > 0.55 else style.INK,
+                )
+    panel.imshow(np.ma.masked_invalid(shades), cmap=SCALE, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    panel.set_yticks(range(len(shown)), [model.title for model in shown])
+    for label, model in zip(panel.get_yticklabels(), shown, strict=True):
+        label.set(color=style.colour(model), fontweight="bold")
+    panel.set_xticks(range(len(first)), [one.ability.name.replace(" ", "\n") for one in first])
+    panel.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    panel.grid(visible=False)
+    style.title(drawn, "Models and abilities; the darker, the better its rank in the column")
+    return drawn  # fmt: skip
+
+
+def cost(one: Evidence, found: Iterable[Evidence]) -> Figure | None:
+    """A quality against what is paid for it in the same comparison, a panel for each cost that was measured there."""
+    panels = [(name, points) for name in COST if len(points := _points(one, found, name)) > 1]
+    if not panels:
+        return None
+    drawn = style.figure(max(5.4, 0.6 + 3.3 * len(panels)), 4.2)
+    for panel, (name, points) in zip(np.atleast_1d(drawn.subplots(1, len(panels), sharey=True)), panels, strict=True):
+        _panel(panel, one, name, points)
+    drawn.axes[0].set_ylabel(metrics.axis(one.column.metric))
+    style.title(drawn, f"{one.ability.name}: what quality costs ({one.source.title})")
+    return drawn
+
+
+def _points(one: Evidence, found: Iterable[Evidence], name: str) -> list[Point]:
+    """Models with a quality and a cost from one comparison at one size; without a timing, the state that the rows name."""
+    shown = {(m.family, m.label): m for m in one.evaluation.learners}
+    size = one.evaluation.setup["size"]
+    same = [
+        e for e in found if e.ability.name == name and e.source is one.source and e.evaluation.setup["size"] == size
+    ]
+    if same:
+        paid = {key: known.value for key, known in same[0].entries.items()}
+    else:
+        paid = {key: m.state_bytes for key, m in shown.items() if m.state_bytes} if name == "state" else {}
+    return [(shown[key], paid[key], known.value) for key, known in one.entries.items() if paid.get(key)]
+
+
+def front(points: Sequence[Point], costs: int, worth: int) -> list[Point]:
+    """The Pareto front, by cost: those that no other matches in one and exceeds in the other. Directions are +1 or -1."""
+
+    def beaten(a: Point) -> bool:
+        return any(
+            costs * b[1] >= costs * a[1] and worth * b[2] >= worth * a[2] and (b[1], b[2]) != (a[1], a[2])
+            for b in points
+        )
+
+    return sorted((point for point in points if not beaten(point)), key=lambda point: point[1])
+
+
+def _panel(panel: Axes, one: Evidence, name: str, points: Sequence[Point]) -> None:
+    ability, metric = COST[name], one.column.metric
+    best = front(points, metrics.direction(ability.metric), metrics.direction(metric))
+    panel.plot(
+        [x for _, x, _ in best], [y for *_, y in best], color=style.FLOOR, linewidth=1.0, linestyle=":", zorder=1
+    )
+    for model, x, y in points:
+        style.scatter(panel, [(x, y)], style.point(model, is_bright=(model, x, y) in best))
+    right, up = metrics.direction(ability.metric), metrics.direction(metric)  # names stand where nobody is better
+    for model, x, y in best:
+        panel.annotate(
+            model.title, (x, y), xytext=(6 * right, 4 * up), textcoords="offset points", fontsize=7, zorder=4,
+            ha="left" if right > 0 else "right", va="bottom" if up > 0 else "top", color=style.colour(model),
+        )  # fmt: skip
+    is_bytes = ability.name == "state"
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(base=16.0) if is_bytes else LogLocator(subs=(1.0, 3.0)))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(ability.metric, value)))
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(metric, value)))
+    panel.margins(x=0.22, y=0.12)
+    panel.set_xlabel(metrics.axis(ability.metric))
+    panel.set_title(name)
+
+
+def _short(metric: str, value: float) -> str:
+    """A tick: the number as tables have it, without noughts that say nothing."""
+    number, _, unit = metrics.number(metric, value).partition(" ")
+    number = number.rstrip("0").rstrip(".") if "." in number else number
+    return f"{number} {unit}".strip()

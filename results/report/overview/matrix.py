@@ -1,0 +1,126 @@
+"""The matrix of the overview: models by abilities, every column one evaluation of one comparison, none averaged with another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from results.report.evaluations import Evaluation, Model
+from results.report.findings.claims import ClaimVerdict
+from results.report.overview.abilities import ABILITIES, Ability
+from results.report.tables import table
+from results.report.tables.columns import Column
+from results.rows import metrics
+
+
+@dataclass(frozen=True)
+class Source:
+    """A comparison as the overview reads it: its name, title and page, its evaluations and the verdicts on its claims."""
+
+    name: str
+    title: str
+    page: str  # from the overview's folder
+    evaluations: tuple[Evaluation, ...]
+    verdicts: tuple[ClaimVerdict, ...] = ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One number of the matrix: as tables print it, with its interval, and its place among the column's models."""
+
+    text: str
+    value: float
+    low: float | None
+    high: float | None
+    rank: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A column of the matrix: an ability, and the evaluation of a comparison that tells of it."""
+
+    ability: Ability
+    source: Source
+    evaluation: Evaluation
+    column: Column
+
+    @cached_property
+    def entries(self) -> dict[tuple[str, str], Entry]:
+        """The numbers of all models that have one, by family and label, best first; equal values share a rank."""
+        way, metric = metrics.direction(self.column.metric), self.column.metric
+        points = {
+            model.label: (model, point)
+            for model in self.evaluation.learners
+            if (point := self.evaluation.point(model.label, metric, self.column.where)) is not None
+        }
+        ordered = sorted(points.values(), key=lambda pair: (-way * pair[1].value, pair[0].rank))
+        better = {
+            label: sum(way * (other.value - one.value) > 0 for _, other in ordered)
+            for label, (_, one) in points.items()
+        }
+        return {
+            _key(model): Entry(
+                table.cell(self.evaluation, model, self.column), point.value, point.low, point.high, 1 + better[model.label]
+            )
+            for model, point in ordered
+        }  # fmt: skip
+
+    @property
+    def seeds(self) -> int:
+        """Seeds of the model that has most."""
+        return max(
+            (len({row["seed"] for row in self.evaluation.rows[m.label]}) for m in self.evaluation.learners), default=0
+        )
+
+    @property
+    def conditions(self) -> str:
+        """What was asked and of whom, in a line: the comparison, size, budget and number of seeds."""
+        setup = self.evaluation.setup
+        parts = [self.source.title, self.evaluation.title, self.column.header]
+        parts += [", ".join(f"{name} {value}" for name, value in setup["size"].items())] if setup["size"] else []
+        parts += [table.work(setup["budget"])] if setup["budget"] else []
+        return "; ".join([*parts, f"{self.seeds} seed{'s' if self.seeds != 1 else ''}"])
+
+
+def _key(model: Model) -> tuple[str, str]:
+    return model.family, model.label
+
+
+def evidence(sources: Sequence[Source]) -> list[Evidence]:
+    """Every column, by ability; of an ability's the leading one first (`leading`)."""
+    found = []
+    for ability in ABILITIES:
+        of_it = [
+            Evidence(ability, source, one, column)
+            for source in sources
+            for one in source.evaluations
+            if one.main and one.learners and (column := ability.column(one)) is not None
+        ]
+        found += sorted((one for one in of_it if one.entries), key=_weight)
+    return found
+
+
+def _weight(one: Evidence) -> tuple:
+    budget = one.evaluation.setup["budget"]
+    work = budget.get("steps", 0) * budget.get("batch_tokens", 0)
+    return -len(one.entries), -one.seeds, -work, one.source.name, one.evaluation.slug
+
+
+def leading(found: Iterable[Evidence]) -> list[Evidence]:
+    """Of each ability the column that tells most: of most models, then most seeds, then most training."""
+    first: dict[str, Evidence] = {}
+    for one in found:
+        first.setdefault(one.ability.name, one)
+    return list(first.values())
+
+
+def models(found: Iterable[Evidence]) -> list[Model]:
+    """All models that any column has a number of, families in order."""
+    every = {_key(model): model for one in found for model in one.evaluation.learners if _key(model) in one.entries}
+    return sorted(every.values(), key=lambda model: model.rank)
+
+
+def entry(one: Evidence, model: Model) -> Entry | None:
+    """A model's number in a column."""
+    return one.entries.get(_key(model))

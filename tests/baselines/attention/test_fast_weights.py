@@ -16,7 +16,7 @@ def phi(x: Tensor, features: str, nu: int) -> Tensor:
     if features == "elu":
         return torch.where(x > 0, x + 1, x.exp())
     r = torch.cat([x.clamp(min=0), (-x).clamp(min=0)])
-    return torch.stack([r[i] * r[i - shift] for shift in range(1, nu + 1) for i in range(len(r))])
+    return torch.cat([r * torch.cat([r[-shift:], r[:-shift]]) for shift in range(1, nu + 1)])
 
 
 def by_the_equations(layer: FastWeights, x: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def by_the_equations(layer: FastWeights, x: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("cuts", [(), (1, 4, 5, 17)], ids=["whole", "pieces"])
+@pytest.mark.parametrize("cuts", [(), (1, 4, 5, 9)], ids=["whole", "pieces"])
 @pytest.mark.parametrize("update, features", KINDS)
 def test_layer_is_its_equations_with_all_gradients(update, features, cuts):
     torch.manual_seed(0)
@@ -52,7 +52,7 @@ def test_layer_is_its_equations_with_all_gradients(update, features, cuts):
     with torch.no_grad():
         for weight in layer.parameters():
             weight.mul_(20)
-    x = torch.randn(2, 23, 12, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(2, 13, 12, dtype=torch.float64, requires_grad=True)
     pieces, state = [], None
     for piece in x.tensor_split(cuts, dim=1):
         y, state = layer(piece, state)

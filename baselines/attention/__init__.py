@@ -2,5 +2,5 @@
 
 from models.family import Family
 
-LOOKS = ("transformer", "transformer-window", "local-attention")
+LOOKS = ("transformer", "transformer-window", "local-attention", "fast-weights", "routing", "bahdanau")
 FAMILY = Family(__name__, "attention", place=10, hue=255.0, looks=LOOKS)

@@ -27,6 +27,7 @@ NO_ORACLE = {
     **dict.fromkeys(("titans-mac", "titans-mag", "titans-mal"), _PARTS),
     **dict.fromkeys(("mamba3", "lact"), _LOOP),
     **dict.fromkeys(("yaad", "moneta", "memora", "omeganet", "atlas", "mambamixer"), _NONE),
+    "bahdanau": "no installable code reads a text by itself; tests hold it to its equations and to a hand-written GRU",
     **dict.fromkeys(
         ("hybrid", "griffin", "samba", "xlstm"), "a pattern of mixers, each of which is compared under its own name"
     ),
@@ -40,6 +41,8 @@ INSTALL = {  # what brings a package without what it does not need here
     "flash-linear-attention": "pip install --no-deps flash-linear-attention==0.6.0",
     "lru-pytorch": "pip install --no-deps lru-pytorch==0.1.3",
     "minGRU-pytorch": "pip install --no-deps minGRU-pytorch==0.2.1",
+    "routing-transformer": "pip install --no-deps routing-transformer==1.6.1 local-attention==1.11.2 "
+    "axial-positional-embedding product-key-memory colt5-attention mixture-of-experts hyper-connections",
     "rwkv": "pip install --no-deps rwkv==0.8.32",
     "s5-pytorch": "pip install --no-deps s5-pytorch==0.2.1",
     "titans-pytorch": "pip install titans-pytorch",

@@ -187,6 +187,12 @@ def given_to(operation: str, time: int) -> tuple[tuple, dict]:
     if operation == "fast weights":
         rates = {"rates": x[..., :3].abs(), "momentum": x[..., 0].sigmoid()}
         return (x, x, x), {**rates, "weights": (torch.randn(3, 4, 4),) * 3, "chunk": 4}
+    if operation == "routed attention":
+        state = torch.randn(2, 3, 5, 2, 4), torch.randn(2, 3, 5, 2, 4), torch.full((2, 3, 5), 2)
+        return (x, x, x, x.argmax(-1)), {"clusters": 5, "window": 3, "scale": 0.5, "state": state}
+    if operation == "balanced attention":
+        state = torch.randn(2, 3, 4, 3, 4), torch.randn(2, 3, 4, 3, 4), torch.randn(2, 3, 4, 3)
+        return (x, x, x, x), {"window": 3, "scale": 0.5, "state": state}
     gates = {gate: x[..., 0].sigmoid() for gate in ("momentum", "rate", "keep")}
     if operation in ("retention memory", "window memory"):
         retention = operation == "retention memory"

@@ -2,5 +2,15 @@
 
 from models.family import Family
 
-LOOKS = ("transformer", "transformer-window", "local-attention")
+LOOKS = (
+    "transformer",
+    "transformer-window",
+    "local-attention",
+    "linear-attention",
+    "based",
+    "rebased",
+    "performer",
+    "polysketch",
+    "scatterbrain",
+)
 FAMILY = Family(__name__, "attention", place=10, hue=255.0, looks=LOOKS)

@@ -7,9 +7,9 @@ Katharopoulos et al. 2020, arXiv 2006.16236, eq. 16 to 20, as the authors' code 
 q, k, v [d] for each head from linear maps with biases, drawn as `nn.Linear` draws them. S is [d, d], z is kept as one more column
 of it; both are divided by the number of tokens that they hold, which leaves y as it is and keeps them of one size.
 
-The sums do not know the order of what they hold. `positions="sinusoidal"` is the paper's remedy: sin and cos of place * 10000^(-2 i /
-width) beside each other, here added to the mixer's input in every layer. Two settings of ours, off by default, make it begin to learn
-sooner: `conv`, the kernel of a short convolution over q, k and v, and `sharpness` c in phi(c x).
+The sums do not know the order of what they hold. `positions="sinusoidal"` is the paper's remedy: sin and cos of
+place * 10000^(-2 i / width) beside each other, here added to the mixer's input in every layer. Two settings of ours, off by
+default, make it begin to learn sooner: `conv`, the kernel of a short convolution over q, k and v, and `sharpness` c in phi(c x).
 
 Deviation: the paper adds positions once, to the embedding.
 """

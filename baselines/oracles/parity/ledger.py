@@ -40,7 +40,7 @@ INSTALL = {  # what brings a package without what it does not need here
     "flash-linear-attention": "pip install --no-deps flash-linear-attention==0.6.0",
     "lru-pytorch": "pip install --no-deps lru-pytorch==0.1.3",
     "minGRU-pytorch": "pip install --no-deps minGRU-pytorch==0.2.1",
-    "performer-pytorch": "pip install --no-deps performer-pytorch==1.1.4 axial-positional-embedding==0.3.12 local-attention==1.9.0 einops",
+    "performer-pytorch": "pip install --no-deps performer-pytorch==1.1.4 axial-positional-embedding local-attention==1.9.0",
     "rwkv": "pip install --no-deps rwkv==0.8.32",
     "s5-pytorch": "pip install --no-deps s5-pytorch==0.2.1",
     "titans-pytorch": "pip install titans-pytorch",

@@ -7,9 +7,10 @@ import importlib
 from torch import Tensor
 
 from baselines.oracles.parity.comparison import Comparison, Draw, Errors, compare_forms
+from models.ops.kernel_attention.features import softmax_features
 
 PACKAGE = "performer-pytorch"
-TIME, HEADS, HEAD = 150, 3, 16
+TIME, HEADS, HEAD, FEATURES = 150, 3, 16, 44
 
 
 def _theirs():
@@ -35,6 +36,32 @@ def sums() -> Errors:
     return compare_forms("kernel attention", ours, theirs, inputs)
 
 
+def positive_features() -> Errors:
+    """FAVOR+ attention against `softmax_kernel` and `causal_linear_attention_noncuda`, both without their epsilon."""
+    package, draw = _theirs(), Draw()
+    inputs = {name: draw.normal(2, TIME, HEADS, HEAD) for name in "qkv"}
+    rows = package.gaussian_orthogonal_random_matrix(FEATURES, HEAD)
+
+    def ours(form, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return form(softmax_features(q, rows), softmax_features(k, rows), v, kernel="exponential")[0]
+
+    def theirs(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = _turned(q, k, v)
+        q, k = (
+            package.softmax_kernel(x, projection_matrix=rows, is_query=is_query, eps=0.0)
+            for x, is_query in ((q, True), (k, False))
+        )
+        return _turned(package.causal_linear_attention_noncuda(q, k, v, eps=0.0))[0]
+
+    return compare_forms("kernel attention", ours, theirs, inputs)
+
+
 COMPARISONS = (
+    Comparison(
+        "performer",
+        PACKAGE,
+        "positive features and their sums: softmax_kernel, causal_linear_attention_noncuda, eps 0",
+        positive_features,
+    ),
     Comparison("linear-attention", PACKAGE, "sums of given features: causal_linear_attention_noncuda, eps 0", sums),
 )

@@ -116,3 +116,16 @@ def softmax_features(x: Tensor, projection: Tensor) -> Tensor:
         x = at_least_float32(x) * x.shape[-1] ** -0.25
         projected = x @ projection.to(x.dtype).T
         return projected - (x.square().sum(-1, keepdim=True) + math.log(len(projection))) / 2
+
+
+def orthogonal_rows(count: int, width: int) -> Tensor:
+    """`count` random rows [count, width]: blocks of orthogonal directions, each with the length of a Gaussian vector.
+
+    The last block is cut. Published codes take Q of a QR decomposition as it is, whose first column then never has a positive
+    first number, so that their estimate is biased; here R's diagonal is made positive, and every direction is as likely.
+    """
+    blocks = []
+    for _ in range(-(-count // width)):
+        directions, upper = torch.linalg.qr(torch.randn(width, width))
+        blocks.append((directions * upper.diagonal().sign()).T)
+    return torch.cat(blocks)[:count] * torch.randn(count, width).norm(dim=1, keepdim=True)

@@ -17,7 +17,10 @@ from schema.terms import tolerance
 from tests.support.models import CORE
 
 SHIPPED = {
-    "attention": {"based", "linear-attention", "local-attention", "performer", "rebased", "transformer", "transformer-window"},
+    "attention": {
+        "based", "linear-attention", "local-attention", "performer", "polysketch", "rebased",
+        "transformer", "transformer-window",
+    },
     "first_generation": {"lru", "retnet", "rwkv4", "s4", "s4d", "s5"},
     "second_generation": {
         "gla", "hawk", "hgrn2", "liquid-s4", "log-linear-mamba2", "mamba",

@@ -18,7 +18,10 @@ from schema.terms import tolerance
 from tests.support.models import CORE
 
 SHIPPED = {
-    "attention": {"bahdanau", "fast-weights", "local-attention", "routing", "transformer", "transformer-window"},
+    "attention": {
+        "bahdanau", "based", "fast-weights", "linear-attention", "local-attention", "performer",
+        "polysketch", "rebased", "routing", "transformer", "transformer-window",
+    },
     "first_generation": {"lru", "retnet", "rwkv4", "s4", "s4d", "s5"},
     "second_generation": {
         "gla", "hawk", "hgrn2", "liquid-s4", "log-linear-mamba2", "mamba",

@@ -1,0 +1,148 @@
+"""PolySketchFormer: attention of degree 4, exact inside a block, by learned sketches of its square across blocks.
+
+Kacham, Mirrokni and Zhong 2024, arXiv 2310.01655, as the authors' code (google-research, polysketchformer) has it:
+
+    w_ts = (LN_q(q_t) . LN_k(k_s))^4    if s <= t stands in t's block of `block` tokens
+           (g(q_t) . g(k_s))^2          if it stands in an earlier one
+    y_t  = W_o sum_s w_ts v_s / (1 + sum_s w_ts),    g(x) = sqrt(r) tanh(f_1(x) * f_2(x) / sqrt(r))
+
+q and k are turned by their places first. f_1 and f_2 are each twice [LayerNorm, linear to 8 r, gelu (tanh form), linear to r],
+without biases; one g for q and k and all heads. A square of sketches is never negative, and is a product of r (r + 1) / 2
+features, of which the complete blocks are summed. `sketch="random"`: g(x) = (LN(x) G_1) * (LN(x) G_2) / sqrt(r) with fixed
+Gaussian G, an estimate of the squared product. Blocks are counted from the text's first token; a text may end inside one.
+
+Deviations: r is 8 and the block 32, for heads of 16 numbers and texts of hundreds (theirs 32 or 64, and 256 to 1024); rotary
+pairs are the house's (theirs neighbours, which q's and k's maps make one of the other); no sinusoids at the bottom and no bias
+at the logits; maps begin as the reference Transformer's, the sketch's as flax draws a linear map.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.law import Law
+from models.layers import at_least_float32, lecun_normal, rotary, split_heads
+from models.ops.flops import Flops, product_flops
+from models.ops.kernel_attention import block_attention
+from models.ops.kernel_attention.flops import block_attention_flops
+from models.registry import register
+
+WIDER = 8  # hidden units of a sketch for each of its numbers
+
+
+class LearnedSketch(nn.Module):
+    """g [.., r] of x [.., d]: two networks side by side, the leading axis of each weight, and their product."""
+
+    with_weight_decay = ("up", "down", "next_up", "next_down")
+    no_weight_decay = ("gain", "shift", "next_gain", "next_shift")
+
+    def __init__(self, head: int, count: int):
+        super().__init__()
+        hidden = WIDER * count
+        self.gain, self.shift = nn.Parameter(torch.ones(2, head, 1)), nn.Parameter(torch.zeros(2, head, 1))
+        self.up = nn.Parameter(lecun_normal(2, head, hidden, fan_in=head))
+        self.down = nn.Parameter(lecun_normal(2, hidden, count, fan_in=hidden))
+        self.next_gain, self.next_shift = nn.Parameter(torch.ones(2, count, 1)), nn.Parameter(torch.zeros(2, count, 1))
+        self.next_up = nn.Parameter(lecun_normal(2, count, hidden, fan_in=count))
+        self.next_down = nn.Parameter(lecun_normal(2, hidden, count, fan_in=hidden))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape, count = x.shape, self.down.shape[-1]
+        x = F.layer_norm(x.reshape(-1, shape[-1]), shape[-1:]).expand(2, -1, -1)
+        x = self._layer(x, self.gain, self.shift, self.up, self.down)
+        x = self._layer(F.layer_norm(x, (count,)), self.next_gain, self.next_shift, self.next_up, self.next_down)
+        return (count**0.5 * (x[0] * x[1] * count**-0.5).tanh()).view(*shape[:-1], count)
+
+    def _layer(self, x: Tensor, gain: Tensor, shift: Tensor, up: Tensor, down: Tensor) -> Tensor:
+        """[2, n, .] -> [2, n, r] behind the norm, whose gain and bias go into the first map."""
+        gain, shift, up, down = (part.to(x.dtype) for part in (gain, shift, up, down))
+        hidden = torch.baddbmm(shift.mT @ up, x, gain * up)
+        return F.gelu(hidden, approximate="tanh") @ down
+
+    def products(self) -> int:
+        """Multiply-adds for one x."""
+        return sum(part.numel() for part in (self.up, self.down, self.next_up, self.next_down))
+
+
+class RandomSketch(nn.Module):
+    """g [.., r] of x [.., d] whose products estimate the squared product of x behind a LayerNorm."""
+
+    def __init__(self, head: int, count: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(head)
+        self.register_buffer("rows", torch.randn(2, head, count))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
+        first, second = self.rows.to(x.dtype)
+        return (x @ first) * (x @ second) * self.rows.shape[-1] ** -0.5
+
+    def products(self) -> int:
+        """Multiply-adds for one x."""
+        return self.rows.numel()
+
+
+@register(
+    "polysketch",
+    paper="Kacham, Mirrokni and Zhong 2024, arXiv 2310.01655",
+    equation="y = sum w_ts v_s / (1 + sum w_ts),  w = (q . k)^4 in the block, (g(q) . g(k))^2 before it",
+)
+class PolySketch(nn.Module):
+    """The PolySketch layer. State: the mean of what complete blocks wrote, the open block's keys, g(k) and v, the next place."""
+
+    fixed_state = True
+    state_setting = "sketch_width"
+    law = Law(
+        forget="1",
+        compare="-",
+        write="(g(k) (x) g(k)) [v | 1]^T, a block at once",
+        read="(S^T (g(q) (x) g(q)) + exact block) / (1 + weights)",
+    )
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        inner: int | None = None,
+        sketch_width: int = 8,
+        block: int = 32,
+        sketch: Literal["learned", "random"] = "learned",
+        provider: str = "auto",
+    ):
+        """`inner` is the width over all heads, the model's by default; `sketch_width` is r."""
+        super().__init__()
+        inner = width if inner is None else inner
+        if inner % (2 * heads):
+            raise ValueError(f"PolySketch turns pairs of each head: make inner ({inner}) a multiple of {2 * heads}.")
+        if block < 1 or sketch_width < 1:
+            raise ValueError(f"PolySketch needs block and sketch_width of at least 1, not {block} and {sketch_width}.")
+        if sketch not in ("learned", "random"):
+            raise ValueError(f"Unknown sketch '{sketch}'; choose learned or random.")
+        self.heads, self.block, self.provider = heads, block, provider
+        self.period, head = block, inner // heads
+        self.qkv, self.out = nn.Linear(width, 3 * inner, bias=False), nn.Linear(inner, width, bias=False)
+        self.query_norm, self.key_norm = nn.LayerNorm(head), nn.LayerNorm(head)
+        self.sketch = (LearnedSketch if sketch == "learned" else RandomSketch)(head, sketch_width)
+        self.sketch_width = sketch_width
+        nn.init.normal_(self.qkv.weight, std=width**-0.5)
+        nn.init.normal_(self.out.weight, std=0.5 * width**-0.5)
+
+    def forward(self, x: Tensor, state: tuple | None = None) -> tuple[Tensor, tuple]:
+        start = 0 if state is None else state[-1]
+        q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        with torch.autocast(x.device.type, enabled=False):  # fourth powers of bfloat16 numbers are noise
+            q, k = (rotary(at_least_float32(part), start) for part in (q, k))
+            sketches = self.sketch(torch.cat([q, k], 2)).chunk(2, dim=2)
+            q, k = self.query_norm(q), self.key_norm(k)
+        y, state = block_attention(q, k, *sketches, v, block=self.block, state=state, provider=self.provider)
+        return self.out(y.flatten(2)), state
+
+    def flops(self, time: int) -> Flops:
+        """Of the sketches, the blocks and the sums."""
+        head = self.out.in_features // self.heads
+        made = product_flops(2 * time * self.heads * self.sketch.products())
+        return made.plus(block_attention_flops(time, self.heads, head, self.sketch_width, head, self.block))

@@ -40,6 +40,7 @@ INSTALL = {  # what brings a package without what it does not need here
     "flash-linear-attention": "pip install --no-deps flash-linear-attention==0.6.0",
     "lru-pytorch": "pip install --no-deps lru-pytorch==0.1.3",
     "minGRU-pytorch": "pip install --no-deps minGRU-pytorch==0.2.1",
+    "pytorch-pretrained-bert": "pip install --no-deps pytorch-pretrained-bert==0.6.2 boto3 botocore jmespath s3transfer",
     "rwkv": "pip install --no-deps rwkv==0.8.32",
     "s5-pytorch": "pip install --no-deps s5-pytorch==0.2.1",
     "titans-pytorch": "pip install titans-pytorch",

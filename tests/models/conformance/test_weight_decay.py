@@ -73,6 +73,7 @@ LEFT_ALONE = {
     "ttt-linear": TTT,
     "ttt-mlp": TTT | {"mixer.biases.1"},
     "rmt": SHELL,
+    "transformer-xl": SHELL | {"mixer.content_bias", "mixer.place_bias"},
     "local-attention": SHELL | {"mixer.out.bias"},
     "hawk": HAWK,
     "griffin": HAWK,

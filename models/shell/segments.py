@@ -55,6 +55,16 @@ class SegmentAttention(nn.Module):
         return self.out(y.flatten(2)), state
 
 
+def row_by_row(layer: SegmentAttention, x: Tensor) -> Tensor:
+    """What a SegmentAttention makes of one whole segment x [b, t, d], from the equation: a softmax for each row; for loops."""
+    q, k = (rotary(split_heads(part, layer.heads), 0) for part in layer.query_key(x).chunk(2, dim=-1))
+    v, ys = split_heads(layer.value(x), layer.heads), []
+    for t in range(x.shape[1]):
+        scores = torch.einsum("bhd,bjhd->bhj", q[:, t], k[:, : t + 1]) / q.shape[-1] ** 0.5
+        ys.append(torch.einsum("bhj,bjhd->bhd", scores.softmax(-1), v[:, : t + 1]).flatten(1))
+    return layer.out(torch.stack(ys, 1))
+
+
 class SegmentModel(LanguageModel):
     """A language model that reads one segment after the other, all layers of each; subclasses say `begin` and `within`.
 

@@ -22,10 +22,14 @@ def _found() -> tuple[Comparison, ...]:
 COMPARISONS: tuple[Comparison, ...] = _found()
 _PARTS = "no installable code that follows the paper was found; its parts are compared under titans-lmm and transformer-window"
 _LOOP = "no installable code runs on a CPU; a test holds it to a loop written from the equations"
+_NO_PACKAGE = (
+    "its authors' code is no package that can be installed; a test holds it to a loop written from the equations"
+)
 _NONE = "no code of its authors is known; a test holds it to a loop written from the equations"
 NO_ORACLE = {
     **dict.fromkeys(("titans-mac", "titans-mag", "titans-mal"), _PARTS),
     **dict.fromkeys(("mamba3", "lact"), _LOOP),
+    **dict.fromkeys(("armt",), _NO_PACKAGE),
     **dict.fromkeys(("yaad", "moneta", "memora", "omeganet", "atlas", "mambamixer"), _NONE),
     **dict.fromkeys(
         ("hybrid", "griffin", "samba", "xlstm"), "a pattern of mixers, each of which is compared under its own name"

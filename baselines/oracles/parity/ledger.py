@@ -29,7 +29,7 @@ _NONE = "no code of its authors is known; a test holds it to a loop written from
 NO_ORACLE = {
     **dict.fromkeys(("titans-mac", "titans-mag", "titans-mal"), _PARTS),
     **dict.fromkeys(("mamba3", "lact"), _LOOP),
-    **dict.fromkeys(("armt",), _NO_PACKAGE),
+    **dict.fromkeys(("armt", "block-recurrent"), _NO_PACKAGE),
     **dict.fromkeys(("yaad", "moneta", "memora", "omeganet", "atlas", "mambamixer"), _NONE),
     **dict.fromkeys(
         ("hybrid", "griffin", "samba", "xlstm"), "a pattern of mixers, each of which is compared under its own name"

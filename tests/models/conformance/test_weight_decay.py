@@ -74,6 +74,8 @@ LEFT_ALONE = {
     "ttt-mlp": TTT | {"mixer.biases.1"},
     "rmt": SHELL,
     "armt": SHELL | {f"memories.{layer}.rate.bias" for layer in range(3)},
+    "block-recurrent": SHELL
+    | {f"mixer.{name}" for name in ("scale", "bias", "cross_scale", "state_scales", "gate_bias", "state_norm.weight")},
     "transformer-xl": SHELL | {"mixer.content_bias", "mixer.place_bias"},
     "local-attention": SHELL | {"mixer.out.bias"},
     "hawk": HAWK,
@@ -102,6 +104,7 @@ STARTS = {
     "lact": {f"mixer.first.{index}.whole" for index in range(3)},
     "rmt": {"memory"},
     "armt": {"memory"},
+    "block-recurrent": {"mixer.first", "mixer.place"},
     "titans-lmm": {"mixer.memory.initial.0", "mixer.memory.initial.1"},
     "titans-mac": {"mixer.memory.initial.0", "mixer.memory.initial.1", "mixer.persistent"},
     "titans-mag": {"mixer.memory.initial.0", "mixer.memory.initial.1", "mixer.persistent"},

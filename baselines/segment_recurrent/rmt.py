@@ -19,35 +19,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.attention import Cache, causal_attention
+from models.attention import Cache
 from models.law import Law
-from models.layers import linear_flops, rotary, split_heads
+from models.layers import linear_flops
 from models.ops.flops import Flops, attention_flops
 from models.registry import register
-from models.shell.model import Block, LanguageModel, Size
+from models.shell.model import Block, Size
+from models.shell.segments import SegmentAttention, SegmentModel
 
 State = tuple[Tensor, int, tuple[Cache, ...]]  # memory [b, m, d], tokens read since, each layer's cache of the segment
-
-
-class SegmentAttention(nn.Module):
-    """Causal attention inside one segment; its state is the segment's cache of keys and values."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        # Values are projected apart: as a view of a common projection they would keep all of it alive in the cache.
-        self.query_key = nn.Linear(width, 2 * width, bias=False)
-        self.value = nn.Linear(width, width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
-        for layer, scale in ((self.query_key, 1.0), (self.value, 1.0), (self.out, 0.5)):
-            nn.init.normal_(layer.weight, std=scale * width**-0.5)
-
-    def forward(self, x: Tensor, state: Cache | None) -> tuple[Tensor, Cache]:
-        start = 0 if state is None else state[2]
-        q, k = (split_heads(part, self.heads) for part in self.query_key(x).chunk(2, dim=-1))
-        v = split_heads(self.value(x), self.heads)
-        y, state = causal_attention(rotary(q, start), rotary(k, start), v, state)
-        return self.out(y.flatten(2)), state
 
 
 @register(
@@ -55,7 +35,7 @@ class SegmentAttention(nn.Module):
     paper="Bulatov, Kuratov and Burtsev 2022, arXiv 2207.06881",
     equation="[_ | H | M'] = Transformer([M | segment | M]);  M <- M'",
 )
-class RMT(LanguageModel):
+class RMT(SegmentModel):
     """A whole language model: `memory` rows are carried over segments of `segment` tokens.
 
     The write rows run with a segment's last token. `detach_every` cuts the gradient of the memory whenever that many
@@ -69,34 +49,19 @@ class RMT(LanguageModel):
         write="the rows behind the segment, as M",
         read="attention to [M | segment]",
     )
-    fixed_state = True
     with_weight_decay = ("memory",)
 
     def __init__(self, size: Size, feed: int, segment: int = 64, memory: int = 8, detach_every: int | None = None):
         if segment < 1 or memory < 1 or (detach_every is not None and detach_every < 1):
             raise ValueError("RMT needs segment >= 1, memory >= 1 and detach_every >= 1 (or None for no cut).")
-        super().__init__(
-            size, [Block(size.width, SegmentAttention(size.width, size.heads), feed) for _ in range(size.depth)]
-        )
-        self.segment, self.detach_every = segment, detach_every
+        blocks = [Block(size.width, SegmentAttention(size.width, size.heads), feed) for _ in range(size.depth)]
+        super().__init__(size, blocks, segment)
+        self.detach_every = detach_every
         self.detaches = detach_every is not None
         self.memory = nn.Parameter(torch.randn(memory, size.width) * 0.02)  # as the embedding
 
-    @property
-    def period(self) -> int:
-        """The segment."""
-        return self.segment
-
-    def hidden(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
-        if state is None:
-            state = self.memory.repeat(len(tokens), 1, 1), 0, ()
-        x, start, hidden = self.embedding(tokens), 0, []
-        while start < tokens.shape[1]:
-            stop = min(tokens.shape[1], start + self.segment - state[1] % self.segment)
-            h, state = self._within(x[:, start:stop], state)
-            hidden.append(h)
-            start = stop
-        return torch.cat(hidden, dim=1), state
+    def begin(self, x: Tensor) -> State:
+        return self.memory.repeat(len(x), 1, 1), 0, ()
 
     def flops(self, time: int) -> Flops:
         """Of attention in segments, and of the memory rows in everything else; an open segment has no write rows."""
@@ -108,8 +73,8 @@ class RMT(LanguageModel):
             total, rows = total.plus(attention_flops(rest + memory, rest + memory, width)), rows + memory
         return total.times(len(self.blocks)).plus(linear_flops(self.blocks, rows))
 
-    def _within(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read a piece x [b, t, d] of one segment; behind its last token the memory is written."""
+    def within(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """`SegmentModel.within`; behind a segment's last token the memory is written."""
         memory, read, caches = state
         time, read = x.shape[1], read + x.shape[1]
         begins, ends = not caches, read % self.segment == 0

@@ -28,6 +28,7 @@ from models.ops.flops import Flops, attention_flops, product_flops
 from models.ops.neural_memory.recurrence import Weights
 from models.ops.providers import note
 from models.registry import register
+from models.shell.segments import pieces
 from models.titans.memory_layer import (
     Gating,
     HeadNorm,
@@ -111,9 +112,8 @@ class TitansMAC(nn.Module):
         qkv, tail = self.conv(torch.cat([self.query(x), self.key_value(x)], -1), tail)
         own = [split_heads(part, self.heads) for part in qkv.chunk(3, dim=-1)]
         prefix = self._prefix(x)
-        ys, reads, start = [], [], 0
-        while start < x.shape[1]:
-            piece = slice(start, min(start + self.segment - count, x.shape[1]))
+        ys, reads = [], []
+        for piece in pieces(x.shape[1], count, self.segment):
             pooled, waiting = self._pool(asked[:, piece], waiting)
             recalled = self._lift(self.memory.retrieve(weights, pooled))
             y, rows = self._attend([part[:, piece] for part in own], recalled, prefix, rows, count)
@@ -121,7 +121,7 @@ class TitansMAC(nn.Module):
             read, memory = self._update(y, memory)
             ys.append(y)
             reads.append(read)
-            start, count = piece.stop, rows[-1].shape[1]
+            count = rows[-1].shape[1]
             if count == self.segment:
                 weights, rows, count = self.memory.weights(memory, x.shape[0]), tuple(part[:, :0] for part in rows), 0
         o = self.out(self.gating(torch.cat(ys, 1), self._lift(torch.cat(reads, 1))))

@@ -5,10 +5,20 @@ from models.ops.providers import Operation
 linear_memory = Operation(
     "linear memory",
     __name__,
-    {"recurrence": "recurrence:recurrence", "chunked": "chunked_linear:chunked", "triton": "triton.forms:linear"},
+    {
+        "recurrence": "recurrence:recurrence",
+        "chunked": "chunked_linear:chunked",
+        "native": "native:native",
+        "triton": "triton.forms:linear",
+    },
 )
 deep_memory = Operation(
     "deep memory",
     __name__,
-    {"recurrence": "recurrence:recurrence", "chunked": "chunked_deep:chunked", "triton": "triton.forms:deep"},
+    {
+        "recurrence": "recurrence:recurrence",
+        "chunked": "chunked_deep:chunked",
+        "native": "native:native",
+        "triton": "triton.forms:deep",
+    },
 )

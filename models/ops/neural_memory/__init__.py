@@ -11,6 +11,7 @@ linear_memory = Operation(
         "native": "native:native",
         "triton": "triton.forms:linear",
     },
+    slower={"native": "native:is_slower"},
 )
 deep_memory = Operation(
     "deep memory",
@@ -21,4 +22,5 @@ deep_memory = Operation(
         "native": "native:native",
         "triton": "triton.forms:deep",
     },
+    slower={"native": "native:is_slower"},
 )

@@ -45,12 +45,13 @@ INLINE void columns(const real *M, const real *x, real *y, real scale, int in, i
 }
 
 INLINE void sum_rows(const vec *part, real *y, int in) {
-  for (int i = 0; i < in; i += LANES) {
-    vec rows[LANES] = {{0}};
-    int count = in - i < LANES ? in - i : LANES;
-    memcpy(rows, part + i, count * sizeof(vec));
-    store_first(y + i, sums(rows), count);
+  int i = 0;
+  for (; i + LANES <= in; i += LANES) {
+    vec rows[LANES];
+    memcpy(rows, part + i, sizeof rows);
+    store(y + i, sums(rows));
   }
+  for (; i < in; i++) y[i] = sum(part[i]);
 }
 
 /* y = M x */
@@ -253,7 +254,7 @@ typedef struct {
 INLINE void write_back(real *G, const real *before, const real *a, const real *e, real eta, real theta, real keep, const real *h,
                        const real *dy, real *da, real *de, real *momentum, real *rate, real *kept, int in, int out) {
   const int side = SIDE(out, 2);
-  vec part[in], etas = {0}, thetas = {0}, keeps = {0};
+  vec part[in], etas[2] = {{0}}, thetas = {0}, keeps[2] = {{0}};
   memset(part, 0, sizeof part);
   for (int c = 0; c < out; c += side * LANES) {
     vec error[2], slope[2], sum[2] = {{0}};
@@ -267,8 +268,8 @@ INLINE void write_back(real *G, const real *before, const real *a, const real *e
         s = load(G + SIZE + place) + w;
         sum[j] += s * a[i];
         row += s * error[j];
-        etas += s * load(before + SIZE + place);
-        keeps += w * load(before + place);
+        etas[j] += s * load(before + SIZE + place);
+        keeps[j] += w * load(before + place);
         w *= keep;
         if (EXCLUSIVE) w += slope[j] * h[i];
         store(G + place, w), store(G + SIZE + place, s * eta);
@@ -282,7 +283,7 @@ INLINE void write_back(real *G, const real *before, const real *a, const real *e
   }
   sum_rows(part, da, in);
   for (int i = 0; i < in; i++) da[i] *= theta;
-  *momentum += sum(etas), *rate += sum(thetas), *kept += sum(keeps);
+  *momentum += sum(etas[0] + etas[1]), *rate += sum(thetas), *kept += sum(keeps[0] + keeps[1]);
 }
 
 /* Back over z = scale A^T a, and u = A e if there is `du`: GA += scale a dz^T + du e^T, and r = A dz. */

@@ -16,6 +16,7 @@ from models.ops.neural_memory.recurrence import Rule, State, Weights, recurrence
 from models.ops.providers import NotCovered
 
 SOURCE = Path(__file__).with_name("native.c")
+LARGEST, AGED = 1 << 15, 1 << 20  # numbers of a head's weights, and those times the tokens of an anchor (up to 64)
 
 
 class _Text(ctypes.Structure):
@@ -84,6 +85,25 @@ def native(
         for part in after.unbind(2)
     )
     return y[:, past:].to(dtype), suspend(weights, surprise, tokens, rule.chunk)
+
+
+def is_slower(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    momentum: Tensor,
+    rate: Tensor,
+    keep: Tensor,
+    initial: Weights,
+    rule: Rule,
+    state: State | None = None,
+) -> bool:
+    """Whether training is faster in chunks: weights so large that a piece's states leave the second cache (docs/speed.md)."""
+    inputs = (q, k, v, momentum, rate, keep, *initial)
+    trains = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+    numbers = sum(weight[0].numel() for weight in initial)
+    return trains and (numbers > LARGEST or numbers * min(rule.chunk, 64) > AGED)
 
 
 def _gates(gate: Tensor, count: int) -> Tensor:

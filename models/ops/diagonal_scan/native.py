@@ -76,7 +76,11 @@ class _Scan(torch.autograd.Function):
     @by_hand
     def backward(ctx: Any, dh: Tensor, dlast: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         a, h, first = ctx.saved_tensors
-        dh, dstate, dx = _plain(dh), dlast.resolve_conj().clone(memory_format=torch.contiguous_format), torch.empty_like(h)
+        dh, dstate, dx = (
+            _plain(dh),
+            dlast.resolve_conj().clone(memory_format=torch.contiguous_format),
+            torch.empty_like(h),
+        )
         da = torch.empty_like(h if a.dim() > 1 else first)
         built, text = _built(a, h)
         given = (h, first, dh, dstate, dx, da)

@@ -97,3 +97,21 @@ static inline vec sigmoid(vec x) {
   vec low = exp_of_negative(choose(x < 0, x, -x)), share = 1 / (1 + low);
   return choose(x < 0, low * share, share);
 }
+
+/* tanh: near 0 its series, elsewhere from e^-2|x|, which would lose digits there. */
+static inline vec tanh_of(vec x) {
+  if (sizeof(real) == 8) {
+    for (int i = 0; i < LANES; i++) x[i] = tanh(x[i]);
+    return x;
+  }
+  vec size = choose(x < 0, -x, x), low = exp_of_negative(size * -2), far = (1 - low) / (1 + low), s = x * x;
+  vec near = x + x * s * (s * (s * (s * (real)(62. / 2835) - (real)(17. / 315)) + (real)(2. / 15)) - (real)(1. / 3));
+  return choose(size < (real)0.25, near, choose(x < 0, -far, far));
+}
+
+/* log(1 + u) for 0 <= u <= 1: twice the series of artanh(u / (2 + u)). */
+static inline vec log_of_one_and(vec u) {
+  vec s = u / (2 + u), square = s * s, sum = {0};
+  for (int odd = sizeof(real) == 4 ? 17 : 35; odd > 0; odd -= 2) sum = sum * square + (real)(2.0 / odd);
+  return sum * s;
+}

@@ -1,5 +1,6 @@
 /* What the compiled operations share: numbers side by side in a vector register, their sum, and e to them.
    REAL is float or double; LANES, a power of two, is how many numbers lie side by side. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -70,4 +71,47 @@ static inline vec exp_of_negative(vec x) {
   vec scale;
   memcpy(&scale, &power, sizeof(vec));
   return choose(gone, (vec){0}, series * scale);
+}
+
+static inline void store_first(real *to, vec x, int count) { memcpy(to, &x, count * sizeof(real)); }
+
+/* The share of a normal distribution below x, given e^(-x^2/2). In float32 the tail is that times a polynomial of
+   2 / (1 + |x|/4) - 1, fitted to 4e-8 of its value; float64 is for tests and asks the library number by number. */
+static inline vec normal_below(vec x, vec bell) {
+  vec tail;
+  if (sizeof(real) == 8) {
+    for (int i = 0; i < LANES; i++) tail[i] = erfc(-x[i] * 0.70710678118654752) / 2;
+    return tail;
+  }
+  const real fitted[] = {3.933014240e-05, 3.233142034e-05, -3.909467247e-04, -8.690419737e-04, 1.878057845e-03,
+                         1.509882397e-02, 4.663167772e-02, 9.678439073e-02,  1.519741010e-01,  1.888212818e-01};
+  vec t = 1 / (1 + choose(x < 0, -x, x) * (real)0.25), u = t + t - 1;
+  tail = all(fitted[0]);
+  for (int i = 1; i < 10; i++) tail = tail * u + fitted[i];
+  tail = tail * t * bell;
+  return choose(x < 0, tail, 1 - tail);
+}
+
+/* 1 / (1 + e^-x) */
+static inline vec sigmoid(vec x) {
+  vec low = exp_of_negative(choose(x < 0, x, -x)), share = 1 / (1 + low);
+  return choose(x < 0, low * share, share);
+}
+
+/* tanh: near 0 its series, elsewhere from e^-2|x|, which would lose digits there. */
+static inline vec tanh_of(vec x) {
+  if (sizeof(real) == 8) {
+    for (int i = 0; i < LANES; i++) x[i] = tanh(x[i]);
+    return x;
+  }
+  vec size = choose(x < 0, -x, x), low = exp_of_negative(size * -2), far = (1 - low) / (1 + low), s = x * x;
+  vec near = x + x * s * (s * (s * (s * (real)(62. / 2835) - (real)(17. / 315)) + (real)(2. / 15)) - (real)(1. / 3));
+  return choose(size < (real)0.25, near, choose(x < 0, -far, far));
+}
+
+/* log(1 + u) for 0 <= u <= 1: twice the series of artanh(u / (2 + u)). */
+static inline vec log_of_one_and(vec u) {
+  vec s = u / (2 + u), square = s * s, sum = {0};
+  for (int odd = sizeof(real) == 4 ? 17 : 35; odd > 0; odd -= 2) sum = sum * square + (real)(2.0 / odd);
+  return sum * s;
 }

@@ -5,7 +5,11 @@
 
 from models.ops.providers import Operation
 
-diagonal_scan = Operation("diagonal", __name__, {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked"})
+diagonal_scan = Operation(
+    "diagonal",
+    __name__,
+    {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked", "native": "native:native"},
+)
 outer_scan = Operation(
     "diagonal outer", __name__, {"recurrence": "recurrence:outer_recurrence", "chunked": "outer_chunked:chunked"}
 )

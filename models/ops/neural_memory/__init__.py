@@ -5,10 +5,22 @@ from models.ops.providers import Operation
 linear_memory = Operation(
     "linear memory",
     __name__,
-    {"recurrence": "recurrence:recurrence", "chunked": "chunked_linear:chunked", "triton": "triton.forms:linear"},
+    {
+        "recurrence": "recurrence:recurrence",
+        "chunked": "chunked_linear:chunked",
+        "native": "native:native",
+        "triton": "triton.forms:linear",
+    },
+    slower={"native": "native:is_slower"},
 )
 deep_memory = Operation(
     "deep memory",
     __name__,
-    {"recurrence": "recurrence:recurrence", "chunked": "chunked_deep:chunked", "triton": "triton.forms:deep"},
+    {
+        "recurrence": "recurrence:recurrence",
+        "chunked": "chunked_deep:chunked",
+        "native": "native:native",
+        "triton": "triton.forms:deep",
+    },
+    slower={"native": "native:is_slower"},
 )

@@ -5,5 +5,6 @@ from models.ops.providers import Operation
 recurrent_cell = Operation(
     "recurrent cell",
     __name__,
-    {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked"},
+    {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked", "native": "native:native"},
+    slower={"native": "native:is_slower"},
 )

@@ -124,8 +124,6 @@ static inline partial row_back(row g, const row S, real keep, real p, const row 
   return d;
 }
 
-static inline void store_first(real *to, vec x, int count) { memcpy(to, &x, count * sizeof(real)); }
-
 /* One token backward: G is the gradient of the state after it on entry and of the state S before it on return. */
 static inline void step_back(matrix G, matrix S, const token *x, const row error, const row dy, long place, const gradients *d) {
   row written, derror;

@@ -15,6 +15,7 @@ from models.ops.native_build import compiler
 from models.ops.neural_memory import chunked_deep as deep_form
 from models.ops.neural_memory import chunked_linear as linear_form
 from models.ops.neural_memory import recurrence as neural_memory
+from models.ops.neural_memory.native import native as native_memory
 from models.ops.neural_memory.recurrence import Rule
 from models.ops.scan.chunked import chunked
 from models.ops.scan.native import native
@@ -105,9 +106,10 @@ def test_selective_scan_is_exact_at_every_gate(kind, form):
 
 @pytest.mark.parametrize("kind", EXACT, ids=str)
 @pytest.mark.parametrize("depth", [1, 2])
-def test_neural_memory_is_exact_at_every_gate(depth, kind):
+@pytest.mark.parametrize("form", [None, pytest.param(native_memory, marks=COMPILED)], ids=["chunked", "native"])
+def test_neural_memory_is_exact_at_every_gate(form, depth, kind):
     gates = tuple(math.exp(value) for value in LOGARITHMS)
-    form = linear_form.chunked if depth == 1 else deep_form.chunked
+    form = form or (linear_form.chunked if depth == 1 else deep_form.chunked)
     k = drawn(2, 2, TIME, 3, 4)
     given = {"q": drawn(1, 2, TIME, 3, 4), "k": k / k.norm(dim=-1, keepdim=True), "v": drawn(3, 2, TIME, 3, 4)}
     given |= {"momentum": 0.97 * mixed(gates[::-1], 2, TIME, 3), "keep": mixed(gates, 2, TIME, 3)}

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import Tensor
 
 from models.ops.diagonal_scan import diagonal_scan
 from models.ops.diagonal_scan.chunked import chunked, streams
+from models.ops.diagonal_scan.native import native
 from models.ops.diagonal_scan.recurrence import recurrence
+from models.ops.native_build import compiler
 
 NUMBERS = 3
 KINDS = {"real": torch.float64, "complex": torch.complex128}
+FORMS = [chunked, pytest.param(native, marks=pytest.mark.skipif(not compiler(), reason="no C compiler is here"))]
 GATES = (0.0, 1e-300, 1e-30, 1e-3, 0.5, 1 - 1e-7, 1.0)
 
 
@@ -63,43 +68,56 @@ def test_complex_law_by_hand():
     assert h.item() == -1 + 1j and state.tolist() == [[[-1, 1]]]
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("constant", [False, True], ids=["per token", "constant"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("time", [1, 2, 3, 7, 16, 63, 64, 131])
-def test_streams_are_the_law(time, kind, constant):
+def test_streams_are_the_law(form, time, kind, constant):
     given = inputs(KINDS[kind], time, constant)
-    agree(answers(chunked, given), answers(recurrence, given), 1e-14)
+    agree(answers(form, given), answers(recurrence, given), 1e-14)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("form", FORMS[1:])
+def test_compiled_walks_take_wide_states_in_whole_blocks_and_rests(form, kind, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "NUMBERS", 44)
+    for constant in (False, True):
+        given = inputs(KINDS[kind], 9, constant)
+        agree(answers(form, given), answers(recurrence, given), 1e-14)
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("value", GATES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_streams_are_the_law_where_all_gates_are_alike(kind, value):
+def test_streams_are_the_law_where_all_gates_are_alike(form, kind, value):
     for constant in (False, True):
         given = inputs(KINDS[kind], 150, constant, (value,))
-        agree(answers(chunked, given), answers(recurrence, given), 1e-13)
+        agree(answers(form, given), answers(recurrence, given), 1e-13)
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("constant", [False, True], ids=["per token", "constant"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_float32_is_exact_and_stays_float32_under_autocast(kind, constant):
+def test_float32_is_exact_and_stays_float32_under_autocast(form, kind, constant):
     given = inputs(KINDS[kind], 150, constant)
     narrow = {n: x.to(torch.complex64 if x.is_complex() else torch.float32) for n, x in given.items()}
     right = answers(recurrence, {name: x.to(given[name].dtype) for name, x in narrow.items()})
     with torch.autocast("cpu", torch.bfloat16):
-        got = answers(chunked, narrow)
+        got = answers(form, narrow)
     assert got["h"].dtype == narrow["x"].dtype and got["last"].dtype == torch.float32
     agree(got, right, 2e-6)
 
 
-def test_half_precision_is_computed_in_float32():
+@pytest.mark.parametrize("form", FORMS)
+def test_half_precision_is_computed_in_float32(form):
     given = {name: x.to(torch.bfloat16) for name, x in inputs(torch.float64, 40, False).items()}
-    h, state = chunked(**given)
+    h, state = form(**given)
     right = recurrence(**{name: x.double() for name, x in given.items()})
     assert (h.dtype, state.dtype) == (torch.bfloat16, torch.float32)
     assert (state - right[1]).norm() <= 1e-6 * right[1].norm() and (h - right[0]).norm() <= 1e-2 * right[0].norm()
 
 
-@pytest.mark.parametrize("provider", ["recurrence", "chunked"])
+@pytest.mark.parametrize("provider", ["recurrence", "chunked", pytest.param("native", marks=FORMS[1].marks)])
 @pytest.mark.parametrize("cut", [1, 7, 64])
 @pytest.mark.parametrize("kind", KINDS)
 def test_state_carries_a_text_over_any_cut(kind, cut, provider):
@@ -117,7 +135,7 @@ def test_state_carries_a_text_over_any_cut(kind, cut, provider):
 
 
 def test_empty_piece_and_no_rows_keep_state_and_shape():
-    for form in (recurrence, chunked):
+    for form in (recurrence, chunked, *([native] if compiler() else [])):
         for kind in KINDS.values():
             given = inputs(kind, 0, False)
             h, state = form(**given)
@@ -126,15 +144,16 @@ def test_empty_piece_and_no_rows_keep_state_and_shape():
             assert none.shape == (0, 5, NUMBERS)
 
 
-def test_real_decay_of_a_complex_state_and_inputs_that_are_views():
+@pytest.mark.parametrize("form", FORMS)
+def test_real_decay_of_a_complex_state_and_inputs_that_are_views(form):
     given = inputs(torch.complex128, 30, False)
     given["a"] = given["a"].abs()
-    agree(answers(chunked, given), answers(recurrence, given), 1e-14)
+    agree(answers(form, given), answers(recurrence, given), 1e-14)
     wide = torch.randn(2, 30, 2 * NUMBERS, dtype=torch.float64)
     a, x = wide.chunk(2, -1)
-    assert (chunked(a.sigmoid(), x)[0] - recurrence(a.sigmoid(), x)[0]).norm() < 1e-14
+    assert (form(a.sigmoid(), x)[0] - recurrence(a.sigmoid(), x)[0]).norm() < 1e-14
     once = a[:, :1].sigmoid().expand(-1, 30, -1)
-    assert (chunked(once, x)[0] - recurrence(once, x)[0]).norm() < 1e-14
+    assert (form(once, x)[0] - recurrence(once, x)[0]).norm() < 1e-14
 
 
 @pytest.mark.parametrize("time", [1, 2, 100, 512, 1021, 4096])

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from models.ops import native_build
+from models.ops.neural_memory.native import native as native_memory
+from models.ops.neural_memory.recurrence import Rule
 from models.ops.providers import NotCovered, watch
 from models.ops.scan import scan
 from models.ops.scan.native import SOURCE, native
@@ -87,12 +89,21 @@ def test_two_processes_that_build_at_once_do_not_meet(fresh):
     assert len(list((fresh / "native").iterdir())) == 1
 
 
+def read_memory(q: torch.Tensor, gate: torch.Tensor, *initial: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    gates = {"momentum": gate, "rate": 0.1 * gate, "keep": gate}
+    y, (weights, _, _) = native_memory(q, q.flip(1), q.flip(2), **gates, initial=initial, rule=Rule(4))
+    return y, torch.cat([w.flatten() for w in weights])
+
+
 @needs_compiler
-@pytest.mark.parametrize("which", ["matrix state", "selective scan"])
+@pytest.mark.parametrize("which", ["matrix state", "selective scan", "memory"])
 def test_two_threads_give_the_digits_of_one(which):
     if which == "matrix state":
         given = [text(2, 70, 3, 6), text(2, 70, 3, 6) / 3, text(2, 70, 3, 8)]
         form = lambda q, k, v: native(q, k, v, log_forget=-k.sum(-1).abs(), compare=True)  # noqa: E731
+    elif which == "memory":
+        given = [text(2, 70, 3, 6) / 3, text(2, 70, 3).sigmoid(), text(3, 6, 8) / 3, text(3, 8, 6) / 3]
+        form = read_memory
     else:
         given = [text(2, 70, 160), text(2, 70, 160).abs(), -text(160, 4).abs(), text(2, 70, 4), text(2, 70, 4)]
         form = native_selective

@@ -6,13 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.ops.native_build import compiler
 from models.ops.neural_memory import chunked_deep as deep
 from models.ops.neural_memory import chunked_linear as linear
 from models.ops.neural_memory import linear_blocks
+from models.ops.neural_memory.native import LARGEST, is_slower, native
 from models.ops.neural_memory.recurrence import Rule, State, network, recurrence
+from models.ops.providers import NotCovered
 from models.ops.scan import recurrence as matrix
 
 BATCH, HEADS, WIDTH = 2, 2, 6
+COMPILED = pytest.param(native, marks=pytest.mark.skipif(not compiler(), reason="no C compiler is here"))
+LINEAR, DEEP = [linear.chunked, COMPILED], [deep.chunked, COMPILED]
 FORWARD, BACKWARD = 1e-10, 1e-8
 
 
@@ -149,33 +154,65 @@ def test_gradient_at_the_decayed_memory_is_the_gated_delta_rule():
     assert relative(plain(given, given["keep"], Rule(chunk=1)), expected) > 1e-3
 
 
+@pytest.mark.parametrize("form", LINEAR)
 @pytest.mark.parametrize("chunk", [1, 4, 16, 64])
 @pytest.mark.parametrize("kind", ["mixed", "ends"])
-def test_linear_form_is_the_law(chunk: int, kind: str):
+def test_linear_form_is_the_law(form, chunk: int, kind: str):
     pieces = [1, 37, 3 * chunk + 1, 20] if chunk < 64 else [1, 63, 70, 10]
-    agree(linear.chunked, inputs(sum(pieces), kind), memory(1), Rule(chunk), pieces)
+    agree(form, inputs(sum(pieces), kind), memory(1), Rule(chunk), pieces)
 
 
+@pytest.mark.parametrize("form", LINEAR)
 @pytest.mark.parametrize("options", [{"decayed": True}, {"exclusive": True}, {"decayed": True, "exclusive": True}])
 @pytest.mark.parametrize("chunk", [1, 10, 32])
-def test_linear_form_has_the_options(chunk: int, options: dict):
-    agree(linear.chunked, inputs(75), memory(1), Rule(chunk, **options), [50, 25])
+def test_linear_form_has_the_options(form, chunk: int, options: dict):
+    agree(form, inputs(75), memory(1), Rule(chunk, **options), [50, 25])
 
 
+@pytest.mark.parametrize("form", LINEAR)
 @pytest.mark.parametrize("kind", ["no momentum", "no rate", "all forgotten", "nothing forgotten"])
-def test_linear_form_at_single_gates_ends(kind: str):
-    agree(linear.chunked, inputs(70, kind), memory(1), Rule(4), [70])
+def test_linear_form_at_single_gates_ends(form, kind: str):
+    agree(form, inputs(70, kind), memory(1), Rule(4), [70])
 
 
+@pytest.mark.parametrize("form", DEEP)
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 @pytest.mark.parametrize("kind", ["mixed", "ends"])
-def test_deep_form_is_the_law(depth: int, kind: str):
-    agree(deep.chunked, inputs(45, kind), memory(depth), Rule(8, "silu" if depth == 3 else "gelu"), [1, 19, 4, 21])
+def test_deep_form_is_the_law(form, depth: int, kind: str):
+    agree(form, inputs(45, kind), memory(depth), Rule(8, "silu" if depth == 3 else "gelu"), [1, 19, 4, 21])
 
 
 @pytest.mark.parametrize("options", [{"residual": True}, {"decayed": True}, {"exclusive": True, "residual": True}])
 def test_deep_form_has_the_options(options: dict):
     agree(deep.chunked, inputs(40, bound=0.1), memory(2), Rule(8, **options), [21, 19])
+
+
+@pytest.mark.parametrize("form", [COMPILED])
+@pytest.mark.parametrize("chunk", [1, 8, 24])
+@pytest.mark.parametrize("options", [{"decayed": True}, {"exclusive": True, "decayed": True}])
+def test_compiled_form_has_the_options_and_gates_per_layer(form, options: dict, chunk: int):
+    weights = memory(2)
+    given = fine_gates([w.shape[-1] for w in weights], 40, True, False, "ends")
+    agree(form, given, weights, Rule(chunk, **options), [1, 20, 19])
+
+
+@pytest.mark.parametrize("form", [COMPILED])
+def test_compiled_form_says_what_it_does_not_cover(form):
+    for given, rule in (
+        (fine_gates([9, WIDTH], 4, False, True, "mixed"), Rule(4)),
+        (inputs(4), Rule(4, residual=True)),
+    ):
+        with pytest.raises(NotCovered, match="use provider chunked"):
+            form(**given, initial=memory(2), rule=rule)
+
+
+def test_auto_trains_large_memories_in_chunks():
+    """The weights of a memory whose states of a few tokens fill the second cache."""
+    large = torch.zeros(HEADS, WIDTH, 2 * LARGEST // WIDTH)
+    given = inputs(2)
+    assert not is_slower(**given, initial=memory(1), rule=Rule(4))
+    assert not is_slower(**given, initial=(large,), rule=Rule(4))
+    assert is_slower(**given, initial=(large.requires_grad_(),), rule=Rule(4))
 
 
 def fine_gates(outs: list[int], time: int, layers: bool, channels: bool, kind: str) -> dict[str, Tensor]:
@@ -235,12 +272,13 @@ def test_long_texts_are_computed_in_slabs(fast, depth: int, chunk: int, monkeypa
     agree(fast, inputs(4 * block + 5), memory(depth), Rule(chunk), [block + 3, 3 * block + 2])
 
 
+@pytest.mark.parametrize("form", DEEP)
 @pytest.mark.parametrize("kind", ["no momentum", "no rate", "all forgotten", "nothing forgotten"])
-def test_deep_form_at_single_gates_ends(kind: str):
-    agree(deep.chunked, inputs(33, kind), memory(2), Rule(8), [33])
+def test_deep_form_at_single_gates_ends(form, kind: str):
+    agree(form, inputs(33, kind), memory(2), Rule(8), [33])
 
 
-@pytest.mark.parametrize("fast", [linear.chunked, deep.chunked])
+@pytest.mark.parametrize("fast", [linear.chunked, deep.chunked, COMPILED])
 def test_the_law_goes_on_from_a_fast_forms_state(fast):
     given, fixed = inputs(50), {"initial": memory(1), "rule": Rule(8)}
     first, second = ({name: x[:, part] for name, x in given.items()} for part in (slice(0, 29), slice(29, 50)))
@@ -249,7 +287,7 @@ def test_the_law_goes_on_from_a_fast_forms_state(fast):
     assert relative(y, recurrence(**given, **fixed)[0][:, 29:]) < FORWARD
 
 
-@pytest.mark.parametrize("fast", [recurrence, linear.chunked, deep.chunked])
+@pytest.mark.parametrize("fast", [recurrence, linear.chunked, deep.chunked, COMPILED])
 def test_a_state_is_untouched_small_and_reusable(fast):
     given, fixed = inputs(27), {"initial": memory(1), "rule": Rule(8)}
     _, state = fast(**given, **fixed)

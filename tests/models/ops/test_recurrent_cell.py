@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 import torch
 from torch import Tensor
 
+from models.ops.native_build import compiler
+from models.ops.providers import NotCovered
 from models.ops.recurrent_cell.cells import CELLS
 from models.ops.recurrent_cell.chunked import chunked
 from models.ops.recurrent_cell.initial import chrono_bias
+from models.ops.recurrent_cell.native import NUMBERS, native
 from models.ops.recurrent_cell.recurrence import recurrence
 
 UNITS, INPUTS, BATCH = 6, 5, 3
+COMPILED = pytest.mark.skipif(not compiler(), reason="no C compiler is here")
+IN_C = [("lstm", False), ("gru", False), ("gru", True), ("janet", False), ("slstm", False)]
 FORMS = [(cell, option) for cell in CELLS for option in (False, True) if not option or cell in ("lstm", "gru")]
 
 
@@ -50,9 +56,11 @@ def answers(form, inputs: dict[str, Tensor], cell: str, kind: torch.dtype = torc
     return {name: x.detach().double() for name, x in found.items()}
 
 
-def agree(inputs: dict[str, Tensor], cell: str, kind: torch.dtype = torch.float64, bound: float = 1e-12) -> None:
+def agree(
+    inputs: dict[str, Tensor], cell: str, kind: torch.dtype = torch.float64, bound: float = 1e-12, form=chunked
+) -> None:
     right = answers(recurrence, inputs, cell)
-    for name, got in answers(chunked, inputs, cell, kind).items():
+    for name, got in answers(form, inputs, cell, kind).items():
         assert got.isfinite().all(), name
         assert (got - right[name]).norm() <= bound * right[name].norm().clamp_min(1e-3), name
 
@@ -75,19 +83,55 @@ def test_fast_form_in_float32_is_the_law_to_its_digits(cell, option):
     agree(given(cell, 37, option=option), cell, torch.float32, 1e-5)
 
 
+@COMPILED
+@pytest.mark.parametrize("time", [1, 2, 37])
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize(("cell", "option"), IN_C)
+def test_compiled_form_is_the_law(cell, option, heads, time):
+    agree(given(cell, time, heads, option), cell, form=native)
+    agree(given(cell, time, heads, option), cell, torch.float32, 1e-5, native)
+
+
+@COMPILED
+@pytest.mark.parametrize("scale", [30.0, 300.0])
+@pytest.mark.parametrize(("cell", "option"), IN_C)
+def test_compiled_form_is_the_law_at_closed_and_open_gates(cell, option, scale):
+    agree(given(cell, 23, option=option, scale=scale), cell, form=native)
+    agree(given(cell, 23, option=option, scale=scale), cell, torch.float32, 1e-4, native)
+
+
+@COMPILED
+@pytest.mark.parametrize("rows", [1, 2, 5, 7])
+def test_compiled_rows_go_together_in_any_number(rows, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "BATCH", rows)
+    monkeypatch.setattr(sys.modules[__name__], "UNITS", 32)
+    agree(given("gru", 5, heads=2), "gru", torch.float32, 1e-5, native)
+
+
+@COMPILED
+def test_compiled_form_says_what_it_does_not_cover():
+    for cell, option in (("lstm", True), ("gru-reset-before", False)):
+        with pytest.raises(NotCovered, match="use provider chunked"):
+            native(**given(cell, 2, option=option), cell=cell)
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_sums_may_be_given_in_place_of_a_text(cell):
     inputs = given(cell, 9, heads=2)
     sums = {**inputs, "x": inputs["x"] @ inputs["weight"].T}
     del sums["weight"]
     agree(sums, cell)
+    if cell in NUMBERS and compiler() and "peephole" not in sums:
+        agree(sums, cell, form=native)
     assert torch.allclose(chunked(**{"weight": None, **sums}, cell=cell)[0], chunked(**inputs, cell=cell)[0])
 
 
-@pytest.mark.parametrize("form", [recurrence, chunked])
+@pytest.mark.parametrize("form", [recurrence, chunked, pytest.param(native, marks=COMPILED)])
 @pytest.mark.parametrize("cell", CELLS)
 def test_state_carries_a_text_over_any_cut(cell, form):
-    inputs = given(cell, 11)
+    if form is native and cell not in NUMBERS:
+        pytest.skip("no compiled form")
+    inputs = given(cell, 11, option=form is not native)
     del inputs["state"]
     text = inputs.pop("x")
     whole, last = form(text, **inputs, cell=cell)

@@ -1,0 +1,175 @@
+"""Titans' memory compiled: the law token by token, a matrix or layers of them. The C lies in `native.c`."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.ops.autograd import by_hand
+from models.ops.native_build import expect, kind_of, lanes, library, pointer
+from models.ops.neural_memory.recurrence import Rule, State, Weights, recurrence, resume, suspend
+from models.ops.providers import NotCovered
+
+SOURCE = Path(__file__).with_name("native.c")
+LARGEST, AGED = 1 << 15, 1 << 20  # numbers of a head's weights, and those times the tokens of an anchor (up to 64)
+
+
+class _Text(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_long) for name in ("batch", "time", "heads", "chunk", "last")]
+    _fields_ += [(name, ctypes.c_void_p) for name in ("q", "k", "v", "momentum", "rate", "keep")]
+
+
+class _Gradients(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in ("q", "k", "v", "momentum", "rate", "keep")]
+
+
+class _Form(NamedTuple):
+    """Which memory is compiled, and where its text has its anchors."""
+
+    depth: int
+    hidden: int
+    gates: int
+    rule: Rule
+    last: int  # the token before which the state that is handed out stands
+
+
+def native(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    momentum: Tensor,
+    rate: Tensor,
+    keep: Tensor,
+    initial: Weights,
+    rule: Rule,
+    state: State | None = None,
+) -> tuple[Tensor, State]:
+    """`models.ops.neural_memory.recurrence.recurrence` compiled; same shapes. Half precision is computed in float32.
+
+    Raises NotCovered for a residual memory, one whose channels forget at paces of their own, layers of several hidden widths,
+    off the CPU, and where no library can be built.
+    """
+    dtype, kind, depth = q.dtype, kind_of(q), len(initial)
+    hidden = {weight.shape[-1] for weight in initial[:-1]} or {v.shape[-1]}
+    gates = max(gate.shape[3] if gate.dim() == 4 else 1 for gate in (momentum, rate, keep))
+    if rule.residual or len(hidden) > 1 or gates not in (1, depth):
+        raise NotCovered(
+            "The compiled memory has no residual, hidden layers of one width, and gates for each head or each of its layers; "
+            "use provider chunked."
+        )
+    if not q.shape[1] or not v.numel():
+        return recurrence(q, k, v, momentum=momentum, rate=rate, keep=keep, initial=initial, rule=rule, state=state)
+    with torch.autocast("cpu", enabled=False):
+        tokens = tuple(x.to(kind) for x in (k, v, momentum, rate, keep))
+        weights, surprise, tokens, past = resume(tokens, initial, state)
+        before = torch.stack([torch.cat([w.to(kind).flatten(2) for w in part], -1) for part in (weights, surprise)], 2)
+        q = q.to(kind)
+        q = torch.cat([q.new_zeros(q.shape[0], past, *q.shape[2:]), q], 1) if past else q
+        total = q.shape[1]
+        form = _Form(depth, hidden.pop(), gates, rule, total // rule.chunk * rule.chunk)
+        given = (q, *tokens[:2], *(_gates(x, gates) for x in tokens[2:]), before)
+        _expect(*given, initial)
+        if torch.is_grad_enabled() and any(x.requires_grad for x in given):
+            y, after = _Memory.apply(*given, form)
+        else:
+            y, after, _ = _forward(*given, form, train=False)
+    sizes = [w.shape[1] * w.shape[2] for w in initial]
+    weights, surprise = (
+        tuple(x.unflatten(-1, w.shape[1:]).clone() for x, w in zip(part.split(sizes, -1), initial, strict=True))
+        for part in after.unbind(2)
+    )
+    return y[:, past:].to(dtype), suspend(weights, surprise, tokens, rule.chunk)
+
+
+def is_slower(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    momentum: Tensor,
+    rate: Tensor,
+    keep: Tensor,
+    initial: Weights,
+    rule: Rule,
+    state: State | None = None,
+) -> bool:
+    """Whether training is faster in chunks: weights so large that a piece's states leave the second cache (docs/speed.md)."""
+    inputs = (q, k, v, momentum, rate, keep, *initial)
+    trains = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+    numbers = sum(weight[0].numel() for weight in initial)
+    return trains and (numbers > LARGEST or numbers * min(rule.chunk, 64) > AGED)
+
+
+def _gates(gate: Tensor, count: int) -> Tensor:
+    """[b, t, h] or [b, t, h, 1 or layers] -> [b, t, h, count]."""
+    gate = gate if gate.dim() == 4 else gate[..., None]
+    return gate.expand(*gate.shape[:3], count)
+
+
+def _expect(q, k, v, momentum, rate, keep, before, initial: Weights) -> None:
+    batch, time, heads, keys = q.shape
+    widths = [keys, *(weight.shape[2] for weight in initial)]
+    expect(k=(k, q.shape), v=(v, (batch, time, heads, widths[-1])))
+    gates = (batch, time, heads, momentum.shape[3])
+    expect(momentum=(momentum, gates), rate=(rate, gates), keep=(keep, gates))
+    for i, weight in enumerate(initial):
+        expect(**{f"initial[{i}]": (weight, (heads, *widths[i : i + 2]))})
+    expect(state=(before, (batch, heads, 2, sum(math.prod(weight.shape[1:]) for weight in initial))))
+
+
+def _built(q: Tensor, v: Tensor, form: _Form) -> ctypes.CDLL:
+    widths, rule = {"K": q.shape[-1], "H": form.hidden, "V": v.shape[-1]}, form.rule
+    together = lanes(math.gcd(form.hidden, v.shape[-1]), q.dtype)
+    law = {"SILU": rule.activation == "silu", "DECAYED": rule.decayed, "EXCLUSIVE": rule.exclusive}
+    built = library(SOURCE, q.dtype, **widths, LANES=together, DEPTH=form.depth, GATES=form.gates, **law)
+    built.pieces.restype = ctypes.c_long
+    return built
+
+
+def _text(inputs: tuple[Tensor, ...], form: _Form) -> _Text:
+    return _Text(*inputs[0].shape[:3], form.rule.chunk, form.last, *(pointer(x) for x in inputs))
+
+
+def _forward(q, k, v, momentum, rate, keep, before, form: _Form, train: bool) -> tuple[Tensor, Tensor, tuple]:
+    """y, the state at the last anchor, and what the backward pass needs: the inputs as C reads them, traces, states."""
+    inputs = tuple(x.contiguous() for x in (q, k, v, momentum, rate, keep))
+    state, y = before.clone(memory_format=torch.contiguous_format), torch.empty_like(inputs[2])
+    built, (batch, time, heads), traces, kept = _built(q, v, form), q.shape[:3], None, None
+    if train:
+        traces = y.new_empty(batch, time, heads, 3 * (form.depth - 1) * form.hidden + v.shape[-1])
+        pieces = built.pieces(ctypes.c_long(time), ctypes.c_long(form.rule.chunk))
+        kept = y.new_empty(batch, heads, pieces, *state.shape[2:])
+    built.forward(
+        ctypes.byref(_text(inputs, form)), pointer(state), pointer(y), pointer(traces), pointer(kept),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return y, state, (*inputs, traces, kept)
+
+
+class _Memory(torch.autograd.Function):
+    """`apply(q, k, v, momentum, rate, keep, state, form)` -> y and the state at the last anchor."""
+
+    @staticmethod
+    def forward(ctx: Any, *given):
+        y, state, kept = _forward(*given, train=True)
+        ctx.save_for_backward(*kept)
+        ctx.form = given[-1]
+        return y, state
+
+    @staticmethod
+    @by_hand
+    def backward(ctx: Any, dy: Tensor, dlast: Tensor):
+        *inputs, traces, kept = ctx.saved_tensors
+        dstate, dy = dlast.clone(memory_format=torch.contiguous_format), dy.contiguous()
+        slopes = [torch.empty_like(x) for x in inputs]
+        _built(inputs[0], inputs[2], ctx.form).backward(
+            ctypes.byref(_text(tuple(inputs), ctx.form)), pointer(traces), pointer(kept), pointer(dy), pointer(dstate),
+            ctypes.byref(_Gradients(*(pointer(x) for x in slopes))), torch.get_num_threads(),
+        )  # fmt: skip
+        return *slopes, dstate, None

@@ -76,9 +76,9 @@ class LanguageModel(nn.Module):
     """The shell around token mixers: `logits, state = model(tokens, state)`; state is a tuple of the mixers' states.
 
     Shapes: tokens long [b, t] -> logits [b, t, vocab]. A text may be cut anywhere; a state passed in is never modified.
-    A subclass that reads otherwise overrides `hidden`. A mixer whose outputs begin at zero leaves the embedding as it is, which the
-    tied output then repeats, at a loss above log(vocab) in a wide model: such a mixer says the `embedding_spread` that is
-    small enough.
+    A subclass that reads otherwise overrides `hidden`. A mixer whose outputs begin at zero leaves the embedding as it is, which
+    the tied output then repeats, at a loss above log(vocab) in a wide model: such a mixer says the `embedding_spread` that
+    is small enough.
     """
 
     def __init__(self, size: Size, blocks: list[Block]):

@@ -90,10 +90,10 @@ class SegmentModel(LanguageModel):
         """Read a piece x [b, t, d] of one segment: normed rows [b, t, d] and the state behind it."""
         raise NotImplementedError
 
-    def read(self, tokens: Tensor, state: Any) -> tuple[Tensor, tuple]:
+    def hidden(self, tokens: Tensor, state: Any) -> tuple[Tensor, tuple]:
         x, hidden = self.embedding(tokens), []
         state = self.begin(x) if state is None else state
         for piece in pieces(tokens.shape[1], state[1], self.segment):
             h, state = self.within(x[:, piece], state)
             hidden.append(h)
-        return torch.cat(hidden, dim=1) @ self.embedding.weight.to(hidden[0].dtype).T, state
+        return torch.cat(hidden, dim=1), state

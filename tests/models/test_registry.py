@@ -19,7 +19,7 @@ from tests.support.models import CORE
 SHIPPED = {
     "attention": {
         "based", "linear-attention", "local-attention", "performer", "polysketch", "rebased",
-        "transformer", "transformer-window",
+        "scatterbrain", "transformer", "transformer-window",
     },
     "first_generation": {"lru", "retnet", "rwkv4", "s4", "s4d", "s5"},
     "second_generation": {

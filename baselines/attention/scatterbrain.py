@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from models.law import Law
 from models.layers import at_least_float32, rotary, split_heads
-from models.ops.flops import Flops, product_flops
+from models.ops.flops import Flops
 from models.ops.kernel_attention import kernel_attention, window_and_kernel
 from models.ops.kernel_attention.features import orthogonal_rows, softmax_features
-from models.ops.kernel_attention.flops import kernel_attention_flops, window_and_kernel_flops
+from models.ops.kernel_attention.flops import kernel_attention_flops, random_feature_flops, window_and_kernel_flops
 from models.registry import register
 
 
@@ -95,5 +95,5 @@ class Scatterbrain(nn.Module):
         half, head = self.projection.shape
         if self.window:
             return window_and_kernel_flops(time, self.heads, head, head, 2 * half, self.window)
-        made = product_flops(4 * time * self.heads * head * half)
+        made = random_feature_flops(2 * time * self.heads, head, 2 * half)
         return made.plus(kernel_attention_flops(time, self.heads, 2 * half, head, "product"))

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 
 from models.law import Law
 from models.layers import at_least_float32, rotary, split_heads
-from models.ops.flops import Flops, product_flops
+from models.ops.flops import Flops
 from models.ops.kernel_attention import kernel_attention
 from models.ops.kernel_attention.features import orthogonal_rows, softmax_features
-from models.ops.kernel_attention.flops import kernel_attention_flops
+from models.ops.kernel_attention.flops import kernel_attention_flops, random_feature_flops
 from models.registry import register
 
 LEAST_FEATURE = 1e-3  # of generalised attention, as in both public codes
@@ -94,5 +94,5 @@ class Performer(nn.Module):
     def flops(self, time: int) -> Flops:
         """Of the features and the sums."""
         count, head = self.projection.shape
-        made = product_flops(2 * time * self.heads * head * count)
+        made = random_feature_flops(2 * time * self.heads, head, count)
         return made.plus(kernel_attention_flops(time, self.heads, count, head, "product"))

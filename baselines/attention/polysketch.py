@@ -28,7 +28,7 @@ from models.law import Law
 from models.layers import at_least_float32, lecun_normal, rotary, split_heads
 from models.ops.flops import Flops, product_flops
 from models.ops.kernel_attention import block_attention
-from models.ops.kernel_attention.flops import block_attention_flops
+from models.ops.kernel_attention.flops import block_attention_flops, random_feature_flops
 from models.registry import register
 
 WIDER = 8  # hidden units of a sketch for each of its numbers
@@ -63,9 +63,9 @@ class LearnedSketch(nn.Module):
         hidden = torch.baddbmm(shift.mT @ up, x, gain * up)
         return F.gelu(hidden, approximate="tanh") @ down
 
-    def products(self) -> int:
-        """Multiply-adds for one x."""
-        return sum(part.numel() for part in (self.up, self.down, self.next_up, self.next_down))
+    def cost(self, rows: int) -> Flops:
+        """Operations for `rows` vectors x."""
+        return product_flops(rows * sum(x.numel() for x in (self.up, self.down, self.next_up, self.next_down)))
 
 
 class RandomSketch(nn.Module):
@@ -81,9 +81,9 @@ class RandomSketch(nn.Module):
         first, second = self.rows.to(x.dtype)
         return (x @ first) * (x @ second) * self.rows.shape[-1] ** -0.5
 
-    def products(self) -> int:
-        """Multiply-adds for one x."""
-        return self.rows.numel()
+    def cost(self, rows: int) -> Flops:
+        """Operations for `rows` vectors x."""
+        return random_feature_flops(2 * rows, *self.rows.shape[1:])
 
 
 @register(
@@ -144,5 +144,5 @@ class PolySketch(nn.Module):
     def flops(self, time: int) -> Flops:
         """Of the sketches, the blocks and the sums."""
         head = self.out.in_features // self.heads
-        made = product_flops(2 * time * self.heads * self.sketch.products())
+        made = self.sketch.cost(2 * time * self.heads)
         return made.plus(block_attention_flops(time, self.heads, head, self.sketch_width, head, self.block))

@@ -20,7 +20,7 @@ from tests.support.models import CORE
 SHIPPED = {
     "attention": {
         "bahdanau", "based", "fast-weights", "linear-attention", "local-attention", "performer",
-        "polysketch", "rebased", "routing", "transformer", "transformer-window",
+        "polysketch", "rebased", "routing", "scatterbrain", "transformer", "transformer-window",
     },
     "first_generation": {"lru", "retnet", "rwkv4", "s4", "s4d", "s5"},
     "second_generation": {

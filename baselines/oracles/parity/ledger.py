@@ -34,6 +34,8 @@ NO_ORACLE = {
     "janet": "no installable code was found; a test holds its reference recurrence to arithmetic by hand",
     "log-linear-gated-deltanet": "no installable code has it in plain PyTorch; a test holds it to one state a token",
     "longhorn": "the authors' code needs a CUDA extension and is not on PyPI; a test holds the layer to its equations",
+    "polysketch": "the authors' code is jax's and on no index; a test holds the layer to its equations",
+    "scatterbrain": "the authors' causal code stops in its own assertion; a test holds the layer to its equations",
     "s4": "no installable code has its low-rank part; tests hold it to the dense recurrence and to the paper's Cauchy form",
 }
 INSTALL = {  # what brings a package without what it does not need here

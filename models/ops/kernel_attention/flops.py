@@ -19,6 +19,11 @@ def kernel_attention_flops(
     return product_flops(filled(time, size) * heads * (size * (width + values) + 2 * count(width, kernel) * values))
 
 
+def random_feature_flops(rows: int, width: int, features: int) -> Flops:
+    """`features` numbers of each of `rows` vectors of `width`, by fixed rows: backward they need one product, not two."""
+    return Flops(2.0 * rows * width * features, 2.0 * rows * width * features)
+
+
 def block_attention_flops(time: int, heads: int, width: int, sketch: int, values: int, block: int) -> Flops:
     """Exact weights in blocks of `block` tokens, squares of `sketch` numbers from block to block."""
     rows, values = filled(time, block) * heads, values + 1
@@ -27,7 +32,7 @@ def block_attention_flops(time: int, heads: int, width: int, sketch: int, values
 
 def window_and_kernel_flops(time: int, heads: int, width: int, values: int, features: int, window: int) -> Flops:
     """Exact weights in a window, by blocks over two of keys, `features` exponentials for what has left it."""
-    exact = product_flops(filled(time, window) * heads * 2 * window * (width + values + 1))
-    made = product_flops(2 * time * heads * width * features)
     left = max(0, time - window)
+    exact = product_flops(filled(time, window) * heads * 2 * window * (width + values + 1))
+    made = random_feature_flops(2 * left * heads, width, features)
     return exact.plus(made).plus(scan_flops(left, heads, features, values + 1) if left else Flops(0, 0))

@@ -74,10 +74,12 @@ def test_notes_say_what_the_mark_is_held_against():
 def test_the_glance_has_a_line_for_shortcuts():
     lines = summary.markdown([exam_of(FLOORS, MODELS)]).splitlines()
     assert lines[-2:] == [
-        "| *floors* | *the best of each* | 10.0 (guess) |",
-        "| *shortcuts* | *the best of each* | 57.0 (cheat: last value) |",
+        "| *floors* | *the best of each* | 10.0 (guess) |  |  |",
+        "| *shortcuts* | *the best of each* | 57.0 (cheat: last value) |  |  |",
     ]
-    assert "| 60.0 |" in next(line for line in lines if "retnet" in line)  # no mark: not above the shortcut
+    costs = "| 131,400 | 4.0 KiB |"
+    told = next(line for line in lines if "retnet" in line)  # no mark: not above the shortcut
+    assert f"| <u>60.0 ± 4.8</u> {costs}" in told
     assert "*shortcuts*" not in summary.markdown([exam_of({"floor: guess": 0.1}, MODELS)])
     page = html_page.page([exam_of(FLOORS, MODELS)], [None], [], html_page.PageText("x"))
     assert summary.NOTE in page

@@ -33,7 +33,7 @@ class Reader(html.parser.HTMLParser):
         self.elements.append((tag, dict(attributes)))
         if tag not in VOID:
             self.open.append(tag)
-        if tag in ("table", "tr", "h1", "h2", "h3", "li", "p", "th", "td", "figcaption", "form"):
+        if tag in ("table", "tr", "h1", "h2", "h3", "li", "p", "th", "td", "figcaption", "form", "summary"):
             self.texts.append((tag, ""))
 
     def handle_data(self, data):

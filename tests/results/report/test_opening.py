@@ -1,0 +1,78 @@
+"""What a page opens with: sentences, a figure, one table with ranks, ties, costs and what did not learn."""
+
+from __future__ import annotations
+
+import pytest
+
+from results.plans.paper import Claim
+from results.report import evaluations, markdown_page, opening
+from results.report.figures.catalogue import Drawing
+from results.report.findings.claims import judge
+from results.report.section import PageText
+from results.report.tables import summary
+from tests.support.synthetic import cell, rows_of
+
+VALUES = {  # by model, a seed each
+    "transformer": (0.90, 0.92, 0.91), "retnet": (0.70, 0.95, 0.88), "mamba": (0.60, 0.61, 0.60), "rmt": (0.0, 0.0, 0.0),
+    "deltanet": (0.10, 0.11, 0.10),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def found():
+    rows = rows_of(cell("", "needle", "floors"), [("floor: guess", "accuracy", 0.1, 400, {"length": 64})])
+    for model, values in VALUES.items():
+        for seed, value in enumerate(values):
+            measured = [
+                (None, "accuracy", value, 400, {"length": 64}),
+                (None, "training_seconds", 2.0, 9, {"tokens": 5000}),
+            ]
+            rows += rows_of(cell(model, "needle", seed=seed), measured)
+    return evaluations.grouped(rows)
+
+
+def line(found, model: str) -> str:
+    return next(one for one in summary.markdown(found).splitlines() if f" {model} " in one)
+
+
+def test_the_best_is_bold_ties_share_it_and_the_second_is_underlined(found):
+    assert "| **91.0 ± 2.5** ✓ |" in line(found, "transformer")
+    assert "| **84.3 ± " in line(found, "retnet")  # whose interval holds the best number
+    assert "| <u>60.3 ± " in line(found, "mamba")
+
+
+def test_what_did_not_learn_says_so(found):
+    assert "| did not learn |" in line(found, "rmt")
+    assert "| did not learn (10.3 ± " in line(found, "deltanet")
+
+
+def test_the_table_tells_what_a_model_costs(found):
+    head = summary.markdown(found).splitlines()[0]
+    assert head.endswith("| parameters | state | tokens/s in training (needle) |")
+    assert line(found, "mamba").endswith(" KiB | 2,500 |")
+
+
+def test_a_page_opens_with_a_sentence_a_claim_and_its_figure(found):
+    claim = Claim("Attention finds more", "a paper", "transformer", "mamba", "needle", "accuracy")
+    verdicts = judge([claim], found)
+    (sentence,) = opening.sentences(verdicts, found)
+    assert sentence.startswith(
+        "**Attention finds more: undecided** (transformer against mamba, accuracy of needle: difference +30.7"
+    )
+    assert "3 shared seeds" in sentence
+    drawings = [
+        Drawing(name, name, slug, ["figure"]) for name, slug in (("a", "other"), ("b", "needle"), ("form", "needle"))
+    ]
+    assert opening.leading(drawings, verdicts, [], found) == "b"
+    assert opening.leading(drawings, verdicts, ["form"], found) == "form"
+    assert opening.leading([], verdicts, [], found) == ""
+
+
+def test_without_claims_it_says_who_leads(found):
+    (sentence,) = opening.sentences([], found)
+    assert sentence.startswith("**needle, accuracy %, mean over all**: transformer is best with 91.0 ± 2.5; ")
+    assert "as good: retnet" in sentence and "3 of 5 models are better than the best" in sentence
+    page = markdown_page.page(
+        found, {found[0].slug: {f"{found[0].slug}.md": "numbers"}}, [], PageText("T", told=(sentence,))
+    )
+    assert page.index(sentence) < page.index("| family | model |") < page.index("## needle") < page.index("<details>")

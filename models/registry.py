@@ -21,7 +21,7 @@ from models.law import NONE, Law
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered class: a token mixer or a whole language model, and where it comes from."""
+    """One registered class: a token mixer, a whole language model or a memory added to one, and where it comes from."""
 
     name: str
     cls: type
@@ -52,8 +52,20 @@ class Entry:
 
     @property
     def is_language_model(self) -> bool:
-        """True if the class is a whole language model (its first setting is `size`), False if it is a token mixer."""
-        return next(iter(inspect.signature(self.cls).parameters)) == "size"
+        """True if the class is a whole language model or holds one, False if it is a token mixer (it begins with `width`)."""
+        return _first_setting(self.cls) != "width"
+
+    @property
+    def adds_memory(self) -> bool:
+        """True if the class adds a memory to a trained language model, which its first setting, `model`, is."""
+        return _first_setting(self.cls) == "model"
+
+    def trained_as(self, settings: Mapping[str, Any]) -> tuple[Entry, dict[str, Any]]:
+        """The entry and the settings that the weights are trained under: of what a memory is added to, else its own."""
+        if not self.adds_memory:
+            return self, dict(settings)
+        name, own = self.cls.trains_as(settings)
+        return entry(name), own
 
     def says(self, name: str, settings: Mapping[str, Any], default: Any = None) -> Any:
         """What the class says of itself under these settings: its attribute, unless its `declares(settings)` knows better."""
@@ -80,17 +92,17 @@ _entries: dict[str, Entry] = {}
 def register(name: str, *, paper: str, equation: str) -> Callable[[type], type]:
     """Class decorator: enter a token mixer or a language model under `name` (lower case, hyphens).
 
-    A token mixer's constructor begins `(self, width, heads, ...)`, a language model's `(self, size, ...)`. `paper` says
+    A token mixer's constructor begins `(self, width, heads, ...)`, a language model's `(self, size, ...)`, that of a memory
+    added to a trained language model `(self, model, ...)` (`models/shell/added_memory.py`). `paper` says
     authors, year and arXiv number; `equation` is the update in one line. Raises ValueError for a name that is taken by
     another file, a constructor of neither form, or a `law` that is no Law.
     """
 
     def enter(cls: type) -> type:
-        first = next(iter(inspect.signature(cls).parameters), None)
-        if first not in ("width", "size"):
+        if _first_setting(cls) not in ("width", "size", "model"):
             raise ValueError(
                 f"{cls.__name__} cannot be registered as '{name}': its constructor must begin (self, width, heads, ...) "
-                f"for a token mixer or (self, size, ...) for a language model."
+                f"for a token mixer, (self, size, ...) for a language model or (self, model, ...) for a memory added to one."
             )
         if not isinstance(getattr(cls, "law", NONE), Law):
             raise ValueError(f"{cls.__name__} must say its law as Law(forget, compare, write, read) of models.law.")
@@ -101,6 +113,10 @@ def register(name: str, *, paper: str, equation: str) -> Callable[[type], type]:
         return cls
 
     return enter
+
+
+def _first_setting(cls: type) -> str | None:
+    return next(iter(inspect.signature(cls).parameters), None)
 
 
 def _family(module: str) -> Family:

@@ -183,9 +183,28 @@ def _task_files(cell: Cell) -> set[Path]:
 
 
 def as_trained(cell: Cell) -> Cell:
-    """The cell with the task that its weights depend on: another than is asked where that says `train_on`."""
+    """The cell with the task and the model that its weights depend on: others than are asked where the task says `train_on`,
+    and where a memory is added to the model that is trained.
+    """
     name, settings = tasks.trained(cell.task, cell.task_settings)
-    return replace(cell, task=name, task_settings=settings)
+    return replace(without_memory(cell), task=name, task_settings=settings)
+
+
+def without_memory(cell: Cell) -> Cell:
+    """The cell of the model that a memory is added to; of any other model the cell itself."""
+    entry = registry.entry(cell.model)
+    if not entry.adds_memory:
+        return cell
+    base, settings = entry.trained_as(cell.settings)
+    return replace(cell, model=base.name, settings=settings, variant="")
+
+
+def without_exam_settings(cell: Cell) -> Cell:
+    """The cell without what acts in its evaluation alone, a memory or a setting; it then has no name of its own."""
+    cell = without_memory(cell)
+    of_exams = getattr(registry.entry(cell.model).cls, "exam_settings", ())
+    kept = {name: value for name, value in cell.settings.items() if name not in of_exams}
+    return cell if kept == cell.settings else replace(cell, settings=kept, variant="")
 
 
 def training_key(cell: Cell, task: Task) -> str:
@@ -195,21 +214,19 @@ def training_key(cell: Cell, task: Task) -> str:
 
 def training_key_of(cell: Cell, vocab: int, data_hash: str) -> str:
     """The same from the vocabulary of what is trained and the hash of its data."""
-    cell = as_trained(cell)
+    cell = without_exam_settings(as_trained(cell))
     task = tasks.class_of(cell.task)
-    names = ("model", "size", "budget", "seed", "lr", "dtype", "provider", "task")
+    names = ("model", "settings", "size", "budget", "seed", "lr", "dtype", "provider", "task")
     decides = {name: getattr(cell, name) for name in names}
-    of_exams = getattr(registry.entry(cell.model).cls, "exam_settings", ())
-    decides["settings"] = {name: value for name, value in cell.settings.items() if name not in of_exams}
     decides["task_settings"] = {
         name: value for name, value in cell.task_settings.items() if name not in task.exam_settings
     }
-    code = code_of_training(cell.model, task, "parallel" in cell.budget, decides["settings"])
+    code = code_of_training(cell.model, task, "parallel" in cell.budget, cell.settings)
     decides |= {
         "vocab": vocab,
         "data_hash": data_hash,
         "code_hash": code,
-        "shape": _shape(replace(cell, settings=decides["settings"]), vocab),
+        "shape": _shape(cell, vocab),
     }
     decides["device_class"] = _device_class(cell)
     return hashlib.sha256(canonical(decides).encode()).hexdigest()[:16]

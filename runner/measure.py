@@ -13,6 +13,8 @@ from models import registry, user_file
 from models.ops import providers
 from results.cell import Cell
 from results.rows import store
+from runner.cell_key import identify
+from runner.checkpoints import added_memory
 from runner.checkpoints.trained_model import CheckpointSettings
 from runner.contests import contested
 from runner.timing import timed
@@ -60,6 +62,8 @@ def _measured(
     if cell.kind == "contest":
         return contested(cell, progress)
     learns = {"trial": tried, "training": trained}
+    if cell.kind in learns and (reason := added_memory.senseless(cell)):
+        return store.failure(cell, identify(cell), reason, "left out")
     with providers.watch() as ran:
         if cell.kind in learns:
             measured = learns[cell.kind](cell, progress, checkpoints)

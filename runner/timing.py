@@ -10,6 +10,7 @@ from models.matching import counts
 from models.matching.counts import parameter_count, state_bytes
 from results.cell import Cell
 from runner.build import build
+from runner.checkpoints import added_memory
 from schema.terms import Progress
 from tasks.speed.throughput import Throughput
 from tasks.speed.throughput import measure as measure_throughput
@@ -17,7 +18,7 @@ from tasks.speed.throughput import measure as measure_throughput
 
 def timed(cell: Cell, progress: Progress) -> dict[str, Any]:
     settings = tasks.checked("throughput", Throughput, cell.task_settings)
-    model = build(cell, 256)
+    model = added_memory.timed(cell, build(cell, 256))
     found, begun, kept = [], time.perf_counter(), []
     run = {"dtype": cell.dtype, "device": cell.device, "keep": kept.append}
     for m in measure_throughput(model, settings, state_bytes, **run):

@@ -15,6 +15,8 @@ from models.matching.counts import parameter_count, state_bytes
 from results.cell import UNKNOWN_RATE, Cell
 from results.plans import learning_rates
 from runner.build import settings_of, terms
+from runner.cell_key import without_memory
+from runner.checkpoints import added_memory
 from runner.checkpoints.trained_model import CheckpointSettings, TrainedModel, learn
 from schema.terms import Progress
 from tasks.harness import peak_memory, predictions
@@ -60,9 +62,10 @@ def trained(cell: Cell, progress: Progress, checkpoints: CheckpointSettings | No
     run = {"dtype": cell.dtype, "device": cell.device}
     admit = partial(_admit, longest=max(getattr(task, "test_lengths", ()), default=0))
     peak_memory.reset_peak(cell.device)
-    trained_model = learn(cell, task, checkpoints, progress, admit)
+    trained_model = learn(without_memory(cell), task, checkpoints, progress, admit)
     most = peak_memory.peak(cell.device)
-    model, losses = trained_model.model.eval(), trained_model.training.losses
+    model, of_memory = added_memory.add(cell, task, trained_model.model.eval(), progress)
+    losses = trained_model.training.losses
     admit(model)
     begun, longest, kept = time.perf_counter(), [1], []
 
@@ -74,6 +77,7 @@ def trained(cell: Cell, progress: Progress, checkpoints: CheckpointSettings | No
         kept.append(predictions.keep(task, *answered))
 
     found = [(None, *m) for m in evaluate(model, task, **run, progress=examined, keep=keep)]
+    state_of = partial(largest_state, context=max(longest), device=cell.device)
     tail = losses[-max(1, len(losses) // 10) :]
     found += [
         (None, "training_loss", sum(tail) / len(tail), len(tail), {"over": "last tenth of the steps"}),
@@ -82,10 +86,12 @@ def trained(cell: Cell, progress: Progress, checkpoints: CheckpointSettings | No
         (None, "evaluation_seconds", time.perf_counter() - begun, 1, {}),
         *_curve(losses),
         *_equal_work(cell, task.vocab),
+        *of_memory,
+        *added_memory.size(model, state_of),
     ]
     return {
         "parameters": parameter_count(model),
-        "state_bytes": largest_state(model, max(longest), cell.device),
+        "state_bytes": state_of(model),
         "protocol": task.protocol,
         "measurements": found,
         "predictions": kept,

@@ -10,7 +10,7 @@ from typing import Any
 
 from schema.settings_check import fits
 
-NO_SETTINGS = ("width", "heads", "index", "depth", "size", "feed")  # given by whoever builds the model
+NO_SETTINGS = ("width", "heads", "index", "depth", "size", "feed", "model")  # given by whoever builds the model
 
 
 def parameters(cls: type) -> dict[str, inspect.Parameter]:

@@ -60,27 +60,56 @@ PROPERTIES: dict[str, Callable[[Subject], Finding]] = {
     "overfits one batch": training.overfit,
 }
 
+WITH_MEMORY = "with memory, "  # begins the name of a property that a memory added after training is asked for
+OF_MEMORIES = (  # asked once more in evaluation, with the memory filled
+    "split: single tokens",
+    "split: pieces of 37",
+    "split: around every period",
+    "split: random places",
+    "split: beyond 512 tokens",
+    "empty piece",
+    "short texts",
+    "causality by perturbation",
+    "causality by gradient",
+    "rows independent",
+    "state untouched",
+    "state batch-first",
+    "state of another dtype",
+    "state bounded",
+    "round trip",
+    "bfloat16",
+)
+
 
 def check(
     name: str, size: Size = TINY, *, thorough: bool = False, only: Iterable[str] | None = None, **settings: Any
 ) -> list[Property]:
     """Ask a registered model every property, or those in `only`; `thorough` decodes 4,096 tokens.
 
-    At the kit's own size a hybrid has as many layers as its pattern, where that is longer than two.
+    At the kit's own size a hybrid has as many layers as its pattern, where that is longer than two. A memory added after training
+    is asked as its base, which it is in training, and those of OF_MEMORIES again with the memory acting.
     Raises UnknownModel; ValueError for an unknown setting, one of the wrong type, or an unknown property in `only`.
     """
-    check_settings(registry.entry(name), settings)
-    wanted = list(PROPERTIES) if only is None else list(only)
-    unknown = [each for each in wanted if each not in PROPERTIES]
+    entry = registry.entry(name)
+    check_settings(entry, settings)
+    known = [*PROPERTIES, *(WITH_MEMORY + each for each in OF_MEMORIES if entry.adds_memory)]
+    wanted = known if only is None else list(only)
+    unknown = [each for each in wanted if each not in known]
     if unknown:
-        raise ValueError(f"There is no property '{unknown[0]}'; choose from: {', '.join(PROPERTIES)}.")
-    size = deep_enough(registry.entry(name), size, settings) if size == TINY else size
+        raise ValueError(f"There is no property '{unknown[0]}'; choose from: {', '.join(known)}.")
+    size = deep_enough(entry, size, settings) if size == TINY else size
     subject = Subject(name, size, settings, thorough)
     try:
         _ = subject.model
     except Exception as error:  # a model that cannot be built or trained has one failure to tell, not twenty
         return [Property("builds and trains", False, type(error).__name__, _told(error))]
-    return [examine(subject, each) for each in wanted]
+    remembering = Subject(name, size, settings, thorough, with_memory=True)
+    return [
+        examine(remembering, each.removeprefix(WITH_MEMORY))._replace(name=each)
+        if each.startswith(WITH_MEMORY)
+        else examine(subject, each)
+        for each in wanted
+    ]
 
 
 def examine(subject: Subject, name: str) -> Property:

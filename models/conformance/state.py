@@ -207,6 +207,7 @@ def round_trip(subject: Subject) -> Finding:
     start = subject.period + 3
     other = subject.build(seed=1)
     other.load_state_dict(safetensors.torch.load(safetensors.torch.save(model.state_dict())))
+    other = subject.ready(other)
     _, state = feed(model, text[:, :start])
     buffer = io.BytesIO()
     torch.save(state, buffer)

@@ -24,12 +24,16 @@ LEAST = 64  # the fast forms cut texts into chunks of up to this many tokens, wh
 
 @dataclass
 class Subject:
-    """A registered model under examination; parameters and texts come from fixed seeds."""
+    """A registered model under examination; parameters and texts come from fixed seeds.
+
+    `with_memory` says that what is examined is the memory that was added to it, which acts in evaluation alone.
+    """
 
     name: str
     size: Size
     settings: dict[str, Any] = field(default_factory=dict)
     thorough: bool = False
+    with_memory: bool = False
 
     @property
     def entry(self) -> registry.Entry:
@@ -50,7 +54,15 @@ class Subject:
         with torch.enable_grad(), torch.autocast("cpu", enabled=False):
             model = self.build()
             train(model, self.tokens(2, min(self.length, 512), seed=1), steps=1)
-        return model
+            return self.ready(model)
+
+    def ready(self, model: nn.Module) -> nn.Module:
+        """The model in the mode in which it is asked; with memory after it has been shown some random texts."""
+        if not self.with_memory:
+            return model
+        texts = self.tokens(8, 65, seed=3)
+        model.remember([(texts[:, :-1], texts[:, 1:])])
+        return model.eval()
 
     @property
     def mixer(self) -> nn.Module:

@@ -105,7 +105,11 @@ _solved: dict[tuple, Shape] = {}  # a search builds a model a dozen times
 
 
 def candidate(entry: registry.Entry, size: Size, settings: dict[str, Any]) -> Candidate:
-    """A model as the search for its shape sees it; settings that the user gives are not solved."""
+    """A model as the search for its shape sees it; settings that the user gives are not solved.
+
+    A memory is no part of that: the shape is that of the model that it is added to.
+    """
+    entry, settings = entry.trained_as(settings)
     own, setting = parameters(entry.cls), getattr(entry.cls, "state_setting", "inner")
     unit, says = 2 * size.heads, partial(entry.says, settings=settings)
     has_state = says("fixed_state", default=False) and setting in own and setting not in settings

@@ -141,12 +141,19 @@ def default_feed(width: int) -> int:
 
 def unsolved(entry: registry.Entry, size: Size, settings: Mapping[str, Any] = NO_SETTINGS) -> Shape:
     """The shape of a model before any search: the size's depth, the reference's SwiGLU unless it mixes channels itself."""
+    entry, settings = entry.trained_as(settings)
     feed = 0 if entry.says("mixes_channels", settings, False) else default_feed(size.width)
     return Shape(size.depth, feed)
 
 
 def assemble(entry: registry.Entry, size: Size, shape: Shape, settings: dict[str, Any]) -> nn.Module:
-    """The model of a solved shape: `depth` blocks, SwiGLU of `feed` units, the mixer's `inner` width and state setting."""
+    """The model of a solved shape: `depth` blocks, SwiGLU of `feed` units, the mixer's `inner` width and state setting.
+
+    A memory is added to the model that it is trained as, which has that shape.
+    """
+    if entry.adds_memory:
+        base, own = entry.trained_as(settings)
+        return construct(entry.cls, assemble(base, size, shape, own), **settings)
     solved = [("inner", shape.inner), (getattr(entry.cls, "state_setting", "inner"), shape.state)]
     own = settings | {name: value for name, value in solved if value is not None}
     if entry.is_language_model:

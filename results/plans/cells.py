@@ -12,15 +12,13 @@ from results.plans.plan import Plan, known
 from results.plans.toml_reader import PlanError
 
 
-def cells(
-    plan: Plan, names: Sequence[str], exam_settings: learning_rates.ExamSettings = learning_rates.NONE
-) -> list[Cell]:
+def cells(plan: Plan, names: Sequence[str], as_trained: learning_rates.Trained = learning_rates.as_it_is) -> list[Cell]:
     """Every cell that the plan asks for: trials, trivial baselines, training, timing, side-by-side benchmarks.
 
     `names` are all models there are.
 
     Where the rate is searched for, training cells have the rate UNKNOWN_RATE; `search.chosen` gives them theirs.
-    `exam_settings` names, by model, settings that act in evaluations alone and are not searched for.
+    `as_trained` gives a cell without what acts in its evaluation alone, for which no rate is searched.
     """
     for name in plan.settings:
         known(name, names, "model", f"[settings.{name}]")
@@ -50,7 +48,7 @@ def cells(
         known(model, names, "model", "[[contests]]")
     if not training and not timing and not contests:
         raise PlanError(f"Nothing is left to run in {plan.comparison!r}: no chosen model meets a chosen task.")
-    trials = learning_rates.trials(plan.search, training, exam_settings) if plan.search else []
+    trials = learning_rates.trials(plan.search, training, as_trained) if plan.search else []
     return trials + floors + training + timing + contests
 
 

@@ -6,7 +6,7 @@ rows and "chosen" in those of a cell whose rate came out of trials.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +17,12 @@ from results.rows.row import canonical
 METRIC = "validation_loss"  # nats per asked token on the validation split
 
 Row = dict[str, Any]
-ExamSettings = Mapping[str, Sequence[str]]
-NONE: ExamSettings = {}
+Trained = Callable[[Cell], Cell]  # a cell as its weights depend on it
+
+
+def as_it_is(cell: Cell) -> Cell:
+    """The cell: nothing of it acts in its evaluation alone."""
+    return cell
 
 
 @dataclass(frozen=True)
@@ -50,16 +54,15 @@ def read(table: dict[str, Any], reader: TableReader) -> Search | None:
     return Search(tuple(sorted(rates)), fraction, seed)
 
 
-def trials(search: Search, cells: Iterable[Cell], exam_settings: ExamSettings = NONE) -> list[Cell]:
+def trials(search: Search, cells: Iterable[Cell], as_trained: Trained = as_it_is) -> list[Cell]:
     """A trial at each rate for each model and task among those training cells whose rate is still to be chosen.
 
-    `exam_settings` names, by model, settings that act in evaluations alone: a model under them is trained as without them, so it
-    takes the rate of the model without them.
+    `as_trained` gives a cell without what acts in its evaluation alone: it is trained as that cell, and takes its rate.
     """
     found: dict[str, list[Cell]] = {}
     for cell in cells:
         if cell.stage == CHOSEN:
-            trained = _as_trained(cell, exam_settings)
+            trained = as_trained(cell)
             found.setdefault(_subject(trained), [_trial(search, trained, rate) for rate in search.rates])
     return [trial for group in found.values() for trial in group]
 
@@ -69,11 +72,11 @@ def chosen(
     cells: Iterable[Cell],
     rows: Iterable[Row],
     key: Callable[[Cell], str],
-    exam_settings: ExamSettings = NONE,
+    as_trained: Trained = as_it_is,
 ) -> list[Cell]:
     """The cells with the rate of the lowest validation loss, the lower rate of two equal ones; `key` names a cell's rows.
 
-    A rate stays UNKNOWN_RATE while a trial has no rows yet, and where every trial failed. `exam_settings` as in `trials`.
+    A rate stays UNKNOWN_RATE while a trial has no rows yet, and where every trial failed. `as_trained` as in `trials`.
     """
     losses: dict[str, float] = {}
     seen = set()
@@ -85,7 +88,7 @@ def chosen(
     settled = []
     for cell in cells:
         if cell.stage == CHOSEN:
-            trained = _as_trained(cell, exam_settings)
+            trained = as_trained(cell)
             if (subject := _subject(trained)) not in best:
                 best[subject] = _best(search, trained, losses, seen, key)
             cell = replace(cell, lr=best[subject])
@@ -113,13 +116,6 @@ def _trial(search: Search, cell: Cell, rate: float) -> Cell:
     budget = {**cell.budget, "steps": max(1, round(search.fraction * full))}
     where = {"split": "validation", "full_steps": full}
     return replace(cell, kind=TRIAL, stage=TRIAL, lr=rate, seed=search.seed, budget=budget, where=where)
-
-
-def _as_trained(cell: Cell, exam_settings: ExamSettings) -> Cell:
-    """The cell without what acts in its evaluation alone; it then has no name of its own."""
-    of_exams = exam_settings.get(cell.model, ())
-    kept = {name: value for name, value in cell.settings.items() if name not in of_exams}
-    return cell if kept == cell.settings else replace(cell, settings=kept, variant="")
 
 
 def _subject(cell: Cell) -> str:

@@ -77,6 +77,11 @@ METRICS = {
     "machine_load": Metric("load of the machine", NEITHER, "", True),
     "scorer_disagreement": Metric("disagreement of the scorers", NEITHER, "", True),
     "validation_loss": Metric("validation loss", LOWER, "nats", True),
+    "memory_validation_loss": Metric("validation loss with memory", LOWER, "nats", True),
+    "memory_build_seconds": Metric("time of filling the memory", LOWER, "seconds", True),
+    "memory_bytes": Metric("size of the memory", LOWER, BYTES, True),
+    "reading_milliseconds_per_token": Metric("time of reading without memory", LOWER, "ms/token", True),
+    "memory_reading_milliseconds_per_token": Metric("time of reading with memory", LOWER, "ms/token", True),
     "matched_flops_per_token": Metric("matched work of training", LOWER, "FLOPs/token", True),
 }
 ABOUT_TRAINING = tuple(name for name, metric in METRICS.items() if metric.is_about_training)

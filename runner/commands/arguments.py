@@ -148,10 +148,10 @@ def model_files_of(arguments: argparse.Namespace) -> list[str]:
     return files
 
 
-def settings_of(arguments: argparse.Namespace, subject: str, done: str) -> dict[str, Any]:
-    """The settings that --set gives the one model or task of a command. Raises ValueError where it names another."""
+def settings_of(arguments: argparse.Namespace, subject: str, done: str, beside: str | None = None) -> dict[str, Any]:
+    """The settings that --set gives the one model or task of a command. Raises ValueError where it names another but `beside`."""
     every = settings_in(arguments.set)
-    if others := set(every) - {subject}:
+    if others := set(every) - {subject, beside}:
         raise ValueError(f"--set names {', '.join(sorted(others))}, but {subject} is {done}: set {subject}.X.")
     return every.get(subject, {})
 

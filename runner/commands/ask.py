@@ -16,8 +16,16 @@ from torch import nn
 
 import tasks
 from models.conformance import streaming
-from runner.checkpoints import store
-from runner.commands.arguments import SETTING, Command, add_model_files, add_provider, model_files_of, settings_of
+from runner.checkpoints import added_memory, store
+from runner.commands.arguments import (
+    SETTING,
+    Command,
+    add_model_files,
+    add_provider,
+    model_files_of,
+    settings_in,
+    settings_of,
+)
 from runner.preflight import positions
 from tasks.harness.evaluate import PIECE, evaluate
 from tasks.task import Task
@@ -34,12 +42,19 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--set", **SETTING)
     add("--device", default="cpu", help="cpu or cuda")
     add_provider(command, "auto", "; of a checkpoint")
+    add(
+        "--memory",
+        metavar="NAME",
+        help="a memory added to a checkpoint's model, as knn-lm; --set NAME.SETTING=VALUE sets it",
+    )
 
 
 def ask(arguments: argparse.Namespace, console: Console) -> int:
     """Print what a trained model, kept here or of Hugging Face, scores on the test of a task."""
-    settings = settings_of(arguments, arguments.task, "asked")
-    asked = arguments.gguf, arguments.provider, arguments.device, model_files_of(arguments)
+    name = arguments.memory
+    settings = settings_of(arguments, arguments.task, "asked", beside=name)
+    memory = (name, settings_in(arguments.set).get(name, {})) if name else None
+    asked = arguments.gguf, arguments.provider, arguments.device, model_files_of(arguments), memory
     console.print(asked_table(arguments.model, arguments.task, settings, *asked))
     return 0
 
@@ -60,11 +75,13 @@ def asked_table(
     provider: str,
     device: str,
     model_files: Sequence[str] = (),
+    memory: tuple[str, dict[str, Any]] | None = None,
 ) -> Table:
     """The marks of a task's test under `settings`, which read text by the model's own tokenizer unless they name another.
 
     `name` is a checkpoint's folder, or the folder or hub name of a Hugging Face model (`gguf`: the file in it);
-    `model_files` are the user's own that register a checkpoint. Raises ValueError for what is neither, for a task of other
+    `model_files` are the user's own that register a checkpoint, `memory` the name and the settings of one that is added to its
+    model. Raises ValueError for what is neither, for a task of other
     tokens, and for lengths that the model cannot be fed, before anything is computed.
     """
     place = Path(name)
@@ -74,7 +91,12 @@ def asked_table(
         )
     with TemporaryDirectory() as folder:
         kept = (place / store.FACTS).exists()
-        answerer = _kept(name, provider, device, model_files) if kept else _pretrained(name, gguf, device, Path(folder))
+        if memory and not kept:
+            raise ValueError(
+                "--memory is filled from the text that a checkpoint was trained on: give a checkpoint's folder."
+            )
+        mine = name, provider, device, model_files, memory
+        answerer = _kept(*mine) if kept else _pretrained(name, gguf, device, Path(folder))
         task = _task(task_name, settings, answerer)
     positions.check(answerer.model, answerer.label, task)
     longest = max(getattr(task, "test_lengths", ()), default=0)
@@ -91,10 +113,21 @@ def asked_table(
     return table
 
 
-def _kept(name: str, provider: str, device: str, model_files: Sequence[str]) -> Answerer:
-    model, tokenizer, facts = store.load(name, provider, device, model_files)
+def _kept(
+    name: str,
+    provider: str,
+    device: str,
+    model_files: Sequence[str],
+    memory: tuple[str, dict[str, Any]] | None = None,
+) -> Answerer:
+    kept = store.load(name, provider, device, model_files)
+    model, tokenizer, facts = kept
     setting = "" if tokenizer is None else "bytes" if tokenizer is BYTES else str(Path(name) / store.TOKENIZER)
-    return Answerer(model, f"{facts['model']}, trained on {facts['task']}", setting)
+    label = f"{facts['model']}, trained on {facts['task']}"
+    if memory is None:
+        return Answerer(model, label, setting)
+    name, settings = memory
+    return Answerer(added_memory.on_checkpoint(kept, name, settings, provider, device), f"{name} on {label}", setting)
 
 
 def _pretrained(name: str, gguf: str | None, device: str, folder: Path) -> Answerer:

@@ -18,7 +18,7 @@ from results.plans import learning_rates, reader
 from results.plans.plan import Plan
 from results.report.families import ShownFamily
 from results.rows import store
-from runner.cell_key import identify
+from runner.cell_key import identify, without_exam_settings
 from runner.checkpoints import model_files
 from runner.commands.arguments import names_in, seeds_in, settings_in, size_in
 from runner.measure import with_own_files
@@ -69,11 +69,10 @@ def key_of(cell: Cell) -> str:
 
 def cells(plan: Plan, rows: Sequence[dict[str, Any]], key: Callable[[Cell], str] = key_of) -> list[Cell]:
     """The plan's cells, those whose learning rate is searched for at the rate that the trials among `rows` chose."""
-    of_exams = {name: getattr(registry.entry(name).cls, "exam_settings", ()) for name in registry.names()}
-    found = with_own_files(reader.cells(plan, registry.names(), of_exams))
+    found = with_own_files(reader.cells(plan, registry.names(), without_exam_settings))
     if plan.search is None:
         return found
-    return learning_rates.chosen(plan.search, found, rows, key, of_exams)
+    return learning_rates.chosen(plan.search, found, rows, key, without_exam_settings)
 
 
 def committed_rows(folder: Path, console: Console, metrics: Sequence[str] | None = None) -> list[dict[str, Any]]:

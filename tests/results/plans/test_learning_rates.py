@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from results.cell import CHOSEN
@@ -158,8 +160,13 @@ width = 9
 
 def test_settings_of_the_exam_alone_take_the_rate_of_the_model_without_them(tmp_path):
     text = PLAN.replace('["all"]', '["all", "transformer-ntk", "transformer-wide"]') + LONGER
-    plan, of_exams = load(tmp_path, text), {"transformer": ("scaling",)}
-    cells = plans.cells(plan, NAMES, of_exams)
+    plan = load(tmp_path, text)
+
+    def as_trained(cell):
+        kept = {name: value for name, value in cell.settings.items() if name != "scaling"}
+        return cell if kept == cell.settings else replace(cell, settings=kept, variant="")
+
+    cells = plans.cells(plan, NAMES, as_trained)
     trials = [cell for cell in cells if cell.kind == "trial"]
     assert [(c.model, c.variant) for c in trials[::3]] == [
         ("transformer", ""), ("retnet", ""), ("transformer", "transformer-wide")
@@ -167,7 +174,7 @@ def test_settings_of_the_exam_alone_take_the_rate_of_the_model_without_them(tmp_
     rows = [row for row in trial_rows(cells, LOSSES) if "variant" not in row["settings"]]
     wide = [cell for cell in trials if cell.variant]
     rows += [row for c in wide for row in rows_of(c, [(None, learning_rates.METRIC, 9 - c.lr, 10, c.where)])]
-    settled = learning_rates.chosen(plan.search, cells, rows, identity.key, of_exams)
+    settled = learning_rates.chosen(plan.search, cells, rows, identity.key, as_trained)
     rates = {(c.variant or c.model): c.lr for c in settled if c.stage == CHOSEN}
     assert rates == {"transformer": 2e-3, "transformer-ntk": 2e-3, "transformer-wide": 4e-3, "retnet": 1e-3}
     for cell in settled:

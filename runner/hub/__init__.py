@@ -1,0 +1,1 @@
+"""Trained models handed on: a checkpoint as a folder that transformers loads."""

@@ -1,0 +1,118 @@
+"""A checkpoint handed to transformers: the same logits, the same text generated with a carried state, and back again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from runner.checkpoints import store
+from runner.checkpoints.trained_model import CheckpointSettings
+from runner.hub.export import byte_tokenizer, card, export
+from tests.runner.checkpoints.test_checkpoints import CELL, key, trained_by
+
+TEXT = {"length": 64, "test_bytes": 512}
+OF_TEXT = dataclasses.replace(CELL, task="language-modelling", task_settings=TEXT, model="gated-deltanet")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    settings = CheckpointSettings(tmp_path_factory.mktemp("kept"))
+    trained_by(OF_TEXT, settings)
+    return settings.folder / key(OF_TEXT)
+
+
+@pytest.fixture(scope="module")
+def folder(checkpoint, tmp_path_factory):
+    return export(checkpoint, tmp_path_factory.mktemp("out") / "model")
+
+
+def test_every_byte_is_its_own_token(folder):
+    tokenizers = pytest.importorskip("tokenizers")
+    made = tokenizers.Tokenizer.from_str(byte_tokenizer())
+    text = "\n Größe\t7 \x00 中"
+    assert made.encode(text).ids == list(text.encode())
+    assert made.decode(list(text.encode())) == text
+    assert made.get_vocab_size() == 256
+    assert json.loads((folder / "tokenizer_config.json").read_text())["eos_token"] is None
+
+
+def test_what_is_exported_is_a_checkpoint_with_a_card(checkpoint, folder):
+    tokens = torch.randint(256, (2, 30), generator=torch.Generator().manual_seed(0))
+    expected, _ = store.load(checkpoint).model(tokens)
+    assert torch.equal(store.load(folder).model(tokens)[0], expected)
+    text = (folder / "README.md").read_text()
+    assert "gated-deltanet" in text and "Trained for 3 steps of 128 tokens" in text and "No rows" in text
+
+
+def test_the_card_holds_the_rows_of_this_training_alone(checkpoint):
+    facts = store.read_facts(checkpoint)
+    row = {name: facts[name] for name in ("model", "size", "budget", "seed", "lr", "dtype")} | {
+        "settings": {"model": facts["settings"]}, "status": "ok", "task": "needle", "metric": "exact_match",
+        "value": 0.25, "where": {"length": 128},
+    }  # fmt: skip
+    from runner.hub.export import _measured
+
+    kept = _measured(facts, [row, {**row, "seed": 7}, {**row, "status": "failed"}, {**row, "metric": "machine_load"}])
+    assert kept == [row] and "| needle | exact match | length 128 | 25.0 |" in card(facts, kept)
+
+
+def test_symbols_and_folders_that_are_there_are_refused(tmp_path, checkpoint, folder):
+    with pytest.raises(ValueError, match="not empty; name a new folder"):
+        export(checkpoint, folder)
+    settings = CheckpointSettings(tmp_path)
+    of_symbols = dataclasses.replace(
+        CELL, task="mqar", task_settings={"pairs": (2,), "length": 16, "vocab": 32, "test_lengths": (16,)}
+    )
+    trained_by(of_symbols, settings)
+    with pytest.raises(ValueError, match="trained on symbols"):
+        export(tmp_path / key(of_symbols), tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def loaded(folder):
+    transformers = pytest.importorskip("transformers")
+    model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), trust_remote_code=True)
+    return model, transformers.AutoTokenizer.from_pretrained(str(folder))
+
+
+def test_transformers_loads_it_with_the_same_logits_and_loss(checkpoint, loaded):
+    model, tokenizer = loaded
+    tokens = tokenizer("It is a truth universally acknowledged", return_tensors="pt").input_ids
+    assert tokens[0].tolist() == list(b"It is a truth universally acknowledged")
+    with torch.no_grad():
+        found = model(tokens, labels=tokens)
+        expected, _ = store.load(checkpoint).model(tokens)
+    assert torch.equal(found.logits, expected)
+    loss = torch.nn.functional.cross_entropy(expected[0, :-1], tokens[0, 1:])
+    assert found.loss.item() == pytest.approx(loss.item())
+
+
+def test_it_generates_with_a_carried_state_what_it_generates_from_the_whole_text(loaded):
+    model, tokenizer = loaded
+    given = tokenizer("Emma", return_tensors="pt")
+    lengths = []
+    handle = model.model.register_forward_pre_hook(lambda module, inputs: lengths.append(inputs[0].shape[1]))
+    made = model.generate(**given, max_new_tokens=12, do_sample=False)
+    handle.remove()
+    assert lengths == [4] + [1] * 11
+    expected = given.input_ids
+    with torch.no_grad():
+        for _ in range(12):
+            expected = torch.cat([expected, model(expected).logits[:, -1:].argmax(-1)], 1)
+    assert torch.equal(made, expected)
+    drawn = model.generate(**given, max_new_tokens=5, do_sample=True, num_return_sequences=3)
+    assert drawn.shape == (3, 9)
+
+
+def test_beams_and_padding_are_refused_in_one_sentence(loaded):
+    model, tokenizer = loaded
+    given = tokenizer("Emma", return_tensors="pt")
+    with pytest.raises(ValueError, match="num_beams=1"):
+        model.generate(**given, max_new_tokens=2, num_beams=2)
+    mask = given.attention_mask.clone()
+    mask[0, 0] = 0
+    with pytest.raises(ValueError, match="give them one by one"):
+        model(given.input_ids, attention_mask=mask)

@@ -76,7 +76,10 @@ def _config(facts: Facts) -> dict[str, Any]:
 
 def _tokenizer_config(tokenizer: Tokenizer) -> dict[str, Any]:
     end = tokenizer.separator
-    written = tokenizer.inner.id_to_token(end) if isinstance(tokenizer, JsonTokenizer) and end is not None else None
+    if isinstance(tokenizer, JsonTokenizer):
+        written = None if end is None else tokenizer.inner.id_to_token(end)
+    else:  # a byte that stands in no text, where none parts texts: some programs load no tokenizer without an end
+        written = _letters()[end or 0]
     return {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": written, "clean_up_tokenization_spaces": False}
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from models.attention import Cache, causal_attention
 from models.layers import linear_flops, rotary, split_heads
 from models.ops.flops import Flops, attention_flops
+from models.ops.softmax_attention import softmax_attention
 from models.registry import register
 from models.shell.model import Block, LanguageModel, Size
 
@@ -31,9 +32,9 @@ State = tuple[Tensor, int, tuple[Cache, ...]]  # memory [b, m, d], tokens read s
 class SegmentAttention(nn.Module):
     """Causal attention inside one segment; its state is the segment's cache of keys and values."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, provider: str = "auto"):
         super().__init__()
-        self.heads = heads
+        self.heads, self.provider = heads, provider
         # Values are projected apart: as a view of a common projection they would keep all of it alive in the cache.
         self.query_key = nn.Linear(width, 2 * width, bias=False)
         self.value = nn.Linear(width, width, bias=False)
@@ -45,7 +46,7 @@ class SegmentAttention(nn.Module):
         start = 0 if state is None else state[2]
         q, k = (split_heads(part, self.heads) for part in self.query_key(x).chunk(2, dim=-1))
         v = split_heads(self.value(x), self.heads)
-        y, state = causal_attention(rotary(q, start), rotary(k, start), v, state)
+        y, state = causal_attention(rotary(q, start), rotary(k, start), v, state, self.provider)
         return self.out(y.flatten(2)), state
 
 
@@ -64,13 +65,23 @@ class RMT(LanguageModel):
 
     fixed_state = True
     with_weight_decay = ("memory",)
+    providers = tuple(softmax_attention.forms)
 
-    def __init__(self, size: Size, feed: int, segment: int = 64, memory: int = 8, detach_every: int | None = None):
+    def __init__(
+        self,
+        size: Size,
+        feed: int,
+        segment: int = 64,
+        memory: int = 8,
+        detach_every: int | None = None,
+        provider: str = "auto",
+    ):
         if segment < 1 or memory < 1 or (detach_every is not None and detach_every < 1):
             raise ValueError("RMT needs segment >= 1, memory >= 1 and detach_every >= 1 (or None for no cut).")
-        super().__init__(
-            size, [Block(size.width, SegmentAttention(size.width, size.heads), feed) for _ in range(size.depth)]
-        )
+        blocks = [
+            Block(size.width, SegmentAttention(size.width, size.heads, provider), feed) for _ in range(size.depth)
+        ]
+        super().__init__(size, blocks)
         self.segment, self.detach_every = segment, detach_every
         self.detaches = detach_every is not None
         self.memory = nn.Parameter(torch.randn(memory, size.width) * 0.02)  # as the embedding

@@ -11,9 +11,9 @@ All forms compute the same function; `models.attention` keeps the keys and value
     flex          torch's FlexAttention (Dong et al. 2024, arXiv 2412.05496); on a CPU without gradients
     flash-attn    the authors' own package, for half precision on CUDA
 
-On one thread of a CPU (8 rows, 512 tokens, 4 heads of 16) `flash` takes the time of `sdpa`, which picks it there; `math` 1.7 times
-that forward and backward and 3 times forward, `recurrence` 23 and 19 times. `flex`, which a CPU runs uncompiled and forward alone,
-takes 9 times the time of `sdpa`, and 18 times in a window of 64, of which it computes every pair.
+On one thread of a CPU (8 rows, 512 tokens, 4 heads of 16) `flash` takes the time of `sdpa`, which picks it there; `math` takes
+1.7 times that forward and backward and 3 times forward, `recurrence` 23 and 19 times. `flex`, which a CPU runs uncompiled, and
+forward alone, takes 9 times the time of `sdpa`, and 18 times in a window of 64, of which it computes every pair.
 """
 
 from models.ops.providers import Operation

@@ -20,7 +20,7 @@ from runner.training import largest_state
 from tasks.task import TRAIN_ON
 
 Row = dict[str, Any]
-SOFTMAX = "sdpa"  # softmax attention's provider, which no operation of models.ops.providers names
+SOFTMAX = "sdpa"  # what auto takes for softmax attention
 ON_CPU = ("", "chunked", "native", "recurrence", SOFTMAX)
 LINE = [10, 30, 40, 50, 60, 70]  # places of the families that there were before families had places
 LONGEST = 4096  # tokens up to which a growing state is built again

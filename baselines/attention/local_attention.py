@@ -21,6 +21,7 @@ from models.attention import window_attention
 from models.law import Law
 from models.layers import rotary, split_heads
 from models.ops.flops import Flops, window_flops
+from models.ops.softmax_attention import softmax_attention
 from models.registry import register
 
 
@@ -40,8 +41,9 @@ class LocalAttention(nn.Module):
     )
     fixed_state = True
     state_setting = "window"
+    providers = tuple(softmax_attention.forms)
 
-    def __init__(self, width: int, heads: int, window: int = 64, depth: int = 1):
+    def __init__(self, width: int, heads: int, window: int = 64, depth: int = 1, provider: str = "auto"):
         """The model's depth scales the output's first weights."""
         super().__init__()
         if window < 1:
@@ -49,6 +51,7 @@ class LocalAttention(nn.Module):
         if width % (4 * heads):
             raise ValueError(f"Half of each head is turned in pairs: make the width {width} a multiple of {4 * heads}.")
         self.heads, self.head, self.window, self.period = heads, width // heads, window, window
+        self.provider = provider
         self.query = nn.Linear(width, width, bias=False)
         self.key_value = nn.Linear(width, 2 * self.head, bias=False)
         self.out = nn.Linear(width, width)
@@ -62,7 +65,8 @@ class LocalAttention(nn.Module):
         q = self._turned(split_heads(self.query(x), self.heads), start)
         k, v = (part[:, :, None] for part in self.key_value(x).chunk(2, dim=-1))
         k = self._turned(k, start)
-        y, seen = window_attention(q, self._each(k), self._each(v), self.window, past and tuple(map(self._each, past)))
+        past = past and tuple(map(self._each, past))
+        y, seen = window_attention(q, self._each(k), self._each(v), self.window, past, provider=self.provider)
         one = tuple(part[:, :, :1].clone() for part in seen)  # the heads' copies of it are not kept
         return self.out(y.flatten(2)), (*one, start + x.shape[1])
 

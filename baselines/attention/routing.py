@@ -39,6 +39,7 @@ from models.layers import at_least_float32, rotary, split_heads
 from models.ops.flops import Flops, window_flops
 from models.ops.routed_attention import balanced_attention, routed_attention
 from models.ops.routed_attention.flops import balanced_flops, routed_flops
+from models.ops.softmax_attention import softmax_attention
 from models.registry import register
 
 GRID = 2**12  # steps of closeness: two tokens alike are equally close, however rounding falls
@@ -92,6 +93,7 @@ class Routing(nn.Module):
             )
         self.heads, self.routed, self.window, self.period = heads, routed, window, window
         self.select, self.provider, head = select, provider, inner // heads
+        self.local_provider = provider if provider in softmax_attention.forms else "auto"
         self.scale = head**-0.5 if scaled else 1.0
         self.local = nn.Linear(width, 3 * (heads - routed) * head, bias=False) if routed < heads else None
         self.route, self.value = (nn.Linear(width, routed * head, bias=False) for _ in range(2))
@@ -106,7 +108,9 @@ class Routing(nn.Module):
         y, members = self._routed(x, members, place)
         if self.local is not None:
             q, k, v = (split_heads(part, self.heads - self.routed) for part in self.local(x).chunk(3, dim=-1))
-            z, past = window_attention(rotary(q, place), rotary(k, place), v, self.window, past)
+            z, past = window_attention(
+                rotary(q, place), rotary(k, place), v, self.window, past, provider=self.local_provider
+            )
             y = torch.cat([z, y.to(z.dtype)], 2)
         return self.out(y.flatten(2)), (members, past, place + x.shape[1])
 

@@ -4,7 +4,9 @@ Vaswani et al. 2017 (arXiv 1706.03762) in the form of Llama (Touvron et al. 2023
 
     y = W_o softmax( R(q) R(k)^T / sqrt(d) ) v        R turns a pair of channels by its place in the text
 
-`window` in `transformer-window` limits the view to that many tokens.
+`window` in `transformer-window` limits the view to that many tokens. `provider` says who computes, all of them one function:
+FlashAttention is `provider="flash"`, FlexAttention `"flex"`, on a CPU in evaluation only (`models.ops.softmax_attention`, with
+how fast each is).
 
 Deviations: the embedding is tied to the output (Llama's is not); weights are drawn normal with width^-1/2 for q, k, v, half of
 that for the output, 0.02 for embedding and SwiGLU, the latter's output divided by sqrt(2 depth) (Llama's paper says nothing,
@@ -32,12 +34,14 @@ from models.attention import Cache, causal_attention, window_attention
 from models.law import Law
 from models.layers import rotary, split_heads
 from models.ops.flops import Flops, attention_flops, window_flops
+from models.ops.softmax_attention import softmax_attention
 from models.registry import register
 
 
 class Attention(nn.Module):
     """Projections and rotary positions around an attention of some view."""
 
+    providers = tuple(softmax_attention.forms)
     # They act in evaluation alone: one trained model is examined with every extension.
     exam_settings = ("rotary_scaling", "rotary_factor")
 
@@ -47,6 +51,7 @@ class Attention(nn.Module):
         heads: int,
         rotary_scaling: Literal["none", "linear", "ntk"] = "none",
         rotary_factor: float = 1.0,
+        provider: str = "auto",
     ):
         super().__init__()
         if rotary_scaling not in ("none", "linear", "ntk"):
@@ -55,7 +60,7 @@ class Attention(nn.Module):
             raise ValueError(
                 f"rotary_factor must be at least 1, and 1 without rotary_scaling (linear or ntk), not {rotary_factor}."
             )
-        self.heads, self.scaling, self.factor = heads, rotary_scaling, rotary_factor
+        self.heads, self.scaling, self.factor, self.provider = heads, rotary_scaling, rotary_factor, provider
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
         nn.init.normal_(self.qkv.weight, std=width**-0.5)
@@ -101,12 +106,13 @@ class Transformer(Attention):
         heads: int,
         rotary_scaling: Literal["none", "linear", "ntk"] = "none",
         rotary_factor: float = 1.0,
+        provider: str = "auto",
     ):
-        super().__init__(width, heads, rotary_scaling, rotary_factor)
+        super().__init__(width, heads, rotary_scaling, rotary_factor, provider)
 
     def forward(self, x: Tensor, state: Cache | None = None) -> tuple[Tensor, Cache]:
         q, k, v = self.project(x, 0 if state is None else state[2])
-        y, state = causal_attention(q, k, v, state)
+        y, state = causal_attention(q, k, v, state, self.provider)
         return self.out(y.flatten(2)), state
 
     def flops(self, time: int) -> Flops:
@@ -131,8 +137,8 @@ class WindowTransformer(Attention):
     fixed_state = True
     state_setting = "window"
 
-    def __init__(self, width: int, heads: int, window: int = 64):
-        super().__init__(width, heads)
+    def __init__(self, width: int, heads: int, window: int = 64, provider: str = "auto"):
+        super().__init__(width, heads, provider=provider)
         if window < 1:
             raise ValueError(f"window must be at least 1, not {window}.")
         self.window = self.period = window
@@ -140,7 +146,7 @@ class WindowTransformer(Attention):
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor, int] | None = None) -> tuple[Tensor, tuple]:
         start = 0 if state is None else state[2]
         q, k, v = self.project(x, start)
-        y, past = window_attention(q, k, v, self.window, None if state is None else state[:2])
+        y, past = window_attention(q, k, v, self.window, None if state is None else state[:2], provider=self.provider)
         return self.out(y.flatten(2)), (*past, start + x.shape[1])
 
     def flops(self, time: int) -> Flops:

@@ -23,6 +23,7 @@ from models.attention import Cache
 from models.law import Law
 from models.layers import linear_flops
 from models.ops.flops import Flops, attention_flops
+from models.ops.softmax_attention import softmax_attention
 from models.registry import register
 from models.shell.model import Block, Size
 from models.shell.segments import SegmentAttention, SegmentModel
@@ -50,11 +51,22 @@ class RMT(SegmentModel):
         read="attention to [M | segment]",
     )
     with_weight_decay = ("memory",)
+    providers = tuple(softmax_attention.forms)
 
-    def __init__(self, size: Size, feed: int, segment: int = 64, memory: int = 8, detach_every: int | None = None):
+    def __init__(
+        self,
+        size: Size,
+        feed: int,
+        segment: int = 64,
+        memory: int = 8,
+        detach_every: int | None = None,
+        provider: str = "auto",
+    ):
         if segment < 1 or memory < 1 or (detach_every is not None and detach_every < 1):
             raise ValueError("RMT needs segment >= 1, memory >= 1 and detach_every >= 1 (or None for no cut).")
-        blocks = [Block(size.width, SegmentAttention(size.width, size.heads), feed) for _ in range(size.depth)]
+        blocks = [
+            Block(size.width, SegmentAttention(size.width, size.heads, provider), feed) for _ in range(size.depth)
+        ]
         super().__init__(size, blocks, segment)
         self.detach_every = detach_every
         self.detaches = detach_every is not None

@@ -4,8 +4,9 @@ Each folder beside this file is one operation or two of one kind; its `__init__.
 imports and calls as a function: `scan(q, k, v, log_forget=a, provider="auto")`.
 
 Providers: `recurrence` (the reference recurrence), `chunked` (plain PyTorch), `native` (C for the CPU, built at first use),
-`triton` (our own kernels), `fla` (flash-linear-attention), `mamba-ssm` and `causal-conv1d` (CUDA). `auto` is the first that is
-there, covers what is asked and is the fastest for it: on a CPU `native` or `chunked`, on a CUDA device the packages first.
+`triton` (our own kernels), `fla` (flash-linear-attention), `mamba-ssm` and `causal-conv1d` (CUDA); of softmax attention `sdpa`,
+`math`, `flash`, `flex` and `flash-attn`. `auto` is the first that is there, covers what is asked and is the fastest for it: on a
+CPU `native` or `chunked`, on a CUDA device the packages first, and `sdpa` on both.
 Whatever runs is noted, so that a row can name it; a provider that was asked for and is absent, or does not cover what is asked,
 is an error, never a fallback.
 """
@@ -28,7 +29,8 @@ from torch import Tensor
 
 from schema import shortened, suggestion
 
-PROVIDERS = ("recurrence", "chunked", "native", "triton", "fla", "mamba-ssm", "causal-conv1d")
+SOFTMAX = ("sdpa", "math", "flash", "flex", "flash-attn")  # of softmax attention alone
+PROVIDERS = ("recurrence", "chunked", "native", "triton", "fla", "mamba-ssm", "causal-conv1d", *SOFTMAX)
 ON_CPU = ("native", "chunked")  # in the order in which auto asks them
 ON_CUDA = ("triton", "fla", "mamba-ssm", "causal-conv1d", "chunked")
 
@@ -47,6 +49,7 @@ PACKAGES = {
     "fla": Package(("fla", "triton"), _CUDA_EXTRA, True),
     "mamba-ssm": Package(("mamba_ssm", "triton"), _MAMBA_EXTRA, False),
     "causal-conv1d": Package(("causal_conv1d",), _MAMBA_EXTRA, False),
+    "flash-attn": Package(("flash_attn",), "pip install --no-build-isolation flash-attn", False),
 }
 
 _watchers: list[set[str]] = []
@@ -135,7 +138,7 @@ class Operation:
     `forms` names a function in a module beside the operation's `__init__.py` for each provider, as "chunked:chunked"; it is
     imported at the first use. All have one signature, that of the reference recurrence. `lacks` says of a provider's package
     that has something alike why it is not used. `slower` names a function of the same inputs that says where `auto` leaves a
-    provider out because the next one is faster.
+    provider out because the next one is faster. `automatic` is the one that `auto` takes on every device, in place of `order`.
     """
 
     def __init__(
@@ -145,9 +148,10 @@ class Operation:
         forms: dict[str, str],
         lacks: dict[str, str] | None = None,
         slower: dict[str, str] | None = None,
+        automatic: str = "",
     ) -> None:
         self.name, self.package, self.forms, self.lacks = name, package, forms, lacks or {}
-        self.slower = slower or {}
+        self.slower, self.automatic = slower or {}, automatic
 
     def __call__(self, *inputs: Any, provider: str = "auto", **named: Any) -> Any:
         """What the provider's form returns; raises what `form` raises, and NotCovered for inputs that the form cannot take."""
@@ -160,8 +164,9 @@ class Operation:
         ProviderAbsent, with what there is, if `provider` is absent or has no form of the operation.
         """
         check_provider(provider)
-        if provider == "auto":
+        if provider == "auto" and not self.automatic:
             return self._automatic
+        provider = self.automatic if provider == "auto" else provider
         if provider not in self.forms:
             why = f" ({self.lacks[provider]})" if provider in self.lacks else ""
             raise ProviderAbsent(

@@ -37,9 +37,9 @@ def in_blocks(x: Tensor, before: int, size: int) -> Tensor:
 class SegmentAttention(nn.Module):
     """Causal attention inside one segment; its state is the segment's cache of keys and values."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, provider: str = "auto"):
         super().__init__()
-        self.heads = heads
+        self.heads, self.provider = heads, provider
         # Values are projected apart: as a view of a common projection they would keep all of it alive in the cache.
         self.query_key = nn.Linear(width, 2 * width, bias=False)
         self.value = nn.Linear(width, width, bias=False)
@@ -51,7 +51,7 @@ class SegmentAttention(nn.Module):
         start = 0 if state is None else state[2]
         q, k = (split_heads(part, self.heads) for part in self.query_key(x).chunk(2, dim=-1))
         v = split_heads(self.value(x), self.heads)
-        y, state = causal_attention(rotary(q, start), rotary(k, start), v, state)
+        y, state = causal_attention(rotary(q, start), rotary(k, start), v, state, self.provider)
         return self.out(y.flatten(2)), state
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from schema.places import ROOT
 
-PROVIDERS = ("triton", "fla-core", "mamba-ssm", "causal-conv1d")  # packages named in a row where they are installed
+# packages named in a row where they are installed
+PROVIDERS = ("triton", "fla-core", "mamba-ssm", "causal-conv1d", "flash-attn")
 
 
 @lru_cache(maxsize=1)

@@ -19,6 +19,7 @@ from models.ops import providers
 from models.ops.providers import ProviderAbsent, check_provider, operations, watch
 from models.ops.scan import scan
 from models.ops.selective_scan import selective_scan
+from models.ops.softmax_attention import softmax_attention
 
 DEVICE = "cuda"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -131,6 +132,26 @@ def test_selective_scan_is_the_law(time, carried):
     with torch.no_grad():
         ours, law = (selective_scan(**given, provider=name) for name in ("mamba-ssm", "chunked"))
     assert relative(ours, law) < 1e-4
+
+
+@pytest.mark.parametrize("window", [None, 40])
+@pytest.mark.parametrize("time, before", [(1, 70), (TIME, 0), (TIME, 70)])
+@pytest.mark.parametrize("provider", ["sdpa", "math", "flash", "flex", "flash-attn"])
+def test_softmax_attention_is_the_law(provider, time, before, window):
+    present(provider)
+    if provider == "flash" and window:
+        pytest.skip("torch's FlashAttention has no windows on CUDA")
+    torch.manual_seed(time)
+    given = {name: torch.randn(2, before * (name != "q") + time, 2, 32, device=DEVICE) for name in "qkv"}
+
+    def form(name):
+        return lambda **inputs: (softmax_attention(**inputs, window=window, provider=name),)
+
+    given = {name: x.bfloat16().float() for name, x in given.items()}
+    ours = differentiated(form(provider), given, {}, torch.bfloat16)
+    law = differentiated(form("recurrence"), given, {}, torch.float64)
+    for bound, one, right in zip((FORWARD, BACKWARD), ours, law, strict=True):
+        assert relative(one, right) < bound[torch.bfloat16]
 
 
 @pytest.mark.parametrize("kind", FORWARD, ids=str)

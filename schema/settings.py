@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
-from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from schema.settings_check import fits
@@ -19,7 +19,7 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
     Raises ValueError where two would have one name.
     """
     found: dict[str, inspect.Parameter] = {}
-    for name, parameter, kind in _typed(cls):
+    for name, parameter, kind in _typed(cls, cls.__init__):
         opened = parameters(kind) if _is_group(name, kind) else {name: parameter.replace(annotation=kind)}
         if twice := set(opened) & set(found):
             raise ValueError(f"{cls.__name__} has two settings called {min(twice)}; rename one of them.")
@@ -35,7 +35,7 @@ def settings(cls: type) -> dict[str, inspect.Parameter]:
 def construct(cls: type, *given: Any, **chosen: Any) -> Any:
     """`cls(*given, **chosen)`, the fields of its dataclasses chosen by their own names; a list is taken for a tuple."""
     own = dict(chosen)
-    for name, _, kind in _typed(cls):
+    for name, _, kind in _typed(cls, cls.__init__):
         if _is_group(name, kind) and name not in own:
             own[name] = construct(kind, **{field: own.pop(field) for field in parameters(kind) if field in own})
         elif isinstance(own.get(name), list) and not fits(own[name], kind):
@@ -43,12 +43,14 @@ def construct(cls: type, *given: Any, **chosen: Any) -> Any:
     return cls(*given, **own)
 
 
-def _typed(cls: type) -> Iterator[tuple[str, inspect.Parameter, Any]]:
+@lru_cache(maxsize=1024)  # a search for a shape builds each of a model's layers a dozen times
+def _typed(cls: type, constructor: Any) -> tuple[tuple[str, inspect.Parameter, Any], ...]:
     """Name, parameter and type of each parameter; a class may say its signature itself, with types that are no text."""
-    hints = typing.get_type_hints(cls.__init__)
+    hints, found = typing.get_type_hints(constructor), []
     for name, parameter in inspect.signature(cls).parameters.items():
         given = Any if parameter.annotation is inspect.Parameter.empty else parameter.annotation
-        yield name, parameter, hints.get(name, given)
+        found.append((name, parameter, hints.get(name, given)))
+    return tuple(found)
 
 
 def _is_group(name: str, kind: Any) -> bool:

@@ -82,8 +82,29 @@ def _inner(count: Callable[[int], float], target: float, width: int, unit: int) 
 
 
 def nearest(count: Callable[[int], float], target: float, low: int, high: int) -> int:
-    """The argument in [low, high] at which the increasing function `count` comes nearest to `target`."""
+    """The argument in [low, high] at which the increasing function `count` comes nearest to `target`.
+
+    It is looked for where a straight line between the ends would have it, and in the middle where that brought little: a count
+    that grows evenly is asked for a handful of times, any other a few times more than its middles alone.
+    """
+    known: dict[int, float] = {}
+
+    def at(place: int) -> float:
+        if place not in known:
+            known[place] = count(place)
+        return known[place]
+
+    guess, slow = (low + high) // 2, 0  # an end that was never asked for may be a model of any size
     while low + 1 < high:
-        middle = (low + high) // 2
-        low, high = (middle, high) if count(middle) <= target else (low, middle)
-    return min((low, high), key=lambda value: abs(count(value) - target))
+        before = high - low
+        low, high = (guess, high) if at(guess) <= target else (low, guess)
+        slow = slow + 1 if 2 * (high - low) > before else 0
+        guess = (low + high) // 2 if slow > 1 or high not in known else _between(low, high, at, target)
+    return min((low, high), key=lambda value: abs(at(value) - target))
+
+
+def _between(low: int, high: int, at: Callable[[int], float], target: float) -> int:
+    """Where a straight line from one end to the other meets the target, never an end itself where there is another."""
+    rise = at(high) - at(low)
+    place = low + int((target - at(low)) * (high - low) / rise) if rise > 0 else (low + high) // 2
+    return min(max(place, low + 1), max(low + 1, high - 1))

@@ -19,8 +19,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 # Operations on single numbers: of tensors of one floating dtype, and plain numbers, they give that dtype and the joint shape.
 POINTWISE = {"abs", "add", "clamp", "clamp_max", "clamp_min", "cos", "div", "exp", "expm1", "log", "log1p", "mul"}
 POINTWISE |= {"neg", "pow", "reciprocal", "rsqrt", "rsub", "sigmoid", "sin", "softplus", "sqrt", "sub", "tanh"}
+WHOLE = {
+    "add",
+    "mul",
+    "remainder",
+    "rsub",
+    "sub",
+}  # of whole numbers they give whole numbers, with a broken one the usual floats
 FILLING = {"bernoulli_", "cauchy_", "copy_", "erfinv_", "exponential_", "fill_", "geometric_", "log_normal_", "normal_"}
 FILLING |= {"random_", "uniform_", "zero_"}
+ALIKE = {"empty_like", "ones_like", "rand_like", "randn_like", "zeros_like"}
 IN_PLACE = FILLING | {f"{name}_" for name in POINTWISE}  # on floating numbers; none changes the shape of what it fills
 
 
@@ -44,7 +52,7 @@ class _Uncomputed(TorchDispatchMode):
         if name in IN_PLACE and _is_uncomputed(args[0]):
             if name in FILLING or _joint(args) == (tuple(args[0].shape), args[0].dtype):
                 return args[0]
-        elif name in POINTWISE and not kwargs and (found := _joint(args)) is not None:
+        elif name in POINTWISE | WHOLE and not kwargs and (found := _joint(args, name in WHOLE)) is not None:
             return torch.empty(found[0], dtype=found[1], device="meta")
         elif name == "div" and not kwargs and _is_counting(args[0]) and isinstance(args[1], int | float):
             return torch.empty(args[0].shape, device="meta")
@@ -52,10 +60,34 @@ class _Uncomputed(TorchDispatchMode):
             is_whole = name == "arange" and all(isinstance(value, int) for value in args)
             dtype = kwargs.get("dtype") or (torch.int64 if is_whole else torch.get_default_dtype())
             return torch.empty(shape, dtype=dtype, device="meta")
+        elif name in ALIKE and not kwargs.get("dtype") and _is_uncomputed(args[0]):
+            return torch.empty(args[0].shape, dtype=args[0].dtype, device="meta")
+        elif name == "stack" and all(map(_is_uncomputed, args[0])) and (shape := _stacked(*args, **kwargs)) is not None:
+            return torch.empty(shape, dtype=args[0][0].dtype, device="meta")
+        elif name in ("bmm", "mm") and not kwargs and (shape := _multiplied(*args)) is not None:
+            return torch.empty(shape, dtype=args[0].dtype, device="meta")
         elif name == "repeat" and _is_uncomputed(args[0]) and len(args[1]) >= args[0].dim():
             shape = (*[1] * (len(args[1]) - args[0].dim()), *args[0].shape)
             return args[0].new_empty([times * size for times, size in zip(args[1], shape, strict=True)])
         return func(*args, **kwargs)
+
+
+def _stacked(tensors: list[Tensor], dim: int = 0) -> tuple[int, ...] | None:
+    """The shape of `torch.stack`; None where torch has an error to tell or dtypes to unite."""
+    if (
+        len({(tuple(each.shape), each.dtype) for each in tensors}) != 1
+        or not -tensors[0].dim() - 1 <= dim <= tensors[0].dim()
+    ):
+        return None
+    shape = list(tensors[0].shape)
+    shape.insert(dim if dim >= 0 else dim + len(shape) + 1, len(tensors))
+    return tuple(shape)
+
+
+def _multiplied(one: Tensor, other: Tensor) -> tuple[int, ...] | None:
+    """That of a matrix product; None where torch has an error to tell."""
+    fits = one.shape[:-2] == other.shape[:-2] and one.shape[-1] == other.shape[-2] and one.dtype == other.dtype
+    return (*one.shape[:-1], other.shape[-1]) if fits and _is_uncomputed(one) and _is_uncomputed(other) else None
 
 
 def _drawn(args: tuple) -> tuple[int, ...] | None:
@@ -92,16 +124,21 @@ def _is_counting(value: Any) -> bool:
     return _is_uncomputed(value) and not value.is_floating_point() and not value.is_complex()
 
 
-def _joint(args: tuple) -> tuple[tuple[int, ...], torch.dtype] | None:
-    """Shape and dtype of an operation on single numbers; None where this is left to torch."""
+def _joint(args: tuple, may_count: bool = False) -> tuple[tuple[int, ...], torch.dtype] | None:
+    """Shape and dtype of an operation on single numbers, whole ones only if it `may_count`; None where this is left to torch."""
     tensors = [value for value in args if isinstance(value, Tensor)]
     if not tensors or not all(value is None or isinstance(value, Tensor | int | float) for value in args):
         return None
     dtypes = {value.dtype for value in tensors}
-    if len(dtypes) > 1 or not tensors[0].is_floating_point() or not all(map(_is_uncomputed, tensors)):
+    if len(dtypes) > 1 or not all(map(_is_uncomputed, tensors)):
         return None
+    dtype = tensors[0].dtype
+    if not dtype.is_floating_point:
+        if not may_count or dtype != torch.int64:
+            return None
+        dtype = torch.get_default_dtype() if any(isinstance(value, float) for value in args) else dtype
     try:
         shape = np.broadcast_shapes(*(tuple(value.shape) for value in tensors))  # torch's own imports its compiler
     except ValueError:
         return None  # torch tells the error
-    return shape, tensors[0].dtype
+    return shape, dtype

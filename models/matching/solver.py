@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -45,7 +45,7 @@ class Candidate:
     """
 
     name: str
-    size: str
+    size: Size
     start: Shape
     width: int
     unit: int | None
@@ -56,7 +56,7 @@ class Candidate:
     is_uniform: bool
     assemble: Callable[[Shape], nn.Module]
     sample: Callable[[Shape], tuple[nn.Module, int]]
-    reference: Callable[[], nn.Module]
+    counted: dict[Shape, int] = field(default_factory=dict)
 
     def nearest(self, count: Count, target: float, unit: int | None) -> Shape:
         """The shape whose count comes nearest to the target, by depth or SwiGLU width and then in steps of inner width."""
@@ -66,16 +66,33 @@ class Candidate:
         return by_feed(*asked, unit) if self.start.feed else by_depth(*asked, unit, self.least)
 
     def parameters(self, shape: Shape) -> int:
-        """Learned numbers outside the embedding."""
-        with shapes_only():
-            return parameter_count(self.assemble(shape))
+        """Learned numbers outside the embedding; counted once."""
+        if shape not in self.counted:
+            with shapes_only():
+                self.counted[shape] = parameter_count(self.assemble(shape))
+        return self.counted[shape]
 
     def estimate(self, shape: Shape) -> int:
-        """The same from the first two blocks, as if every further one were like the second: a search asks for many depths."""
-        if shape.depth < 3 or not self.is_uniform:
+        """The same from the first two blocks, as if every further one were like the second, and every SwiGLU unit like the next.
+
+        A search asks for many depths and widths, of which so nothing more is built.
+        """
+        if not self.is_uniform:
             return self.parameters(shape)
-        one, two = (self.parameters(replace(shape, depth=depth)) for depth in (1, 2))
-        return one + (two - one) * (shape.depth - 1)
+        one = self.parameters(replace(shape, depth=1, feed=min(shape.feed, 1)))
+        more = self.parameters(replace(shape, depth=2, feed=min(shape.feed, 1))) - one if shape.depth > 1 else 0
+        unit = self.parameters(replace(shape, depth=1, feed=2)) - one if shape.feed > 1 else 0
+        return one + more * (shape.depth - 1) + unit * shape.depth * max(shape.feed - 1, 0)
+
+    def matching(self, target: int, unit: int | None, state: int | None = None) -> Shape:
+        """The shape whose parameters come nearest to the target, with the state's setting at `state`."""
+
+        def found(count: Callable[[Shape], int]) -> Shape:
+            shape = self.nearest(lambda shape: count(replace(shape, state=state)), target, unit)
+            return replace(shape, state=state)
+
+        shape = found(self.estimate)
+        return shape if self.parameters(shape) == self.estimate(shape) else found(self.parameters)
 
     def flops(self, shape: Shape, length: int) -> float | None:
         """Operations per token of training on texts of `length` tokens; None without a formula."""
@@ -116,7 +133,7 @@ def candidate(entry: registry.Entry, size: Size, settings: dict[str, Any]) -> Ca
     start = unsolved(entry, size, settings)
     return Candidate(
         name=entry.name,
-        size=str(size),
+        size=size,
         start=start,
         width=size.width,
         unit=unit if "inner" in own and "inner" not in settings else None,
@@ -127,7 +144,6 @@ def candidate(entry: registry.Entry, size: Size, settings: dict[str, Any]) -> Ca
         is_uniform=not entry.is_language_model,
         assemble=partial(assemble, entry, size, settings=settings),
         sample=partial(_sample, entry, size, settings),
-        reference=partial(_reference, size),
     )
 
 
@@ -149,8 +165,14 @@ def _reference(size: Size) -> nn.Module:
 
 def reference_parameters(size: Size) -> int:
     """Non-embedding parameters of the reference Transformer at this size."""
-    with shapes_only():
-        return parameter_count(_reference(size))
+    question = (registry.entry(REFERENCE), size)
+    if question not in _counted:
+        with shapes_only():
+            _counted[question] = parameter_count(_reference(size))
+    return _counted[question]
+
+
+_counted: dict[tuple, int] = {}  # every model is held against it
 
 
 def _shape(candidate: Candidate, match: Match) -> Shape:
@@ -164,12 +186,9 @@ def _shape(candidate: Candidate, match: Match) -> Shape:
 
 
 def _by_parameters(candidate: Candidate) -> Shape:
-    target = _parameters_of_reference(candidate)
-    shape = candidate.nearest(candidate.estimate, target, candidate.unit)
+    target = reference_parameters(candidate.size)
+    shape = candidate.matching(target, candidate.unit)
     count = candidate.parameters(shape)
-    if count != candidate.estimate(shape):  # its blocks differ from one another
-        shape = candidate.nearest(candidate.parameters, target, candidate.unit)
-        count = candidate.parameters(shape)
     if not _near(count, target, tolerance(target)):
         raise NoMatch(
             f"Model '{candidate.name}' cannot be matched at {candidate.size}: the nearest has {count:,} parameters ({shape}) and "
@@ -189,25 +208,21 @@ def _by_flops(candidate: Candidate, length: int) -> Shape | None:
     if candidate.flops(candidate.start, length) is None:
         return None
     with shapes_only():
-        target = training_flops(candidate.reference(), length)
+        target = training_flops(_reference(candidate.size), length)
     shape = candidate.nearest(lambda shape: candidate.flops(shape, length), target, candidate.unit)
-    within = tolerance(_parameters_of_reference(candidate))
+    within = tolerance(reference_parameters(candidate.size))
     return shape if _near(candidate.flops(shape, length), target, within) else None
 
 
 def _by_state(candidate: Candidate, target: int) -> Shape | None:
     if candidate.state_unit is None:
         return None
-    parameters, step = _parameters_of_reference(candidate), candidate.state_unit
+    parameters, step = reference_parameters(candidate.size), candidate.state_unit
     unit = None if candidate.state_is_inner else candidate.unit
 
     def matched(steps: int) -> Shape:
         """The parameter match with so large a state."""
-
-        def count(shape: Shape) -> int:
-            return candidate.parameters(replace(shape, state=steps * step))
-
-        return replace(candidate.nearest(count, parameters, unit), state=steps * step)
+        return candidate.matching(parameters, unit, steps * step)
 
     def error(shape: Shape) -> int:
         return abs(candidate.state(shape, is_rough=True) - target)
@@ -227,11 +242,6 @@ def _by_state(candidate: Candidate, target: int) -> Shape | None:
 
 def _state_of(candidate: Candidate, draft: Shape, step: int, steps: int) -> int:
     return candidate.state(replace(draft, state=steps * step), is_rough=True)
-
-
-def _parameters_of_reference(candidate: Candidate) -> int:
-    with shapes_only():
-        return parameter_count(candidate.reference())
 
 
 def _near(found: float, target: float, within: float) -> bool:

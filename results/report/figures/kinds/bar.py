@@ -15,6 +15,7 @@ from results.report.figures.cast import Cast
 from results.report.figures.kinds import line, ticks
 from results.report.figures.legend import legend
 from results.rows import metrics
+from results.rows.readers import NAMED
 from results.rows.row import canonical
 
 
@@ -80,7 +81,7 @@ def by_state(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Fig
     panel.set_xscale("log", base=2)
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: metrics.byte_size(value).replace(".0 ", " ")))
     panel.margins(x=0.1, y=0.1)
-    names = {f"best {kind}: {label.split(': ')[-1]}": line.LINES[kind] for kind, (label, _) in lines.items()}
+    names = {f"best {NAMED[kind]}: {label.split(': ')[-1]}": line.LINES[kind] for kind, (label, _) in lines.items()}
     legend(drawn, replace(cast, models=tuple(model for model, _ in known)), readers=names)
     return drawn
 

@@ -99,7 +99,7 @@ def _places(found: list[tuple[Model, Point]]) -> list[float]:
 def _floor_lines(panel: Axes, floors: list[tuple[str, float]], top: float, bottom: float) -> None:
     """A dashed line for each trivial baseline, named above the bars, each name on a height of its own."""
     for index, (label, value) in enumerate(sorted(floors, key=lambda pair: pair[1])):
-        height = top - 0.75 * (len(floors) - 1 - index)
+        height = top - 0.75 * index  # the line of a lower one begins below the name of a higher one, and crosses none
         panel.plot([value, value], [height - 0.3, bottom], **{**line.FLOOR_LINE, "zorder": 2.5})
         panel.annotate(
             f"{label} {value:.3f}", (value, height), xytext=(-4, 0), textcoords="offset points",

@@ -137,7 +137,7 @@ def _number(evaluation: Evaluation, model: Model, column: Column, beside: Evalua
         return TableNumber(text)
     what = ", ".join(filter(None, [model.label, metrics.words(column.metric), columns.where_text(column.where)]))
     if point is not None:
-        spread = f"; 95 % interval {point.low:.6g} to {point.high:.6g}" if point.low is not None else ""
+        spread = f"; 95 % confidence interval {point.low:.6g} to {point.high:.6g}" if point.low is not None else ""
         what += f": {point.value:.6g} from {point.count:,} items, {point.seeds} seed(s){spread}"
     cells = " ".join(dict.fromkeys(row["cell"] for row in rows))
     days = sorted({row["when"][:10] for row in rows})

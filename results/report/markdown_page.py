@@ -47,10 +47,9 @@ def _opening(evaluations: Sequence[Evaluation], look: PageText, leading: Drawing
 
 
 def _contents(evaluations: Sequence[Evaluation]) -> str:
-    lines = [
-        f"- {evaluation.title}: {len(evaluation.learners)} models, {len(evaluation.floors)} floors"
-        for evaluation in evaluations
-    ]
+    asked = [(one, len(one.learners), len(one.floors)) for one in evaluations]
+    beside = "trivial baselines, heuristics and references"
+    lines = [f"- {evaluation.title}: {models} models, {others} {beside}" for evaluation, models, others in asked]
     hidden = [evaluation for evaluation in evaluations if not evaluation.main]
     if hidden:
         lines.append(f"- {len(hidden)} of these repeat a task under another set-up; figures leave them out")

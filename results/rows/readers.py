@@ -8,6 +8,7 @@ from __future__ import annotations
 
 FLOOR, SHORTCUT, REFERENCE = "floor", "shortcut", "reference"
 KINDS = (FLOOR, SHORTCUT, REFERENCE)
+NAMED = {FLOOR: "trivial baseline", SHORTCUT: "shortcut heuristic", REFERENCE: "reference"}  # as captions call them
 _BEGINNINGS = {"floor: ": FLOOR, "cheat: ": SHORTCUT, "reference: ": REFERENCE}
 _RENAMED = {  # rows measured before references were told from shortcut heuristics
     "cheat: copy the only number": "reference: copy the only number",
@@ -27,5 +28,6 @@ def kind(label: str) -> str:
 
 
 def counted(kinds: set[str]) -> str:
-    """What a model must beat, in words: "the best trivial baseline and the best shortcut", or the one of both that there is."""
-    return " and ".join(f"the best {one}" for one in (FLOOR, SHORTCUT) if one in kinds) or "the best floor"
+    """What a model must beat, in words: the best trivial baseline and the best shortcut heuristic, or the one that there is."""
+    known = [kind for kind in (FLOOR, SHORTCUT) if kind in kinds] or [FLOOR]
+    return " and ".join(f"the best {NAMED[kind]}" for kind in known)

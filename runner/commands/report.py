@@ -137,7 +137,7 @@ def draw(
     if with_committed:
         rows, own = committed.beside(rows, reference), len(rows)
         console.print(f"{len(rows) - own} committed rows stand beside {own} of this machine")
-    _check_shown(show, rows)
+    check_shown(show, rows)
     out = folder if is_reference else folder / "report"
     asked = {"claims": plan.claims, "tables": plan.printed, "forms": plan.figures, "show": (*plan.show, *show)}
     about = {"title": plan.title, "question": plan.question, "families": families(), "width": width}
@@ -149,7 +149,7 @@ def draw(
     console.print(f"report: {shown(page)}")
 
 
-def _check_shown(show: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+def check_shown(show: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     """ValueError for a name that no row has."""
     known = sorted({name for row in rows for name in (row["model"], row["settings"].get("variant")) if name})
     for name in show:

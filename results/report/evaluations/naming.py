@@ -36,8 +36,8 @@ def named(found: list[Evaluation]) -> list[Evaluation]:
         twins = [other for other in peers if other.settings == evaluation.settings]
         evaluation.main = evaluation is twins[0] or evaluation.is_contest
         parts = differences(
-            evaluation.settings | {"exam": evaluation.version},
-            [other.settings | {"exam": other.version} for other in peers],
+            evaluation.settings | {"evaluation": evaluation.version},
+            [other.settings | {"evaluation": other.version} for other in peers],
         )
         parts += (
             []

@@ -80,7 +80,7 @@ def _legend(evaluation: Evaluation, one: Table) -> str:
     parts = ["Bold: best, underlined: second, among models"]
     points = [evaluation.point(m.label, c.metric, c.where) for m in evaluation.learners for c in one.columns]
     if any(point and point.low is not None for point in points):
-        parts.append("in square brackets the 95 % interval")
+        parts.append("in square brackets the 95 % confidence interval")
     notes = table.notes(evaluation, one)
     parts += [" ".join(notes.split("; ✓")[0].split()).rstrip(".")] if notes else []
     return "; ".join(parts) + ". "

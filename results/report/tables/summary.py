@@ -11,9 +11,10 @@ from results.report.tables.columns import Column
 from results.rows import metrics, readers
 
 NOTE = (
-    "Bold: the best, and who lies within its interval of it; underlined: the second. ± half of the 95 % interval. ✓ better than "
-    "the best floor and the best shortcut by the 95 % interval, (✓) better, but one seed gives no interval; did not learn: an "
-    "accuracy that is not better than guessing. Floors guess; shortcuts read without understanding what is asked."
+    "Bold: the best, and who lies within its interval of it; underlined: the second. ± half of the 95 % confidence interval. ✓ "
+    "better than the best trivial baseline and the best shortcut heuristic by that interval, (✓) better, but one seed gives no "
+    "interval; did not learn: an accuracy that is not better than guessing. Trivial baselines guess; shortcut heuristics read "
+    "without understanding what is asked."
 )
 FEW = 4  # models that are named one by one
 NOT_LEARNED = "did not learn"
@@ -46,7 +47,7 @@ def markdown(evaluations: Sequence[Evaluation]) -> str:
         if any(best):
             named = [f and f"{metrics.number(c.metric, f[1])} ({f[0]})" for f, (_, c) in zip(best, shown, strict=True)]
             cells = [*(text or "none" for text in named), *("" for _ in costs)]
-            lines.append(f"| *{kind}s* | *the best of each* | " + " | ".join(cells) + " |")
+            lines.append(f"| *{readers.NAMED[kind]}s* | *the best of each* | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ from results.report.tables.columns import AVERAGED, Column, Table
 from results.rows import metrics
 from results.rows.committed import SIGN
 
-FLOORS = "floors guess, cheats take shortcuts, references are only shown"
+FLOORS = "trivial baselines guess, shortcut heuristics read without understanding, references are only shown"
 
 
 def layout(evaluation: Evaluation) -> list[Table]:
@@ -67,7 +67,7 @@ def conditions(evaluation: Evaluation, reference_model: str = "transformer", bes
         f"provider {distinct(ok, 'provider') or 'none needed'} (requested: {evaluation.setup['provider_requested']})"
     ]
     parts += [_origin(rows)]
-    parts += [f"exam version {evaluation.version}"] if evaluation.version > 1 else []
+    parts += [f"evaluation version {evaluation.version}"] if evaluation.version > 1 else []
     if evaluation.settings:
         parts.insert(
             0, "Task settings: " + ", ".join(f"{k} {_text(v)}" for k, v in sorted(evaluation.settings.items()))
@@ -105,11 +105,11 @@ def notes(evaluation: Evaluation, table: Table) -> str:
         parts.append("median, in round brackets the 10 % and 90 % quantiles over repeats")
     if seeds > 1:
         shares = [metrics.is_accuracy(metric) for metric in used]
-        parts += [f"mean (95 % interval) over {seeds} seeds"] if any(shares) else []
-        parts += [f"mean ± half of the 95 % interval over {seeds} seeds"] if not all(shares) else []
+        parts += [f"mean (95 % confidence interval) over {seeds} seeds"] if any(shares) else []
+        parts += [f"mean ± half of the 95 % confidence interval over {seeds} seeds"] if not all(shares) else []
     if any(evaluation.bar(column.metric, column.where) for column in table.columns):
         parts.append(
-            f"✓ better than {evaluation.counted()} by its 95 % interval, (✓) better, but one seed gives no interval; "
+            f"✓ better than {evaluation.counted()} by its 95 % confidence interval, (✓) better, but one seed gives no interval; "
             "no mark: not better"
         )
     return "; ".join(dict.fromkeys(parts)) + ("." if parts else "")
@@ -145,7 +145,7 @@ def cell(evaluation: Evaluation, model: Model, column: Column, beside: Evaluatio
 
 
 def with_spread(evaluation: Evaluation, model: Model, column: Column, point: Point) -> str:
-    """A number with half of its 95 % interval, or with its quantiles over repeats."""
+    """A number with half of its 95 % confidence interval, or with its quantiles over repeats."""
     half = "" if point.low is None else f" ± {metrics.number(column.metric, (point.high - point.low) / 2)}"
     return metrics.number(column.metric, point.value) + half + _quantiles(evaluation, model, column)
 

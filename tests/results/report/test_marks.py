@@ -65,22 +65,25 @@ def test_who_answered_a_part_has_no_mean_over_the_whole():
 
 
 def test_notes_say_what_the_mark_is_held_against():
-    for floors, said in ((FLOORS, "the best floor and the best shortcut"), ({"floor: guess": 0.1}, "the best floor")):
+    for floors, said in (
+        (FLOORS, "the best trivial baseline and the best shortcut heuristic"),
+        ({"floor: guess": 0.1}, "the best trivial baseline"),
+    ):
         exam = exam_of(floors, MODELS)
-        assert f"✓ better than {said} by its 95 % interval" in table.notes(exam, table.layout(exam)[0])
-    assert "better than the best floor and the best shortcut" in summary.NOTE
+        assert f"✓ better than {said} by its 95 % confidence interval" in table.notes(exam, table.layout(exam)[0])
+    assert "better than the best trivial baseline and the best shortcut heuristic" in summary.NOTE
 
 
 def test_the_glance_has_a_line_for_shortcuts():
     lines = summary.markdown([exam_of(FLOORS, MODELS)]).splitlines()
     assert lines[-2:] == [
-        "| *floors* | *the best of each* | 10.0 (guess) |  |  |",
-        "| *shortcuts* | *the best of each* | 57.0 (cheat: last value) |  |  |",
+        "| *trivial baselines* | *the best of each* | 10.0 (guess) |  |  |",
+        "| *shortcut heuristics* | *the best of each* | 57.0 (cheat: last value) |  |  |",
     ]
     costs = "| 131,400 | 4.0 KiB |"
     told = next(line for line in lines if "retnet" in line)  # no mark: not above the shortcut
     assert f"| <u>60.0 ± 4.8</u> {costs}" in told
-    assert "*shortcuts*" not in summary.markdown([exam_of({"floor: guess": 0.1}, MODELS)])
+    assert "*shortcut heuristics*" not in summary.markdown([exam_of({"floor: guess": 0.1}, MODELS)])
     page = html_page.page([exam_of(FLOORS, MODELS)], [None], [], html_page.PageText("x"))
     assert summary.NOTE in page
 
@@ -119,7 +122,7 @@ def test_figures_draw_a_line_for_each_kind():
     wanted = {readers.FLOOR: [10.0] * 2, readers.SHORTCUT: [57.0] * 2, readers.REFERENCE: [100.0] * 2}
     assert _drawn(state) == wanted and _drawn(lengths) == wanted
     said = {text.get_text() for text in state.axes[-1].texts}
-    assert said >= {"best floor: guess", "best shortcut: last value", "best reference: copy"}
+    assert said >= {"best trivial baseline: guess", "best shortcut heuristic: last value", "best reference: copy"}
 
 
 def test_kinds_are_told_by_the_beginning_of_a_name():

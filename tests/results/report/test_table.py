@@ -44,7 +44,7 @@ def test_models_stand_by_family_in_historical_order_and_floors_below():
     heads = [line.split("**")[1] for line in text.splitlines() if "**" in line]
     assert heads == [
         "attention", "first generation", "second generation", "third generation", "segment recurrent", "titans",
-        "floors guess, cheats take shortcuts, references are only shown",
+        "trivial baselines guess, shortcut heuristics read without understanding, references are only shown",
     ]  # fmt: skip
     names = [line.split("|")[1].strip() for line in text.splitlines()[2:] if "**" not in line]
     assert names[:14] == sorted(synthetic.FAMILIES, key=lambda m: (synthetic.FAMILIES[m][1], m))
@@ -123,7 +123,9 @@ def test_an_interval_of_shares_is_printed_and_ends_at_0_and_1():
     one = table.layout(exam)[0]
     found = lines(table.markdown(exam, one))
     assert found["retnet"][-1] == "60.0 (0.0 to 100.0)" and found["mamba"][-1] == "60.0 (35.2 to 84.8) ✓"
-    assert "mean (95 % interval) over 3 seeds" in table.notes(exam, one) and "±" not in table.notes(exam, one)
+    assert "mean (95 % confidence interval) over 3 seeds" in table.notes(exam, one) and "±" not in table.notes(
+        exam, one
+    )
 
 
 def test_intervals_agree_with_published_values():

@@ -57,8 +57,8 @@ def test_two_versions_of_an_exam_are_two_exams_and_the_newer_is_shown_in_figures
     rows = asked("retnet") + under(asked("mamba"), 2)
     new, old = evaluations.grouped(rows)
     assert (new.version, old.version, new.main, old.main) == (2, 1, True, False)
-    assert new.title == "needle (exam=2)" and "exam version 2" in table.conditions(new)
-    assert "exam version" not in table.conditions(old)
+    assert new.title == "needle (evaluation=2)" and "evaluation version 2" in table.conditions(new)
+    assert "evaluation version" not in table.conditions(old)
     (alone,) = evaluations.grouped(under(asked("mamba"), 2))
     assert alone.title == "needle"
     assert committed.beside(under(asked("retnet"), 2), asked("mamba")) == under(asked("retnet"), 2)

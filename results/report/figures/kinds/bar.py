@@ -15,6 +15,7 @@ from results.report.figures.cast import Cast
 from results.report.figures.kinds import line, ticks
 from results.report.figures.legend import legend
 from results.rows import metrics
+from results.rows.readers import NAMED
 from results.rows.row import canonical
 
 
@@ -80,7 +81,7 @@ def by_state(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Fig
     panel.set_xscale("log", base=2)
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: metrics.byte_size(value).replace(".0 ", " ")))
     panel.margins(x=0.1, y=0.1)
-    names = {f"best {kind}: {label.split(': ')[-1]}": line.LINES[kind] for kind, (label, _) in lines.items()}
+    names = {f"best {NAMED[kind]}: {label.split(': ')[-1]}": line.LINES[kind] for kind, (label, _) in lines.items()}
     legend(drawn, replace(cast, models=tuple(model for model, _ in known)), readers=names)
     return drawn
 
@@ -98,7 +99,7 @@ def _places(found: list[tuple[Model, Point]]) -> list[float]:
 def _floor_lines(panel: Axes, floors: list[tuple[str, float]], top: float, bottom: float) -> None:
     """A dashed line for each trivial baseline, named above the bars, each name on a height of its own."""
     for index, (label, value) in enumerate(sorted(floors, key=lambda pair: pair[1])):
-        height = top - 0.75 * (len(floors) - 1 - index)
+        height = top - 0.75 * index  # the line of a lower one begins below the name of a higher one, and crosses none
         panel.plot([value, value], [height - 0.3, bottom], **{**line.FLOOR_LINE, "zorder": 2.5})
         panel.annotate(
             f"{label} {value:.3f}", (value, height), xytext=(-4, 0), textcoords="offset points",

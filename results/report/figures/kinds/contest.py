@@ -15,7 +15,7 @@ def ratios(evaluation: Evaluation, cast: Cast, title: str) -> Figure:
     """One line for each candidate, with its 10 % to 90 % range over rounds; the reference is the line at 1."""
     lengths = sorted({where["length"] for where in evaluation.wheres("time_ratio")})
     drawn, (panel,) = line.panel_grid(1)
-    canvas.title(drawn, title, "bands or bars: 10 % to 90 % of the rounds; both axes are logarithmic; lower is faster")
+    canvas.title(drawn, title, "bands or bars: 10 % to 90 % of the rounds; both axes are logarithmic")
     panel.set(xscale="log", yscale="log")
     tracks = line.tracks_of(evaluation, "time_ratio", cast, [{"length": n} for n in lengths], lengths)
     named = line.draw(panel, tracks, cast, 1.0, True)

@@ -42,7 +42,7 @@ def depth_by_length(evaluation: Evaluation, metric: str, where: dict[str, Any], 
     for kind in (readers.FLOOR, readers.SHORTCUT):
         best = [evaluation.best([kind], metric, square) for square in squares]
         if any(best):
-            maps.append((f"best {kind}", style.FLOOR, [found and found[1] for found in best]))
+            maps.append((f"best {readers.NAMED[kind]}", style.FLOOR, [found and found[1] for found in best]))
     for model in cast.models:
         points = [evaluation.point(model.label, metric, square) for square in squares]
         maps.append((model.title, style.text_colour(model), [point and point.value for point in points]))

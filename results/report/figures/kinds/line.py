@@ -16,7 +16,7 @@ from results.report.figures.cast import Cast
 from results.report.figures.kinds import ticks
 from results.report.figures.legend import legend
 from results.rows import metrics
-from results.rows.readers import FLOOR, REFERENCE, SHORTCUT
+from results.rows.readers import FLOOR, NAMED, REFERENCE, SHORTCUT
 from results.rows.row import canonical
 
 SPEEDS = ("training_tokens_per_second", "prefill_tokens_per_second", "decoding_milliseconds_per_token")
@@ -208,7 +208,9 @@ def percents(evaluation: Evaluation, metric: str, cast: Cast) -> tuple[float, fl
 
 def known_readers(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
     """The lines of the best trivial baseline, shortcut and reference that there are, as the legend calls them."""
-    return {f"best {kind}": LINES[kind] for kind in LINES if any(model.reader == kind for model in evaluation.floors)}
+    return {
+        f"best {NAMED[kind]}": LINES[kind] for kind in LINES if any(model.reader == kind for model in evaluation.floors)
+    }
 
 
 def note(evaluation: Evaluation, metric: str, cast: Cast) -> str:

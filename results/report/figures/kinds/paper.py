@@ -38,29 +38,37 @@ def texts(form: Form) -> Iterable[str]:
 
 
 def figure(evaluation: Evaluation, form: Form, kept: Collection[str] = ()) -> Figure:
-    """Our rows and the printed values: on one panel, or on one each where they share no lengths but perhaps one."""
+    """Our rows and the printed values: on one panel, or on one each where their lengths or their values do not overlap."""
     printed = published.select(form.printed.table, form.printed.where)
     shown = cast(evaluation, form.metric, models(evaluation, form), {*kept, *form.models}, form.where)
     tracks = [_track(evaluation, model, form) for model in shown.models]
     lengths = sorted({x for track in tracks for x in track.xs}), sorted(set(printed.length))
-    is_apart = lengths[0][-1] <= lengths[1][0] or lengths[1][-1] <= lengths[0][0]
+    values = [_scale(form.metric) * point.value for track in tracks for point in track.points], printed.number
+    has_own_scales = _are_apart(*values)
+    is_apart = _are_apart(*lengths) or has_own_scales
     drawn = canvas.figure(HIGH)
     canvas.title(drawn, form.title, paper_words.note(evaluation, form, printed))
     ratios = [max(3, len(own)) for own in lengths] if is_apart else [1]
-    panels = list(drawn.subplots(1, len(ratios), squeeze=False, width_ratios=ratios, sharey=True).flat)
+    panels = list(drawn.subplots(1, len(ratios), squeeze=False, width_ratios=ratios, sharey=not has_own_scales).flat)
     line.draw(panels[0], tracks, shown, _scale(form.metric))
     looks = _looks(printed, form, evaluation)
     for name, look in looks.items():
         own = printed[printed.model == name].sort_values("length")
         panels[-1].plot(own.length, own.number, **look)
     for panel, own in zip(panels, lengths if is_apart else [sorted({*lengths[0], *lengths[1]})], strict=True):
-        _axes(panel, own, lengths[0] if panel is panels[0] else [], evaluation, form, printed)
+        theirs = printed if panel is panels[-1] else printed[:0]
+        _axes(panel, own, lengths[0] if panel is panels[0] else [], evaluation, form, theirs)
     if is_apart:
         for panel, title in zip(panels, paper_words.SOURCES, strict=True):
             panel.set_title(title)
     ticks.ylabel(panels[0], _unit(form), HIGH - 0.7)
     _legend(drawn, shown, looks)
     return drawn
+
+
+def _are_apart(ours: Collection[float], theirs: Collection[float]) -> bool:
+    """Whether two ranges share one place at most."""
+    return max(ours) <= min(theirs) or max(theirs) <= min(ours)
 
 
 def _track(evaluation: Evaluation, model: Model, form: Form) -> line.Track:

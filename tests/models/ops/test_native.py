@@ -129,7 +129,7 @@ def test_a_state_passed_in_is_left_as_it_was():
 
 @needs_compiler
 def test_auto_trains_in_chunks_where_these_are_the_faster():
-    wide, narrow = text(1, 5, 2, 64).requires_grad_(), text(1, 5, 2, 16).requires_grad_()
+    wide, narrow = text(1, 5, 2, 128).requires_grad_(), text(1, 5, 2, 16).requires_grad_()
     for inputs, compare, provider in (
         ((wide,) * 3, False, "chunked"),
         ((wide,) * 3, True, "native"),

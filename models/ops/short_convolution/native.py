@@ -75,23 +75,20 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
         y, last, own = _forward(x, weight, bias, state)
         ctx.save_for_backward(*own)
-        ctx.set_materialize_grads(False)
         return y, last
 
     @staticmethod
     @by_hand
-    def backward(ctx: Any, dy: Tensor | None, dlast: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor, dlast: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, state = ctx.saved_tensors
         (kernel, _), time = weight.shape, x.shape[1]
         dx, dstate = torch.empty_like(x), torch.empty_like(state)
         dweight = x.new_empty(len(x), kernel + 1, x.shape[2])
-        dy = torch.zeros_like(x) if dy is None else dy.contiguous()
         text = _Text(*x.shape, *(pointer(one) for one in (x, weight, bias, state)))
-        given = (dy, dx, dstate, dweight)
+        given = (dy.contiguous(), dx, dstate, dweight)
         _built(x, kernel).backward(ctypes.byref(text), *(pointer(one) for one in given), torch.get_num_threads())
-        if dlast is not None:
-            kept = min(time, kernel - 1)
-            dx[:, time - kept :] += dlast[:, kernel - 1 - kept :]
-            dstate[:, kept:] += dlast[:, : kernel - 1 - kept]
+        kept = min(time, kernel - 1)
+        dx[:, time - kept :] += dlast[:, kernel - 1 - kept :]
+        dstate[:, kept:] += dlast[:, : kernel - 1 - kept]
         dweight = dweight.sum(0)
         return dx, dweight[:kernel].T[:, None], None if bias is None else dweight[kernel], dstate

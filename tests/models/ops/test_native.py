@@ -23,8 +23,14 @@ needs_compiler = pytest.mark.skipif(not native_build.compiler(), reason="no C co
 def fresh(monkeypatch, tmp_path):
     """A cache of its own, and nothing loaded yet."""
     monkeypatch.setenv("TITANOMACHY_CACHE", str(tmp_path))
-    native_build._library.cache_clear()
+    forget()
     yield tmp_path
+    forget()
+
+
+def forget() -> None:
+    """As in a new process."""
+    native_build.library.cache_clear()
     native_build._library.cache_clear()
 
 
@@ -63,7 +69,7 @@ def test_a_library_is_built_once_and_kept(fresh, monkeypatch):
     assert ran == {"native"}
     kept = list((fresh / "native").iterdir())
     assert [path.suffix for path in kept] == [".so"]
-    native_build._library.cache_clear()
+    forget()
     monkeypatch.setattr(native_build, "_build", lambda *_: pytest.fail("built again"))
     assert torch.equal(scan(x, x, x)[0], y)
 

@@ -54,12 +54,14 @@ def kind_of(*tensors: Tensor | None) -> torch.dtype:
     return torch.float64 if first.dtype == torch.float64 else torch.float32
 
 
+@cache
 def lanes(width: int, kind: torch.dtype) -> int:
     """How many numbers a compiled form puts side by side: what a register holds, or a part of that which divides `width`."""
     held = next((size for word, size in REGISTERS if word in _processor().split()), 16)
     return math.gcd(width, held // kind.itemsize)
 
 
+@cache
 def library(source: Path, kind: torch.dtype, **macros: int) -> ctypes.CDLL:
     """The library of a C file for numbers of `kind` (its macro REAL) and these macros, built if the cache has none.
 

@@ -11,5 +11,7 @@ diagonal_scan = Operation(
     {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked", "native": "native:native"},
 )
 outer_scan = Operation(
-    "diagonal outer", __name__, {"recurrence": "recurrence:outer_recurrence", "chunked": "outer_chunked:chunked"}
+    "diagonal outer",
+    __name__,
+    {"recurrence": "recurrence:outer_recurrence", "chunked": "outer_chunked:chunked", "native": "outer_native:native"},
 )

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.ops.autograd import by_hand
 from models.ops.native_build import expect, kind_of, lanes, library, pointer
 
 SOURCE = Path(__file__).with_name("native.c")
+WHOLE, SPLIT = 8, 4  # a value that is no multiple of SPLIT is filled up with zeros to one of WHOLE
 STEP = 16  # tokens between two states that the backward pass starts from; STEP in native.c
 
 
-NARROW = 32  # keys of a head up to which its compiled backward pass is the faster without a comparison
+NARROW = 64  # keys of a head up to which its compiled backward pass is the faster without a comparison
 
 
 class Law(NamedTuple):
@@ -65,14 +68,14 @@ def is_slower(
     compare: bool = False,
     state: Tensor | None = None,
 ) -> bool:
-    """Whether training is faster in chunks: one gate a head, no comparison, and keys that are wide or shared by all heads.
+    """Whether training is faster in chunks: one gate a head, no comparison, and keys that are wide.
 
     Then a chunk is three matrix products and little else (docs/speed.md: 0.8 to 0.9 of the compiled time).
     """
     inputs = (q, k, v, log_forget, rate, state)
     trains = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
     per_channel = log_forget is not None and log_forget.dim() == 4
-    return trains and not compare and not per_channel and (q.shape[-1] > NARROW or q.shape[2] < v.shape[2])
+    return trains and not compare and not per_channel and q.shape[-1] > NARROW
 
 
 def matrix_state(
@@ -89,6 +92,13 @@ def matrix_state(
     dtype, kind = q.dtype, kind_of(q)
     batch, time, heads, width = v.shape
     keys = q.shape[-1]
+    if (
+        width > SPLIT and math.gcd(width, WHOLE) < SPLIT
+    ):  # columns side by side would be one or two: they divide the width
+        more = (0, -width % WHOLE)
+        state = None if state is None else F.pad(state, more)
+        y, state = matrix_state(q, p, w, F.pad(v, more), log_forget, rate, state, law)
+        return y[..., :width], state[..., :width].clone()
     with torch.autocast("cpu", enabled=False):
         q, p, w, v, log_forget, rate, state = (
             None if x is None else x.to(kind) for x in (q, p, w, v, log_forget, rate, state)

@@ -5,5 +5,11 @@ from models.ops.providers import Operation
 short_convolution = Operation(
     "short convolution",
     __name__,
-    {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked", "causal-conv1d": "causal_conv1d:convolution"},
+    {
+        "recurrence": "recurrence:recurrence",
+        "chunked": "chunked:chunked",
+        "native": "native:native",
+        "causal-conv1d": "causal_conv1d:convolution",
+    },
+    slower={"native": "native:is_slower"},
 )

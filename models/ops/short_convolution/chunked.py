@@ -20,13 +20,13 @@ def chunked(
     if not x.shape[1]:
         return x, state.to(x.dtype, copy=True)
     seen = torch.cat([state.to(x.dtype), x], dim=1)
-    kind = _kind(x)
+    kind = computed_in(x)
     own = seen.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
     y = (_Convolution.apply if x.device.type == "cpu" and torch.is_grad_enabled() else _convolved)(*own)
     return y, seen[:, x.shape[1] :].clone()
 
 
-def _kind(x: Tensor) -> torch.dtype:
+def computed_in(x: Tensor) -> torch.dtype:
     """What torch's own convolution would compute in; autocast leaves float64 alone."""
     device = x.device.type
     if torch.is_autocast_enabled(device) and x.dtype != torch.float64:

@@ -8,7 +8,12 @@ from torch import Tensor
 
 from models.ops.diagonal_scan import outer_chunked, outer_scan
 from models.ops.diagonal_scan.outer_chunked import block_length, chunked
+from models.ops.diagonal_scan.outer_native import native
 from models.ops.diagonal_scan.recurrence import outer_recurrence
+from models.ops.native_build import compiler
+
+COMPILED = pytest.mark.skipif(not compiler(), reason="no C compiler is here")
+FORMS = [chunked, pytest.param(native, marks=COMPILED)]
 
 
 def inputs(time: int, gate: float | None = None) -> dict[str, Tensor]:
@@ -53,21 +58,30 @@ def test_blocks_are_the_law(time, length, monkeypatch):
     agree(answers(chunked, given), answers(outer_recurrence, given), 1e-13)
 
 
+@COMPILED
+@pytest.mark.parametrize("time", [1, 2, 15, 16, 17, 83])
+def test_compiled_form_is_the_law(time):
+    given = inputs(time)
+    agree(answers(native, given), answers(outer_recurrence, given), 1e-13)
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("gate", [0.0, 1e-9, 1 - 1e-9, 1.0])
-def test_blocks_are_the_law_at_every_gate(gate):
+def test_blocks_are_the_law_at_every_gate(gate, form):
     given = inputs(60, gate)
-    agree(answers(chunked, given), answers(outer_recurrence, given), 1e-12)
+    agree(answers(form, given), answers(outer_recurrence, given), 1e-12)
 
 
-def test_float32_is_exact_and_stays_float32_under_autocast():
+@pytest.mark.parametrize("form", FORMS)
+def test_float32_is_exact_and_stays_float32_under_autocast(form):
     given = {name: x.float() for name, x in inputs(83).items()}
     with torch.autocast("cpu", torch.bfloat16):
-        got = answers(chunked, given)
+        got = answers(form, given)
     assert {x.dtype for x in got.values()} == {torch.float32}
     agree(got, answers(outer_recurrence, {name: x.double() for name, x in given.items()}), 2e-6)
 
 
-@pytest.mark.parametrize("provider", ["recurrence", "chunked"])
+@pytest.mark.parametrize("provider", ["recurrence", "chunked", pytest.param("native", marks=COMPILED)])
 @pytest.mark.parametrize("cut", [1, 17, 60])
 def test_state_carries_a_text_over_any_cut(cut, provider):
     given = inputs(83)

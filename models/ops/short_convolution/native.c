@@ -1,0 +1,78 @@
+/* The short convolution y_t = sum_j w_j x_{t-j} + bias and its backward pass, channels side by side in vectors:
+
+     dx_t = sum_j w_j dy_{t+j},   dw_j = sum_t dy_t x_{t-j},   dbias = sum_t dy_t
+
+   REAL float or double   KERNEL inputs a token   LANES a divisor of width
+   Layouts: x, y [batch, time, width]; weight [KERNEL, width], the newest input's last; bias [width] or NULL; state, the inputs
+   before the text, [batch, KERNEL - 1, width]; the weights' gradients [batch, KERNEL + 1, width], the bias' last. */
+#include "../native.h"
+
+#define SIDE 4 /* vectors of channels that one walk over the text takes along: whole lines of the cache */
+#define EACH_COLUMN(j) for (int j = 0; j < side; j++)
+
+typedef struct {
+  long batch, time, width;
+  const real *x, *weight, *bias, *state;
+} text;
+
+/* Input t of a row of the batch, which before the text is the state's. */
+static inline const real *input(const text *in, long n, long t, long c) {
+  if (t < 0) return in->state + (n * (KERNEL - 1) + KERNEL - 1 + t) * in->width + c;
+  return in->x + (n * in->time + t) * in->width + c;
+}
+
+static inline __attribute__((always_inline)) void walk(const text *in, long n, long c, int side, real *y) {
+  vec weight[KERNEL][SIDE], bias[SIDE] = {{0}};
+  for (int k = 0; k < KERNEL; k++) EACH_COLUMN(j) weight[k][j] = load(in->weight + k * in->width + c + j * LANES);
+  if (in->bias) EACH_COLUMN(j) bias[j] = load(in->bias + c + j * LANES);
+  for (long t = 0; t < in->time; t++) {
+    vec sum[SIDE];
+    EACH_COLUMN(j) sum[j] = bias[j];
+    for (int k = 0; k < KERNEL; k++) {
+      const real *from = input(in, n, t + k - (KERNEL - 1), c);
+      EACH_COLUMN(j) sum[j] += load(from + j * LANES) * weight[k][j];
+    }
+    EACH_COLUMN(j) store(y + (n * in->time + t) * in->width + c + j * LANES, sum[j]);
+  }
+}
+
+static inline __attribute__((always_inline)) void walk_back(const text *in, long n, long c, int side, const real *dy, real *dx,
+                                                            real *dstate, real *dweight) {
+  vec weight[KERNEL][SIDE], sums[KERNEL + 1][SIDE];
+  memset(sums, 0, sizeof sums);
+  for (int k = 0; k < KERNEL; k++) EACH_COLUMN(j) weight[k][j] = load(in->weight + k * in->width + c + j * LANES);
+  for (long t = -(KERNEL - 1); t < in->time; t++) { /* inputs, those before the text first */
+    vec slope[SIDE] = {{0}};
+    const real *own = input(in, n, t, c);
+    for (int k = 0; k < KERNEL; k++) { /* token t + KERNEL - 1 - k hears input t with weight k */
+      long heard = t + KERNEL - 1 - k;
+      if (heard < 0 || heard >= in->time) continue;
+      const real *from = dy + (n * in->time + heard) * in->width + c;
+      EACH_COLUMN(j) {
+        vec d = load(from + j * LANES);
+        slope[j] += d * weight[k][j];
+        sums[k][j] += d * load(own + j * LANES);
+        if (k == KERNEL - 1) sums[KERNEL][j] += d;
+      }
+    }
+    real *to = t < 0 ? dstate + (n * (KERNEL - 1) + KERNEL - 1 + t) * in->width + c : dx + (n * in->time + t) * in->width + c;
+    EACH_COLUMN(j) store(to + j * LANES, slope[j]);
+  }
+  for (int k = 0; k <= KERNEL; k++)
+    EACH_COLUMN(j) store(dweight + (n * (KERNEL + 1) + k) * in->width + c + j * LANES, sums[k][j]);
+}
+
+#define EACH_BLOCK(one, ...)                                                                           \
+  _Pragma("omp parallel for collapse(2) schedule(static) num_threads(threads)")                         \
+  for (long n = 0; n < in->batch; n++)                                                                  \
+    for (long c = 0; c < in->width; c += SIDE * LANES) {                                                \
+      if (c + SIDE * LANES <= in->width) one(in, n, c, SIDE, __VA_ARGS__);                              \
+      else                                                                                              \
+        for (long last = c; last < in->width; last += LANES) one(in, n, last, 1, __VA_ARGS__);          \
+    }
+
+void forward(const text *in, real *y, int threads) { EACH_BLOCK(walk, y) }
+
+void backward(const text *in, const real *dy, real *dx, real *dstate, real *dweight, int threads) {
+  EACH_BLOCK(walk_back, dy, dx, dstate, dweight)
+}

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from results.plans import reader
 from results.rows import store as rows
+from runner.checkpoints.export import export
 from runner.commands.arguments import Command, add_model_files, model_files_of
 from runner.commands.comparison import RESULTS, shown
-from runner.hub.export import export
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:

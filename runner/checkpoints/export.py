@@ -20,7 +20,7 @@ CONFIG, CODE, CARD = "config.json", f"{MODULE}.py", "README.md"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 LOADER = '''"""Loads the weights beside it by the installed project Titanomachy; nothing of the model is defined here."""
 
-from runner.hub.causal_lm import TitanomachyConfig, TitanomachyForCausalLM
+from runner.checkpoints.causal_lm import TitanomachyConfig, TitanomachyForCausalLM
 
 __all__ = ("TitanomachyConfig", "TitanomachyForCausalLM")
 '''

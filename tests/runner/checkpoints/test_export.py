@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from runner.checkpoints import store
+from runner.checkpoints.export import byte_tokenizer, card, export
 from runner.checkpoints.trained_model import CheckpointSettings
-from runner.hub.export import byte_tokenizer, card, export
 from tests.runner.checkpoints.test_checkpoints import CELL, key, trained_by
 
 TEXT = {"length": 64, "test_bytes": 512}
@@ -53,7 +53,7 @@ def test_the_card_holds_the_rows_of_this_training_alone(checkpoint):
         "settings": {"model": facts["settings"]}, "status": "ok", "task": "needle", "metric": "exact_match",
         "value": 0.25, "where": {"length": 128},
     }  # fmt: skip
-    from runner.hub.export import _measured
+    from runner.checkpoints.export import _measured
 
     kept = _measured(facts, [row, {**row, "seed": 7}, {**row, "status": "failed"}, {**row, "metric": "machine_load"}])
     assert kept == [row] and "| needle | exact match | length 128 | 25.0 |" in card(facts, kept)

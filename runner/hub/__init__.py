@@ -1,1 +1,0 @@
-"""Trained models handed on: a checkpoint as a folder that transformers loads."""

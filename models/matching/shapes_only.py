@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 # Operations on single numbers: of tensors of one floating dtype, and plain numbers, they give that dtype and the joint shape.
 POINTWISE = {"abs", "add", "clamp", "clamp_max", "clamp_min", "cos", "div", "exp", "expm1", "log", "log1p", "mul"}
-POINTWISE |= {"neg", "pow", "reciprocal", "rsqrt", "rsub", "sigmoid", "sin", "softplus", "sqrt", "sub", "tanh"}
+POINTWISE |= {"neg", "pow", "reciprocal", "rsqrt", "rsub", "sigmoid", "sign", "sin", "softplus", "sqrt", "sub", "tanh"}
 WHOLE = {
     "add",
     "mul",
@@ -66,6 +66,9 @@ class _Uncomputed(TorchDispatchMode):
             return torch.empty(shape, dtype=args[0][0].dtype, device="meta")
         elif name in ("bmm", "mm") and not kwargs and (shape := _multiplied(*args)) is not None:
             return torch.empty(shape, dtype=args[0].dtype, device="meta")
+        elif name == "linalg_qr" and len(args) == 1 and not kwargs and _is_uncomputed(args[0]) and args[0].dim() > 1:
+            *rows, high, wide = args[0].shape
+            return args[0].new_empty((*rows, high, min(high, wide))), args[0].new_empty((*rows, min(high, wide), wide))
         elif name == "repeat" and _is_uncomputed(args[0]) and len(args[1]) >= args[0].dim():
             shape = (*[1] * (len(args[1]) - args[0].dim()), *args[0].shape)
             return args[0].new_empty([times * size for times, size in zip(args[1], shape, strict=True)])

@@ -46,7 +46,8 @@ class Hybrid(LanguageModel):
         provider: str = "auto",
     ):
         """`layer_settings` are the mixers' own, as {"transformer-window.window": 32}; `inner` and `provider` are for all that
-        have such a setting, `inner=None` for each mixer's own ratio. Raises ValueError for a pattern that cannot be built.
+        have such a setting (a class that names its `providers`, for one of these), `inner=None` for each mixer's own
+        ratio. Raises ValueError for a pattern that cannot be built.
         """
         pattern = names_of(layers)
         if size.depth < len(pattern):
@@ -54,7 +55,7 @@ class Hybrid(LanguageModel):
                 f"{len(pattern)} layers ({', '.join(pattern)}) do not fit into a depth of {size.depth}: give the size a depth "
                 f"of {len(pattern)} or more, or a shorter pattern."
             )
-        own = {name: {"inner": inner, "provider": provider} for name in pattern}
+        own = {name: {"inner": inner, "provider": _meant(name, provider)} for name in pattern}
         for name, chosen in chosen_settings(pattern, layer_settings or {}).items():
             own[name] |= chosen
         blocks = []
@@ -139,6 +140,11 @@ def chosen_settings(pattern: tuple[str, ...], given: Mapping[str, Any]) -> dict[
 
 def _mixes(name: str) -> bool:
     return mixer_of(name).says("mixes_channels", {}, False)
+
+
+def _meant(name: str, provider: str) -> str:
+    """The provider that is meant for a mixer where one is asked for all: another than it has is not."""
+    return provider if provider in getattr(mixer_of(name).cls, "providers", (provider,)) else "auto"
 
 
 def _mixer(cls: type, size: Size, index: int, settings: Mapping[str, Any]) -> nn.Module:

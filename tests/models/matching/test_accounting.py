@@ -51,7 +51,8 @@ def size_of(name: str) -> Size:
 @cache
 def counted(name: str, time: int, **settings) -> tuple[int, int]:
     """What torch counts of one text, forward and backward, in the form whose operations it can see."""
-    has_forms = "provider" in parameters(registry.entry(name).cls)
+    cls = registry.entry(name).cls
+    has_forms = "provider" in parameters(cls) and "chunked" in getattr(cls, "providers", ("chunked",))
     model = build(name, size_of(name), **settings, **({"provider": "chunked"} if has_forms else {}))
     tokens = torch.zeros(1, time, dtype=torch.long)
     with flop_counter.FlopCounterMode(display=False, custom_mapping=CORRECTED) as counter:

@@ -78,8 +78,11 @@ def test_a_number_that_is_wanted_on_the_cpu_is_computed():
 
 
 def test_shapes_need_no_compiler():
-    """torch's compiler takes seconds to be imported. What begins with stacked, complex or whole numbers goes torch's own way."""
+    """torch's compiler takes seconds to be imported. What begins with stacked, complex or whole numbers, or with norms of
+    drawn rows, goes torch's own way.
+    """
     others = ("s4", "s5", "rwkv4", "rwkv6", "rwkv7", "griffin", "samba", "xlstm", "hybrid")
+    others += ("performer", "scatterbrain", "routing")
     code = (
         "import sys, baselines; from models import registry; from models.matching.shapes_only import shapes_only\n"
         "from models.language_model import Size, solve\n"

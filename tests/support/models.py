@@ -12,6 +12,7 @@ CORE = (
     "transformer", "transformer-window", "retnet", "gla", "mamba", "mamba2", "deltanet", "gated-deltanet", "ttt-linear",
     "ttt-mlp", "rmt", "titans-lmm", "titans-mac", "titans-mag", "titans-mal",
     "lstm", "s4d", "rwkv4", "hawk", "mlstm", "log-linear-mamba2", "kda", "rwkv7", "mesanet", "lact", "yaad", "omeganet", "hybrid",
+    "performer", "routing", "block-recurrent", "knn-lm",
 )  # fmt: skip
 
 

@@ -110,13 +110,14 @@ class Bahdanau(nn.Module):
         return self.out(torch.cat([states, contexts], -1).to(x.dtype)), (cache,)
 
     def _fed(self, given: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor, Cache]:
-        weights = Weights(
+        weights = (
             torch.cat([self.recurrent.weight, self.query.weight, self.key.weight]),
             self.query.bias,
             self.feedback.weight,
             self.candidate.weight,
             self.score.weight[0],
         )
+        weights = Weights(*(weight.to(given.dtype) for weight in weights))
         past = (given.new_zeros(len(given), 0, self.inner),) * 2
         if cache is not None:
             past = tuple(part[:, : cache[2], 0].to(given.dtype) for part in cache[:2])
@@ -127,11 +128,15 @@ class Bahdanau(nn.Module):
         # The house's cell weighs what is old where the paper weighs what is new.
         sign = given.new_tensor([1.0, -1.0, 1.0]).repeat_interleave(self.inner)
         recurrent = sign[:, None] * torch.cat([self.recurrent.weight, self.candidate.weight])
+        key, query, bias, score = (
+            weight.to(given.dtype)
+            for weight in (self.key.weight, self.query.weight, self.query.bias, self.score.weight[0])
+        )
         last = None if cache is None else cache[1][:, cache[2] - 1 : cache[2], 0]
         states, _ = recurrent_cell(sign * given, None, recurrent[None], cell="gru-reset-before", state=last)
-        cache = extend(cache, self.key(states)[:, :, None], states[:, :, None])
+        cache = extend(cache, F.linear(states, key)[:, :, None], states[:, :, None])
         keys, values = (part[:, : cache[2], 0] for part in cache[:2])
-        return states, behind(self.query(states), keys, values, self.score.weight[0]), cache
+        return states, behind(F.linear(states, query, bias), keys, values, score), cache
 
     def flops(self, time: int) -> Flops:
         """Of the scores' and the contexts' products; each nn.Linear is counted without being told."""

@@ -116,11 +116,12 @@ class Routing(nn.Module):
 
     def _routed(self, x: Tensor, members: tuple | None, place: int) -> tuple[Tensor, tuple]:
         """What the routed heads read [b, t, h, d], and the clusters' members."""
+        v = split_heads(self.value(x), self.routed)
         with torch.autocast(x.device.type, enabled=False):
-            n = split_heads(F.linear(at_least_float32(x), self.route.weight), self.routed)
+            x = at_least_float32(x)
+            n = split_heads(F.linear(x, self.route.weight.to(x.dtype)), self.routed)
             n = F.layer_norm(n, n.shape[-1:])
             closeness = self.clusters(n, self.route.weight)
-        v = split_heads(self.value(x), self.routed)
         key = rotary(n, place).to(v.dtype)
         given: dict[str, Any] = {
             "window": self.window,

@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from baselines.attention.transformer import Transformer, WindowTransformer
-from models.language_model import Size, build
 from models.ops import providers
 from models.ops.providers import NotCovered, ProviderAbsent, watch
 from models.ops.softmax_attention import softmax_attention
 from models.ops.softmax_attention.flash_attn import flash_attn
-from runner.build import with_provider
 
 TRAINED = ("sdpa", "math", "flash")
 EXACT = {"rtol": 1e-9, "atol": 1e-10}
@@ -151,12 +149,3 @@ def test_a_layer_computes_the_same_by_every_provider(cls, settings, provider):
         assert ran == {provider}
         last = y
     assert torch.allclose(last, layers[0](x)[0][:, 14:], atol=1e-5)
-
-
-def test_a_run_of_many_models_leaves_attention_what_it_has():
-    assert with_provider("transformer", {}, "flash") == {"provider": "flash"}
-    assert with_provider("transformer", {}, "native") == {}
-    assert with_provider("transformer", {"provider": "native"}, "auto") == {"provider": "native"}
-    assert with_provider("retnet", {}, "native") == {"provider": "native"}
-    with pytest.raises(ProviderAbsent, match="'native' has no form of 'softmax attention'"):
-        build("transformer", Size(64, 32, 1, 2), provider="native")(torch.zeros(1, 3, dtype=torch.long))

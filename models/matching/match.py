@@ -40,6 +40,7 @@ class Match:
 
 
 PARAMETERS = Match()
+STUBBORN = 3  # steps of a search that left more than half of the places; every second one then goes to the middle
 
 
 class NoMatch(ValueError):
@@ -84,8 +85,8 @@ def _inner(count: Callable[[int], float], target: float, width: int, unit: int) 
 def nearest(count: Callable[[int], float], target: float, low: int, high: int) -> int:
     """The argument in [low, high] at which the increasing function `count` comes nearest to `target`.
 
-    It is looked for where a straight line between the ends would have it, and in the middle where that brought little: a count
-    that grows evenly is asked for a handful of times, any other a few times more than its middles alone.
+    It is looked for where a straight line through two known places has it, from the least on, as the largest may be a model of
+    any size; in the middle where that brings little. A count that grows evenly is asked for a handful of times.
     """
     known: dict[int, float] = {}
 
@@ -94,17 +95,22 @@ def nearest(count: Callable[[int], float], target: float, low: int, high: int) -
             known[place] = count(place)
         return known[place]
 
-    guess, slow = (low + high) // 2, 0  # an end that was never asked for may be a model of any size
+    guess, slow, earlier, is_middle = low + 1, 0, low, False
     while low + 1 < high:
         before = high - low
-        low, high = (guess, high) if at(guess) <= target else (low, guess)
-        slow = slow + 1 if 2 * (high - low) > before else 0
-        guess = (low + high) // 2 if slow > 1 or high not in known else _between(low, high, at, target)
+        if at(guess) <= target:
+            earlier, low = low, guess
+        else:
+            high = guess
+        slow += 2 * (high - low) > before
+        ends = (low, high) if high in known else (earlier, low)
+        is_middle = slow > STUBBORN and not is_middle
+        guess = (low + high) // 2 if is_middle else _on_line(at, target, *ends)
+        guess = min(max(guess, low + 1), max(low + 1, high - 1))
     return min((low, high), key=lambda value: abs(at(value) - target))
 
 
-def _between(low: int, high: int, at: Callable[[int], float], target: float) -> int:
-    """Where a straight line from one end to the other meets the target, never an end itself where there is another."""
-    rise = at(high) - at(low)
-    place = low + int((target - at(low)) * (high - low) / rise) if rise > 0 else (low + high) // 2
-    return min(max(place, low + 1), max(low + 1, high - 1))
+def _on_line(at: Callable[[int], float], target: float, one: int, other: int) -> int:
+    """Where the straight line through two places meets the target."""
+    rise = at(other) - at(one)
+    return one + int((target - at(one)) * (other - one) / rise) if rise > 0 else (one + other) // 2

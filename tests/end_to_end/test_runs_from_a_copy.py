@@ -37,6 +37,15 @@ def project(tmp_path) -> Path:
     return copy
 
 
+# One process for several commands: it takes longer to start than they take.
+SEVERAL = "import json, sys, bench; sys.exit(max(bench.main(each) for each in json.loads(sys.argv[1])))"
+
+
+def call_all(project: Path, *commands: list[str]) -> subprocess.CompletedProcess:
+    asked = [sys.executable, "-c", SEVERAL, json.dumps(commands)]
+    return subprocess.run(asked, cwd=project, capture_output=True, text=True, timeout=200)
+
+
 def call(project: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "bench.py", *arguments], cwd=project, capture_output=True, text=True, timeout=200
@@ -47,9 +56,8 @@ def test_a_killed_run_goes_on_and_measures_nothing_twice(project):
     plan = project / "results" / "tiny" / "plan.toml"
     plan.write_text(tiny_plan(budget="steps = 60, batch_tokens = 256"))
     rows = project / "results" / "tiny" / "rows.jsonl"
-    run = subprocess.Popen(
-        [sys.executable, "bench.py", "run", "tiny"], cwd=project, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
+    command = [sys.executable, "bench.py", "run", "tiny", "--workers", "1"]
+    run = subprocess.Popen(command, cwd=project, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     for _ in range(1500):  # two minutes and a half: the machine may be busy
         if rows.exists() and len({row["cell"] for row in store.read(rows)}) >= 2:
             break
@@ -58,7 +66,7 @@ def test_a_killed_run_goes_on_and_measures_nothing_twice(project):
     run.wait()
     before = store.read(rows)
     assert before
-    pair = [subprocess.Popen([sys.executable, "bench.py", "run", "tiny"], cwd=project) for _ in range(2)]
+    pair = [subprocess.Popen(command, cwd=project) for _ in range(2)]
     assert [process.wait(timeout=200) for process in pair] == [0, 0]
     after = store.read(rows)
     assert after[: len(before)] == before
@@ -75,9 +83,8 @@ def test_a_baseline_is_one_file(project, tmp_path):
     )
     mine = tmp_path / "mine.py"
     mine.write_text(source)
-    assert "new-hgrn2" in call(project, "list").stdout
-    assert call(project, "check", "new-hgrn2").returncode == 0
-    assert call(project, "check", str(mine)).returncode == 0
+    done = call_all(project, ["list"], ["check", "new-hgrn2"], ["check", str(mine)])
+    assert done.returncode == 0 and "new-hgrn2" in done.stdout, done.stderr
     few = ("--seeds", "0", "--workers", "1")  # a process takes longer to start than these trainings take
     done = call(project, "run", "tiny", "--models", f"transformer,new-hgrn2,{mine}", *few)
     assert done.returncode == 0, done.stderr

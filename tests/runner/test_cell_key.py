@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,16 @@ import pytest
 from results.rows import provenance
 from schema.places import ROOT
 
+# Each line that is read asks for the keys of the code as it stands then; torch is imported once for all of them.
+SERVER = """
+import os, sys, torch, numpy, pydantic
+for _ in sys.stdin:
+    if not (child := os.fork()):
+        exec({keys!r})
+        sys.stdout.flush()
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
 KEYS = """
 import json
 import baselines
@@ -64,15 +75,23 @@ def project(tmp_path_factory) -> Path:
     return copy
 
 
-def keys(project: Path) -> dict[str, str]:
-    """The key of one model's cells of each family, and of those that are added: of a training and of a timing."""
-    done = subprocess.run([sys.executable, "-c", KEYS], cwd=project, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+@pytest.fixture(scope="module")
+def keys(project) -> Iterator[Callable[[], dict[str, str]]]:
+    """What tells the key of one model's cells of each family, and of those that are added: of a training and of a timing."""
+    command, piped = [sys.executable, "-c", SERVER.format(keys=KEYS)], subprocess.PIPE
+    with subprocess.Popen(command, cwd=project, stdin=piped, stdout=piped, text=True) as server:
+
+        def ask() -> dict[str, str]:
+            server.stdin.write("\n")
+            server.stdin.flush()
+            return json.loads(server.stdout.readline())
+
+        yield ask
+        server.stdin.close()
 
 
-def test_what_is_added_elsewhere_changes_no_other_models_key(project):
-    before = keys(project)
+def test_what_is_added_elsewhere_changes_no_other_models_key(project, keys):
+    before = keys()
     (project / "models" / "ops" / "later").mkdir()
     (project / "models" / "ops" / "later" / "__init__.py").write_text('"""An operation that comes later."""\n')
     (project / "models" / "ops" / "ttt" / "native.py").write_text('"""A form that comes later."""\n\nPLACE = 1\n')
@@ -82,13 +101,13 @@ def test_what_is_added_elsewhere_changes_no_other_models_key(project):
     (project / "baselines" / "attention" / "another.py").write_text(BASELINE.replace("later", "another"))
     with (project / "models" / "layers.py").open("a") as file:
         file.write("\n# a comment\n")
-    after = keys(project)
+    after = keys()
     changed = {name for name, key in before.items() if after[name] != key}
     assert changed == {name for name in before if name.startswith("ttt")} and changed
     assert {"later, training", "another, timing"} <= set(after)
     with (project / "models" / "layers.py").open("a") as file:
         file.write("\nNEW = 1\n")
-    assert not set(keys(project).values()) & set(after[name] for name in before if name.startswith("transformer"))
+    assert not set(keys().values()) & set(after[name] for name in before if name.startswith("transformer"))
 
 
 def test_a_pattern_without_a_match_is_an_error():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -19,7 +20,7 @@ def results(jobs: Sequence[Callable[[], Made]]) -> list[Made]:
     global _jobs
     processes = min(_processors(), len(jobs) // FEWEST)
     if processes < 2 or sys.platform != "linux" or multiprocessing.current_process().daemon:
-        return [job() for job in jobs]
+        return [_made(job) for job in jobs]
     _jobs = jobs
     try:
         with multiprocessing.get_context("fork").Pool(processes) as pool:
@@ -29,7 +30,18 @@ def results(jobs: Sequence[Callable[[], Made]]) -> list[Made]:
 
 
 def _result(number: int) -> object:
-    return _jobs[number]()
+    return _made(_jobs[number])
+
+
+def _made(job: Callable[[], Made]) -> Made:
+    """What a job returns, without a search for garbage in between, which takes a tenth of a figure's time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return job()
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _processors() -> int:

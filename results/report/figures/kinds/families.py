@@ -26,7 +26,7 @@ def by_length(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Fi
     tracks = line.tracks_of(evaluation, metric, bright, places)
     drawn, axes = line.panel_grid(len(families))
     others = "grey: the models of other families; mean over all that is asked at a length"
-    canvas.title(drawn, title, f"{line.note(evaluation, metric, bright)}; {others}")
+    canvas.title(drawn, title, f"{line.note(evaluation, metric, bright).replace('bars:', 'bands or bars:')}; {others}")
     limits = line.percents(evaluation, metric, bright)
     for panel, family in zip(axes, families, strict=True):
         own = [track for track in tracks if track.model.family == family]
@@ -35,17 +35,14 @@ def by_length(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Fi
         line.draw(panel, own, bright, 100.0)
         line.readers(panel, evaluation, metric, places, range(len(lengths)), 100.0)
         panel.set_ylim(*limits)
-        _axes(panel, own[0].model.group, [f"{length:,}" for length in lengths], metric, len(families))
+        _axes(panel, own[0].model.group, [f"{length:,}" for length in lengths], len(families))
+    ticks.outer(axes, "length (tokens)", metrics.metric(metric).unit, line.MANY - 0.7)
     legend(drawn, bright, readers=line.known_readers(evaluation))
     return drawn
 
 
-def _axes(panel: Axes, title: str, labels: list[str], metric: str, panels: int) -> None:
+def _axes(panel: Axes, title: str, labels: list[str], panels: int) -> None:
     panel.set_xticks(range(len(labels)), labels)
     ticks.turn(panel, labels, line.across(panels))
     panel.set_title(title)
     panel.margins(x=0.07)
-    if panel.get_subplotspec().is_first_col():
-        panel.set_ylabel(metrics.metric(metric).unit)
-    if panel.get_subplotspec().is_last_row():
-        panel.set_xlabel("length (tokens)")

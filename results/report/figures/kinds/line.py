@@ -225,13 +225,7 @@ def note(evaluation: Evaluation, metric: str, cast: Cast) -> str:
 
 
 def _label(axes: Sequence[Axes], xlabel: str, metric: str) -> None:
-    """Axis labels: the metric's name where there is one panel, else its unit; below and beside the outer panels alone."""
+    """Axis labels: the metric's name where there is one panel, else its unit."""
     one = len(axes) == 1
-    rows = {panel.get_subplotspec().rowspan.start for panel in axes}
-    below = {panel.get_subplotspec().colspan.start: panel for panel in axes}  # the last of each column
-    for panel in axes:
-        if panel.get_subplotspec().is_first_col():
-            text = metrics.label(metric) if one else metrics.metric(metric).unit or metrics.metric(metric).title
-            ticks.ylabel(panel, text, (ONE if len(rows) == 1 and one else MANY) - 0.7)
-        if panel in below.values():
-            panel.set_xlabel(xlabel)
+    text = metrics.label(metric) if one else metrics.metric(metric).unit or metrics.metric(metric).title
+    ticks.outer(axes, xlabel, text, (ONE if one else MANY) - 0.7)

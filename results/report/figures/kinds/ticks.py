@@ -51,6 +51,20 @@ def ylabel(panel: Axes, text: str, inches: float) -> None:
     panel.set_ylabel("\n".join(textwrap.wrap(text, canvas.letters(inches, LABEL))))
 
 
+def outer(axes: Sequence[Axes], xlabel: str, text: str, inches: float) -> None:
+    """Label equal axes of a grid of panels once: beside its first column, and below the last panel of each."""
+    below = {panel.get_subplotspec().colspan.start: panel for panel in axes}.values()
+    for panel in axes:
+        if panel.get_subplotspec().is_first_col():
+            ylabel(panel, text, inches)
+        else:
+            panel.tick_params(labelleft=False)
+        if panel in below:
+            panel.set_xlabel(xlabel)
+        else:
+            panel.tick_params(labelbottom=False)
+
+
 def said(where: Mapping[str, Any]) -> str:
     """Settings as a panel's title: {"pairs": 8, "depth": 0.5, "variant": "s-niah-1"} -> "8 pairs, depth 0.5, s-niah-1"."""
     return ", ".join(_said(metrics.words(key), value) for key, value in where.items())

@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.law import Law
 from models.layers import rotary, split_heads
 from models.ops.providers import note
 from models.registry import register
@@ -57,6 +58,12 @@ class CAMELoT(AddedMemory):
     State of a layer: the last `window - 1` keys and values, the table, the slots that the open segment's tokens found, the count.
     """
 
+    law = Law(
+        forget="the oldest slot, where all are taken",
+        compare="cosine of k and every slot's K",
+        write="the running mean of K, V in the nearest slot above R, else a new one",
+        read="attention to the slots found and the segment",
+    )
     reading = "Slots hold keys before the rotary turn, and a token sees what its segment's tokens up to it found."
     detaches = "what is written into the table carries no gradient"
     grid, default = {"threshold": (0.7, 0.8, 0.9, 0.95)}, {"threshold": 0.9}

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from baselines.external_memory.nearest import Search, nearest, provider_of
 from models.attention import extend
+from models.law import Law
 from models.layers import at_least_float32
 from models.ops.providers import note
 from models.registry import register
@@ -47,6 +48,12 @@ State = tuple[tuple, tuple | None]  # the base's state; keys [b, room, D], the t
 class KNNLM(AddedMemory):
     """A trained model with a store of contexts and what followed. State: the base's, and with `store="text"` the text's keys."""
 
+    law = Law(
+        forget="-, or what is older than `cache`",
+        compare="|q - k_i|^2, when read",
+        write="a context's k and the token behind it",
+        read="l p_knn + (1 - l) p_lm",
+    )
     grid, default = {"weight": (0.1, 0.25, 0.5, 0.75)}, {"weight": 0.25}
 
     def __init__(

@@ -53,7 +53,8 @@ class Hybrid(LanguageModel):
                 f"{len(pattern)} layers ({', '.join(pattern)}) do not fit into a depth of {size.depth}: give the size a depth "
                 f"of {len(pattern)} or more, or a shorter pattern."
             )
-        own = {name: {"inner": inner, "provider": provider} for name in pattern}
+        asked = {name: provider if mixer_of(name).takes(provider) else "auto" for name in pattern}
+        own = {name: {"inner": inner, "provider": asked[name]} for name in pattern}
         for name, chosen in chosen_settings(pattern, layer_settings or {}).items():
             own[name] |= chosen
         blocks = []

@@ -67,6 +67,13 @@ class Entry:
         name, own = self.cls.trains_as(settings)
         return entry(name), own
 
+    def takes(self, provider: str) -> bool:
+        """Whether a provider that is asked for all models of a run, or all layers of a hybrid, is meant for this class.
+
+        One that names its `providers`, as softmax attention does, is left under `auto` by all others.
+        """
+        return provider in ("auto", *getattr(self.cls, "providers", (provider,)))
+
     def says(self, name: str, settings: Mapping[str, Any], default: Any = None) -> Any:
         """What the class says of itself under these settings: its attribute, unless its `declares(settings)` knows better."""
         declares = getattr(self.cls, "declares", None)

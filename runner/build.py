@@ -41,13 +41,10 @@ def settings_of(cell: Cell) -> dict[str, Any]:
 
 
 def with_provider(model: str, settings: dict[str, Any], provider: str) -> dict[str, Any]:
-    """A model's settings with the provider asked for, unless they name one or the model has none to choose.
-
-    A class that names its `providers` has no other: one that is asked for all models of a run is then not meant for it.
-    """
-    cls = registry.entry(model).cls
-    known = ("auto", *getattr(cls, "providers", (provider,)))
-    return {"provider": provider, **settings} if "provider" in parameters(cls) and provider in known else dict(settings)
+    """A model's settings with the provider asked for, unless they name one or it is not meant for the model."""
+    entry = registry.entry(model)
+    is_meant = "provider" in parameters(entry.cls) and entry.takes(provider)
+    return {"provider": provider, **settings} if is_meant else dict(settings)
 
 
 def layer(cell: Cell, entrant: dict[str, Any]) -> torch.nn.Module:

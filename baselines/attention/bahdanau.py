@@ -16,8 +16,8 @@ Deviations: the reading itself; W, C and W_o are N(0, 1 / fan in), since the pap
 linear map in place of the maxout readout; gates, states and scores in at least float32.
 
 Speed: every token looks at all states before it through a tanh, t^2 inner / 2 of them, and comes after the one before. A training
-step of the layer on one thread of a CPU (width 128) takes 24 times that of full attention at 128 tokens and 28 times at 256;
-`context="late"` 8 and 10 times. Training keeps these numbers, 2 t^2 inner bytes a row and layer: 0.27 GB at 16 rows, t 256 and
+step of the layer on one thread of a CPU (width 128) takes 20 times that of full attention at 128 tokens and 26 times at 256;
+`context="late"` 7 and 8 times. Training keeps these numbers, 2 t^2 inner bytes a row and layer: 0.27 GB at 16 rows, t 256 and
 128 units, so train on 256 tokens or fewer. Beyond, the backward pass computes pieces of 64 tokens again, one kept at a time.
 """
 

@@ -55,7 +55,8 @@ class Hybrid(LanguageModel):
                 f"{len(pattern)} layers ({', '.join(pattern)}) do not fit into a depth of {size.depth}: give the size a depth "
                 f"of {len(pattern)} or more, or a shorter pattern."
             )
-        own = {name: {"inner": inner, "provider": _meant(name, provider)} for name in pattern}
+        asked = {name: provider if mixer_of(name).takes(provider) else "auto" for name in pattern}
+        own = {name: {"inner": inner, "provider": asked[name]} for name in pattern}
         for name, chosen in chosen_settings(pattern, layer_settings or {}).items():
             own[name] |= chosen
         blocks = []
@@ -140,11 +141,6 @@ def chosen_settings(pattern: tuple[str, ...], given: Mapping[str, Any]) -> dict[
 
 def _mixes(name: str) -> bool:
     return mixer_of(name).says("mixes_channels", {}, False)
-
-
-def _meant(name: str, provider: str) -> str:
-    """The provider that is meant for a mixer where one is asked for all: another than it has is not."""
-    return provider if provider in getattr(mixer_of(name).cls, "providers", (provider,)) else "auto"
 
 
 def _mixer(cls: type, size: Size, index: int, settings: Mapping[str, Any]) -> nn.Module:

@@ -66,6 +66,7 @@ def newest(rows: list[Row]) -> list[Row]:
         setup += [row["where"].get("length")] if is_contest(row["settings"]["task"]) else []
         return canonical([floor, row["comparison"], row["task"], row["settings"]["task"], setup])
 
-    for row in rows:
-        latest[same(row)] = max(latest.get(same(row), ("", "")), (row["when"], row["cell"]))
-    return [row for row in rows if latest[same(row)] == (row["when"], row["cell"])]
+    known = [(row, same(row)) for row in rows]
+    for row, what in known:
+        latest[what] = max(latest.get(what, ("", "")), (row["when"], row["cell"]))
+    return [row for row, what in known if latest[what] == (row["when"], row["cell"])]

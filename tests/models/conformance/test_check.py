@@ -31,7 +31,10 @@ CAUSALITY = {"causality by perturbation", "causality by gradient"}
 PIECES = SPLITS | {"short texts", "state carries gradient", "eval mode", "empty piece", "state of another dtype"}
 EVERYTHING = set(PROPERTIES)
 SLOW = {"overfits one batch", "initial statistics", "loss at initialisation", "determinism", "round trip"}
-STEP_BY_STEP = {"split: single tokens", "state bounded"}  # take as long as all others together; the slow suite asks them of all
+STEP_BY_STEP = {
+    "split: single tokens",
+    "state bounded",
+}  # take as long as all others together; the slow suite asks them of all
 
 # The properties that must fail, and those that may besides.
 BROKEN: list[tuple[type, set[str], set[str]]] = [
@@ -128,7 +131,9 @@ def test_sound_model_passes_everything(enter, cls):
     assert all(each.detail for each in properties)
 
 
-@pytest.mark.parametrize("left_out", [SLOW | STEP_BY_STEP, pytest.param(SLOW, marks=pytest.mark.slow)], ids=["most", "all"])
+@pytest.mark.parametrize(
+    "left_out", [SLOW | STEP_BY_STEP, pytest.param(SLOW, marks=pytest.mark.slow)], ids=["most", "all"]
+)
 @pytest.mark.parametrize(("cls", "must", "may"), BROKEN, ids=lambda value: getattr(value, "__name__", ""))
 def test_broken_mixer_is_caught_by_the_right_property(enter, cls, must, may, left_out):
     asked = [name for name in PROPERTIES if name not in left_out or name in must]

@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.layers import at_least_float32
 from models.ops.autograd import by_hand
 
 KERNELS = ("product", "taylor", "square", "exponential")
@@ -113,7 +112,7 @@ def softmax_features(x: Tensor, projection: Tensor) -> Tensor:
     Shapes: x [.., d], projection [m, d], rows w_i. At least float32, whatever autocast says.
     """
     with torch.autocast(x.device.type, enabled=False):
-        x = at_least_float32(x) * x.shape[-1] ** -0.25
+        x = x.to(torch.promote_types(x.dtype, torch.float32)) * x.shape[-1] ** -0.25
         projected = x @ projection.to(x.dtype).T
         return projected - (x.square().sum(-1, keepdim=True) + math.log(len(projection))) / 2
 

@@ -26,9 +26,10 @@ from torch import Tensor, nn
 
 from models.law import Law
 from models.layers import at_least_float32, lecun_normal, rotary, split_heads
-from models.ops.flops import Flops, product_flops
+from models.ops.flops import Flops
 from models.ops.kernel_attention import block_attention
-from models.ops.kernel_attention.flops import block_attention_flops, random_feature_flops
+from models.ops.kernel_attention.flops import block_attention_flops, learned_sketch_flops, random_feature_flops
+from models.ops.kernel_attention.learned_sketch import learned_sketch
 from models.registry import register
 
 WIDER = 8  # hidden units of a sketch for each of its numbers
@@ -51,33 +52,29 @@ class LearnedSketch(nn.Module):
         self.next_down = nn.Parameter(lecun_normal(2, hidden, count, fan_in=hidden))
 
     def forward(self, x: Tensor) -> Tensor:
-        shape, count = x.shape, self.down.shape[-1]
-        x = F.layer_norm(x.reshape(-1, shape[-1]), shape[-1:]).expand(2, -1, -1)
-        x = self._layer(x, self.gain, self.shift, self.up, self.down)
-        x = self._layer(F.layer_norm(x, (count,)), self.next_gain, self.next_shift, self.next_up, self.next_down)
-        return (count**0.5 * (x[0] * x[1] * count**-0.5).tanh()).view(*shape[:-1], count)
-
-    def _layer(self, x: Tensor, gain: Tensor, shift: Tensor, up: Tensor, down: Tensor) -> Tensor:
-        """[2, n, .] -> [2, n, r] behind the norm, whose gain and bias go into the first map."""
-        gain, shift, up, down = (part.to(x.dtype) for part in (gain, shift, up, down))
-        hidden = torch.baddbmm(shift.mT @ up, x, gain * up)
-        return F.gelu(hidden, approximate="tanh") @ down
+        """x comes behind a LayerNorm without gain and bias: those go into the first map."""
+        up = torch.cat([self.gain * self.up, self.shift.mT @ self.up], 1).mT
+        next_up = torch.cat([self.next_gain * self.next_up, self.next_shift.mT @ self.next_up], 1).mT
+        return learned_sketch(x, up, self.down.mT, next_up, self.next_down.mT)
 
     def cost(self, rows: int) -> Flops:
         """Operations for `rows` vectors x."""
-        return product_flops(rows * sum(x.numel() for x in (self.up, self.down, self.next_up, self.next_down)))
+        return learned_sketch_flops(rows, *self.up.shape[1:], self.down.shape[-1])
 
 
 class RandomSketch(nn.Module):
     """g [.., r] of x [.., d] whose products estimate the squared product of x behind a LayerNorm."""
 
+    no_weight_decay = ("gain", "shift")
+
     def __init__(self, head: int, count: int):
         super().__init__()
-        self.norm = nn.LayerNorm(head)
+        self.gain, self.shift = nn.Parameter(torch.ones(head)), nn.Parameter(torch.zeros(head))
         self.register_buffer("rows", torch.randn(2, head, count))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(x)
+        """x comes behind a LayerNorm without gain and bias."""
+        x = torch.addcmul(self.shift, x, self.gain)
         first, second = self.rows.to(x.dtype)
         return (x @ first) * (x @ second) * self.rows.shape[-1] ** -0.5
 
@@ -96,6 +93,7 @@ class PolySketch(nn.Module):
 
     fixed_state = True
     state_setting = "sketch_width"
+    no_weight_decay = ("gain", "shift")
     law = Law(
         forget="1",
         compare="-",
@@ -125,7 +123,7 @@ class PolySketch(nn.Module):
         self.heads, self.block, self.provider = heads, block, provider
         self.period, head = block, inner // heads
         self.qkv, self.out = nn.Linear(width, 3 * inner, bias=False), nn.Linear(inner, width, bias=False)
-        self.query_norm, self.key_norm = nn.LayerNorm(head), nn.LayerNorm(head)
+        self.gain, self.shift = nn.Parameter(torch.ones(2, head)), nn.Parameter(torch.zeros(2, head))  # LN_q, LN_k
         self.sketch = (LearnedSketch if sketch == "learned" else RandomSketch)(head, sketch_width)
         self.sketch_width = sketch_width
         nn.init.normal_(self.qkv.weight, std=width**-0.5)
@@ -133,11 +131,14 @@ class PolySketch(nn.Module):
 
     def forward(self, x: Tensor, state: tuple | None = None) -> tuple[Tensor, tuple]:
         start = 0 if state is None else state[-1]
-        q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        qkv, inner = self.qkv(x), self.out.in_features
+        both, v = split_heads(qkv[..., : 2 * inner], 2 * self.heads), split_heads(qkv[..., 2 * inner :], self.heads)
         with torch.autocast(x.device.type, enabled=False):  # fourth powers of bfloat16 numbers are noise
-            q, k = (rotary(at_least_float32(part), start) for part in (q, k))
-            sketches = self.sketch(torch.cat([q, k], 2)).chunk(2, dim=2)
-            q, k = self.query_norm(q), self.key_norm(k)
+            both = rotary(at_least_float32(both), start)
+            both = F.layer_norm(both, both.shape[-1:])  # all norms differ in gain and bias alone
+            sketches = self.sketch(both).chunk(2, dim=2)
+            gain, shift = (part.repeat_interleave(self.heads, 0) for part in (self.gain, self.shift))
+            q, k = torch.addcmul(shift, both, gain).chunk(2, dim=2)
         y, state = block_attention(q, k, *sketches, v, block=self.block, state=state, provider=self.provider)
         return self.out(y.flatten(2)), state
 

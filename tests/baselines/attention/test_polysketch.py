@@ -26,7 +26,7 @@ def gelu(x: Tensor) -> Tensor:
 
 def sketched(sketch: LearnedSketch | RandomSketch, x: Tensor) -> Tensor:
     if isinstance(sketch, RandomSketch):
-        x = normed(x, sketch.norm.weight, sketch.norm.bias)
+        x = normed(x, sketch.gain, sketch.shift)
         first, second = sketch.rows.to(x.dtype)
         return (x @ first) * (x @ second) / math.sqrt(first.shape[1])
     nets = []
@@ -42,8 +42,8 @@ def by_the_equations(layer: PolySketch, x: Tensor) -> Tensor:
     q, k, v = (part.unflatten(-1, (HEADS, -1)) for part in layer.qkv(x).chunk(3, -1))
     q, k = rotary(q, 0), rotary(k, 0)
     g_q, g_k = sketched(layer.sketch, q), sketched(layer.sketch, k)
-    q = normed(q, layer.query_norm.weight, layer.query_norm.bias)
-    k = normed(k, layer.key_norm.weight, layer.key_norm.bias)
+    q = normed(q, layer.gain[0], layer.shift[0])
+    k = normed(k, layer.gain[1], layer.shift[1])
     out = []
     for t in range(x.shape[1]):
         weights = []
@@ -83,7 +83,7 @@ def test_one_block_is_polynomial_attention_of_degree_four():
     layer = moved(block=40)
     x = torch.randn(1, 20, WIDTH, dtype=torch.float64)
     q, k, v = (part.unflatten(-1, (HEADS, -1)) for part in layer.qkv(x).chunk(3, -1))
-    q, k = layer.query_norm(rotary(q, 0)), layer.key_norm(rotary(k, 0))
+    q, k = (normed(rotary(x, 0), layer.gain[i], layer.shift[i]) for i, x in enumerate((q, k)))
     weights = torch.einsum("bthd,bshd->bhts", q, k).pow(4).tril()
     y = torch.einsum("bhts,bshd->bthd", weights, v) / (1 + weights.sum(-1)).transpose(1, 2)[..., None]
     assert torch.allclose(layer(x)[0], layer.out(y.flatten(2)), rtol=1e-10, atol=1e-12)
@@ -92,8 +92,7 @@ def test_one_block_is_polynomial_attention_of_degree_four():
 def test_random_sketches_estimate_the_square():
     torch.manual_seed(0)
     sketch = RandomSketch(16, 200_000)
-    x = torch.randn(2, 16)
-    q, k = F.layer_norm(x, (16,))
+    q, k = x = F.layer_norm(torch.randn(2, 16), (16,))
     got = torch.dot(*sketch(x)).item()
     assert got == pytest.approx(torch.dot(q, k).item() ** 2, abs=0.03 * 16**2)
 

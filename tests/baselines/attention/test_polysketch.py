@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from baselines.attention.polysketch import LearnedSketch, PolySketch, RandomSketch
 from models.layers import rotary
+from models.ops.kernel_attention import learned_sketch as tiles
 
 WIDTH, HEADS, BLOCK = 12, 3, 6
 
@@ -77,6 +78,17 @@ def test_layer_is_its_equations_with_all_gradients(sketch, cuts):
     grads = [torch.autograd.grad(y.square().sum(), [x, *layer.parameters()]) for y in answers]
     assert (answers[0] - answers[1]).abs().max() < 1e-11
     assert all((a - b).norm() <= 1e-9 * b.norm() + 1e-12 for a, b in zip(*grads, strict=True))
+
+
+def test_sketches_do_not_depend_on_their_tiles(monkeypatch):
+    layer = moved()
+    x = torch.randn(1, 11, WIDTH, dtype=torch.float64)
+    answers = []
+    for size in (1000, 7):  # 66 vectors: the last tile is a short one
+        monkeypatch.setattr(tiles, "TILE", size)
+        y = layer(x)[0]
+        answers.append([y, *torch.autograd.grad(y.square().sum(), list(layer.parameters()))])
+    assert all((a - b).norm() <= 1e-11 * b.norm() + 1e-13 for a, b in zip(*answers, strict=True))
 
 
 def test_one_block_is_polynomial_attention_of_degree_four():

@@ -13,6 +13,7 @@ from results.report.figures.names import apart
 from results.rows import store
 from runner.commands.comparison import families
 from schema.places import ROOT
+from tests.support import synthetic
 from tests.support.figure_faults import faults
 
 COMMITTED = sorted(path.parent.name for path in (ROOT / "results" / "comparisons").glob("*/*/reference"))
@@ -40,6 +41,19 @@ def test_no_figure_of_a_committed_comparison_has_faults(name):
 def test_figures_fit_the_width_of_a_column():
     found = figures("gdn-fig3", "column")
     assert found and not any(found.values()), found
+
+
+def test_models_by_ability_have_a_column_for_each_evaluation():
+    rows = []
+    for number in range(4):
+        for place, model in enumerate(synthetic.FAMILIES):
+            one = synthetic.variant(synthetic.cell(model, "needle"), task_settings={"digits": number})
+            rows += synthetic.rows_of(one, [(None, "exact_match", place / 14, 100, {"length": 64})])
+    (one,) = [each for each in catalogue.asked(evaluations.grouped(rows)) if each.name == "abilities"]
+    with style.settings():
+        drawn = one.make()
+        assert faults(drawn) == []
+    assert [text.get_text() for text in drawn.axes[0].get_xticklabels()] == [f"needle (digits={n})" for n in range(4)]
 
 
 def test_faults_are_found():

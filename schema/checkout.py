@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-BESIDE = ("results/report/page.html", "tasks/data")
+BESIDE = ("results/report/pages/page.html", "tasks/data")
 
 
 def absent(root: Path, needed: Iterable[str] = BESIDE) -> str | None:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from results.plans.paper import Form, Printed
-from results.report import html_page, markdown_page, opening
 from results.report.evaluations import Evaluation, grouped
 from results.report.families import Families, ShownFamily
 from results.report.figures import catalogue
 from results.report.findings import pairwise
 from results.report.findings.claims import Claim, ClaimVerdict, judge, markdown
+from results.report.pages import html_page, markdown_page, opening
 from results.report.section import PageText, Section
 from results.report.tables import csv_file, fairness, latex, printed, table
 from results.rows.row import canonical

@@ -16,5 +16,5 @@ def test_an_installed_wheel_is_told_before_anything_else(tmp_path, monkeypatch, 
     monkeypatch.setattr(bench, "ROOT", tmp_path)
     assert bench.main(["no such command"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"bench.py: results/report/page.html, tasks/data is not beside the code in {tmp_path}")
+    assert line.startswith(f"bench.py: results/report/pages/page.html, tasks/data is not beside the code in {tmp_path}")
     assert line.endswith("clone it and run pip install -e . there.")

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from results.report.evaluations import Evaluation
-from results.report.figures.catalogue import main_accuracies
 from results.report.tables import columns
 from results.report.tables.columns import Column
 from results.rows import metrics
@@ -30,7 +29,7 @@ class Ability:
         """The number of an evaluation that stands for this ability; None where it has none."""
         if evaluation.task not in self.tasks or evaluation.is_contest:
             return None
-        found = [self.metric] if self.metric else main_accuracies(evaluation)[:1]
+        found = [self.metric] if self.metric else evaluation.main_accuracies[:1]
         wheres = [
             where for metric in found for where in evaluation.wheres(metric) if self.where.items() <= where.items()
         ]

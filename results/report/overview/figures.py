@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from results.report.evaluations import Model
-from results.report.figures import style
-from results.report.figures.kinds.heat_map import SCALE
+from results.report.figures import artists, canvas, style
+from results.report.figures.kinds.tiles import SCALE
 from results.report.overview.abilities import COST, QUALITIES
 from results.report.overview.matrix import Evidence, entry, leading, models
 from results.rows import metrics
 
+NUMBER, ACROSS = 5.5, 2  # points of a number in the matrix; panels of a figure in a row
 Point = tuple[Model, float, float]  # a model, what it costs and what it is worth
 
 
@@ -26,11 +27,11 @@ def draw(found: Sequence[Evidence], folder: Path) -> dict[str, list[Path]]:
     if not first:
         return drawn
     with style.settings(text for one in first for text in one.evaluation.texts()):
-        drawn["matrix"] = style.save(matrix(first), folder / "matrix")
+        drawn["matrix"] = canvas.save(matrix(first), folder / "matrix")
         for one in first:
             if one.ability in QUALITIES and (made := cost(one, found)) is not None:
                 name = f"cost-of-{one.ability.name}".replace(" ", "-")
-                drawn[name] = style.save(made, folder / name)
+                drawn[name] = canvas.save(made, folder / name)
     return drawn
 
 
@@ -38,7 +39,10 @@ def matrix(first: Sequence[Evidence]) -> Figure:
     """Models downwards, abilities to the right: the number, on a colour that is dark for the first rank of its column."""
     shown = models(first)
     shades = np.full((len(shown), len(first)), np.nan)
-    drawn = style.figure(2.3 + 0.78 * len(first), 1.5 + 0.21 * len(shown))
+    drawn = canvas.figure(0.6 + 0.2 * len(shown))
+    canvas.title(
+        drawn, "Models and abilities", "the darker, the better its rank in the column; each column is one comparison"
+    )
     panel = drawn.subplots()
     for x, one in enumerate(first):
         worst = max(known.rank for known in one.entries.values())
@@ -62,7 +66,6 @@ def matrix(first: Sequence[Evidence]) -> Figure:
     panel.set_xticks(range(len(first)), [one.ability.name.replace(" ", "\n") for one in first])
     panel.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     panel.grid(visible=False)
-    style.title(drawn, "Models and abilities; the darker, the better its rank in the column")
     return drawn  # fmt: skip
 
 
@@ -71,11 +74,12 @@ def cost(one: Evidence, found: Iterable[Evidence]) -> Figure | None:
     panels = [(name, points) for name in COST if len(points := _points(one, found, name)) > 1]
     if not panels:
         return None
-    drawn = style.figure(max(5.4, 0.6 + 3.3 * len(panels)), 4.2)
-    for panel, (name, points) in zip(np.atleast_1d(drawn.subplots(1, len(panels), sharey=True)), panels, strict=True):
+    drawn, axes = canvas.grid(len(panels), 2.9, ACROSS)
+    canvas.title(
+        drawn, f"{one.ability.name}: what quality costs", f"{one.source.title}; {metrics.axis(one.column.metric)}"
+    )
+    for panel, (name, points) in zip(axes, panels, strict=True):
         _panel(panel, one, name, points)
-    drawn.axes[0].set_ylabel(metrics.axis(one.column.metric))
-    style.title(drawn, f"{one.ability.name}: what quality costs ({one.source.title})")
     return drawn
 
 
@@ -112,7 +116,7 @@ def _panel(panel: Axes, one: Evidence, name: str, points: Sequence[Point]) -> No
         [x for _, x, _ in best], [y for *_, y in best], color=style.FLOOR, linewidth=1.0, linestyle=":", zorder=1
     )
     for model, x, y in points:
-        style.scatter(panel, [(x, y)], style.point(model, is_bright=(model, x, y) in best))
+        artists.scatter(panel, [(x, y)], style.point(model, is_bright=(model, x, y) in best))
     right, up = metrics.direction(ability.metric), metrics.direction(metric)  # names stand where nobody is better
     for model, x, y in best:
         panel.annotate(

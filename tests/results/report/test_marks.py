@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from results.report import evaluations, html_page
+from results.report import evaluations
 from results.report.figures import style
 from results.report.figures.cast import cast
 from results.report.figures.kinds import bar
 from results.report.figures.kinds import line as line_figure
+from results.report.pages import html_page
 from results.report.tables import csv_file, summary, table
 from results.rows import readers
 from tests.support.synthetic import cell, rows_of

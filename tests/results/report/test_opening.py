@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from results.plans.paper import Claim
-from results.report import evaluations, markdown_page, opening
+from results.report import evaluations
 from results.report.figures.catalogue import Drawing
 from results.report.findings.claims import judge
+from results.report.pages import markdown_page, opening
 from results.report.section import PageText
 from results.report.tables import summary
 from tests.support.synthetic import cell, rows_of

@@ -8,8 +8,9 @@ import re
 
 import pytest
 
-from results.report import evaluations, html_page
+from results.report import evaluations
 from results.report.figures import catalogue
+from results.report.pages import html_page
 from results.report.section import Section
 from results.report.tables import columns, latex, table
 from results.rows import metrics

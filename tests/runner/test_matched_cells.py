@@ -31,7 +31,7 @@ FLOPS = dataclasses.replace(PLAIN, model="gated-deltanet", size=NANO | {"match":
 def test_rows_of_a_state_match_have_its_bytes_and_its_model_is_kept(tmp_path):
     measured = measure(STATE, lambda news: None, CheckpointSettings(tmp_path))
     assert measured.state_bytes == pytest.approx(8192, rel=0.1)
-    assert measured.provider in ("chunked", "chunked+native")
+    assert measured.provider in ("chunked", "native")
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
     kept = store.load(folder).model
     assert parameter_count(kept) == measured.parameters

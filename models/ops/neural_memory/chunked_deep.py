@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.ops.neural_memory.chunked_linear import Cuts
-from models.ops.neural_memory.deep_chunks import chunk_loop
+from models.ops.neural_memory.deep.deep_chunks import chunk_loop
 from models.ops.neural_memory.gate_table import coefficients
 from models.ops.neural_memory.linear_blocks import Layout
 from models.ops.neural_memory.recurrence import NORM_EPSILON, Rule, State, Weights, gates_of_layers, recurrence, suspend

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.ops.recurrent_cell import fused
+from models.ops.recurrent_cell.by_hand.gru import GRU, GRUResetBefore
+from models.ops.recurrent_cell.by_hand.janet import Janet
+from models.ops.recurrent_cell.by_hand.lstm import LSTM
+from models.ops.recurrent_cell.by_hand.slstm import SLSTM
 from models.ops.recurrent_cell.cells import CELLS, Inputs, inputs
-from models.ops.recurrent_cell.gru import GRU, GRUResetBefore
-from models.ops.recurrent_cell.janet import Janet
-from models.ops.recurrent_cell.lstm import LSTM
-from models.ops.recurrent_cell.slstm import SLSTM
 
 
 def chunked(

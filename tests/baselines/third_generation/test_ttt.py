@@ -200,7 +200,7 @@ def test_every_parameter_learns(name):
     with watch() as ran:
         logits, _ = model(tokens[:, :-1])
     torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
-    assert ran == {"chunked"}
+    assert "chunked" in ran and ran <= {"chunked", "native"}  # the short convolution may be compiled
     for key, parameter in model.named_parameters():
         assert parameter.grad.isfinite().all() and parameter.grad.norm() > 0, key
     assert (model.blocks[0].mixer.place_factor.grad != 0).all()

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from models.ops import native_build
+from models.ops.diagonal_scan.outer_native import native as native_outer
 from models.ops.neural_memory.native import native as native_memory
 from models.ops.neural_memory.recurrence import Rule
 from models.ops.providers import NotCovered, watch
+from models.ops.recurrent_cell.native import native as native_cell
 from models.ops.scan import scan
 from models.ops.scan.native import SOURCE, native
 from models.ops.selective_scan.native import native as native_selective
@@ -102,11 +104,17 @@ def read_memory(q: torch.Tensor, gate: torch.Tensor, *initial: torch.Tensor) -> 
 
 
 @needs_compiler
-@pytest.mark.parametrize("which", ["matrix state", "selective scan", "memory"])
+@pytest.mark.parametrize("which", ["matrix state", "selective scan", "memory", "cell", "outer"])
 def test_two_threads_give_the_digits_of_one(which):
     if which == "matrix state":
         given = [text(2, 70, 3, 6), text(2, 70, 3, 6) / 3, text(2, 70, 3, 8)]
         form = lambda q, k, v: native(q, k, v, log_forget=-k.sum(-1).abs(), compare=True)  # noqa: E731
+    elif which == "cell":
+        given = [text(5, 20, 64), text(2, 32, 8) / 3]
+        form = lambda x, recurrent: native_cell(x, None, recurrent, cell="slstm")  # noqa: E731
+    elif which == "outer":
+        given = [text(2, 70, 160), text(2, 70, 160).sigmoid(), *(text(2, 70, 4).sigmoid() for _ in range(3))]
+        form = native_outer
     elif which == "memory":
         given = [text(2, 70, 3, 6) / 3, text(2, 70, 3).sigmoid(), text(3, 6, 8) / 3, text(3, 8, 6) / 3]
         form = read_memory

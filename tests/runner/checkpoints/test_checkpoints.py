@@ -144,7 +144,7 @@ def test_a_folder_holds_what_the_model_is(checkpoints):
     facts = json.loads((folder / store.FACTS).read_text())
     assert (facts["model"], facts["task"], facts["seed"], facts["vocab"]) == ("deltanet", "needle", 0, 256)
     assert facts["size"] == CELL.size and facts["budget"] == CELL.budget and facts["tokenizer"]["name"] == "byte"
-    assert facts["parameters"] > 0 and len(facts["code_hash"]) == 16 and facts["providers"] == ["chunked", "native"]
+    assert facts["parameters"] > 0 and len(facts["code_hash"]) == 16 and facts["providers"] in (["chunked"], ["native"])
 
 
 def test_a_model_is_loaded_back_in_one_call(checkpoints):

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from models.ops.autograd import by_hand
-from models.ops.neural_memory.deep_chunks_backward import Backward, Reads, Saved, SavedStates, spread_errors
-from models.ops.neural_memory.derivatives import residual_error, second_derivative, times_derivative
+from models.ops.neural_memory.deep.deep_chunks_backward import Backward, Reads, Saved, SavedStates, spread_errors
+from models.ops.neural_memory.deep.derivatives import residual_error, second_derivative, times_derivative
 from models.ops.neural_memory.linear_blocks import Layout, tokens_of
 from models.ops.neural_memory.recurrence import ACTIVATIONS, Rule
 

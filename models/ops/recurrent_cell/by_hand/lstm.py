@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from models.ops.autograd import by_hand
-from models.ops.recurrent_cell.steps import (
+from models.ops.recurrent_cell.by_hand.steps import (
     beside,
     columns,
     gates_of,

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.ops.autograd import by_hand
-from models.ops.recurrent_cell.steps import beside, columns, gates_of, product_of, recurrent_gradient, slots
+from models.ops.recurrent_cell.by_hand.steps import beside, columns, gates_of, product_of, recurrent_gradient, slots
 
 
 class SLSTM(torch.autograd.Function):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from models.ops.autograd import by_hand
-from models.ops.recurrent_cell.steps import carry_back, columns, gates_of, product_of, recurrent_gradient, slots
+from models.ops.recurrent_cell.by_hand.steps import carry_back, columns, gates_of, product_of, recurrent_gradient, slots
 
 
 class Janet(torch.autograd.Function):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from models.ops.neural_memory.derivatives import residual_error, times_derivative
+from models.ops.neural_memory.deep.derivatives import residual_error, times_derivative
 from models.ops.neural_memory.linear_blocks import Layout, add_product, gathered, product, tokens_of
 from models.ops.neural_memory.recurrence import ACTIVATIONS, Rule
 

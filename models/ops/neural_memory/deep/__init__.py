@@ -1,0 +1,1 @@
+"""The deep memory in chunks: the loop over them and its backward pass."""

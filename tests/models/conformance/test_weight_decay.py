@@ -133,9 +133,19 @@ LEFT_ALONE |= {
     **dict.fromkeys(("omeganet", "atlas"), SHELL | _of_mixer("gates.bias", "norm.gain", "features.factors")),
     "xlstm": LEFT_ALONE["mlstm"] | LEFT_ALONE["slstm"],
 }
+LEFT_ALONE |= {
+    **dict.fromkeys(("fast-weights", "performer", "routing", "scatterbrain", "camelot", "knn-lm"), SHELL),
+    "bahdanau": SHELL | _of_mixer("input.bias", "query.bias"),
+    "linear-attention": SHELL | _of_mixer("qkv.bias", "out.bias"),
+    "based": SHELL | _of_mixer("project.bias", "out.bias"),
+    "rebased": SHELL | _of_mixer(*(f"{side}_norm.{part}" for side in ("query", "key") for part in ("weight", "bias"))),
+    "polysketch": SHELL
+    | _of_mixer("gain", "shift", *(f"sketch.{name}" for name in ("gain", "shift", "next_gain", "next_shift"))),
+}
 STARTS |= {
     "lru": _of_mixer("B", "C"),
     "s5": _of_mixer("C"),
+    "polysketch": _of_mixer(*(f"sketch.{name}" for name in ("up", "down", "next_up", "next_down"))),
     **dict.fromkeys(("s4", "s4d", "liquid-s4"), _of_mixer("C", "D")),
     **dict.fromkeys(("yaad", "moneta", "memora", "omeganet", "atlas"), _of_mixer("initial.0", "initial.1")),
     "xlstm": STARTS["mlstm"] | STARTS["slstm"],
@@ -143,7 +153,9 @@ STARTS |= {
 
 
 def names(found) -> set[str]:
-    return {one.name.split(".", 2)[2] if one.name.startswith("blocks.") else one.name for one in found}
+    """Names inside a block, and outside of blocks; of a memory's base as of the base alone."""
+    every = [one.name.removeprefix("base.") for one in found]
+    return {name.split(".", 2)[2] if name.startswith("blocks.") else name for name in every}
 
 
 @pytest.mark.parametrize("name", registry.names())

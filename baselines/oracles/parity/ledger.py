@@ -30,12 +30,13 @@ NO_ORACLE = {
     **dict.fromkeys(("titans-mac", "titans-mag", "titans-mal"), _PARTS),
     **dict.fromkeys(("mamba3", "lact"), _LOOP),
     **dict.fromkeys(("armt", "block-recurrent"), _NO_PACKAGE),
-    **dict.fromkeys(("yaad", "moneta", "memora", "omeganet", "atlas", "mambamixer"), _NONE),
+    **dict.fromkeys(("yaad", "moneta", "memora", "omeganet", "atlas", "mambamixer", "feng"), _NONE),
     **dict.fromkeys(
         ("hybrid", "griffin", "samba", "xlstm"), "a pattern of mixers, each of which is compared under its own name"
     ),
     "janet": "no installable code was found; a test holds its reference recurrence to arithmetic by hand",
     "log-linear-gated-deltanet": "no installable code has it in plain PyTorch; a test holds it to one state a token",
+    "memformer": "the package of that name is another model; a test holds it to a loop written from the equations",
     "longhorn": "the authors' code needs a CUDA extension and is not on PyPI; a test holds the layer to its equations",
     "s4": "no installable code has its low-rank part; tests hold it to the dense recurrence and to the paper's Cauchy form",
 }

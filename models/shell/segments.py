@@ -65,6 +65,27 @@ def row_by_row(layer: SegmentAttention, x: Tensor) -> Tensor:
     return layer.out(torch.stack(ys, 1))
 
 
+class CrossAttention(nn.Module):
+    """Attention of rows to other rows, such as memory slots: `W_o softmax(q k / sqrt(d)) v`, x [b, n, d] over [b, m, d]."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.query, self.key_value = nn.Linear(width, width, bias=False), nn.Linear(width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        for layer, scale in ((self.query, 1.0), (self.key_value, 1.0), (self.out, 0.5)):
+            nn.init.normal_(layer.weight, std=scale * width**-0.5)
+
+    def forward(self, x: Tensor, rows: Tensor) -> Tensor:
+        return self.out(self.attend(self.query(x), rows))
+
+    def attend(self, q: Tensor, rows: Tensor) -> Tensor:
+        """What queries [b, n, d] find in the rows, before the output projection."""
+        k, v = self.key_value(rows).chunk(2, dim=-1)
+        q, k, v = (split_heads(part, self.heads).transpose(1, 2) for part in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
 class SegmentModel(LanguageModel):
     """A language model that reads one segment after the other, all layers of each; subclasses say `begin` and `within`.
 

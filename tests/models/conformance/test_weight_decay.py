@@ -76,6 +76,8 @@ LEFT_ALONE = {
     "armt": SHELL | {f"memories.{layer}.rate.bias" for layer in range(3)},
     "block-recurrent": SHELL
     | {f"mixer.{name}" for name in ("scale", "bias", "cross_scale", "state_scales", "gate_bias", "state_norm.weight")},
+    "memformer": SHELL | {"read_norm.weight"},
+    "feng": SHELL | {"read_norm.weight", "write_norm.weight", "read_gate.bias", "write_gate.bias"},
     "transformer-xl": SHELL | {"mixer.content_bias", "mixer.place_bias"},
     "local-attention": SHELL | {"mixer.out.bias"},
     "hawk": HAWK,
@@ -104,6 +106,8 @@ STARTS = {
     "lact": {f"mixer.first.{index}.whole" for index in range(3)},
     "rmt": {"memory"},
     "armt": {"memory"},
+    "feng": {"memory"},
+    "memformer": {"writer.bias"},
     "block-recurrent": {"mixer.first", "mixer.place"},
     "titans-lmm": {"mixer.memory.initial.0", "mixer.memory.initial.1"},
     "titans-mac": {"mixer.memory.initial.0", "mixer.memory.initial.1", "mixer.persistent"},

@@ -139,6 +139,7 @@ LEFT_ALONE |= {
 }
 LEFT_ALONE |= {
     **dict.fromkeys(("fast-weights", "performer", "routing", "scatterbrain", "camelot", "knn-lm"), SHELL),
+    "memoryllm": SHELL | {"fresh"},
     "bahdanau": SHELL | _of_mixer("input.bias", "query.bias"),
     "linear-attention": SHELL | _of_mixer("qkv.bias", "out.bias"),
     "based": SHELL | _of_mixer("project.bias", "out.bias"),
@@ -147,6 +148,7 @@ LEFT_ALONE |= {
     | _of_mixer("gain", "shift", *(f"sketch.{name}" for name in ("gain", "shift", "next_gain", "next_shift"))),
 }
 STARTS |= {
+    "memoryllm": {"pool"},
     "lru": _of_mixer("B", "C"),
     "s5": _of_mixer("C"),
     "polysketch": _of_mixer(*(f"sketch.{name}" for name in ("up", "down", "next_up", "next_down"))),

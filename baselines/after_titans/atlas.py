@@ -18,6 +18,8 @@ Where the paper is silent, or has two readings:
   move a layer by at most 0.75 in spectral norm.
 - theta is 0.9 and eta 0.05 of its bound at first: NS5 brings up small singular values of S, and with them rounding, by up to
   485. A memory that has learned large rates is noisy in half precision; the law itself is.
+- A memory of two layers does not forget what two texts once differed by, rounding included: in float64 some thousand tokens bring
+  it up to everything. It lies in the law; a memory of one layer (`memory.memory_depth=1`) does forget it.
 - NS5 divides by |S| + 1e-3, not Muon's + 1e-7: its gradient grows as the inverse.
 
 Deviation: alpha, eta, theta and gamma are one number a head.
@@ -49,6 +51,8 @@ class Atlas(Omega):
     reading = (
         "NS5 once a chunk, eta outside S, bound of the rate, first values of theta and eta; what omeganet leaves open"
     )
+
+    amplifies_rounding = "an orthogonal step is as long for a small difference as for a large one"
 
     def __init__(
         self,

@@ -67,6 +67,9 @@ class Hybrid(LanguageModel):
         self.fixed_state = all(getattr(mixer, "fixed_state", False) for mixer in mixers)
         stops = [getattr(mixer, "detaches", False) for mixer in mixers]
         self.detaches = next((stop for stop in stops if stop), False)
+        self.amplifies_rounding = next(
+            (why for mixer in mixers if (why := getattr(mixer, "amplifies_rounding", ""))), ""
+        )
         self.no_gradient = {k: why for mixer in mixers for k, why in getattr(mixer, "no_gradient", {}).items()}
 
     @classmethod

@@ -334,6 +334,16 @@ def test_thorough_decoding_tells_rounding_from_a_fault(enter, monkeypatch, cls, 
     assert "in float64" in answer.detail
 
 
+@pytest.mark.parametrize(("cls", "passes"), [(broken.Sound, True), (broken.FaintlyOffInPieces, False)])
+def test_what_amplifies_rounding_is_decoded_stretch_by_stretch(enter, monkeypatch, cls, passes):
+    """The excuse covers no fault: pieces that are off are found in every stretch."""
+    monkeypatch.setattr(state, "LONG", 300)
+    monkeypatch.setattr(cls, "amplifies_rounding", "it is so made", raising=False)
+    answer = found(enter(cls), "split: single tokens", thorough=True)
+    assert answer.passed == passes
+    assert "300 tokens in stretches of 256" in answer.detail and answer.detail.endswith("it is so made")
+
+
 def test_difference_is_relative_and_never_hides_what_is_not_a_number():
     other = torch.tensor([[[3.0, 4.0]], [[0.3, 0.4]]])
     assert difference(other * torch.tensor([1.0, 1.1])[:, None, None], other) == pytest.approx(0.1, rel=1e-5)

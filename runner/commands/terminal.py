@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from pathlib import Path
@@ -15,6 +16,11 @@ WIDE = 10_000  # columns where no terminal is: wider than any table, so that non
 TRACE = "TITANOMACHY_TRACE"
 # What bad input raises, by the house's own sentences or by Python's and torch's; all else is a fault of the program.
 OF_INPUT = (ValueError, KeyError, RuntimeError, OSError, ImportError)
+FULL = (
+    errno.ENOSPC,
+    errno.EFBIG,
+    errno.EDQUOT,
+)  # what writing raises where the disk, or one's share of it, takes no more
 OF_LIMITS = {
     MemoryError: "there is not enough memory for this",
     RecursionError: "something is nested more deeply than Python can follow",
@@ -37,6 +43,9 @@ def told(error: Exception) -> str:
     text = one_line(str(error))
     if isinstance(error, KeyError) and type(error).__str__ is KeyError.__str__:  # which would print the key alone
         text = ""
+    if isinstance(error, OSError) and error.errno in FULL:
+        where = f" {error.filename}" if error.filename else ""
+        return f"The disk takes no more ({error.strerror}){where}: make room and run it again; what was written whole stands."
     if isinstance(error, OF_INPUT) and text and not isinstance(error, NotImplementedError | RecursionError):
         return text
     limit = next((words for kind, words in OF_LIMITS.items() if isinstance(error, kind)), None)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -116,3 +119,9 @@ def test_a_fault_is_told_in_one_line_with_its_place():
     assert "tests/runner/commands/test_command_words.py:" in said and "TITANOMACHY_TRACE=1" in said
     assert len(terminal.told(ValueError("line one\n" + "x" * 100_000))) <= LONGEST_LINE
     assert "not enough memory" in terminal.told(MemoryError()) and "too large" in terminal.told(OverflowError("x"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EDQUOT])
+def test_a_full_disk_is_told_as_one(number):
+    said = terminal.told(OSError(number, os.strerror(number)))
+    assert said.startswith(f"The disk takes no more ({os.strerror(number)})") and "make room" in said

@@ -30,7 +30,7 @@ SHIPPED = {
         "ttt-linear", "ttt-mlp",
     },
     "segment_recurrent": {"rmt"},
-    "external_memory": {"camelot", "knn-lm"},
+    "external_memory": {"camelot", "knn-lm", "memoryllm"},
     "hybrids": {"griffin", "hybrid", "samba", "xlstm"},
     "titans": {"titans-lmm", "titans-mac", "titans-mag", "titans-mal"},
     "gated_ancestors": {"gru", "janet", "lstm", "slstm"},

@@ -1,10 +1,10 @@
 """MemoryLLM: a pool of hidden rows in every layer, of which each segment of the text drops some at random and appends its own.
 
-Y. Wang, Y. Gao et al. 2024, arXiv 2402.04624, Sections 3.1 and 3.2; code: wangyu-ustc/MemoryLLM. Layer l has rows P_l [N, D]:
+Y. Wang, Y. Gao et al. 2024, arXiv 2402.04624, Sections 3.1 and 3.2; code wangyu-ustc/MemoryLLM. Layer l has N rows P_l [N, D]:
 
     read     queries from the segment h, keys and values from [P_l | h], causal in h; pool at places 0 .. N - 1, text from N on
-    write    a second pass over the segment, keys and values from [the last K rows of P_l | h]; a learned vector is added to
-             the last K rows at every layer's input; what layer l makes of them are the new rows M_l [K, D]
+    write    a second pass over the segment, keys and values from [the last K rows of P_l | h]; a learned vector is added to the
+             last K rows at every layer's input; what layer l makes of them are the new rows M_l [K, D]
     update   P_l <- [N - K rows of P_l, drawn at random and in order | M_l]: a row survives n updates by (1 - K / N)^n
 
 The vector is added to the residual stream itself, layer after layer, as in the authors' code. Pool rows pass the layer's input
@@ -12,7 +12,7 @@ norm as the text does. A segment is written when the next begins, so that the la
 
 The reading here: the model is trained with its memory from the first step, on texts in segments of `segment` tokens counted from
 their start, and begins a text with a learned pool (the paper continues a pretrained Llama-2, with N 7,680 and K 256, and fills
-the pool by repeating the first injection). What is dropped follows from (seed, update, layer) alone, the same for all rows, in
+the pool by repeating the first injection). What is dropped follows from (draw, update, layer) alone, the same for all rows, in
 training and evaluation. Old rows are detached at each update: gradients reach one injection, the last, as in the paper.
 
 Deviations: no begin-of-text row in front of the pool, as no token here is one; LoRA is left out: everything is trained.
@@ -24,16 +24,17 @@ import random
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from models.attention import Cache, causal_attention
 from models.law import Law
 from models.layers import linear_flops, rotary, split_heads
 from models.ops.flops import Flops, attention_flops
-from models.ops.softmax_attention import softmax_attention
+from models.ops.providers import note
 from models.registry import register
 from models.shell.model import Block, LanguageModel, Size
 
-# Pool [b, L, N, D], updates so far, the open segment's embedded rows [b, n, D], each layer's keys and values, the pool's first.
+Cache = tuple[Tensor, Tensor]  # keys, turned, and values [b, n, h, d]
+# Pool [b, L, N, D], updates so far, the open segment's embedded rows [b, n, D], each layer's cache, its pool's part first.
 State = tuple[Tensor, int, Tensor, tuple[Cache, ...]]
 
 
@@ -50,21 +51,20 @@ class PoolAttention(nn.Module):
         for layer, scale in ((self.query, 1.0), (self.key, 1.0), (self.value, 1.0), (self.out, 0.5)):
             nn.init.normal_(layer.weight, std=scale * width**-0.5)
 
-    def hold(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of pool rows [b, n, D], with which a segment begins."""
+    def hold(self, rows: Tensor) -> Cache:
+        """Keys and values of pool rows [b, n, D] that stand before the text."""
         return rotary(split_heads(self.key(rows), self.heads), 0), split_heads(self.value(rows), self.heads)
 
-    def forward(self, x: Tensor, state: Cache | tuple[Tensor, Tensor]) -> tuple[Tensor, Cache]:
-        begins = len(state) == 2
-        start = state[0].shape[1] if begins else state[2]
+    def forward(self, x: Tensor, state: Cache) -> tuple[Tensor, Cache]:
+        note("sdpa")
+        before = state[0].shape[1]
         q, k, v = (split_heads(layer(x), self.heads) for layer in (self.query, self.key, self.value))
-        q, k = rotary(q, start), rotary(k, start)
-        if begins:  # no spare room: the state is as large as what it holds
-            k, v = torch.cat([state[0].to(k.dtype), k], 1), torch.cat([state[1].to(v.dtype), v], 1)
-            y, state = softmax_attention(q, k, v), (k, v, k.shape[1])
-        else:
-            y, state = causal_attention(q, k, v, state)
-        return self.out(y.flatten(2)), state
+        new = rotary(k, before), v
+        keys, values = (torch.cat([old.to(part.dtype), part], 1) for old, part in zip(state, new, strict=True))
+        seen = torch.ones(x.shape[1], keys.shape[1], dtype=torch.bool, device=x.device).tril(before)
+        q, k, v = (part.transpose(1, 2) for part in (rotary(q, before), keys, values))
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2)
+        return self.out(y.flatten(2)), (keys, values)
 
 
 @register(
@@ -87,13 +87,13 @@ class MemoryLLM(LanguageModel):
     with_weight_decay = ("pool",)
     no_weight_decay = ("fresh",)
 
-    def __init__(self, size: Size, feed: int, segment: int = 64, pool: int = 64, rows: int = 8, seed: int = 0):
-        """`seed` draws which rows an update drops."""
+    def __init__(self, size: Size, feed: int, segment: int = 64, pool: int = 64, rows: int = 8, draw: int = 0):
+        """`draw` decides which rows an update drops."""
         if not 1 <= rows <= min(segment, pool):
             raise ValueError(f"memoryllm needs 1 <= rows ({rows}) <= segment ({segment}) and pool ({pool}).")
         mixers = [PoolAttention(size.width, size.heads) for _ in range(size.depth)]
         super().__init__(size, [Block(size.width, mixer, feed) for mixer in mixers])
-        self.segment, self.rows, self.seed = segment, rows, seed
+        self.segment, self.rows, self.draw = segment, rows, draw
         self.pool = nn.Parameter(torch.randn(size.depth, pool, size.width) * 0.02)  # as the embedding
         self.fresh = nn.Parameter(torch.randn(size.width) * 0.02)
 
@@ -153,4 +153,4 @@ class MemoryLLM(LanguageModel):
     def _kept(self, update: int, layer: int) -> list[int]:
         """The places of the rows that an update keeps in a layer, in order."""
         count = self.pool.shape[1]
-        return sorted(random.Random(f"{self.seed} {update} {layer}").sample(range(count), count - self.rows))
+        return sorted(random.Random(f"{self.draw} {update} {layer}").sample(range(count), count - self.rows))

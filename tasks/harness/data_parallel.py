@@ -29,7 +29,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from schema.terms import PARALLEL
-from tasks.harness.loss import Gradients, asked_count, cross_entropy, micro_batches, on_device
+from tasks.harness.loss import Gradients, asked_count, cross_entropy, in_parts, on_device, turns
 from tasks.harness.train import Training, train
 from tasks.task import Batch, Task
 
@@ -140,7 +140,8 @@ def _share(group: ProcessGroup, total: nn.Module, micro_batch_tokens: int, batch
             f"A batch of {rows} rows gives {group.processes} processes no row each; raise batch_tokens or lower --processes."
         )
     mine = slice(group.rank, None, group.processes)
-    parts = micro_batches(batch._replace(tokens=batch.tokens[mine], targets=batch.targets[mine]), micro_batch_tokens)
+    own_rows = batch._replace(tokens=batch.tokens[mine], targets=batch.targets[mine])
+    parts = in_parts(own_rows, turns(batch, micro_batch_tokens, group.processes))
     mean = torch.zeros((), dtype=torch.double, device=group.device)
     for part in parts:
         with _summed_later(total, later=part is not parts[-1]):

@@ -50,8 +50,22 @@ def micro_batches(batch: Batch, tokens: int) -> list[Batch]:
     at_once = max(1, tokens // time) if tokens else rows
     if at_once >= rows:
         return [batch]
-    cuts = zip(batch.tokens.split(at_once), batch.targets.split(at_once), strict=True)
-    return [Batch(*cut, batch.where) for cut in cuts]
+    return in_parts(batch, -(-rows // at_once), at_once)
+
+
+def in_parts(batch: Batch, parts: int, rows: int | None = None) -> list[Batch]:
+    """A batch cut into so many parts of `rows` rows, the last perhaps fewer; of equal numbers of rows, to one, for None."""
+    cut = torch.Tensor.split if rows is not None else torch.Tensor.tensor_split
+    cuts = zip(cut(batch.tokens, rows or parts), cut(batch.targets, rows or parts), strict=True)
+    return [Batch(*one, batch.where) for one in cuts]
+
+
+def turns(batch: Batch, tokens: int, processes: int) -> int:
+    """In how many micro-batches each of several processes takes its rows: as many as the others, who would wait for ever."""
+    rows, time = batch.tokens.shape
+    fewest, most = rows // processes, -(-rows // processes)
+    at_once = max(1, tokens // time) if tokens else most
+    return min(fewest, -(-most // at_once))
 
 
 def on_device(batch: Batch, device: str) -> tuple[Tensor, Tensor]:

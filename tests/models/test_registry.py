@@ -33,7 +33,10 @@ SHIPPED = {
         "kda", "lact", "log-linear-gated-deltanet", "longhorn", "mesanet", "rwkv7",
         "ttt-linear", "ttt-mlp",
     },
-    "segment_recurrent": {"armt", "block-recurrent", "feng", "memformer", "rmt", "transformer-xl"},
+    "segment_recurrent": {
+        "armt", "block-recurrent", "feng", "memformer", "r-transformer", "rmt",
+        "transformer-xl",
+    },
     "hybrids": {"griffin", "hybrid", "samba", "xlstm"},
     "titans": {"titans-lmm", "titans-mac", "titans-mag", "titans-mal"},
     "gated_ancestors": {"gru", "janet", "lstm", "slstm"},

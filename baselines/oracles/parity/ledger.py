@@ -27,6 +27,9 @@ NO_ORACLE = {
     **dict.fromkeys(("titans-mac", "titans-mag", "titans-mal"), _PARTS),
     **dict.fromkeys(("mamba3", "lact"), _LOOP),
     **dict.fromkeys(("yaad", "moneta", "memora", "omeganet", "atlas", "mambamixer"), _NONE),
+    "r-transformer": "no installable code; tests hold its RNN to torch's GRU on every window",
+    **dict.fromkeys(("knn-lm", "camelot"), "no installable code; tests hold it to a float64 loop of its equations"),
+    "memoryllm": "its authors' code is no package; tests hold it to a float64 loop of its equations",
     "bahdanau": "no installable code reads a text by itself; tests hold it to its equations and to a hand-written GRU",
     **dict.fromkeys(
         ("hybrid", "griffin", "samba", "xlstm"), "a pattern of mixers, each of which is compared under its own name"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import baselines  # noqa: F401  registers every model
 from models.language_model import Size, seeded
 from models.layers import rotary
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import baselines  # noqa: F401  registers every model
 from baselines.external_memory.nearest import nearest
 from models.language_model import Size, seeded
 

@@ -140,6 +140,7 @@ LEFT_ALONE |= {
 LEFT_ALONE |= {
     **dict.fromkeys(("fast-weights", "performer", "routing", "scatterbrain", "camelot", "knn-lm"), SHELL),
     "memoryllm": SHELL | {"fresh"},
+    "r-transformer": SHELL | _of_mixer("project.bias", "recurrent.bias"),
     "bahdanau": SHELL | _of_mixer("input.bias", "query.bias"),
     "linear-attention": SHELL | _of_mixer("qkv.bias", "out.bias"),
     "based": SHELL | _of_mixer("project.bias", "out.bias"),

@@ -187,3 +187,11 @@ def test_the_mean_of_one_batch_is_torchs_own():
     logits, _ = model(batch.tokens)
     asked = batch.targets != IGNORE
     assert gradients(model, "cpu", 0, batch).item() == F.cross_entropy(logits[asked], batch.targets[asked]).item()
+
+
+def test_processes_with_a_row_more_take_no_turn_more():
+    """Five rows of two processes are three and two; a process that had a micro-batch more would wait for ever."""
+    for rows, micro, expected in ((5, 10, 2), (6, 10, 3), (6, 20, 2), (7, 20, 2), (5, 0, 1), (5, 100, 1), (3, 10, 1)):
+        batch = Batch(torch.zeros(rows, 10), torch.zeros(rows, 10), {})
+        assert loss.turns(batch, micro, processes=2) == expected
+        assert [len(part.tokens) for part in loss.in_parts(batch, expected)].count(0) == 0

@@ -163,7 +163,7 @@ class RecurrentLayer(WindowLayer):
 
     def parts(self, states: Tensor) -> tuple[Tensor, ...]:
         """Keys, values and both queries [b, N, h, d] of states [b, N, D]."""
-        x = self.state_norm(states) + self.place.to(states.dtype)
+        x = (self.state_norm(states) + self.place.to(states.dtype)).to(self.state_project.weight.dtype)
         k, v, *queries = (split_heads(part, self.heads) for part in self.state_project(x).chunk(4, dim=-1))
         return l2_norm(k), v, *map(l2_norm, queries)
 

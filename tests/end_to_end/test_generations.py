@@ -40,6 +40,12 @@ def cache(tmp_path_factory):
         yield
 
 
+def rows_of(cell):
+    """What a cell leaves: its numbers, or why it is left out (a store of training texts that are drawn at random)."""
+    found = measure(cell, lambda progress: None)
+    return found if isinstance(found, list) else store.rows(cell, identify(cell), found)
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in registry.names()]
 )
@@ -49,7 +55,7 @@ def test_a_model_goes_through_the_plan(name, cache):
     )
     cells = [cell for cell in plans.cells(plan, registry.names()) if cell.model == name]
     assert len(cells) == len(plan.tasks) + len(plan.timings)
-    rows = [row for cell in cells for row in store.rows(cell, identify(cell), measure(cell, lambda progress: None))]
+    rows = [row for cell in cells for row in rows_of(cell)]
     assert {row["task"] for row in rows} == set(LITTLE)
     assert all(math.isfinite(row["value"]) for row in rows if isinstance(row.get("value"), float))
     assert {row["family"] for row in rows} == {registry.entry(name).family}

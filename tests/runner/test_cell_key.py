@@ -99,13 +99,13 @@ def test_what_is_added_elsewhere_changes_no_other_models_key(project, keys):
     (project / "baselines" / "later" / "__init__.py").write_text(FAMILY)
     (project / "baselines" / "later" / "later.py").write_text(BASELINE)
     (project / "baselines" / "attention" / "another.py").write_text(BASELINE.replace("later", "another"))
-    with (project / "models" / "layers.py").open("a") as file:
+    with (project / "models" / "layers" / "__init__.py").open("a") as file:
         file.write("\n# a comment\n")
     after = keys()
     changed = {name for name, key in before.items() if after[name] != key}
     assert changed == {name for name in before if name.startswith("ttt")} and changed
     assert {"later, training", "another, timing"} <= set(after)
-    with (project / "models" / "layers.py").open("a") as file:
+    with (project / "models" / "layers" / "__init__.py").open("a") as file:
         file.write("\nNEW = 1\n")
     assert not set(keys().values()) & set(after[name] for name in before if name.startswith("transformer"))
 

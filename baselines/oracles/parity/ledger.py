@@ -23,13 +23,14 @@ COMPARISONS: tuple[Comparison, ...] = _found()
 _PARTS = "no installable code that follows the paper was found; its parts are compared under titans-lmm and transformer-window"
 _LOOP = "no installable code runs on a CPU; a test holds it to a loop written from the equations"
 _NONE = "no code of its authors is known; a test holds it to a loop written from the equations"
+_NO_PACKAGE = "its authors' code is no package; a test holds it to a loop written from the equations"
 NO_ORACLE = {
     **dict.fromkeys(("titans-mac", "titans-mag", "titans-mal"), _PARTS),
     **dict.fromkeys(("mamba3", "lact"), _LOOP),
-    **dict.fromkeys(("yaad", "moneta", "memora", "omeganet", "atlas", "mambamixer"), _NONE),
+    **dict.fromkeys(("armt", "block-recurrent", "knn-lm", "memoryllm"), _NO_PACKAGE),
+    **dict.fromkeys(("yaad", "moneta", "memora", "omeganet", "atlas", "mambamixer", "feng", "camelot"), _NONE),
+    "memformer": "the package of that name is another model; a test holds it to a loop written from the equations",
     "r-transformer": "no installable code; tests hold its RNN to torch's GRU on every window",
-    **dict.fromkeys(("knn-lm", "camelot"), "no installable code; tests hold it to a float64 loop of its equations"),
-    "memoryllm": "its authors' code is no package; tests hold it to a float64 loop of its equations",
     "bahdanau": "no installable code reads a text by itself; tests hold it to its equations and to a hand-written GRU",
     **dict.fromkeys(
         ("hybrid", "griffin", "samba", "xlstm"), "a pattern of mixers, each of which is compared under its own name"
@@ -46,6 +47,8 @@ INSTALL = {  # what brings a package without what it does not need here
     "flash-linear-attention": "pip install --no-deps flash-linear-attention==0.6.0",
     "lru-pytorch": "pip install --no-deps lru-pytorch==0.1.3",
     "minGRU-pytorch": "pip install --no-deps minGRU-pytorch==0.2.1",
+    "performer-pytorch": "pip install --no-deps performer-pytorch==1.1.4 axial-positional-embedding local-attention==1.9.0",
+    "pytorch-pretrained-bert": "pip install --no-deps pytorch-pretrained-bert==0.6.2 boto3 botocore jmespath s3transfer",
     "routing-transformer": "pip install --no-deps routing-transformer==1.6.1 local-attention==1.11.2 "
     "axial-positional-embedding product-key-memory colt5-attention mixture-of-experts hyper-connections",
     "rwkv": "pip install --no-deps rwkv==0.8.32",

@@ -33,7 +33,8 @@ def recurrence(
         own = [x.to(kind) for x in (q, sketch_q, k, sketch_k, widened(v, True))]
         sums, keys, sketches, values, tokens = begun(*own[1:], state)
         ys = []
-        for query, sketch, *written in zip(*(x.split(1, 1) for x in own), strict=True):
+        tokens_given = zip(*(x.split(1, 1) for x in own), strict=True) if q.shape[1] else ()
+        for query, sketch, *written in tokens_given:
             keys, sketches, values = (
                 torch.cat(pair, 1) for pair in zip((keys, sketches, values), written, strict=True)
             )

@@ -34,7 +34,8 @@ def recurrence(
         before, keys, values = opened(q, k, v, projection, state)
         sums, most, left = begun(before, q, v, "exponential")
         ys = []
-        for query, key, value in zip(q.unbind(1), k.split(1, 1), v.split(1, 1), strict=True):
+        tokens = zip(q.unbind(1), k.split(1, 1), v.split(1, 1), strict=True) if q.shape[1] else ()
+        for query, key, value in tokens:
             keys, values = torch.cat([keys, key], 1), torch.cat([values, value], 1)
             if keys.shape[1] > window:
                 features, value = softmax_features(keys[:, 0], projection), values[:, 0]

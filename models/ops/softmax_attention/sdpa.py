@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.attention.bias import causal_lower_right
 
 from models.ops.providers import NotCovered
 
@@ -42,6 +41,8 @@ def flash(q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None, prefix:
     try:
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
             if q.device.type == "cuda" and 1 < q.shape[1] < k.shape[1]:
+                from torch.nn.attention.bias import causal_lower_right  # brings torch's compiler, which takes seconds
+
                 bias = causal_lower_right(q.shape[1], k.shape[1])
                 return _attend(q, k, v, attn_mask=bias)
             return sdpa(q, k, v, window=window, prefix=prefix)

@@ -22,7 +22,17 @@ BYTES = 4096
 FLOPS, STATE = Match("flops", flops_length=LENGTH), Match("state", state_bytes=BYTES)
 # It grows; has no setting; is larger at the least width; comes with more parameters.
 KEEP_STATE = {"transformer", "hybrid", "rmt", "ttt-mlp", "titans-mac", "lact", "rwkv6", "log-linear-mamba2"}
-KEEP_STATE |= {"armt", "block-recurrent", "feng", "memformer", "transformer-xl"}
+KEEP_STATE |= {
+    "knn-lm",
+    "camelot",
+    "memoryllm",
+    "r-transformer",
+    "armt",
+    "block-recurrent",
+    "feng",
+    "memformer",
+    "transformer-xl",
+}
 # A vector is their state: a few numbers a channel, which no width within the parameters brings to so many bytes.
 KEEP_STATE |= {"lstm", "gru", "janet", "slstm", "lru", "s5", "rwkv4", "hawk", "mingru", "minlstm"}
 # 128 states for every head, convolutions of 64 numbers a channel, products of blocks: most of their work, whatever the width.

@@ -44,7 +44,7 @@ def test_memory_grows_with_stored_states_not_with_chunks(case: str):
     """From a text to one of twice its length, what is kept grows by the projections and by one state per `store_every`."""
     growth = {}
     for every in (None, 32, 128):
-        layer = mixer(case, store_every=every)
+        layer = mixer(case, store_every=every, provider="chunked")
         growth[every] = kept_numbers(layer, 512) - kept_numbers(layer, 256)
     state = 2 * sum(weight.numel() for weight in layer.memory.initial) * 2  # [W, S] of two rows
     assert growth[32] - growth[128] == pytest.approx((8 - 2) * state, rel=0.05)

@@ -14,7 +14,7 @@ from runner.measure import measure, prepare
 from runner.preflight.refusals import check_cells
 from runner.schedule import schedule
 
-TIMES = ("training_seconds", "evaluation_seconds", "timing_seconds")
+TIMES = ("training_seconds", "evaluation_seconds", "timing_seconds", "training_peak_memory_bytes")
 
 
 def cell(model: str = "gated-deltanet", **budget) -> Cell:

@@ -24,7 +24,7 @@ from tasks.harness import tensor_file
 from tasks.text.tokenizer import BYTES
 
 NEEDLE = {"template": "compact", "variants": ["s-niah-1"], "length": 64, "test_lengths": [64], "samples": 1}
-TIMES = ("training_seconds", "evaluation_seconds", "weights_age_seconds")
+TIMES = ("training_seconds", "evaluation_seconds", "weights_age_seconds", "training_peak_memory_bytes")
 CELL = Cell(
     comparison="tiny", kind="training", model="deltanet", settings={}, task="needle", task_settings=NEEDLE,
     size={"width": 16, "depth": 1, "heads": 2}, budget={"steps": 3, "batch_tokens": 128}, seed=0, lr=1e-3,

@@ -32,6 +32,9 @@ OTHERS = {
         {"validation_bytes": 512, "questions": ("qa2",), "test_lengths": (900,), "samples": 3, "long_samples": 2},
     ),
     "mqar": ({}, {"test_pairs": (2, 12), "test_lengths": (64, 256), "samples": 5}),
+    "overflow": ({}, {"test_facts": (12,), "ages": (2,), "samples": 5}),
+    "flow": ({}, {"test_spans": (3,), "samples": 5}),
+    "nonlinear-recall": ({}, {"test_sides": (6,), "samples": 5}),
     "forgetting": ({}, {"test_facts": (12,), "test_distances": (8, 128), "samples": 5}),
 }
 SYMBOLS = {"test_lengths": (64, 256), "samples": 5}

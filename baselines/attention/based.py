@@ -103,7 +103,7 @@ class Based(LanguageModel):
 
     fixed_state = True
     state_setting = "feature"
-    law = Law(forget="1", compare="-", write="phi(k) [v | 1]^T", read="S^T phi(q) / (z . phi(q)), phi Taylor's of exp")
+    law = Law(forget="-", compare="-", write="phi(k) [v | 1]^T", read="S^T phi(q) / (z . phi(q)), phi Taylor's of exp")
 
     def __init__(
         self,

@@ -42,7 +42,7 @@ class LinearAttention(nn.Module):
 
     period = 64  # the longest chunk of the chunked form
     fixed_state = True
-    law = Law(forget="1", compare="-", write="phi(k) [v | 1]^T", read="S^T phi(q) / (z . phi(q))")
+    law = Law(forget="-", compare="-", write="phi(k) [v | 1]^T", read="S^T phi(q) / (z . phi(q))")
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ class Performer(nn.Module):
     period = 64  # the longest chunk of the chunked form
     fixed_state = True
     state_setting = "random_features"
-    law = Law(forget="1", compare="-", write="phi(k) [v | 1]^T", read="S^T phi(q) / (z . phi(q)), phi random")
+    law = Law(forget="-", compare="-", write="phi(k) [v | 1]^T", read="S^T phi(q) / (z . phi(q)), phi random")
     reading = "The exponential's stabiliser is a running maximum and no epsilon is added, since the published ones look ahead."
 
     def __init__(

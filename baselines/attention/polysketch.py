@@ -95,7 +95,7 @@ class PolySketch(nn.Module):
     state_setting = "sketch_width"
     no_weight_decay = ("gain", "shift")
     law = Law(
-        forget="1",
+        forget="-",
         compare="-",
         write="(g(k) (x) g(k)) [v | 1]^T, a block at once",
         read="(S^T (g(q) (x) g(q)) + exact block) / (1 + weights)",

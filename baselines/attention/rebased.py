@@ -43,7 +43,7 @@ class ReBased(nn.Module):
     period = 64  # the chunk of the chunked form
     fixed_state = True
     state_setting = "feature"
-    law = Law(forget="1", compare="-", write="phi(k) [v | 1]^T", read="S^T phi(q) / (z . phi(q)), phi(x) = x (x) x")
+    law = Law(forget="-", compare="-", write="phi(k) [v | 1]^T", read="S^T phi(q) / (z . phi(q)), phi(x) = x (x) x")
 
     def __init__(
         self,

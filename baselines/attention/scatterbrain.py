@@ -41,7 +41,7 @@ class Scatterbrain(nn.Module):
     fixed_state = True
     state_setting = "window"
     law = Law(
-        forget="1",
+        forget="-",
         compare="-",
         write="phi(k) [v | 1]^T as it leaves the window",
         read="(S^T phi(q) + exact window) / weights",

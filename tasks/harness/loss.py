@@ -46,17 +46,14 @@ def gradients(model: nn.Module, device: str, micro_batch_tokens: int, batch: Bat
 
 def micro_batches(batch: Batch, tokens: int) -> list[Batch]:
     """A batch cut into parts of as many whole rows as `tokens` hold, at least one; the batch itself for 0."""
-    rows, time = batch.tokens.shape
-    at_once = max(1, tokens // time) if tokens else rows
-    if at_once >= rows:
+    return in_parts(batch, turns(batch, tokens, processes=1))
+
+
+def in_parts(batch: Batch, parts: int) -> list[Batch]:
+    """A batch cut into so many parts of equal numbers of rows, to one; the batch itself for 1."""
+    if parts == 1:
         return [batch]
-    return in_parts(batch, -(-rows // at_once), at_once)
-
-
-def in_parts(batch: Batch, parts: int, rows: int | None = None) -> list[Batch]:
-    """A batch cut into so many parts of `rows` rows, the last perhaps fewer; of equal numbers of rows, to one, for None."""
-    cut = torch.Tensor.split if rows is not None else torch.Tensor.tensor_split
-    cuts = zip(cut(batch.tokens, rows or parts), cut(batch.targets, rows or parts), strict=True)
+    cuts = zip(batch.tokens.tensor_split(parts), batch.targets.tensor_split(parts), strict=True)
     return [Batch(*one, batch.where) for one in cuts]
 
 

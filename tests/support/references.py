@@ -40,3 +40,12 @@ def apart(module: nn.Module, x: Tensor, sizes: list[int]) -> tuple[float, float]
     floor = 1e-6 * max(g.norm().item() for g in its)
     backward = max(((a - b).norm() / (b.norm() + floor)).item() for a, b in zip(ours, its, strict=True))
     return ((got - right).norm() / right.norm()).item(), backward
+
+
+def hold_to_equations(model: nn.Module, tokens: torch.Tensor) -> None:
+    """Assert that a model is its class's loop, whole, in three pieces and forward token by token, in float64."""
+    for sizes in ([tokens.shape[1]], [5, 1, 9]):
+        forward, backward = apart(model, tokens, sizes)
+        assert forward < 1e-12 and backward < 1e-9
+    whole = model(tokens)[0]
+    assert (in_pieces(model, tokens, [1])[0] - whole).norm() < 1e-12 * whole.norm()

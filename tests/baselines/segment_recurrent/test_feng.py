@@ -8,7 +8,7 @@ import torch
 import baselines  # noqa: F401  fills the registry
 from baselines.segment_recurrent.feng import Feng
 from models.shell.model import Size
-from tests.support.references import apart, in_pieces, shaken
+from tests.support.references import hold_to_equations, shaken
 
 SEGMENT = 6
 
@@ -24,12 +24,7 @@ def text(time: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("time", [3, SEGMENT, 3 * SEGMENT, 4 * SEGMENT + 1])
 def test_model_is_its_equations(time):
-    model, tokens = make(), text(time)
-    for sizes in ([time], [5, 1, 9]):
-        forward, backward = apart(model, tokens, sizes)
-        assert forward < 1e-12 and backward < 1e-9
-    whole = model(tokens)[0]
-    assert (in_pieces(model, tokens, [1])[0] - whole).norm() < 1e-12 * whole.norm()
+    hold_to_equations(make(), text(time))
 
 
 def test_closed_read_gate_leaves_a_transformer_of_segments():

@@ -10,6 +10,7 @@ import torch
 
 from models.ops import native_build
 from models.ops.diagonal_scan.outer_native import native as native_outer
+from models.ops.native_build import library as built
 from models.ops.neural_memory.native import native as native_memory
 from models.ops.neural_memory.recurrence import Rule
 from models.ops.providers import NotCovered, watch
@@ -32,7 +33,7 @@ def fresh(monkeypatch, tmp_path):
 
 def forget() -> None:
     """As in a new process."""
-    native_build.library.cache_clear()
+    built.cache_clear()
     native_build._library.cache_clear()
 
 

@@ -74,7 +74,8 @@ def of_cell(cell: Cell, checkpoints: CheckpointSettings | None, past: Sequence[R
     numbers, per_token = _model(cell.model, size, match, settings, length)
     operations = None if per_token is None else per_token * cell.budget["steps"] * cell.budget["batch_tokens"]
     tokens = max(length, capacity.at_once(cell.budget))
-    kept = _kept_per_token(cell.model, size, settings, match) * (0.5 if cell.dtype == "bfloat16" else 1.0)
+    kept = _kept_per_token(cell.model, replace(size, vocab=NO_VOCABULARY), settings, match)
+    kept *= 0.5 if cell.dtype == "bfloat16" else 1.0
     if cell.budget.get("activation_checkpointing"):  # one block's, and the inputs of all
         kept = kept / size.depth + BYTES * size.width * size.depth
     logits = tokens * vocab if has_vocab else 0
@@ -153,7 +154,8 @@ def _kept_per_token(name: str, size: Size, settings: str, match: Match = PARAMET
     """Bytes that a model's forward pass keeps for its backward pass, for each token of a text of two periods or more.
 
     Counted in a model of one block and one of two (a hybrid's: of its pattern once and twice), at most PROBED wide with heads of
-    the same width: what is kept grows in equal steps with depth and with the number of heads.
+    the same width: what is kept grows in equal steps with depth and with the number of heads. Logits are no part of it, so a
+    size of one vocabulary serves the cells of all tasks.
     """
     own, entry = json.loads(settings), registry.entry(name)
     if "provider" in own:
@@ -164,7 +166,7 @@ def _kept_per_token(name: str, size: Size, settings: str, match: Match = PARAMET
     small = replace(size, width=size.width // size.heads * heads, heads=heads)
     if share < 1:
         inner = shape.inner and max(2 * heads, round(shape.inner * share / (2 * heads)) * 2 * heads)
-        small, shape = replace(small, vocab=2), replace(shape, feed=round(shape.feed * share), inner=inner)
+        shape = replace(shape, feed=round(shape.feed * share), inner=inner)
     step, found = entry.says("least_depth", own, 1), []
     for blocks in (step, 2 * step) if shape.depth > step else (step,):
         with torch.random.fork_rng(devices=[]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import socket
 import subprocess
 import sys
@@ -124,3 +125,31 @@ def test_a_plain_install_is_refused_in_one_sentence():
         capture_output=True, text=True, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 1 and done.stderr.strip().count("\n") == 0 and "pip install -e ." in done.stderr
+
+
+def pinned(name: str) -> dict[str, str]:
+    """Packages of a file of pins, with the version of each; names as the package index spells them."""
+    lines = (ROOT / name).read_text().splitlines()
+    pairs = (line.split(";")[0].strip(" \\").split("==") for line in lines if "==" in line and line[0].isalpha())
+    return {package.lower().replace("_", "-"): version.strip() for package, version in pairs}
+
+
+def test_the_locks_hold_what_constraints_pin_and_every_file_has_a_hash():
+    pins, cuda, cpu = map(pinned, ("constraints.txt", "requirements/cuda.txt", "requirements/cpu.txt"))
+    assert {name: cuda[name] for name in pins} == pins
+    assert cpu == {name: version for name, version in cuda.items() if name in cpu}
+    left_out = cuda.keys() - cpu.keys()
+    assert {"torch", "triton"} <= left_out
+    assert all(name in ("torch", "triton") or name.startswith(("nvidia-", "cuda-")) for name in left_out)
+    for name in ("cuda", "cpu"):
+        blocks = re.split(r"\n(?=[a-z])", (ROOT / "requirements" / f"{name}.txt").read_text())[1:]
+        assert all("--hash=sha256:" in block for block in blocks)
+
+
+def test_a_lock_without_uv_is_one_sentence(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / ".ci" / "lock.py"], env={"PATH": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert (
+        done.returncode == 1 and done.stderr.strip() == "The locks are made by uv: pip install uv, then run this again."
+    )

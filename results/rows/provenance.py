@@ -10,6 +10,7 @@ import platform
 import re
 import subprocess
 import tokenize
+import tomllib
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
@@ -24,7 +25,7 @@ PROVIDERS = ("triton", "fla-core", "mamba-ssm", "causal-conv1d", "flash-attn")
 
 @lru_cache(maxsize=1)
 def _versions() -> tuple[tuple[str, str], ...]:
-    found = {"python": platform.python_version()}
+    found = {"titanomachy": suite(), "python": platform.python_version()}
     for package in ("torch", "numpy"):
         try:
             found[package] = metadata.version(package)
@@ -39,8 +40,16 @@ def _versions() -> tuple[tuple[str, str], ...]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, torch, numpy ("" where absent) and installed providers, platform, machine in words; imports none."""
+    """Versions of the suite, Python, torch, numpy ("" where absent), installed providers, platform, machine; imports none."""
     return dict(_versions())
+
+
+def suite() -> str:
+    """The version of this checkout, as pyproject.toml says it; "" in a copy of the code alone."""
+    try:
+        return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    except OSError:
+        return ""
 
 
 @lru_cache(maxsize=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -126,8 +127,10 @@ def test_versions_name_packages_without_importing_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
-    named = {"python", "torch", "numpy", "platform", "machine", "loaded"}
+    named = {"titanomachy", "python", "torch", "numpy", "platform", "machine", "loaded"}
     assert found["loaded"] is False and named <= set(found) <= named | set(provenance.PROVIDERS)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert found["titanomachy"] == project["version"] != ""
     assert found["python"].startswith("3.") and "core" in found["machine"]
 
 
@@ -140,4 +143,4 @@ def test_versions_name_the_providers_that_are_installed_and_no_other(installed, 
 
     monkeypatch.setattr(provenance.metadata, "version", version)
     found = provenance._versions.__wrapped__()
-    assert set(dict(found)) - {"python", "torch", "numpy", "platform", "machine"} == set(installed)
+    assert set(dict(found)) - {"titanomachy", "python", "torch", "numpy", "platform", "machine"} == set(installed)

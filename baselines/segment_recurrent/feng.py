@@ -9,8 +9,9 @@ updated from its states behind each sentence and which the next sentences read. 
 The read's own W_k and W_v serve the write. M begins learned, N(0, 0.02). Gates are one number a row.
 
 Reading: only the paper's abstract could be read and no code is known, so all of the above is ours: a decoder alone, segments of a
-fixed number of tokens instead of sentences, H the layer's rows behind its SwiGLU, under a norm of their own. One stage of
-training; the paper's two (sentences first, then documents with the memory open) need a schedule that a model is not told.
+fixed number of tokens instead of sentences, H the layer's rows behind its SwiGLU, under a norm of their own. The paper's two
+stages of training, sentences first and then documents, are `open_after`: so many optimiser steps with g = 0, then all of it. By
+default there is one stage. A model that no training has begun has its memory open; one whose training ended sooner has it shut.
 
 Deviations: rotary places from a segment's beginning, RMSNorm and SwiGLU as everywhere here; the memory is kept in float32 under
 autocast, and decays as that of the others.
@@ -53,15 +54,18 @@ class MemoryBlock(Block):
             nn.init.normal_(gate.weight, std=(2 * width) ** -0.5)
             nn.init.zeros_(gate.bias)
 
-    def forward(self, x: Tensor, memory: Tensor, cache: Cache | None) -> tuple[Tensor, Cache]:
+    def forward(
+        self, x: Tensor, memory: Tensor, cache: Cache | None, opened: Tensor | None = None
+    ) -> tuple[Tensor, Cache]:
         y, cache = self.mixer(self.mixer_norm(x), cache)
-        return self.rest(x + y, memory), cache
+        return self.rest(x + y, memory, opened), cache
 
-    def rest(self, x: Tensor, memory: Tensor) -> Tensor:
-        """What stands behind the attention inside the segment."""
+    def rest(self, x: Tensor, memory: Tensor, opened: Tensor | None) -> Tensor:
+        """What stands behind the attention inside the segment; `opened` is 0 where the memory is not to be read yet."""
         h = self.read_norm(x)
         found = self.reader(h, memory)
         gate = at_least_float32(self.read_gate(torch.cat([h, found.to(h.dtype)], -1))).sigmoid()
+        gate = gate if opened is None else gate * opened.to(gate.dtype)
         x = x + gate.to(x.dtype) * found
         return x + self.feed(self.feed_norm(x))
 
@@ -85,7 +89,8 @@ def by_segments(model: Feng, tokens: Tensor, state: None = None) -> tuple[Tensor
             read = reader.out(
                 torch.stack([_attended(reader, reader.query(row), memories[index]) for row in h.unbind(1)], 1)
             )
-            x = x + block.read_gate(torch.cat([h, read], -1)).sigmoid() * read
+            gate = block.read_gate(torch.cat([h, read], -1)).sigmoid()
+            x = x + (gate if model.told is None or model.opened() else 0 * gate) * read
             x = x + block.feed(block.feed_norm(x))
             if piece.shape[1] == model.segment:
                 memories[index] = torch.stack([_written(block, m, x) for m in memories[index].unbind(1)], 1)
@@ -124,11 +129,34 @@ class Feng(SegmentModel):
     reading = "A decoder with segments of a fixed length stands for document translation by sentences; the equations are ours."
     reference = staticmethod(by_segments)
 
-    def __init__(self, size: Size, feed: int, segment: int = 64, slots: int = 8, detach_every: int | None = None):
-        if min(segment, slots) < 1 or (detach_every is not None and detach_every < 1):
-            raise ValueError("Feng's memory needs segment and slots >= 1, and detach_every >= 1 (or None for no cut).")
+    def __init__(
+        self,
+        size: Size,
+        feed: int,
+        segment: int = 64,
+        slots: int = 8,
+        detach_every: int | None = None,
+        open_after: int = 0,
+    ):
+        """`open_after` optimiser steps train without the memory, as the paper's first stage does."""
+        if min(segment, slots) < 1 or open_after < 0 or (detach_every is not None and detach_every < 1):
+            raise ValueError(
+                "Feng's memory needs segment and slots >= 1, open_after >= 0, and detach_every >= 1 (or None for no cut)."
+            )
         super().__init__(size, [MemoryBlock(size.width, size.heads, feed, slots) for _ in range(size.depth)], segment)
         self.detach_every, self.detaches = detach_every, detach_every is not None
+        self.open_after = open_after
+        # Training steps begun, with the weights in every checkpoint; a tensor, so that no step waits to read it.
+        self.register_buffer("told", torch.zeros((), dtype=torch.long) if open_after else None)
+
+    def warm_up(self, share: float) -> None:
+        """Count a training step, before which a training calls this."""
+        if self.told is not None:
+            self.told += 1
+
+    def opened(self) -> Tensor | None:
+        """Whether the memory is read: not in the first `open_after` steps of a training; None where there is no such stage."""
+        return None if self.told is None else (self.told == 0) | (self.told > self.open_after)
 
     def begin(self, x: Tensor) -> State:
         return (
@@ -141,9 +169,9 @@ class Feng(SegmentModel):
     def within(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """`SegmentModel.within`; behind a segment's last token all memories are written."""
         memories, read, caches, rows = state
-        read, kept, after = read + x.shape[1], [], []
+        read, kept, after, opened = read + x.shape[1], [], [], self.opened()
         for index, block in enumerate(self.blocks):
-            x, cache = block(x, memories[index], caches[index] if caches else None)
+            x, cache = block(x, memories[index], caches[index] if caches else None, opened)
             after.append(cache)
             kept.append(torch.cat([rows[index].to(x.dtype), x], 1))
         h = self.norm(x)

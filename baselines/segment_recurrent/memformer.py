@@ -13,19 +13,30 @@ Reading: the paper has an encoder that sees a whole segment, and a decoder. Here
 the segment, then a cross attention to the slots that the segments before have left, then SwiGLU. The residual connection at the
 write, tau = 0.25 and X as the rows behind the last norm are ours too.
 
+`write="gate"` is how the authors' MemBART (qywu/memformers) writes: slots begin a segment as LN(M + v), M = 0 before a text, and
+pass layers of their own, each attention as above with tau = 1 and a network, both under a LayerNorm behind them; then
+
+    alpha = sigmoid(w_a s + b_a),   M <- alpha s + (1 - alpha) LN(M + v)         s: the slots behind the layers
+
+There slots are rows in every layer of the encoder; here their layers (`stack`, one by default, with a network of half the width
+instead of 4 times it, and no hidden layer in the gate, or small models could not be matched) run when the segment is over.
+
 Deviations: rotary places from a segment's beginning, RMSNorm and SwiGLU as everywhere here; slots and segment default to 16 and
 64 instead of 1,024 and 128, for models trained on hundreds of tokens; the normalisation is computed in float32 under autocast.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import Literal
 
+import torch
+from torch import Tensor
+
+from baselines.segment_recurrent.slot_writers import GatedWriter, SlotAttention, SlotWriter
 from models.attention import Cache
 from models.law import Law
-from models.layers import RMSNorm, at_least_float32, linear_flops, split_heads
-from models.ops.flops import Flops, attention_flops, product_flops
+from models.layers import RMSNorm, linear_flops, split_heads
+from models.ops.flops import Flops, attention_flops
 from models.registry import register
 from models.shell.model import Block, Size
 from models.shell.segments import CrossAttention, SegmentAttention, SegmentModel, row_by_row
@@ -51,42 +62,6 @@ class ReadingBlock(Block):
         return x + self.feed(self.feed_norm(x))
 
 
-class SlotWriter(nn.Module):
-    """The attention of each slot to itself and to a segment's rows, sharpened by `temperature`, and the normalisation."""
-
-    with_weight_decay = ("bias",)
-
-    def __init__(self, width: int, heads: int, slots: int, temperature: float):
-        super().__init__()
-        self.heads, self.temperature = heads, temperature
-        self.query, self.key_value = nn.Linear(width, width, bias=False), nn.Linear(width, 2 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
-        self.bias = nn.Parameter(torch.randn(slots, width) * width**-0.5)
-        for layer, scale in ((self.query, 1.0), (self.key_value, 1.0), (self.out, 0.5)):
-            nn.init.normal_(layer.weight, std=scale * width**-0.5)
-
-    def first(self, rows: int) -> Tensor:
-        """The slots before a text, [rows, k, D]."""
-        return self.normed(torch.zeros_like(self.bias)).expand(rows, -1, -1)
-
-    def normed(self, slots: Tensor) -> Tensor:
-        """Slots with their bias, at unit length."""
-        slots = at_least_float32(slots) + at_least_float32(self.bias)
-        return slots / slots.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-
-    def forward(self, slots: Tensor, x: Tensor) -> Tensor:
-        q = split_heads(self.query(slots), self.heads).transpose(1, 2)
-        (own_k, own_v), (k, v) = (self._keys_values(part) for part in (slots, x))
-        scores = torch.cat([(q * own_k).sum(-1, keepdim=True), q @ k.mT], -1) / (q.shape[-1] ** 0.5 * self.temperature)
-        weight = at_least_float32(scores).softmax(-1).to(v.dtype)
-        found = weight[..., :1] * own_v + weight[..., 1:] @ v
-        return self.normed(slots + self.out(found.transpose(1, 2).flatten(2)))
-
-    def _keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        k, v = (split_heads(part, self.heads).transpose(1, 2) for part in self.key_value(x).chunk(2, dim=-1))
-        return k, v
-
-
 def by_segments(model: Memformer, tokens: Tensor, state: None = None) -> tuple[Tensor, None]:
     """The logits of a whole text from the equations: no cache, one slot after the other."""
     slots, logits = model.writer.first(len(tokens)), []
@@ -102,14 +77,24 @@ def by_segments(model: Memformer, tokens: Tensor, state: None = None) -> tuple[T
     return torch.cat(logits, 1), None
 
 
-def _written(writer: SlotWriter, slot: Tensor, index: int, x: Tensor) -> Tensor:
+def _written(writer: SlotWriter | GatedWriter, slot: Tensor, index: int, x: Tensor) -> Tensor:
+    if isinstance(writer, SlotWriter):
+        slot = slot + _found(writer, slot, x) + writer.bias[index]
+        return slot / slot.square().sum(-1, keepdim=True).sqrt()
+    new = slot
+    for layer in writer.layers:
+        new = layer.attention_norm(new + _found(layer, new, x))
+        new = layer.feed_norm(new + layer.down(torch.nn.functional.gelu(layer.up(new))))
+    taken = writer.gate(new).sigmoid()
+    return writer.norm(taken * new + (1 - taken) * slot + writer.bias[index])
+
+
+def _found(layer: SlotAttention, slot: Tensor, x: Tensor) -> Tensor:
     seen = torch.cat([slot[:, None], x], 1)
-    q = split_heads(writer.query(slot), writer.heads)
-    k, v = (split_heads(part, writer.heads) for part in writer.key_value(seen).chunk(2, dim=-1))
-    scores = torch.einsum("bhd,bjhd->bhj", q, k) / q.shape[-1] ** 0.5 / writer.temperature
-    found = torch.einsum("bhj,bjhd->bhd", scores.softmax(-1), v).flatten(1)
-    slot = slot + writer.out(found) + writer.bias[index]
-    return slot / slot.square().sum(-1, keepdim=True).sqrt()
+    q = split_heads(layer.query(slot), layer.heads)
+    k, v = (split_heads(part, layer.heads) for part in layer.key_value(seen).chunk(2, dim=-1))
+    scores = torch.einsum("bhd,bjhd->bhj", q, k) / q.shape[-1] ** 0.5 / layer.temperature
+    return layer.out(torch.einsum("bhj,bjhd->bhd", scores.softmax(-1), v).flatten(1))
 
 
 @register(
@@ -143,13 +128,19 @@ class Memformer(SegmentModel):
         slots: int = 16,
         temperature: float = 0.25,
         detach_every: int | None = None,
+        write: Literal["attention", "gate"] = "attention",
+        stack: int = 1,
     ):
-        if min(segment, slots) < 1 or temperature <= 0 or (detach_every is not None and detach_every < 1):
+        """`write` is the paper's attention, sharpened by `temperature`, or MemBART's `stack` of slot layers and its gate."""
+        if min(segment, slots, stack) < 1 or temperature <= 0 or (detach_every is not None and detach_every < 1):
             raise ValueError(
-                "Memformer needs segment and slots >= 1, temperature > 0, detach_every >= 1 (or None for no cut)."
+                "Memformer needs segment, slots and stack >= 1, temperature > 0, detach_every >= 1 (or None for no cut)."
             )
         super().__init__(size, [ReadingBlock(size.width, size.heads, feed) for _ in range(size.depth)], segment)
-        self.writer = SlotWriter(size.width, size.heads, slots, temperature)
+        if write == "gate":
+            self.writer = GatedWriter(size.width, size.heads, slots, stack)
+        else:
+            self.writer = SlotWriter(size.width, size.heads, slots, temperature)
         self.detach_every, self.detaches = detach_every, detach_every is not None
 
     def begin(self, x: Tensor) -> State:
@@ -179,9 +170,7 @@ class Memformer(SegmentModel):
         total = total.plus(attention_flops(time, slots, width)).times(len(self.blocks))
         for block in self.blocks:
             total = total.plus(linear_flops(block.reader.key_value, (whole + (rest > 0)) * slots - time))
-        projections = nn.ModuleList([self.writer.query, self.writer.out])
-        write = product_flops(slots * 2 * self.segment * width).plus(linear_flops(projections, slots))
-        write = write.plus(linear_flops(self.writer.key_value, slots + self.segment))
+        write = self.writer.cost(slots, self.segment)
         total = total.plus(
             Flops(write.times(whole).forward, write.times(max(0, -(-time // self.segment) - 1)).backward)
         )

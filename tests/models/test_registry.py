@@ -34,7 +34,7 @@ SHIPPED = {
         "ttt-linear", "ttt-mlp",
     },
     "segment_recurrent": {
-        "armt", "block-recurrent", "feng", "memformer", "r-transformer", "rmt",
+        "armt", "block-recurrent", "bmojo", "feng", "memformer", "r-transformer", "rmt",
         "transformer-xl",
     },
     "hybrids": {"griffin", "hybrid", "samba", "xlstm"},

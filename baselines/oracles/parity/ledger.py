@@ -29,6 +29,7 @@ NO_ORACLE = {
     **dict.fromkeys(("mamba3", "lact"), _LOOP),
     **dict.fromkeys(("armt", "block-recurrent", "knn-lm", "memoryllm"), _NO_PACKAGE),
     **dict.fromkeys(("yaad", "moneta", "memora", "omeganet", "atlas", "mambamixer", "feng", "camelot"), _NONE),
+    "bmojo": "its authors' code needs CUDA, without eidetic memory; a test holds it to a loop written from the equations",
     "memformer": "the package of that name is another model; a test holds it to a loop written from the equations",
     "r-transformer": "no installable code; tests hold its RNN to torch's GRU on every window",
     "bahdanau": "no installable code reads a text by itself; tests hold it to its equations and to a hand-written GRU",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import baselines  # noqa: F401  registers every model
+from baselines.external_memory.pool_layer import kept
 from models.language_model import Size, seeded
 from models.layers import rotary
 
@@ -28,7 +29,7 @@ def layer(block, memory: Tensor, x: Tensor) -> Tensor:
     """One block over a segment x [t, D] behind memory rows [n, D], a query and a head at a time."""
     mixer, n = block.mixer, len(memory)
     rows = block.mixer_norm(torch.cat([memory, x]))
-    q, k, v = (part(rows).unflatten(-1, (SIZE.heads, -1)) for part in (mixer.query, mixer.key, mixer.value))
+    q, k, v = (part.unflatten(-1, (SIZE.heads, -1)) for part in mixer.qkv(rows).chunk(3, -1))
     q, k = rotary(q[None], 0)[0], rotary(k[None], 0)[0]
     ys = []
     for i in range(n, len(rows)):
@@ -44,31 +45,33 @@ def layer(block, memory: Tensor, x: Tensor) -> Tensor:
 def loop(memory, tokens: Tensor) -> Tensor:
     """Logits [t, vocab] of one row."""
     pools, hidden = list(memory.pool), []
-    parts = tokens.split(SEGMENT)
-    for number, part in enumerate(parts):
-        x = memory.embedding(part)
+    for number, part in enumerate(tokens.split(SEGMENT)):
+        x, new = memory.embedding(part), []
         for block, pool in zip(memory.blocks, pools, strict=True):
             x = layer(block, pool, x)
+            new.append(x[-ROWS:])
         hidden.append(memory.norm(x))
-        if number == len(parts) - 1:
-            break
-        x, after = memory.embedding(part), []
-        for index, (block, pool) in enumerate(zip(memory.blocks, pools, strict=True)):
-            x = torch.cat([x[:-ROWS], x[-ROWS:] + memory.fresh])
-            x = layer(block, pool[-ROWS:], x)
-            after.append(torch.cat([pool[memory._kept(number, index)].detach(), x[-ROWS:]]))
-        pools = after
+        if memory.fresh is not None:  # a pass of its own
+            x, new = memory.embedding(part), []
+            for block, pool in zip(memory.blocks, pools, strict=True):
+                x = torch.cat([x[:-ROWS], x[-ROWS:] + memory.fresh])
+                x = layer(block, pool[-ROWS:], x)
+                new.append(x[-ROWS:])
+        stay = [pool[kept(POOL, ROWS, 0, number, index)].detach() for index, pool in enumerate(pools)]
+        pools = [torch.cat(pair) for pair in zip(stay, new, strict=True)]
     return torch.cat(hidden) @ memory.embedding.weight.T
 
 
-def test_it_is_the_loop_over_segments_outputs_and_gradients():
-    memory, tokens = model(), text(3 * SEGMENT + 4)
+@pytest.mark.parametrize("inject", ["own", "same"])
+@pytest.mark.parametrize("time", [3 * SEGMENT + 4, 3 * SEGMENT])
+def test_it_is_the_loop_over_segments_outputs_and_gradients(inject, time):
+    memory, tokens = model(inject=inject), text(time)
     weights = torch.randn(
         2, tokens.shape[1], SIZE.vocab, generator=torch.Generator().manual_seed(2), dtype=torch.float64
     )
     expected = torch.stack([loop(memory, row) for row in tokens])
     right = torch.autograd.grad((expected * weights).sum(), list(memory.parameters()))
-    for cuts in ([tokens.shape[1]], [1, 5, 7, 9]):
+    for cuts in ([time], [1, 5, 7, time - 13], [1] * time):
         logits, state = [], None
         for piece in tokens.split(cuts, 1):
             some, state = memory(piece, state)
@@ -80,14 +83,21 @@ def test_it_is_the_loop_over_segments_outputs_and_gradients():
 
 
 def test_an_update_keeps_rows_in_order_and_forgets_each_equally_often():
-    memory = model(pool=8)
-    kept = [memory._kept(update, 0) for update in range(2000)]
-    assert all(rows == sorted(set(rows)) and len(rows) == 6 for rows in kept)
-    assert kept[0] != memory._kept(0, 1) or kept[1] != memory._kept(1, 1)
-    shares = [count / 2000 for count in Counter(row for rows in kept for row in rows).values()]
+    drawn = [kept(8, 2, 0, update, 0) for update in range(2000)]
+    assert all(rows == sorted(set(rows)) and len(rows) == 6 for rows in drawn)
+    assert drawn != [kept(8, 2, 0, update, 1) for update in range(2000)]
+    shares = [count / 2000 for count in Counter(row for rows in drawn for row in rows).values()]
     assert len(shares) == 8 and all(abs(share - 0.75) < 0.04 for share in shares)
-    assert [model(pool=8)._kept(update, 0) for update in range(9)] == kept[:9]
-    assert [model(pool=8, draw=1)._kept(update, 0) for update in range(9)] != kept[:9]
+    assert [kept(8, 2, 0, update, 0) for update in range(9)] == drawn[:9]
+    assert [kept(8, 2, 1, update, 0) for update in range(9)] != drawn[:9]
+
+
+def test_rows_of_the_reading_need_no_vector_and_keep_less_of_the_open_segment():
+    own, same = model(), model(inject="same")
+    assert {name for name, _ in own.named_parameters()} - {name for name, _ in same.named_parameters()} == {"fresh"}
+    tokens = text(2 * SEGMENT + 4)
+    assert own(tokens)[1][2].shape == (2, 4, 16)  # embedded rows
+    assert same(tokens)[1][2].shape == (2, 2, ROWS, 16)  # the last rows behind each layer
 
 
 @pytest.mark.parametrize("wrong", [{"rows": 0}, {"rows": POOL + 1}, {"segment": 1}])

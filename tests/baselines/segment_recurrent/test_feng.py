@@ -27,6 +27,32 @@ def test_model_is_its_equations(time):
     hold_to_equations(make(), text(time))
 
 
+def test_first_stage_trains_without_the_memory_and_the_second_with_it():
+    model, tokens = make(open_after=2), text(3 * SEGMENT)
+    one_stage = make()
+    one_stage.load_state_dict(model.state_dict(), strict=False)
+    with_memory, _ = one_stage(tokens)
+    hold_to_equations(model, tokens)
+    assert torch.equal(model(tokens)[0], with_memory)  # no training has begun
+    for opened in (False, False, True, True):
+        model.warm_up(0.5)
+        hold_to_equations(model, tokens)
+        alone = torch.cat([model(piece)[0] for piece in tokens.split(SEGMENT, 1)], 1)
+        found = model(tokens)[0]
+        torch.testing.assert_close(found, with_memory if opened else alone)
+    assert not torch.allclose(alone, with_memory)
+
+
+def test_stage_lies_in_the_checkpoint():
+    model, other = make(open_after=1), make(open_after=1)
+    model.warm_up(0.0)
+    other.load_state_dict(model.state_dict())
+    assert not other.opened()
+    other.warm_up(1.0)
+    assert other.opened() and not model.opened()
+    assert "told" not in make().state_dict()
+
+
 def test_closed_read_gate_leaves_a_transformer_of_segments():
     model, tokens = make(), text(3 * SEGMENT)
     for block in model.blocks:
@@ -61,7 +87,7 @@ def test_gradients_pass_through_the_memory_unless_it_is_detached():
         assert gradient[:, :SEGMENT].any() == heard and gradient[:, 2 * SEGMENT :].any()
 
 
-@pytest.mark.parametrize("settings", [{"segment": 0}, {"slots": 0}, {"detach_every": 0}], ids=str)
+@pytest.mark.parametrize("settings", [{"segment": 0}, {"slots": 0}, {"detach_every": 0}, {"open_after": -1}], ids=str)
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(ValueError, match="Feng's memory needs"):
         make(**settings)

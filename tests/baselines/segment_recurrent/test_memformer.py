@@ -27,6 +27,21 @@ def test_model_is_its_equations(time):
     hold_to_equations(make(), text(time))
 
 
+@pytest.mark.parametrize(("time", "stack"), [(3, 1), (3 * SEGMENT, 1), (4 * SEGMENT + 1, 2)])
+def test_gated_write_is_its_equations(time, stack):
+    hold_to_equations(make(write="gate", stack=stack), text(time))
+
+
+def test_shut_gate_keeps_the_slots_and_an_open_one_takes_the_new():
+    for bias, kept in ((-1e3, True), (1e3, False)):
+        writer = make(write="gate").writer
+        torch.nn.init.constant_(writer.gate.bias, bias)
+        rows = torch.randn(2, SEGMENT, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+        slots = writer.first(2)
+        taken = slots if kept else writer.layers[0](slots, rows)
+        torch.testing.assert_close(writer(slots, rows), writer.norm(taken + writer.bias))
+
+
 def test_slots_have_unit_length_and_forget_towards_their_bias():
     model = make()
     slots = model.writer.first(2)
@@ -58,7 +73,9 @@ def test_gradients_pass_through_the_slots_unless_they_are_detached():
         assert gradient[:, :SEGMENT].any() == heard and gradient[:, 2 * SEGMENT :].any()
 
 
-@pytest.mark.parametrize("settings", [{"segment": 0}, {"slots": 0}, {"temperature": 0.0}, {"detach_every": 0}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"segment": 0}, {"slots": 0}, {"stack": 0}, {"temperature": 0.0}, {"detach_every": 0}], ids=str
+)
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(ValueError, match="Memformer needs"):
         make(**settings)

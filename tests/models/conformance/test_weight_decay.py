@@ -139,6 +139,8 @@ LEFT_ALONE |= {
 }
 LEFT_ALONE |= {
     **dict.fromkeys(("fast-weights", "performer", "routing", "scatterbrain", "camelot", "knn-lm"), SHELL),
+    "bmojo": SHELL
+    | _of_mixer(*(f"ssm.{name}" for name in ("A_log", "D", "step_bias", "convolution.bias", "norm.weight"))),
     "memoryllm": SHELL | {"fresh"},
     "r-transformer": SHELL | _of_mixer("project.bias", "recurrent.bias"),
     "bahdanau": SHELL | _of_mixer("input.bias", "query.bias"),

@@ -1,6 +1,6 @@
 /* Products of small matrices that lie in the first caches, in blocks whose sums stay in registers, and their transposes.
    Rows are whole vectors long: what a width lacks of them is filled up with zeros. */
-#include "native.h"
+#include "../native.h"
 
 #define ONCE static __attribute__((noinline, noclone)) /* not once more for each call's widths: that is slow to build */
 #define WHOLE_VECTORS(width) (((width) + LANES - 1) / LANES * LANES)

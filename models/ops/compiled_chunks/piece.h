@@ -1,6 +1,6 @@
 /* A piece of a chunk: what its tokens give to one another, to a state and from one, and where buckets go as tokens are counted.
-   The words are those of `native.c`. */
-#include "../products.h"
+   The words are those of `native.c`. Without levels there is one bucket, and it is always full. */
+#include "products.h"
 
 #define TALL WHOLE_VECTORS(K)
 #define BROAD WHOLE_VECTORS(V)
@@ -24,17 +24,26 @@ typedef struct {
 typedef struct {
   long number, origin;
   int from, to;
-  real P[CHUNK][CHUNK], ratio[CHUNK][CHUNK], weighed[CHUNK][CHUNK]; /* weighed: P times the weights of the levels */
+  real P[CHUNK][CHUNK], ratio[CHUNK][CHUNK], weighed[CHUNK][CHUNK], reach[CHUNK]; /* weighed: P times the weights of the levels */
   real R[CHUNK][TALL], W[CHUNK][TALL], M[TALL][TALL], read[CHUNK][TALL], v[CHUNK][BROAD], y[CHUNK][BROAD];
   state turned;
 } piece;
 
+#if LEVELED
+#define WEIGHED(own) (own)->weighed
+#else
+#define WEIGHED(own) (own)->P
+#endif
+
 static inline int smaller(long one, long other) { return one < other ? one : other; }
 static inline int digits(long number) { return number ? 8 * sizeof number - __builtin_clzl(number) : 0; }
 static inline int level(const text *x, long one, long other) { return smaller(digits(one ^ other), x->levels - 1); }
-static inline int bucket(const text *x, long count, long token) { return level(x, count, token) - 1; } /* after `count` tokens */
 static inline int last_bucket(const text *x) { return x->levels - 2; }
-static inline int is_full(const text *x, long count, int j) { return j < last_bucket(x) ? count >> j & 1 : count >> j > 0; }
+/* After `count` tokens: where a token is, and what has been filled. */
+static inline int bucket(const text *x, long count, long token) { return LEVELED ? level(x, count, token) - 1 : 0; }
+static inline int is_full(const text *x, long count, int j) {
+  return !LEVELED || (j < last_bucket(x) ? count >> j & 1 : count >> j > 0);
+}
 static inline long begin(const text *x, long count, int j) { return j < last_bucket(x) ? count >> (j + 1) << (j + 1) : 0; }
 static inline long row_of(const text *x, long n, long t, long h) { return (n * x->time + t) * x->heads + h; }
 static inline long key_of(const text *x, long n, long t, long h) { return x->shared ? n * x->time + t : row_of(x, n, t, h); }
@@ -77,6 +86,7 @@ static inline int runs_of(const text *x, const piece *own, int place, run *found
 }
 
 static void weigh(const text *x, long n, long h, piece *own) {
+  if (!LEVELED) return;
   for (int t = own->from; t < own->to; t++) {
     const real *weights = x->weights + row_of(x, n, own->origin + t, h) * x->levels;
     run runs[16];
@@ -100,13 +110,17 @@ static void make_parts(const text *x, long n, long h, const real *scores, piece 
       memcpy(own->P[t], found, sizeof own->P[t]), memcpy(own->R[t], found + CHUNK, K * sizeof(real));
       continue;
     }
-    real a = x->a[row];
-    for (int s = own->from; s < t; s++) own->ratio[t][s] = own->ratio[t - 1][s] * a;
-    own->ratio[t][t] = 1;
-    for (int s = own->from; s <= t; s++) own->P[t][s] = scores[t * CHUNK + s] * own->ratio[t][s];
-    real reach = own->ratio[t][own->from] * x->a[row_of(x, n, own->origin + own->from, h)];
-    for (int i = 0; i < K; i++) own->R[t][i] = x->q[key + i] * reach;
-    if (t == own->to - 1) own->M[0][0] = reach;
+    real a = x->a ? x->a[row] : 1;
+    for (int s = 0; s <= t; s += LANES) {
+      vec ratio = t > own->from ? load(own->ratio[t - 1] + s) * a : (vec){0};
+      store(own->ratio[t] + s, ratio), store(own->P[t] + s, load(scores + t * CHUNK + s) * ratio);
+    }
+    own->ratio[t][t] = 1, own->P[t][t] = scores[t * CHUNK + t];
+    for (int s = 0; s < own->from; s++) own->P[t][s] = 0; /* whatever lies there: 0 times infinity is none */
+    for (int s = t + 1; s < CHUNK; s++) own->ratio[t][s] = own->P[t][s] = 0;
+    own->M[0][0] = t > own->from ? own->M[0][0] * a : a; /* all that was forgotten since the piece began */
+    for (int i = 0; i < K; i++) own->R[t][i] = x->q[key + i] * own->M[0][0];
+    own->reach[t] = own->M[0][0];
   }
   const real *turns = COMPARE ? x->turns + (chunk * x->heads + h) * K * WIDE : 0;
   for (int s = own->from; s < own->to; s++)
@@ -118,20 +132,23 @@ static void make_parts(const text *x, long n, long h, const real *scores, piece 
 }
 
 /* What every token reads of a bucket: R times its weight, with which the bucket is read as a product. */
-static void weigh_reads(const text *x, long n, long h, piece *own, int j) {
+static const real *weigh_reads(const text *x, long n, long h, piece *own, int j) {
+  if (!LEVELED) return own->R[own->from];
   long token = begin(x, before(x, own), j);
   for (int t = own->from; t < own->to; t++) {
     real w = x->weights[row_of(x, n, own->origin + t, h) * x->levels + level(x, x->count + own->origin + t, token)];
     for (int i = 0; i < TALL; i += LANES) store(own->read[t] + i, load(own->R[t] + i) * w);
   }
+  return own->read[own->from];
 }
 
-/* to (+)= M S, or M^T S */
-static void turn(const piece *own, const state S, state to, int back, int add) {
-  if (!add) memset(to, 0, sizeof(state));
-  if (COMPARE) multiply(to[0], BROAD, own->M[0], back ? 1 : TALL, back ? TALL : 1, S[0], BROAD, K, K, BROAD);
-  else
-    for (int i = 0; i < K * BROAD; i += LANES) store(to[0] + i, load(to[0] + i) + load(S[0] + i) * own->M[0][0]);
+/* to = M S, or M^T S */
+static void turn(const piece *own, const state S, state to, int back) {
+  if (COMPARE) {
+    memset(to, 0, sizeof(state));
+    multiply(to[0], BROAD, own->M[0], back ? 1 : TALL, back ? TALL : 1, S[0], BROAD, K, K, BROAD);
+  } else
+    for (int i = 0; i < K * BROAD; i += LANES) store(to[0] + i, load(S[0] + i) * own->M[0][0]);
 }
 
 /* The next places from `first` whose tokens share a bucket after the piece: where they end. */
@@ -147,7 +164,7 @@ static void count_up(const text *x, piece *own, state *S) {
   for (int j = last_bucket(x); j >= 0; j--) {
     if (!is_full(x, count, j)) continue;
     int to = bucket(x, behind(x, own), begin(x, count, j));
-    turn(own, S[j], own->turned, 0, 0);
+    turn(own, S[j], own->turned, 0);
     for (int i = 0; i < TALL * BROAD; i += LANES)
       store(S[to][0] + i, load(own->turned[0] + i) + (full >> to & 1 ? load(S[to][0] + i) : (vec){0}));
     full |= 1L << to;
@@ -165,11 +182,11 @@ static void read_piece(const text *x, long n, long h, piece *own, const state *S
   weigh(x, n, h, own);
   memset(own->y, 0, sizeof own->y);
   EACH_STRIP(r, rows, own)
-  multiply(own->y[r], BROAD, own->weighed[r] + own->from, CHUNK, 1, own->v[own->from], BROAD, rows, r + rows - own->from, BROAD);
+  multiply(own->y[r], BROAD, WEIGHED(own)[r] + own->from, CHUNK, 1, own->v[own->from], BROAD, rows, r + rows - own->from, BROAD);
   for (int j = 0; j <= last_bucket(x); j++) {
     if (!is_full(x, before(x, own), j)) continue;
-    weigh_reads(x, n, h, own, j);
-    multiply(own->y[own->from], BROAD, own->read[own->from], TALL, 1, S[j][0], BROAD, own->to - own->from, K, BROAD);
+    const real *reads = weigh_reads(x, n, h, own, j);
+    multiply(own->y[own->from], BROAD, reads, TALL, 1, S[j][0], BROAD, own->to - own->from, K, BROAD);
   }
   for (int t = own->from; t < own->to; t++) memcpy(y + row_of(x, n, own->origin + t, h) * V, own->y[t], V * sizeof(real));
 }

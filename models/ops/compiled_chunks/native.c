@@ -1,23 +1,25 @@
-/* Log-linear attention in chunks, with its backward pass: products inside a chunk, a counter of states between chunks.
+/* Matrix states in chunks, with the backward pass: products inside a chunk, states between chunks.
 
      y_t = sum_s w_t[level of s] P_ts v_s + sum_j w_t[level of j] S_j^T R_t,        S_j <- M S_j,   S <- S + W_s v_s^T
 
-   s are the chunk's tokens up to t, j the older buckets. Without a comparison, with c_t the sum of log a up to token t,
+   s are the chunk's tokens up to t, j the older states: one, or with LEVELED the buckets of a counter, read with the weights of
+   their levels. Without a comparison, with c_t the sum of log a up to token t,
 
      P_ts = e^{c_t - c_s} q_t . k_s,   R_t = e^{c_t} q_t,   W_s = e^{c - c_s} k_s,   M = e^c,   and b_s v_s in the place of v_s
 
    Factors between two tokens are products of the decays that lie between, so that a closed gate costs no digit. With a comparison
-   (COMPARE) the matrix state's own law has made P, R, W and M, by reading the tokens' writes side by side (`native.py`).
+   (COMPARE) the matrix state's own law has made P, R, W and M, by reading the tokens' writes side by side
+   (`log_linear/native.py`).
 
    Chunks start at multiples of CHUNK tokens; a text that begins or ends inside one has a piece of it, whose tokens are known by
    their places in the chunk. Level and bucket of a token hang on the binary digits in which two places in the text differ.
 
-   REAL float or double   K, V widths of keys and values   LANES numbers a vector   CHUNK a power of two   COMPARE 0 or 1
+   REAL float or double   K, V widths of keys and values   LANES numbers a vector   CHUNK a power of two   COMPARE, LEVELED 0 or 1
 
-   Layouts: q, k [batch, time, heads or 1, K]; v, y [batch, time, heads, V]; weights [.., levels]; a, b [batch, time, heads];
-   scores q . k [batch, heads or 1, pieces, CHUNK, CHUNK]; table P and R [batch, pieces, CHUNK, heads, WIDE], turns W^T and M
-   [batch, pieces, heads, K, WIDE]; states [batch, heads, levels - 1, K, V]; kept [batch, heads, slots, TALL, BROAD]. */
-#include "pieces.h"
+   Layouts: q, k [batch, time, heads or 1, K]; v, y [batch, time, heads, V]; weights [.., levels]; a, b [batch, time, heads], NULL
+   for 1; scores q . k [batch, heads or 1, pieces, CHUNK, CHUNK]; table P and R [batch, pieces, CHUNK, heads, WIDE]; turns W^T and
+   M [batch, pieces, heads, K, WIDE]; states [batch, heads, levels - 1, K, V]; kept [batch, heads, slots, TALL, BROAD]. */
+#include "piece.h"
 
 static void load_rows(const text *x, long n, long h, const piece *own, const real *from, real to[CHUNK][TALL]) {
   for (int t = own->from; t < own->to; t++) memcpy(to[t], from + key_of(x, n, own->origin + t, h) * K, K * sizeof(real));
@@ -94,15 +96,16 @@ static void inside_back(const text *x, long n, long h, const piece *own, piece_b
   memset(d->slope, 0, sizeof d->slope);
   EACH_STRIP(r, rows, own) {
     multiply(d->slope[r], CHUNK, d->y[r], BROAD, 1, d->over[0], CHUNK, rows, V, smaller(CHUNK, WHOLE_VECTORS(r + rows)));
-    multiply(d->v[r], BROAD, own->weighed[r] + r, 1, CHUNK, d->y[r], BROAD, rows, own->to - r, BROAD);
+    multiply(d->v[r], BROAD, WEIGHED(own)[r] + r, 1, CHUNK, d->y[r], BROAD, rows, own->to - r, BROAD);
   }
   for (int t = own->from; t < own->to; t++) {
+    memset(d->slope[t], 0, own->from * sizeof(real));
+    for (int s = t + 1; s < CHUNK; s++) d->slope[t][s] = 0;
+    if (!LEVELED) continue;
     long row = row_of(x, n, own->origin + t, h) * x->levels;
     run runs[16];
     int count = runs_of(x, own, t, runs);
     memset(to->weights + row, 0, x->levels * sizeof(real));
-    memset(d->slope[t], 0, own->from * sizeof(real));
-    for (int s = t + 1; s < CHUNK; s++) d->slope[t][s] = 0;
     for (int r = 0; r < count; r++) {
       real w = x->weights[row + runs[r].level], sum = 0;
       for (int s = runs[r].first; s < runs[r].last; s++) {
@@ -117,18 +120,18 @@ static void inside_back(const text *x, long n, long h, const piece *own, piece_b
 /* Back over an old bucket S that was read and turned: G is the gradient of the bucket where it went, `next` that of S. */
 static void bucket_back(const text *x, long n, long h, piece *own, piece_back *d, int j, const state S, const state G, state next,
                         const gradients *to) {
-  long token = begin(x, before(x, own), j);
+  real (*met)[TALL] = LEVELED ? d->met : d->R; /* without weights these are the gradients of R */
   transpose(d->state_over[0], TALL, S[0], BROAD, TALL, BROAD);
-  memset(d->met, 0, sizeof d->met);
-  multiply(d->met[own->from], TALL, d->y[own->from], BROAD, 1, d->state_over[0], TALL, own->to - own->from, V, TALL);
-  for (int t = own->from; t < own->to; t++) {
+  if (LEVELED) memset(d->met, 0, sizeof d->met);
+  multiply(met[own->from], TALL, d->y[own->from], BROAD, 1, d->state_over[0], TALL, own->to - own->from, V, TALL);
+  for (int t = own->from; LEVELED && t < own->to; t++) {
+    long token = begin(x, before(x, own), j);
     long place = row_of(x, n, own->origin + t, h) * x->levels + level(x, x->count + own->origin + t, token);
     to->weights[place] += dot(own->R[t], d->met[t], TALL);
     for (int i = 0; i < TALL; i += LANES) store(d->R[t] + i, load(d->R[t] + i) + load(d->met[t] + i) * x->weights[place]);
   }
-  weigh_reads(x, n, h, own, j);
-  turn(own, G, next, 1, 0);
-  multiply(next[0], BROAD, own->read[own->from], 1, TALL, d->y[own->from], BROAD, K, own->to - own->from, BROAD);
+  turn(own, G, next, 1);
+  multiply(next[0], BROAD, weigh_reads(x, n, h, own, j), 1, TALL, d->y[own->from], BROAD, K, own->to - own->from, BROAD);
   if (COMPARE) multiply(d->M[0], TALL, G[0], BROAD, 1, d->state_over[0], TALL, K, V, TALL);
   else d->M[0][0] += dot(S[0], G[0], K * BROAD);
 }
@@ -149,14 +152,16 @@ static void gates_back(const text *x, long n, long h, const piece *own, piece_ba
   real reach = 0, enter = 0, across[CHUNK] = {0}, keep = d->M[0][0] * own->M[0][0];
   for (int t = own->to - 1; t >= own->from; t--) {
     vec sum_across = {0};
+    for (int s = 0; s < t; s += LANES) { /* both are 0 above the diagonal; on it nothing lies between */
+      vec slope = load(d->slope[t] + s), passed = load(across + s) + slope * load(own->P[t] + s);
+      store(across + s, passed), store(d->slope[t] + s, slope * load(own->ratio[t] + s));
+    }
     across[t] = 0;
-    for (int s = own->from; s < t; s++) across[s] += d->slope[t][s] * own->P[t][s];
-    for (int s = own->from; s <= t; s++) d->slope[t][s] *= own->ratio[t][s];
-    for (int s = 0; s < CHUNK; s += LANES) sum_across += load(across + s);
+    for (int s = 0; s < t; s += LANES) sum_across += load(across + s);
     reach += dot(own->R[t], d->R[t], TALL);
-    to[row_of(x, n, own->origin + t, h)] = sum(sum_across) + reach + keep;
+    if (to) to[row_of(x, n, own->origin + t, h)] = sum(sum_across) + reach + keep;
   }
-  for (int t = own->from; t < own->to; t++) {
+  for (int t = own->from; to && t < own->to; t++) {
     to[row_of(x, n, own->origin + t, h)] += enter;
     enter += dot(own->W[t], d->W[t], TALL);
   }
@@ -170,7 +175,7 @@ static void scatter(const text *x, long n, long h, const piece *own, piece_back 
   }
   for (int t = own->from; t < own->to; t++) {
     long row = row_of(x, n, own->origin + t, h);
-    real b = !COMPARE && x->b ? x->b[row] : 1, rate = 0, reach = 0, enter = 0;
+    real b = !COMPARE && x->b ? x->b[row] : 1, rate = 0;
     for (int c = 0; c < V; c++) to->v[row * V + c] = d->v[t][c] * b;
     if (to->b) {
       for (int c = 0; c < V; c++) rate += d->v[t][c] * x->v[row * V + c];
@@ -181,8 +186,8 @@ static void scatter(const text *x, long n, long h, const piece *own, piece_back 
       memcpy(found, d->slope[t], sizeof d->slope[t]), memcpy(found + CHUNK, d->R[t], K * sizeof(real));
       continue;
     }
-    reach = own->ratio[t][own->from] * x->a[row_of(x, n, own->origin + own->from, h)], enter = own->ratio[own->to - 1][t];
-    for (int i = 0; i < K; i++) to->q[row * K + i] = d->R[t][i] * reach, to->k[row * K + i] = d->W[t][i] * enter;
+    real enter = own->ratio[own->to - 1][t];
+    for (int i = 0; i < K; i++) to->q[row * K + i] = d->R[t][i] * own->reach[t], to->k[row * K + i] = d->W[t][i] * enter;
   }
   if (!COMPARE) return;
   real *turns = to->turns + (chunk * x->heads + h) * K * WIDE;

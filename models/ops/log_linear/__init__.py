@@ -2,4 +2,8 @@
 
 from models.ops.providers import Operation
 
-log_linear = Operation("log-linear", __name__, {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked"})
+log_linear = Operation(
+    "log-linear",
+    __name__,
+    {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked", "native": "native:native"},
+)

@@ -1,4 +1,7 @@
-"""The matrix state's law compiled: token by token, the state in the processor's first cache. The C lies in `native.c`."""
+"""The matrix state's law compiled: token by token, the state in the processor's first cache. The C lies in `native.c`.
+
+Large states without a comparison train in compiled chunks instead (`models/ops/compiled_chunks`).
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.ops.autograd import by_hand
+from models.ops.compiled_chunks.chunks import Inputs, in_chunks
 from models.ops.native_build import expect, kind_of, lanes, library, pointer
 
 SOURCE = Path(__file__).with_name("native.c")
 WHOLE, SPLIT = 8, 4  # a value that is no multiple of SPLIT is filled up with zeros to one of WHOLE
 STEP = 16  # tokens between two states that the backward pass starts from; STEP in native.c
-
-
-NARROW = 64  # keys of a head up to which its compiled backward pass is the faster without a comparison
+# Without a comparison: numbers of a state from which training is faster in compiled chunks of so many tokens, and beyond which
+# plain PyTorch is the faster.
+LARGE, CHUNK, LARGEST = 1024, 32, 1 << 15
 
 
 class Law(NamedTuple):
@@ -68,14 +72,9 @@ def is_slower(
     compare: bool = False,
     state: Tensor | None = None,
 ) -> bool:
-    """Whether training is faster in chunks: one gate a head, no comparison, and keys that are wide.
-
-    Then a chunk is three matrix products and little else (docs/speed.md: 0.8 to 0.9 of the compiled time).
-    """
-    inputs = (q, k, v, log_forget, rate, state)
-    trains = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+    """Whether `chunked` is the faster: no comparison, one gate a head, and a state that leaves the first caches."""
     per_channel = log_forget is not None and log_forget.dim() == 4
-    return trains and not compare and not per_channel and q.shape[-1] > NARROW
+    return not compare and not per_channel and q.shape[-1] * v.shape[-1] > LARGEST
 
 
 def matrix_state(
@@ -113,10 +112,13 @@ def matrix_state(
         expect(q=(q, own), p=(p, own), w=(w, own), rate=(rate, gate), state=(state, (batch, heads, keys, width)))
         expect(log_forget=(log_forget, (*gate, keys) if law.decay == 2 else gate))
         inputs = (q, p, w, v, log_forget, rate, state)
-        if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs):
+        if not (torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)):
+            y, state, _ = _forward(*inputs, law, keep=False)
+        elif law.compare or law.decay == 2 or keys * width < LARGE:
             y, state = _MatrixState.apply(*inputs, law)
         else:
-            y, state, _ = _forward(*inputs, law, keep=False)
+            y, state = in_chunks(Inputs(q, w, v, None, log_forget, rate, None, None, state[:, :, None]), CHUNK)
+            state = state[:, :, 0]
     return y.to(dtype), state
 
 

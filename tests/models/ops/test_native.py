@@ -10,6 +10,7 @@ import torch
 
 from models.ops import native_build
 from models.ops.diagonal_scan.outer_native import native as native_outer
+from models.ops.log_linear.native import native as native_levels
 from models.ops.native_build import library as built
 from models.ops.neural_memory.native import native as native_memory
 from models.ops.neural_memory.recurrence import Rule
@@ -104,18 +105,41 @@ def read_memory(q: torch.Tensor, gate: torch.Tensor, *initial: torch.Tensor) -> 
     return y, torch.cat([w.flatten() for w in weights])
 
 
+def read_levels(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, weights: torch.Tensor, compare: bool):
+    y, (buckets, _) = native_levels(q, k, v, weights, log_forget=-k.sum(-1).abs(), compare=compare)
+    return y, buckets
+
+
 @needs_compiler
-@pytest.mark.parametrize("which", ["matrix state", "selective scan", "memory", "cell", "outer"])
+@pytest.mark.parametrize(
+    "which",
+    [
+        "matrix state",
+        "wide matrix state",
+        "selective scan",
+        "memory",
+        "cell",
+        "outer",
+        "log-linear",
+        "log-linear delta",
+    ],
+)
 def test_two_threads_give_the_digits_of_one(which):
     if which == "matrix state":
         given = [text(2, 70, 3, 6), text(2, 70, 3, 6) / 3, text(2, 70, 3, 8)]
         form = lambda q, k, v: native(q, k, v, log_forget=-k.sum(-1).abs(), compare=True)  # noqa: E731
+    elif which == "wide matrix state":
+        given = [text(2, 70, 1, 36), text(2, 70, 1, 36) / 6, text(2, 70, 3, 33)]
+        form = lambda q, k, v: native(q, k, v, log_forget=-v.sum(-1).abs())  # noqa: E731
     elif which == "cell":
         given = [text(5, 20, 64), text(2, 32, 8) / 3]
         form = lambda x, recurrent: native_cell(x, None, recurrent, cell="slstm")  # noqa: E731
     elif which == "outer":
         given = [text(2, 70, 160), text(2, 70, 160).sigmoid(), *(text(2, 70, 4).sigmoid() for _ in range(3))]
         form = native_outer
+    elif which.startswith("log-linear"):
+        given = [text(2, 150, 3, 6) / 3, text(2, 150, 3, 6) / 3, text(2, 150, 3, 8), text(2, 150, 3, 9).abs()]
+        form = lambda q, k, v, w: read_levels(q, k, v, w, compare=which.endswith("delta"))  # noqa: E731
     elif which == "memory":
         given = [text(2, 70, 3, 6) / 3, text(2, 70, 3).sigmoid(), text(3, 6, 8) / 3, text(3, 8, 6) / 3]
         form = read_memory
@@ -143,16 +167,9 @@ def test_a_state_passed_in_is_left_as_it_was():
 
 
 @needs_compiler
-def test_auto_trains_in_chunks_where_these_are_the_faster():
-    wide, narrow = text(1, 5, 2, 128).requires_grad_(), text(1, 5, 2, 16).requires_grad_()
-    for inputs, compare, provider in (
-        ((wide,) * 3, False, "chunked"),
-        ((wide,) * 3, True, "native"),
-        ((narrow,) * 3, False, "native"),
-    ):
+def test_auto_takes_plain_chunks_where_these_are_the_faster():
+    wide, narrow = text(1, 5, 2, 256), text(1, 5, 2, 16)
+    for x, compare, provider in ((wide, False, "chunked"), (wide, True, "native"), (narrow, False, "native")):
         with watch() as ran:
-            scan(*inputs, compare=compare)
+            scan(x, x, x, compare=compare)
         assert ran == {provider}
-    with watch() as ran, torch.no_grad():
-        scan(wide, wide, wide)
-    assert ran == {"native"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import pytest
 import torch
@@ -27,7 +28,15 @@ GATES = {
 }
 GATED = [("head", False), ("head", True), ("key channel", False)]  # forgetting, and whether it compares
 COMPILED = pytest.mark.skipif(not compiler(), reason="no C compiler is here")
-FORMS = [chunked, pytest.param(native, marks=COMPILED)]
+
+
+def in_compiled_chunks(*inputs, **named):
+    """The compiled form as it is for large states, which are slow in a loop of Python."""
+    with mock.patch("models.ops.scan.native.LARGE", 0):
+        return native(*inputs, **named)
+
+
+FORMS = [chunked, pytest.param(native, marks=COMPILED), pytest.param(in_compiled_chunks, marks=COMPILED)]
 SELECTIVE_FORMS = [streamed, pytest.param(native_selective, marks=COMPILED)]
 LENGTHS = [1, 5, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 37]
 

@@ -31,7 +31,7 @@ from schema.places import cache_folder
 # A product and the sum behind it in one instruction (-ffp-contract) round once instead of twice; ISO C leaves that out.
 FLAGS = ("-O3", "-march=native", "-std=c11", "-ffp-contract=fast", "-shared", "-fPIC", "-fopenmp")
 FLAGS += ("-fno-math-errno", "-fno-trapping-math")
-HEADER = Path(__file__).with_name("native.h")
+HEADERS = Path(__file__).parent
 TIMEOUT = 120  # seconds
 KINDS = {torch.float32: "float", torch.float64: "double"}
 REGISTERS = (
@@ -115,7 +115,8 @@ def _fingerprint(source: Path, macros: Sequence[str], command: Sequence[str]) ->
     """A hash of all that a library's machine code depends on, the headers beside its source among them."""
     version = subprocess.run([*command, "--version"], capture_output=True, text=True).stdout
     parts = [*FLAGS, *_wide(), *macros, version, _processor()]
-    parts += [path.read_text() for path in (source, HEADER)]
+    headers = sorted((*HEADERS.glob("*.h"), *source.parent.glob("*.h")))
+    parts += [path.read_text() for path in (source, *headers)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
 
 

@@ -5,10 +5,18 @@ from models.ops.providers import Operation
 retention_memory = Operation(
     "retention memory",
     __name__,
-    {"recurrence": "retention_recurrence:recurrence", "chunked": "retention_chunked:chunked"},
+    {
+        "recurrence": "retention_recurrence:recurrence",
+        "chunked": "retention_chunked:chunked",
+        "native": "native.retention:native",
+    },
 )
 window_memory = Operation(
     "window memory",
     __name__,
-    {"recurrence": "window_recurrence:recurrence", "chunked": "window_chunked:chunked"},
+    {
+        "recurrence": "window_recurrence:recurrence",
+        "chunked": "window_chunked:chunked",
+        "native": "native.window:native",
+    },
 )

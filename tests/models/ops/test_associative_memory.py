@@ -6,100 +6,25 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 
 from models.ops.associative_memory import retention_chunked, retention_recurrence, window_chunked, window_recurrence
 from models.ops.associative_memory.newton_schulz import newton_schulz
-from models.ops.associative_memory.retention_rule import RetentionRule, bent, divisor, on_simplex
+from models.ops.associative_memory.retention_rule import RetentionRule, bent, divisor
 from models.ops.associative_memory.window_recurrence import WindowRule
 from models.ops.neural_memory import recurrence as titans
-
-BATCH, HEADS, WIDTH, HIDDEN = 2, 2, 4, 5
-
-
-def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def unit(x: Tensor) -> Tensor:
-    return x / x.norm(dim=-1, keepdim=True)
-
-
-def share(time: int, seed: int) -> Tensor:
-    return drawn(BATCH, time, HEADS, seed=seed).sigmoid()
-
-
-def ended(gate: Tensor, seed: int) -> Tensor:
-    """A gate with exact zeros and ones among its values."""
-    ends = drawn(*gate.shape, seed=seed)
-    return torch.where(ends > 1, 1.0, torch.where(ends < -1, 0.0, gate))
-
-
-def texts(time: int, keys: int = WIDTH) -> dict[str, Tensor]:
-    q, k = (unit(drawn(BATCH, time, HEADS, keys, seed=seed)) for seed in (1, 2))
-    return {"q": q, "k": k, "v": unit(drawn(BATCH, time, HEADS, WIDTH, seed=3)), "rate": 0.2 * share(time, 4)}
-
-
-def retained(time: int) -> dict[str, Tensor]:
-    return {**texts(time), "keep": ended(1 - share(time, 5) ** 4, 6), "threshold": 1.5 * share(time, 7)}
-
-
-def windowed(time: int, momentum: bool) -> dict[str, Tensor]:
-    given = {**texts(time, 6), "keep": ended(1 - share(time, 5) ** 4, 6), "weight": ended(share(time, 8), 9)}
-    return {**given, "momentum": ended(0.97 * share(time, 10), 11)} if momentum else given
-
-
-def memory(keys: int = WIDTH, depth: int = 2, positive: bool = False) -> tuple[Tensor, ...]:
-    sizes = [keys, *[HIDDEN] * (depth - 1), WIDTH]
-    pairs = zip(sizes, sizes[1:], strict=False)
-    weights = tuple(drawn(HEADS, a, b, seed=20 + a) * a**-0.5 for a, b in pairs)
-    return tuple(on_simplex(w, RetentionRule()) for w in weights) if positive else weights
-
-
-def leaves(state) -> list[Tensor]:
-    return [part for group in state for part in group]
-
-
-def relative(a: Tensor, b: Tensor) -> float:
-    return ((a - b).norm() / b.norm().clamp_min(1e-12)).item()
-
-
-def answers(form, given: dict[str, Tensor], initial: tuple[Tensor, ...], cuts: list[int], rule) -> dict[str, Tensor]:
-    """Outputs, last state and the gradients of everything, of a text read in pieces."""
-    own = {name: x.clone().requires_grad_() for name, x in given.items()}
-    weights = tuple(w.clone().requires_grad_() for w in initial)
-    ys, state, start = [], None, 0
-    for size in cuts:
-        piece = {name: x[:, start : start + size] for name, x in own.items()}
-        y, state = form(**piece, initial=weights, rule=rule, state=state)
-        ys.append(y)
-        start += size
-    values = [torch.cat(ys, 1), *leaves(state)]
-    sum((x * drawn(*x.shape, seed=40 + i)).sum() for i, x in enumerate(values)).backward()
-    found = {**dict(enumerate(values)), **{f"d{name}": x.grad for name, x in own.items()}}
-    return {**found, **{f"dM{index}": w.grad for index, w in enumerate(weights)}}
-
-
-def agree(law, fast, given, initial, rule, cuts: list[int]) -> None:
-    right, got = (answers(f, given, initial, c, rule) for f, c in ((law, [sum(cuts)]), (fast, cuts)))
-    for name, expected in right.items():
-        if expected is None:  # what this rule does not read
-            assert got[name] is None or not got[name].any(), name
-            continue
-        assert got[name].shape == expected.shape and got[name].isfinite().all(), name
-        assert not expected.numel() or relative(got[name], expected) < 1e-9, name
-
-
-RETENTION = {
-    "titans": {"loss": "l2"},
-    "plain": {"loss": "l2", "residual": False},
-    "yaad": {"loss": "huber"},
-    "yaad per channel": {"loss": "huber", "per_channel": True, "residual": False, "activation": "silu"},
-    "moneta": {"loss": "lp", "retention": "lq"},
-    "moneta plain": {"loss": "lp", "retention": "lq", "residual": False, "norm_floor": 0.3},
-    "memora": {"retention": "kl"},
-    "memora plain": {"retention": "kl", "residual": False, "mass": 1.0, "weight_floor": 0.05},
-}
+from tests.support.memories import (
+    BATCH,
+    RETENTION,
+    WIDTH,
+    WINDOW,
+    agree,
+    drawn,
+    leaves,
+    memory,
+    relative,
+    retained,
+    windowed,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", RETENTION)
@@ -185,12 +110,6 @@ def test_a_floor_bounds_the_retained_memory():
         retained_memory = carried / divisor(carried, rule)
         assert (torch.linalg.vector_norm(retained_memory, 4, dim=(-2, -1)) <= 1 + 1e-12).all()
         assert (retained_memory.abs() <= carried.abs() + 1e-12).all()
-
-
-WINDOW = [
-    (orthogonal, momentum) for orthogonal in (None, "chunk", "token") for momentum in (False, True)
-    if momentum or orthogonal is None
-]  # fmt: skip
 
 
 @pytest.mark.parametrize("window", [1, 3, 6])

@@ -31,7 +31,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight
-        if dense.is_step(x, self.provider) and (weight is None or weight.dtype is x.dtype):
+        if dense.is_short(x, self.provider) and (weight is None or weight.dtype is x.dtype):
             return dense.rms_norm(x, weight, self.eps)
         weight = None if weight is None else weight.to(x.dtype)  # one dtype, or torch leaves its fused form
         return F.rms_norm(x, self.shape, weight, self.eps)
@@ -151,6 +151,8 @@ def rotary(x: Tensor, start: int, frequency: Tensor | None = None, step: int = 1
     half = x.shape[-1] // 2
     if 2 * half != x.shape[-1]:
         raise ValueError(f"Rotary positions need an even head width, not {x.shape[-1]}; change width or heads.")
+    if dense.is_short(x):
+        return dense.rotary(x, start, frequency, step)
     if frequency is None:
         frequency = 10000.0 ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
     # Angles in float64: float32 loses whole radians beyond some ten million tokens.

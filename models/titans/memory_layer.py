@@ -17,6 +17,7 @@ would compute them is not there then.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -198,7 +199,8 @@ class Memory(nn.Module):
 
     def retrieve(self, weights: Weights, q: Tensor) -> Tensor:
         """What fixed weights answer to queries [b, t, h, d], without being written to."""
-        with torch.autocast(q.device.type, enabled=False):
+        on = q.device.type
+        with torch.autocast(on, enabled=False) if torch.is_autocast_enabled(on) else nullcontext():
             return network(weights, q.transpose(1, 2).to(weights[0].dtype), self.rule).transpose(1, 2).to(q.dtype)
 
 

@@ -87,6 +87,26 @@ void swiglu(const real *x, const real *gate_up, const real *down, real *room, re
   }
 }
 
+/* Pairs (x_i, x_{i + half}) of rows x [batch, time, heads, 2 half] turned by place * frequency_i, the first token's place `start`.
+   Angles in double: float32 loses whole radians beyond some ten million tokens. frequency NULL: 10000^(-i / half). */
+void rotary(const real *x, real *y, const double *frequency, long batch, long time, long heads, long half, double start, double pace) {
+  real cosine[half], sine[half];
+  for (long t = 0; t < time; t++) {
+    for (long i = 0; i < half; i++) {
+      double angle = (start + pace * t) * (frequency ? frequency[i] : pow(10000, -(double)i / half));
+      cosine[i] = cos(angle), sine[i] = sin(angle);
+    }
+    for (long n = 0; n < batch; n++)
+      for (long h = 0; h < heads; h++) {
+        long place = ((n * time + t) * heads + h) * 2 * half;
+        for (long i = place; i < place + half; i++) {
+          y[i] = x[i] * cosine[i - place] - x[i + half] * sine[i - place];
+          y[i + half] = x[i + half] * cosine[i - place] + x[i] * sine[i - place];
+        }
+      }
+  }
+}
+
 /* y * silu(z), n numbers */
 void gated(const real *y, const real *z, real *to, long n) {
   memcpy(to, z, n * sizeof(real));

@@ -56,7 +56,8 @@ def step(q: Tensor, new: Sequence[Tensor], gates: int, rule: Rule, state: State 
         return None
     batch, _, heads, keys = q.shape
     past, widths = opened[0].shape[1], (keys, *(weight.shape[3] for weight in weights))
-    given = tuple(x.contiguous() for x in (q, *new))
+    # A text's first weights are a learned row expanded. What C reads is held by a name until it has been read.
+    given, opened, anchor = _flat((q, *new)), _flat(opened), (_flat(weights), _flat(surprise))
     _expect(given, opened, weights, surprise, (batch, heads, gates), widths)
     run = _step(keys, widths[1], widths[-1], len(weights), gates, rule, q.dtype)
     y, full = torch.empty_like(given[2]), past + 1 == rule.chunk
@@ -70,8 +71,8 @@ def step(q: Tensor, new: Sequence[Tensor], gates: int, rule: Rule, state: State 
     run(
         ctypes.byref(Text(sizes[0], 1, *sizes[1:], *(x.data_ptr() for x in given))),
         ctypes.byref(Text(sizes[0], past, *sizes[1:], None, *(x.data_ptr() for x in opened))),
-        _addresses(weights),
-        _addresses(surprise),
+        _addresses(anchor[0]),
+        _addresses(anchor[1]),
         _addresses(ends) if full else None,
         ctypes.byref(_Tokens(*(x.data_ptr() for x in after))),
         y.data_ptr(),
@@ -98,6 +99,10 @@ def _expect(given, opened, weights, surprise, of, widths) -> None:
 @remembered
 def _step(keys: int, hidden: int, values: int, depth: int, gates: int, rule: Rule, kind: torch.dtype):
     return compiled(SOURCE, kind, "step", "pppppppi", **built_for(keys, hidden, values, depth, gates, rule, kind))
+
+
+def _flat(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(x.contiguous() for x in tensors)
 
 
 def _addresses(tensors: Sequence[Tensor]) -> ctypes.Array:

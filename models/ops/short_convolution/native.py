@@ -101,7 +101,7 @@ def heads(
     if kind not in (torch.float32, torch.float64) or not weight.dtype is state.dtype is kind:
         return None
     run = _heads(width, kernel, kind)
-    if run is None or (bias is not None and bias.dtype is not kind):
+    if run is None or (bias is not None and not (bias.dtype is kind and bias.is_contiguous())):
         return None
     expect(weight=(weight, (width, 1, kernel)), bias=(bias, (width,)), state=(state, (batch, kernel - 1, width)))
     x, weight, state = x.contiguous(), weight.contiguous(), state.contiguous()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models.ops.softmax_attention import softmax_attention
+from models.ops.softmax_attention.native import attend
 
 Cache = tuple[Tensor, Tensor, int]  # keys and values [b, room, h, d], of which the first `int` rows are filled
 
@@ -66,9 +67,20 @@ def window_attention(
     Shapes: q, k, v [b, t, h, d]; `past` holds at most `window - 1` earlier keys and values; `prefix` keys and values
     [b or 1, p, h, d]. Returns y [b, t, h, d] and the new past. Cost is linear in t.
     """
+    if past is not None and prefix is None and provider == "auto":
+        if (y := attend([(q, *past), (q, k, v)])) is not None:
+            return y, window_after(past, (k, v), window)
     keys, values = (
         (k, v) if past is None else (torch.cat([old.to(k.dtype), x], 1) for old, x in zip(past, (k, v), strict=True))
     )
     y = softmax_attention(q, keys, values, window=window, prefix=prefix, provider=provider)
     kept = max(0, keys.shape[1] - (window - 1))
     return y, (keys[:, kept:].clone(), values[:, kept:].clone())
+
+
+def window_after(past: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], window: int) -> tuple[Tensor, Tensor]:
+    """The last `window - 1` keys and values after one token's, [b, 1, h, d], behind those of the past."""
+    if window == 1:
+        return tuple(old[:, :0] for old in past)
+    start = max(0, past[0].shape[1] + 2 - window)
+    return tuple(torch.cat([old[:, start:], x], 1) for old, x in zip(past, new, strict=True))

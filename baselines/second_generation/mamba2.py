@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.law import Law
-from models.layers import RMSNorm, ShortConvolution, at_least_float32, split_heads, step_bias
+from models.layers import RMSNorm, ShortConvolution, at_least_float32, convolved, split_heads, step_bias
 from models.ops.flops import Flops
 from models.ops.scan import scan
 from models.ops.scan.flops import scan_flops
@@ -64,14 +64,14 @@ class Mamba2(nn.Module):
         self.step_bias = nn.Parameter(step_bias(heads))
         self.A_log = nn.Parameter(torch.empty(heads).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(heads))
-        self.norm = RMSNorm(inner, eps=1e-5)
+        self.norm = RMSNorm(inner, eps=1e-5, provider=provider)
         self.out = nn.Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         tail, matrix = (None, None) if state is None else state
         z, x, step = self.project(x).split([self.inner, self.inner + 2 * self.states, self.heads], dim=-1)
-        x, tail = self.convolution(x, tail)
-        x, B, C = F.silu(x).split([self.inner, self.states, self.states], dim=-1)
+        x, tail = convolved(self.convolution, x, tail)
+        x, B, C = x.split([self.inner, self.states, self.states], dim=-1)
         delta = F.softplus(at_least_float32(step) + self.step_bias)
         x = split_heads(x, self.heads)
         y, matrix = scan(

@@ -16,10 +16,9 @@ Deviation: the library's whole model draws all weights anew, normal with 0.02; h
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models.law import Law
-from models.layers import RMSNorm, ShortConvolution, l2_norm, split_heads
+from models.layers import RMSNorm, ShortConvolution, convolved_heads, maps
 from models.ops.flops import Flops
 from models.ops.scan import scan
 from models.ops.scan.flops import scan_flops
@@ -60,15 +59,15 @@ class DeltaNet(nn.Module):
         self.qkv = nn.Linear(width, 3 * inner, bias=False)
         self.convolution = ShortConvolution(3 * inner, kernel, provider=provider)
         self.rate = nn.Linear(width, heads, bias=False)
-        self.norm = RMSNorm(inner // heads, eps=1e-5)
+        self.norm = RMSNorm(inner // heads, eps=1e-5, provider=provider)
         self.out = nn.Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         tail, matrix = (None, None) if state is None else state
-        qkv, tail = self.convolution(self.qkv(x), tail)
-        q, k, v = (split_heads(part, self.heads) for part in F.silu(qkv).chunk(3, dim=-1))
-        q, k = l2_norm(q) * q.shape[-1] ** -0.5, l2_norm(k)
-        rate = self.highest_rate * self.rate(x).sigmoid()
+        qkv, rate = maps(x, self.qkv, self.rate, provider=self.provider)
+        (q, k, v), tail = convolved_heads(self.convolution, qkv, tail, [self.out.in_features] * 3, self.heads, unit=2)
+        q = q * q.shape[-1] ** -0.5
+        rate = self.highest_rate * rate.sigmoid()
         y, matrix = scan(q, k, v, rate=rate, compare=True, state=matrix, provider=self.provider)
         return self.out(self.norm(y).flatten(2)), (tail, matrix)
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.law import Law
-from models.layers import RMSNorm, ShortConvolution, at_least_float32, l2_norm, split_heads, step_bias
+from models.layers import RMSNorm, ShortConvolution, at_least_float32, convolved_heads, maps, step_bias
 from models.ops.flops import Flops
 from models.ops.scan import scan
 from models.ops.scan.flops import scan_flops
@@ -66,20 +66,20 @@ class GatedDeltaNet(nn.Module):
         self.A_log = nn.Parameter(torch.empty(heads).uniform_(1e-3, 16).log())
         self.step_bias = nn.Parameter(step_bias(heads))
         self.gate = nn.Linear(width, 2 * inner, bias=False)
-        self.norm = RMSNorm(2 * inner // heads, eps=1e-5)
+        self.norm = RMSNorm(2 * inner // heads, eps=1e-5, provider=provider)
         self.out = nn.Linear(2 * inner, width, bias=False)
         nn.init.zeros_(self.rate.bias)
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         tail, matrix = (None, None) if state is None else state
-        qkv, tail = self.convolution(self.qkv(x), tail)
-        q, k, v = (split_heads(part, self.heads) for part in F.silu(qkv).split(self.widths, dim=-1))
-        q, k = l2_norm(q) * q.shape[-1] ** -0.5, l2_norm(k)
-        step, rate = at_least_float32(self.step(x)), at_least_float32(self.rate(x))
+        qkv, step, rate, gate = maps(x, self.qkv, self.step, self.rate, self.gate, provider=self.provider)
+        (q, k, v), tail = convolved_heads(self.convolution, qkv, tail, self.widths, self.heads, unit=2)
+        q = q * q.shape[-1] ** -0.5
+        step, rate = at_least_float32(step), at_least_float32(rate)
         log_forget = -self.A_log.exp() * F.softplus(step + self.step_bias)
         rate = self.highest_rate * rate.sigmoid()
         y, matrix = scan(q, k, v, log_forget=log_forget, rate=rate, compare=True, state=matrix, provider=self.provider)
-        y = self.norm(y).flatten(2) * F.silu(self.gate(x))
+        y = self.norm(y).flatten(2) * F.silu(gate)
         return self.out(y), (tail, matrix)
 
     def flops(self, time: int) -> Flops:

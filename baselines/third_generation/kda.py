@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.law import Law
-from models.layers import RMSNorm, ShortConvolution, at_least_float32, l2_norm, split_heads, step_bias
+from models.layers import RMSNorm, ShortConvolution, at_least_float32, convolved_heads, split_heads, step_bias
 from models.ops.erase_and_write import erase_and_write
 from models.ops.erase_and_write.flops import erase_and_write_flops
 from models.ops.flops import Flops
@@ -86,9 +86,10 @@ class ChannelGated(nn.Module):
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         tail, matrix = (None, None) if state is None else state
-        qkv, tail = self.convolution(self.qkv(x), tail)
-        q, k, v = (split_heads(part, self.heads) for part in F.silu(qkv).chunk(3, dim=-1))
-        q, k = l2_norm(q) * q.shape[-1] ** -0.5, l2_norm(k)
+        qkv = self.qkv(x)
+        widths = [qkv.shape[-1] // 3] * 3
+        (q, k, v), tail = convolved_heads(self.convolution, qkv, tail, widths, self.heads, unit=2)
+        q = q * q.shape[-1] ** -0.5
         compare, write, v = self.erased_and_written(x, k, v)
         y, matrix = erase_and_write(
             q, compare, write, v, log_forget=self.log_forget(x), state=matrix, provider=self.provider

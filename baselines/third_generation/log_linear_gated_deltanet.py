@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.law import Law
-from models.layers import RMSNorm, ShortConvolution, at_least_float32, l2_norm, split_heads, step_bias
+from models.layers import RMSNorm, ShortConvolution, at_least_float32, convolved_heads, split_heads, step_bias
 from models.ops.flops import Flops
 from models.ops.log_linear import log_linear
 from models.ops.log_linear.flops import log_linear_flops
@@ -75,9 +75,8 @@ class LogLinearGatedDeltaNet(nn.Module):
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor, int] | None = None):
         """y [b, t, width] and the state."""
         tail, begun = (None, None) if state is None else (state[0], state[1:])
-        qkv, tail = self.convolution(self.qkv(x), tail)
-        q, k, v = (split_heads(part, self.heads) for part in F.silu(qkv).split(self.widths, dim=-1))
-        q, k = l2_norm(q) * q.shape[-1] ** -0.5, l2_norm(k)
+        (q, k, v), tail = convolved_heads(self.convolution, self.qkv(x), tail, self.widths, self.heads, unit=2)
+        q = q * q.shape[-1] ** -0.5
         step, rate = at_least_float32(self.step(x)), at_least_float32(self.rate(x))
         y, (buckets, count) = log_linear(
             q,

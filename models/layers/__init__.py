@@ -3,43 +3,55 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.ops.dense import native as dense
 from models.ops.flops import Flops, product_flops
+from models.ops.short_convolution import native as compiled_convolution
 from models.ops.short_convolution import short_convolution
 
 
 class RMSNorm(nn.Module):
     """Root-mean-square norm (Zhang and Sennrich 2019, arXiv 1910.07467): `x / sqrt(mean(x^2) + eps) * g` over the last axis.
 
-    With `weight=False` it has no gain, as RetNet's per-head norm.
+    With `weight=False` it has no gain, as RetNet's per-head norm. `provider` "chunked" or "recurrence" keeps it to torch.
     """
 
     no_weight_decay = ("weight",)
 
-    def __init__(self, width: int, weight: bool = True, eps: float = 1e-6):
+    def __init__(self, width: int, weight: bool = True, eps: float = 1e-6, provider: str = "auto"):
         super().__init__()
-        self.eps = eps
+        self.eps, self.provider = eps, provider
         self.shape = (width,)
         self.weight = nn.Parameter(torch.ones(width)) if weight else None
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = None if self.weight is None else self.weight.to(x.dtype)  # one dtype, or torch leaves its fused form
+        weight = self.weight
+        if dense.is_short(x, self.provider) and (weight is None or weight.dtype is x.dtype):
+            return dense.rms_norm(x, weight, self.eps)
+        weight = None if weight is None else weight.to(x.dtype)  # one dtype, or torch leaves its fused form
         return F.rms_norm(x, self.shape, weight, self.eps)
 
 
 class SwiGLU(nn.Module):
     """Gated feed-forward layer (Shazeer 2020, arXiv 2002.05202): `W_down (silu(W_gate x) * W_up x)`; no biases."""
 
-    def __init__(self, width: int, inner: int):
+    def __init__(self, width: int, inner: int, provider: str = "auto"):
+        """`provider` "chunked" or "recurrence" keeps a single token to torch's products."""
         super().__init__()
+        self.provider = provider
         self.gate_up = nn.Linear(width, 2 * inner, bias=False)
         self.down = nn.Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if dense.is_step(x, self.provider):
+            gate_up, down = self.gate_up, self.down
+            if dense.is_plain(gate_up, x.dtype) and dense.is_plain(down, x.dtype):
+                return dense.swiglu(x, gate_up.weight, down.weight)
         gate, up = self.gate_up(x).chunk(2, dim=-1)
         return self.down(F.silu(gate) * up)
 
@@ -63,12 +75,60 @@ class ShortConvolution(nn.Module):
             if part is not None:
                 nn.init.uniform_(part, -(kernel**-0.5), kernel**-0.5)
 
+    def activated(
+        self, x: Tensor, state: Tensor | None = None, head: int = 1, unit: int = 0
+    ) -> tuple[Tensor, Tensor] | None:
+        """SiLU of the convolution in one call, its first `unit` channels in heads of unit length (`l2_norm`), and the state.
+
+        None where there is no such call: with gradients, in half precision, or where compiled code is not to compute.
+        """
+        if self.provider in dense.PLAIN or self._forward_hooks or self._forward_pre_hooks:
+            return None
+        return compiled_convolution.heads(x, self.weight, self.bias, state, head, unit)
+
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return short_convolution.form_or_auto(self.provider)(x, self.weight, self.bias, state)
 
 
+def maps(x: Tensor, *layers: nn.Module, provider: str = "auto") -> list[Tensor]:
+    """What each of several linear layers makes of x; a single token passes them compiled, unless the provider forbids it."""
+    if not dense.is_step(x, provider):
+        return [layer(x) for layer in layers]
+    return [
+        dense.linear(x, layer.weight, layer.bias) if dense.is_plain(layer, x.dtype) else layer(x) for layer in layers
+    ]
+
+
+def convolved(convolution: nn.Module, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`silu(conv(x))` [b, t, d] and the convolution's state."""
+    if isinstance(convolution, ShortConvolution) and (found := convolution.activated(x, state)) is not None:
+        return found
+    x, state = convolution(x, state)
+    return F.silu(x), state
+
+
+def convolved_heads(
+    convolution: nn.Module, x: Tensor, state: Tensor | None, widths: Sequence[int], heads: int, unit: int
+) -> tuple[list[Tensor], Tensor]:
+    """`silu(conv(x))` in parts of `widths` channels, each [b, t, h, d], the first `unit` of unit length; and the state.
+
+    Those that are brought to unit length (`l2_norm`) are equally wide.
+    """
+    found = None
+    if isinstance(convolution, ShortConvolution):
+        found = convolution.activated(x, state, widths[0] // heads, sum(widths[:unit]))
+    if found is None:
+        x, state = convolution(x, state)
+        parts = [split_heads(part, heads) for part in F.silu(x).split(widths, dim=-1)]
+        return [l2_norm(part) if place < unit else part for place, part in enumerate(parts)], state
+    x, state = found
+    return [split_heads(part, heads) for part in x.split(widths, dim=-1)], state
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """x in float32 if it is narrower, else as it is: gates need more digits than bfloat16 has, and float64 keeps its own."""
+    if x.dtype is torch.float32 or x.dtype is torch.float64:
+        return x
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -91,6 +151,8 @@ def rotary(x: Tensor, start: int, frequency: Tensor | None = None, step: int = 1
     half = x.shape[-1] // 2
     if 2 * half != x.shape[-1]:
         raise ValueError(f"Rotary positions need an even head width, not {x.shape[-1]}; change width or heads.")
+    if dense.is_short(x):
+        return dense.rotary(x, start, frequency, step)
     if frequency is None:
         frequency = 10000.0 ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
     # Angles in float64: float32 loses whole radians beyond some ten million tokens.

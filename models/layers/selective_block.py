@@ -7,7 +7,7 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import ShortConvolution
+from models.layers import ShortConvolution, convolved
 
 
 class SelectiveBlock(nn.Module):
@@ -37,8 +37,7 @@ class SelectiveBlock(nn.Module):
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         tail, own = (None, None) if state is None else state
         x, z = self.project(x).chunk(2, dim=-1)
-        x, tail = self.convolution(x, tail)
-        x = F.silu(x)
+        x, tail = convolved(self.convolution, x, tail)
         y, own = self.run(x, *self.select(x).split([self.rank, self.states, self.states], dim=-1), own)
         return self.out(y * F.silu(z)), (tail, own)
 

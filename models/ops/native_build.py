@@ -17,9 +17,11 @@ import shutil
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +33,9 @@ from schema.places import cache_folder
 # A product and the sum behind it in one instruction (-ffp-contract) round once instead of twice; ISO C leaves that out.
 FLAGS = ("-O3", "-march=native", "-std=c11", "-ffp-contract=fast", "-shared", "-fPIC", "-fopenmp")
 FLAGS += ("-fno-math-errno", "-fno-trapping-math")
+LETTERS = {"p": ctypes.c_void_p, "l": ctypes.c_long, "i": ctypes.c_int, "d": ctypes.c_double}
 TIMEOUT = 120  # seconds
+_AS_IT_IS = nullcontext()
 KINDS = {torch.float32: "float", torch.float64: "double"}
 REGISTERS = (
     ("avx512f", 64),
@@ -39,10 +43,35 @@ REGISTERS = (
 )  # instruction set of x86 -> bytes of a vector register; 16 on all other processors
 
 
+_remembered: list[Any] = []
+
+
+def remembered(function: Callable) -> Callable:
+    """Decorates what finds a library or a function of one: `functools.cache`, which `forget` empties."""
+    _remembered.append(cache(function))
+    return _remembered[-1]
+
+
+def forget() -> None:
+    """Look for compiler and libraries again, as a new process would."""
+    for found in _remembered:
+        found.cache_clear()
+
+
 def compiler() -> list[str]:
     """The C compiler's command: what CC says, or cc; empty where there is none."""
     command = shlex.split(os.environ.get("CC", "")) or ["cc"]
     return command if shutil.which(command[0]) else []
+
+
+def without_autocast() -> AbstractContextManager:
+    """A block in which the CPU computes in its tensors' own dtypes; nothing is done where it does so already."""
+    return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else _AS_IT_IS
+
+
+def in_kind(kind: torch.dtype, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The tensors in dtype `kind`; what has it already, and None, as they are."""
+    return tuple(x if x is None or x.dtype is kind else x.to(kind) for x in tensors)
 
 
 def kind_of(*tensors: Tensor | None) -> torch.dtype:
@@ -60,7 +89,7 @@ def lanes(width: int, kind: torch.dtype) -> int:
     return math.gcd(width, held // kind.itemsize)
 
 
-@cache
+@remembered
 def library(source: Path, kind: torch.dtype, **macros: int) -> ctypes.CDLL:
     """The library of a C file for numbers of `kind` (its macro REAL) and these macros, built if the cache has none.
 
@@ -73,7 +102,18 @@ def library(source: Path, kind: torch.dtype, **macros: int) -> ctypes.CDLL:
     return found
 
 
-@cache
+@remembered
+def compiled(source: Path, kind: torch.dtype, name: str, arguments: str, **macros: int) -> Any:
+    """One function of `library`, which takes plain numbers: `arguments` says each one's type by a letter of LETTERS.
+
+    An address (`address`) is a plain number too. Called once a token, it is to cost little: raises what `library` raises.
+    """
+    found = library(source, kind, **macros)[name]  # an object of its own, whose types nobody else sees
+    found.argtypes, found.restype = [LETTERS[letter] for letter in arguments], None
+    return found
+
+
+@remembered
 def _library(source: Path, macros: tuple[str, ...]) -> ctypes.CDLL | str:
     """The library, or the sentence that says why there is none; that is warned of once."""
     command = compiler()
@@ -139,6 +179,11 @@ def expect(**given: tuple[Tensor | None, Sequence[int]]) -> None:
     for name, (tensor, shape) in given.items():
         if tensor is not None and tensor.shape != torch.Size(shape):
             raise ValueError(f"{name} has the shape {tuple(tensor.shape)}, not {tuple(shape)}.")
+
+
+def address(x: Tensor | None) -> int | None:
+    """Where a contiguous tensor's numbers lie, as the plain number that `compiled` functions and C structures take."""
+    return None if x is None else x.data_ptr()
 
 
 def pointer(x: Tensor | None) -> ctypes.c_void_p:

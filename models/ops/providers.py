@@ -152,6 +152,7 @@ class Operation:
     ) -> None:
         self.name, self.package, self.forms, self.lacks = name, package, forms, lacks or {}
         self.slower, self.automatic = slower or {}, automatic
+        self._found: dict[str, Callable] = {}
 
     def __call__(self, *inputs: Any, provider: str = "auto", **named: Any) -> Any:
         """What the provider's form returns; raises what `form` raises, and NotCovered for inputs that the form cannot take."""
@@ -184,8 +185,10 @@ class Operation:
         return self._function(self.forms[provider])
 
     def _function(self, place: str) -> Callable:
-        module, function = place.split(":")
-        return getattr(import_module(f"{self.package}.{module}"), function)
+        if place not in self._found:  # a token that is decoded comes by here once for each operation of each layer
+            module, function = place.split(":")
+            self._found[place] = getattr(import_module(f"{self.package}.{module}"), function)
+        return self._found[place]
 
     def _automatic(self, *inputs: Any, **named: Any) -> Any:
         tensor = next(x for x in (*inputs, *named.values()) if isinstance(x, Tensor))

@@ -61,8 +61,12 @@ class Block(nn.Module):
 
     def __init__(self, width: int, mixer: nn.Module, inner: int):
         super().__init__()
-        self.mixer_norm, self.mixer = None if getattr(mixer, "norms_itself", False) else RMSNorm(width), mixer
-        self.feed_norm, self.feed = (RMSNorm(width), SwiGLU(width, inner)) if inner else (None, None)
+        provider = getattr(mixer, "provider", "auto")
+        norms_itself = getattr(mixer, "norms_itself", False)
+        self.mixer_norm, self.mixer = None if norms_itself else RMSNorm(width, provider=provider), mixer
+        self.feed_norm, self.feed = None, None
+        if inner:
+            self.feed_norm, self.feed = RMSNorm(width, provider=provider), SwiGLU(width, inner, provider)
 
     def forward(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         y, state = self.mixer(x if self.mixer_norm is None else self.mixer_norm(x), state)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.law import Law
+from models.layers import maps
 from models.registry import register
 from models.titans.memory_layer import HeadNorm, Memory, MemoryState, inner_width, output_projection
 from models.titans.memory_settings import MemorySettings
@@ -52,4 +53,5 @@ class TitansLMM(nn.Module):
 
     def forward(self, x: Tensor, state: MemoryState | None = None) -> tuple[Tensor, MemoryState]:
         y, state = self.memory(x, state)
-        return self.out(self.norm(y) * F.silu(self.gate(x))), state
+        (gate,) = maps(x, self.gate, provider=self.memory.provider)
+        return self.out(self.norm(y) * F.silu(gate)), state

@@ -23,10 +23,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.law import Law
-from models.layers import l2_norm, linear_flops, rotary, split_heads
+from models.layers import l2_norm, linear_flops, maps, rotary, split_heads
+from models.layers.derived import Derived
 from models.ops.flops import Flops, attention_flops, product_flops
 from models.ops.neural_memory.recurrence import Weights
 from models.ops.providers import note
+from models.ops.softmax_attention.native import attend
 from models.registry import register
 from models.shell.segments import pieces
 from models.titans.memory_layer import (
@@ -92,7 +94,7 @@ class TitansMAC(nn.Module):
             raise ValueError(f"Rotary positions need an even width per head: make {inner} a multiple of {2 * heads}.")
         self.heads, self.period, self.segment = heads, segment, segment
         self.pool, self.literal, self.inner_residual = segment // memory_tokens, literal, inner_residual
-        self.persistent = persistent_tokens(persistent, width)
+        self.persistent, self._before, self.provider = persistent_tokens(persistent, width), Derived(), provider
         self.memory = Memory(width, heads, inner, memory, provider)
         self.recall_norm = HeadNorm(heads, inner)
         self.recall_out = output_projection(inner, width)
@@ -109,9 +111,9 @@ class TitansMAC(nn.Module):
         note("sdpa")
         tail, query_tail, memory, weights, rows, waiting, count = self._begin(x) if state is None else state
         asked, query_tail = self.memory.queries(x, query_tail)
-        qkv, tail = self.conv(torch.cat([self.query(x), self.key_value(x)], -1), tail)
+        qkv, tail = self.conv(torch.cat(maps(x, self.query, self.key_value, provider=self.provider), -1), tail)
         own = [split_heads(part, self.heads) for part in qkv.chunk(3, dim=-1)]
-        prefix = self._prefix(x)
+        prefix = self._persistent(x.shape[0])
         ys, reads = [], []
         for piece in pieces(x.shape[1], count, self.segment):
             pooled, waiting = self._pool(asked[:, piece], waiting)
@@ -151,18 +153,23 @@ class TitansMAC(nn.Module):
             read = self.memory.retrieve(self.memory.weights(after, y.shape[0]), q)
         return read, after
 
-    def _prefix(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of the persistent tokens, for every row of x; their places begin every segment."""
-        k, v = self._context(self.persistent.to(x.dtype)[None])
-        return tuple(part.expand(x.shape[0], -1, -1, -1) for part in (rotary(k, 0), v))
+    def _persistent(self, rows: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of the persistent tokens, for every row of a batch; their places begin every segment."""
+        found = self._before(self._prefix, self.persistent, self.key_value.weight)
+        return tuple(part.expand(rows, -1, -1, -1) for part in found)
+
+    def _prefix(self, persistent: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        k, v = self._context(persistent[None])
+        return rotary(k, 0), v
 
     def _context(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Keys and values of P or h, [b, n, width]. No convolution: it would carry later rows into earlier tokens."""
-        return tuple(split_heads(part, self.heads) for part in self.key_value(rows).chunk(2, dim=-1))
+        (key_value,) = maps(rows, self.key_value, provider=self.provider)
+        return tuple(split_heads(part, self.heads) for part in key_value.chunk(2, dim=-1))
 
     def _lift(self, recalled: Tensor) -> Tensor:
         """What the memory answered, [b, t, h, d], as rows of the model's width."""
-        return self.recall_out(self.recall_norm(recalled))
+        return maps(self.recall_norm(recalled), self.recall_out, provider=self.provider)[0]
 
     def flops(self, time: int) -> Flops:
         """Of attention in segments, and of what a token passes twice or what passes beside the tokens: queries, h and P."""
@@ -196,10 +203,15 @@ class TitansMAC(nn.Module):
         recalled_k = rotary(recalled_k, first + (old + 1) * self.pool - 1, step=self.pool)
         new = recalled_k, recalled_v, k, v
         rows = tuple(torch.cat([a.to(b.dtype), b], 1) for a, b in zip(rows, new, strict=True)) if count else new
+        if (y := attend([(q, *prefix), (q, *rows[:2]), (q, *rows[2:])])) is not None:
+            return self._attended(y), rows  # one token sees all rows that there are
         keys, values = (torch.cat(parts, 1).transpose(1, 2) for parts in zip(prefix, rows[:2], rows[2:], strict=True))
         mask = self._visible(count, *(part.shape[1] for part in (q, rows[0], rows[2])))
         y = F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, attn_mask=mask.to(q.device))
-        return self.attention_out(y.transpose(1, 2).flatten(2)), rows
+        return self._attended(y.transpose(1, 2)), rows
+
+    def _attended(self, y: Tensor) -> Tensor:
+        return maps(y.flatten(2), self.attention_out, provider=self.provider)[0]
 
     def _visible(self, count: int, tokens: int, recalled: int, rows: int) -> Tensor:
         """Which of P, h and S each of the tokens from place `count` on sees, [tokens, P + recalled + rows]."""

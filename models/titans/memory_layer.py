@@ -17,13 +17,14 @@ would compute them is not there then.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import RMSNorm, ShortConvolution, at_least_float32, l2_norm, split_heads
+from models.layers import RMSNorm, ShortConvolution, at_least_float32, convolved_heads, maps
+from models.layers.derived import Derived
 from models.ops.flops import Flops
 from models.ops.neural_memory import deep_memory, linear_memory
 from models.ops.neural_memory.activation_checkpointing import stored_every
@@ -94,6 +95,7 @@ class Memory(nn.Module):
         self.heads, self.rule, self.unit_values, self.provider = heads, settings.rule, settings.unit_values, provider
         self.store_every, depth, forget = settings.store_every, settings.memory_depth, settings.forget
         bound = settings.rate_bound
+        self._held = Derived()
         self.bound = rate_bound(settings.chunk, depth) if bound is None else bound
         plain = depth == 1 and not settings.residual and forget != "channel"
         self.operation = linear_memory if plain else deep_memory
@@ -135,20 +137,29 @@ class Memory(nn.Module):
         """
         if len(self.initial) == 1:
             return self.bound
-        drawn = sharpness(tuple(torch.full_like(w[:1], s) for w, s in zip(self.initial, self._spreads(), strict=True)))
-        return self.bound * (SHARPER * drawn / sharpness(tuple(self.initial))).clamp_max(1)
+        return self._held(self._bound_now, *self.initial)
+
+    def _bound_now(self, *initial: Tensor) -> Tensor:
+        drawn = sharpness(tuple(torch.full_like(w[:1], s) for w, s in zip(initial, self._spreads(), strict=True)))
+        return self.bound * (SHARPER * drawn / sharpness(initial)).clamp_max(1)
 
     def queries(self, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """Unit queries [b, t, h, d] and the convolution's state."""
-        q, past = self.query_conv(self.query(x), past)
-        return l2_norm(split_heads(F.silu(q), self.heads)), past
+        return self._unit_queries(self.query(x), past)
+
+    def _unit_queries(self, q: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        (q,), past = convolved_heads(self.query_conv, q, past, [q.shape[-1]], self.heads, unit=1)
+        return q, past
 
     def forward(self, x: Tensor, state: MemoryState | None = None) -> tuple[Tensor, MemoryState]:
         query_past, key_value_past, memory = (None, None, None) if state is None else state
-        q, query_past = self.queries(x, query_past)
-        key_value, key_value_past = self.key_value_conv(self.key_value(x), key_value_past)
-        k, v = (split_heads(part, self.heads) for part in F.silu(key_value).chunk(2, dim=-1))
-        logits = at_least_float32(self.gates(x))  # bfloat16 has no numbers between 0.996 and 1
+        q, key_value, logits = maps(x, self.query, self.key_value, self.gates, provider=self.provider)
+        q, query_past = self._unit_queries(q, query_past)
+        widths, unit = [key_value.shape[-1] // 2] * 2, 2 if self.unit_values else 1
+        (k, v), key_value_past = convolved_heads(
+            self.key_value_conv, key_value, key_value_past, widths, self.heads, unit
+        )
+        logits = at_least_float32(logits)  # bfloat16 has no numbers between 0.996 and 1
         parts = logits.split([self.heads * size for size in self.gate_sizes], dim=-1)
         momentum, rate, forget = (
             part if size == 1 else part.unflatten(-1, (self.heads, size))
@@ -159,8 +170,8 @@ class Memory(nn.Module):
         form = self.operation.form(self.provider)
         y, memory = (form if self.store_every is None else stored_every(self.store_every, form))(
             q,
-            l2_norm(k),
-            l2_norm(v) if self.unit_values else v,
+            k,
+            v,
             momentum=momentum,
             rate=self._rate(rate) * (1 - momentum),
             keep=torch.sigmoid(-forget) if self.gate_sizes[2] else torch.ones_like(rate),
@@ -188,7 +199,8 @@ class Memory(nn.Module):
 
     def retrieve(self, weights: Weights, q: Tensor) -> Tensor:
         """What fixed weights answer to queries [b, t, h, d], without being written to."""
-        with torch.autocast(q.device.type, enabled=False):
+        on = q.device.type
+        with torch.autocast(on, enabled=False) if torch.is_autocast_enabled(on) else nullcontext():
             return network(weights, q.transpose(1, 2).to(weights[0].dtype), self.rule).transpose(1, 2).to(q.dtype)
 
 

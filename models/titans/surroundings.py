@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import at_least_float32, l2_norm, split_heads
+from models.layers import at_least_float32, convolved_heads, l2_norm, maps
 from models.titans.memory_layer import FORGET_LOGITS, SHARPER, HeadNorm, convolution_of, output_projection, sharpness
 
 State = tuple[Tensor, Any]  # the convolution's last inputs and the law's own state
@@ -59,11 +59,11 @@ class MemoryLayer(nn.Module):
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         tail, memory = (None, None) if state is None else state
-        qkv, tail = self.convolution(self.qkv(x), tail)
-        q, k, v = (split_heads(part, self.heads) for part in F.silu(qkv).split(self.widths, dim=-1))
-        logits = at_least_float32(self.gates(x)).chunk(self.gates.out_features // self.heads, dim=-1)
-        y, memory = self.remember(l2_norm(q), l2_norm(k), l2_norm(v) if self.unit_values else v, logits, memory)
-        return self.out(self.norm(y) * F.silu(self.gate(x))), (tail, memory)
+        qkv, logits, gate = maps(x, self.qkv, self.gates, self.gate, provider=self.provider)
+        (q, k, v), tail = convolved_heads(self.convolution, qkv, tail, self.widths, self.heads, unit=2)
+        logits = at_least_float32(logits).chunk(self.gates.out_features // self.heads, dim=-1)
+        y, memory = self.remember(q, k, l2_norm(v) if self.unit_values else v, logits, memory)
+        return self.out(self.norm(y) * F.silu(gate)), (tail, memory)
 
     def remember(self, q: Tensor, k: Tensor, v: Tensor, logits: Sequence[Tensor], state: Any) -> tuple[Tensor, Any]:
         """What each token reads, [b, t, h, values], and the memory's state; logits [b, t, h] one by one."""

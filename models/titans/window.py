@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.attention import window_attention
-from models.layers import rotary, split_heads
+from models.attention import window_after, window_attention
+from models.layers import maps, rotary, split_heads
 from models.ops.flops import Flops, window_flops
+from models.ops.softmax_attention.native import attend
 from models.titans.memory_layer import convolution_of
 
 WindowState = tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor], int]
@@ -37,11 +38,15 @@ class PrefixedWindow(nn.Module):
 
     def forward(self, x: Tensor, state: WindowState | None = None) -> tuple[Tensor, WindowState]:
         tail, past, prefix, place = (None, None, None, 0) if state is None else state
-        qkv, tail = self.conv(self.qkv(x), tail)
+        (qkv,) = maps(x, self.qkv)
+        qkv, tail = self.conv(qkv, tail)
         q, k, v = (split_heads(part, self.heads) for part in qkv.chunk(3, dim=-1))
         if prefix is None:
             prefix = k[:, : self.prefix].clone(), v[:, : self.prefix].clone()
             q, k, v = (part[:, self.prefix :] for part in (q, k, v))
+        elif (found := self._step(q, k, v, past, prefix, place)) is not None:
+            y, past = found
+            return y.flatten(2), (tail, past, prefix, place + 1)
         head = q.shape[-1]
         # Twice the channels: the first half carries places and is zero in the prefix, the second is zero in the text.
         y, past = window_attention(
@@ -54,6 +59,20 @@ class PrefixedWindow(nn.Module):
         )
         past = tuple(part[..., :head].clone() for part in past)
         return y[..., :head].flatten(2), (tail, past, prefix, place + q.shape[1])
+
+    def _step(
+        self, q: Tensor, k: Tensor, v: Tensor, past: tuple[Tensor, Tensor], prefix: tuple[Tensor, Tensor], place: int
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
+        """Attention of one token, compiled, and the window's new keys and values; None where that is not covered.
+
+        Persistent tokens are asked by a query without a place: no doubled channels are needed.
+        """
+        if q.shape[1] > 1 or torch.is_grad_enabled():
+            return None
+        turned, k = rotary(q, place), rotary(k, place)
+        past = tuple(old.to(k.dtype) for old in past)
+        y = attend([(q, *prefix), (turned, *past), (turned, k, v)])
+        return None if y is None else (y, window_after(past, (k, v), self.window))
 
     def flops(self, time: int) -> Flops:
         """Of attention, on twice the channels."""

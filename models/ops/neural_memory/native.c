@@ -198,6 +198,69 @@ void forward(const text *x, real *state, real *y, real *traces, real *kept, int 
   }
 }
 
+/* A token of one head: compared with A, written into `state`, read into y. */
+static void pass(const token *x, const real *A, real *state, real *y) {
+  real trace[TRACE], read[HIDDEN + 1], *heard = trace + 2 * HIDDEN;
+  hidden own;
+  compare(A, x, trace, &own);
+  EACH_LAYER(l) {
+    write_and_read(state + AT(l), state + SIZE + AT(l), OF(l, x->k, own.value), TO(l, own.error, trace + 3 * HIDDEN),
+                   GATE(x->momentum, l), GATE(x->rate, l), GATE(x->keep, l), OF(l, x->q, read), TO(l, heard, y), IN(l), OUT(l));
+    if (l < DEPTH - 1)
+      for (int j = 0; j < H; j += LANES) store(read + l * H + j, activation(load(heard + l * H + j)).value);
+  }
+}
+
+/* Rows of `count` numbers of `past` tokens and of a new one behind them, for each of `batch`. */
+static void append(const real *old, const real *new, real *to, long batch, long past, long count) {
+  for (long n = 0; n < batch; n++, to += (past + 1) * count) {
+    memcpy(to, old + n * past * count, past * count * sizeof(real));
+    memcpy(to + past * count, new + n * count, count * sizeof(real));
+  }
+}
+
+typedef struct {
+  real *k, *v, *momentum, *rate, *keep;
+} tokens;
+
+/* One token, `x`, after those of the open chunk, `old`, which are passed again from their anchor's weights and surprise: each
+   layer's lie for themselves, [batch, heads, in, out], and stay as they are. Where the chunk is full, those at its end are
+   written to `ends`; else the chunk's tokens, with the new one, to `opened`. */
+void step(const text *x, const text *old, const real **weights, const real **surprise, real **ends, const tokens *opened, real *y,
+          int threads) {
+  const real none[K] = {0};
+#pragma omp parallel for collapse(2) schedule(static) num_threads(threads) if (threads > 1 && x->batch > 1)
+  for (long n = 0; n < x->batch; n++)
+    for (long h = 0; h < x->heads; h++) {
+      real state[2 * SIZE], A[SIZE], unread[V];
+      long head = n * x->heads + h;
+      EACH_LAYER(l) {
+        long size = IN(l) * OUT(l);
+        memcpy(state + AT(l), weights[l] + head * size, size * sizeof(real));
+        memcpy(state + SIZE + AT(l), surprise[l] + head * size, size * sizeof(real));
+      }
+      memcpy(A, state, sizeof A);
+      for (long t = 0; t < old->time; t++) {
+        token one = at(old, (n * old->time + t) * x->heads + h);
+        one.q = none;
+        pass(&one, A, state, unread);
+      }
+      token one = at(x, head);
+      pass(&one, A, state, y + head * V);
+      EACH_LAYER(l) if (ends) {
+        long size = IN(l) * OUT(l);
+        memcpy(ends[l] + head * size, state + AT(l), size * sizeof(real));
+        memcpy(ends[DEPTH + l] + head * size, state + SIZE + AT(l), size * sizeof(real));
+      }
+    }
+  if (ends) return;
+  append(old->k, x->k, opened->k, x->batch, old->time, x->heads * K);
+  append(old->v, x->v, opened->v, x->batch, old->time, x->heads * V);
+  append(old->momentum, x->momentum, opened->momentum, x->batch, old->time, x->heads * GATES);
+  append(old->rate, x->rate, opened->rate, x->batch, old->time, x->heads * GATES);
+  append(old->keep, x->keep, opened->keep, x->batch, old->time, x->heads * GATES);
+}
+
 /* One layer written again, from one state to the next, and what its read gives: dh = W dy. */
 INLINE void write_again(const real *from, real *to, const real *a, const real *e, real eta, real theta, real keep, const real *dy,
                         real *dh, int in, int out) {

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import math
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from models.ops.autograd import by_hand
-from models.ops.native_build import expect, kind_of, lanes, library, pointer
+from models.ops.native_build import expect, kind_of, library, pointer, without_autocast
+from models.ops.neural_memory.native_step import SOURCE, Text, built_for, step
 from models.ops.neural_memory.recurrence import Rule, State, Weights, recurrence, resume, suspend
 from models.ops.providers import NotCovered
 
-SOURCE = Path(__file__).with_name("native.c")
 LARGEST, AGED = 1 << 15, 1 << 20  # numbers of a head's weights, and those times the tokens of an anchor (up to 64)
-
-
-class _Text(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_long) for name in ("batch", "time", "heads", "chunk", "last")]
-    _fields_ += [(name, ctypes.c_void_p) for name in ("q", "k", "v", "momentum", "rate", "keep")]
 
 
 class _Gradients(ctypes.Structure):
@@ -65,7 +59,9 @@ def native(
         )
     if not q.shape[1] or not v.numel():
         return recurrence(q, k, v, momentum=momentum, rate=rate, keep=keep, initial=initial, rule=rule, state=state)
-    with torch.autocast("cpu", enabled=False):
+    if (found := step(q, (k, v, momentum, rate, keep), gates, rule, state)) is not None:
+        return found
+    with without_autocast():
         tokens = tuple(x.to(kind) for x in (k, v, momentum, rate, keep))
         weights, surprise, tokens, past = resume(tokens, initial, state)
         before = torch.stack([torch.cat([w.to(kind).flatten(2) for w in part], -1) for part in (weights, surprise)], 2)
@@ -124,16 +120,14 @@ def _expect(q, k, v, momentum, rate, keep, before, initial: Weights) -> None:
 
 
 def _built(q: Tensor, v: Tensor, form: _Form) -> ctypes.CDLL:
-    widths, rule = {"K": q.shape[-1], "H": form.hidden, "V": v.shape[-1]}, form.rule
-    together = lanes(math.gcd(form.hidden, v.shape[-1]), q.dtype)
-    law = {"SILU": rule.activation == "silu", "DECAYED": rule.decayed, "EXCLUSIVE": rule.exclusive}
-    built = library(SOURCE, q.dtype, **widths, LANES=together, DEPTH=form.depth, GATES=form.gates, **law)
+    macros = built_for(q.shape[-1], form.hidden, v.shape[-1], form.depth, form.gates, form.rule, q.dtype)
+    built = library(SOURCE, q.dtype, **macros)
     built.pieces.restype = ctypes.c_long
     return built
 
 
-def _text(inputs: tuple[Tensor, ...], form: _Form) -> _Text:
-    return _Text(*inputs[0].shape[:3], form.rule.chunk, form.last, *(pointer(x) for x in inputs))
+def _text(inputs: tuple[Tensor, ...], form: _Form) -> Text:
+    return Text(*inputs[0].shape[:3], form.rule.chunk, form.last, *(pointer(x) for x in inputs))
 
 
 def _forward(q, k, v, momentum, rate, keep, before, form: _Form, train: bool) -> tuple[Tensor, Tensor, tuple]:

@@ -75,15 +75,15 @@ static void read_text(const text *x, long n, long h, matrix S, real *y, real *ke
   }
 }
 
-/* state: the first one on entry, the last one on return. */
-void forward(const text *x, real *state, real *y, real *kept, int threads) {
+/* before: the first state, which stays as it is; state: the last one. */
+void forward(const text *x, const real *before, real *state, real *y, real *kept, int threads) {
   long pieces = (x->time + STEP - 1) / STEP;
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
   for (long n = 0; n < x->batch; n++)
     for (long h = 0; h < x->heads; h++) {
       long place = n * x->heads + h;
       matrix S;
-      memcpy(S, state + place * K * V, sizeof(matrix));
+      memcpy(S, before + place * K * V, sizeof(matrix));
       read_text(x, n, h, S, y, kept ? kept + place * pieces * K * V : 0);
       memcpy(state + place * K * V, S, sizeof(matrix));
     }

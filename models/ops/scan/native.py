@@ -16,7 +16,18 @@ from torch import Tensor
 
 from models.ops.autograd import by_hand
 from models.ops.compiled_chunks.chunks import Inputs, in_chunks
-from models.ops.native_build import expect, kind_of, lanes, library, pointer
+from models.ops.native_build import (
+    address,
+    compiled,
+    expect,
+    in_kind,
+    kind_of,
+    lanes,
+    library,
+    pointer,
+    remembered,
+    without_autocast,
+)
 
 SOURCE = Path(__file__).with_name("native.c")
 WHOLE, SPLIT = 8, 4  # a value that is no multiple of SPLIT is filled up with zeros to one of WHOLE
@@ -98,10 +109,8 @@ def matrix_state(
         state = None if state is None else F.pad(state, more)
         y, state = matrix_state(q, p, w, F.pad(v, more), log_forget, rate, state, law)
         return y[..., :width], state[..., :width].clone()
-    with torch.autocast("cpu", enabled=False):
-        q, p, w, v, log_forget, rate, state = (
-            None if x is None else x.to(kind) for x in (q, p, w, v, log_forget, rate, state)
-        )
+    with without_autocast():
+        q, p, w, v, log_forget, rate, state = in_kind(kind, q, p, w, v, log_forget, rate, state)
         if state is None:
             state = q.new_zeros(batch, heads, keys, width)
         if not v.numel():
@@ -119,31 +128,36 @@ def matrix_state(
         else:
             y, state = in_chunks(Inputs(q, w, v, None, log_forget, rate, None, None, state[:, :, None]), CHUNK)
             state = state[:, :, 0]
-    return y.to(dtype), state
+    return y if y.dtype is dtype else y.to(dtype), state
 
 
-def _built(q: Tensor, v: Tensor, law: Law) -> ctypes.CDLL:
-    width = v.shape[-1]
-    macros = {"K": q.shape[-1], "V": width, "LANES": lanes(width, q.dtype), "DECAY": law.decay}
-    return library(SOURCE, q.dtype, **macros, COMPARE=law.compare, BEFORE=law.before, TIED=law.tied)
+def _macros(keys: int, width: int, kind: torch.dtype, law: Law) -> dict[str, int]:
+    macros = {"K": keys, "V": width, "LANES": lanes(width, kind), "DECAY": law.decay}
+    return macros | {"COMPARE": law.compare, "BEFORE": law.before, "TIED": law.tied}
+
+
+@remembered
+def _reader(keys: int, width: int, kind: torch.dtype, law: Law) -> Any:
+    """The compiled forward pass of a shape of state."""
+    return compiled(SOURCE, kind, "forward", "pppppi", **_macros(keys, width, kind, law))
 
 
 def _text(q: Tensor, p: Tensor, w: Tensor, v: Tensor, a: Tensor | None, b: Tensor | None) -> _Text:
     batch, time, heads = v.shape[:3]
-    return _Text(batch, time, heads, q.shape[2] < heads, *(pointer(x) for x in (q, p, w, v, a, b)))
+    return _Text(batch, time, heads, q.shape[2] < heads, *(address(x) for x in (q, p, w, v, a, b)))
 
 
 def _forward(q, p, w, v, log_forget, rate, state, law: Law, keep: bool) -> tuple[Tensor, Tensor, tuple]:
     """y, the last state, and what the backward pass needs: the inputs as C reads them and, if asked, the states kept."""
     decay = None if log_forget is None else log_forget.exp()
     inputs = [None if x is None else x.contiguous() for x in (q, p, w, v, decay, rate)]
-    state, y = state.clone(memory_format=torch.contiguous_format), torch.empty_like(inputs[3])
+    before, y = state.contiguous(), torch.empty_like(inputs[3])
+    after = torch.empty_like(before)
     pieces = -(-v.shape[1] // STEP)
     kept = v.new_empty(*state.shape[:2], pieces, *state.shape[2:]) if keep else None
-    _built(q, v, law).forward(
-        ctypes.byref(_text(*inputs)), pointer(state), pointer(y), pointer(kept), torch.get_num_threads()
-    )
-    return y, state, (*inputs, kept)
+    read, text = _reader(q.shape[-1], v.shape[-1], q.dtype, law), ctypes.byref(_text(*inputs))
+    read(text, before.data_ptr(), after.data_ptr(), y.data_ptr(), address(kept), torch.get_num_threads())
+    return y, after, (*inputs, kept)
 
 
 class _MatrixState(torch.autograd.Function):
@@ -166,8 +180,8 @@ class _MatrixState(torch.autograd.Function):
         dp = v.new_empty(dq.shape) if law.compare and not law.tied else None
         dv = torch.empty_like(v)
         da, db = (None if x is None else torch.empty_like(x) for x in (decay, rate))
-        text, gradients = _text(*inputs), _Gradients(*(pointer(x) for x in (dq, dp, dw, dv, da, db)))
-        _built(q, v, law).backward(
+        text, gradients = _text(*inputs), _Gradients(*(address(x) for x in (dq, dp, dw, dv, da, db)))
+        library(SOURCE, q.dtype, **_macros(q.shape[-1], v.shape[-1], q.dtype, law)).backward(
             ctypes.byref(text),
             pointer(kept),
             pointer(dy),

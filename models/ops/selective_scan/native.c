@@ -33,15 +33,15 @@ static inline void store_all(real *to, const vec from[N], long stride) {
   for (int n = 0; n < N; n++) store(to + n * stride, from[n]);
 }
 
-/* state: the first one on entry, the last one on return. */
-void forward(const text *in, real *state, real *y, real *kept, int threads) {
+/* before: the first state, which stays as it is; state: the last one. */
+void forward(const text *in, const real *before, real *state, real *y, real *kept, int threads) {
   long pieces = (in->time + STEP - 1) / STEP;
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
   for (long b = 0; b < in->batch; b++)
     for (long c = 0; c < in->channels; c += LANES) {
       vec A[N], h[N], decay[N];
       load_all(A, in->A + c, in->channels);
-      load_all(h, state + b * N * in->channels + c, in->channels);
+      load_all(h, before + b * N * in->channels + c, in->channels);
       for (long t = 0; t < in->time; t++) {
         long row = b * in->time + t;
         if (kept && t % STEP == 0) store_all(kept + (b * pieces + t / STEP) * N * in->channels + c, h, in->channels);

@@ -10,7 +10,18 @@ import torch
 from torch import Tensor
 
 from models.ops.autograd import by_hand
-from models.ops.native_build import expect, kind_of, lanes, library, pointer
+from models.ops.native_build import (
+    address,
+    compiled,
+    expect,
+    in_kind,
+    kind_of,
+    lanes,
+    library,
+    pointer,
+    remembered,
+    without_autocast,
+)
 
 SOURCE = Path(__file__).with_name("native.c")
 STEP = 16  # tokens between two states that the backward pass starts from; STEP in native.c
@@ -34,9 +45,9 @@ def native(
     Raises NotCovered off the CPU and where no library can be built.
     """
     dtype, kind = x.dtype, kind_of(x)
-    with torch.autocast("cpu", enabled=False):
-        x, delta, A, B, C = (value.to(kind) for value in (x, delta, A, B, C))
-        state = x.new_zeros(x.shape[0], x.shape[2], A.shape[1]) if state is None else state.to(kind)
+    with without_autocast():
+        x, delta, A, B, C, state = in_kind(kind, x, delta, A, B, C, state)
+        state = x.new_zeros(x.shape[0], x.shape[2], A.shape[1]) if state is None else state
         if not x.numel():
             return x.to(dtype), state
         (batch, time, channels), (_, states) = x.shape, A.shape
@@ -47,26 +58,32 @@ def native(
             y, state = _SelectiveScan.apply(*inputs)
         else:
             y, state, _ = _forward(*inputs, keep=False)
-    return y.to(dtype), state.mT
+    return y if y.dtype is dtype else y.to(dtype), state.mT
 
 
-def _built(x: Tensor, A: Tensor) -> ctypes.CDLL:
-    return library(SOURCE, x.dtype, N=A.shape[0], LANES=lanes(x.shape[2], x.dtype))
+def _macros(states: int, channels: int, kind: torch.dtype) -> dict[str, int]:
+    return {"N": states, "LANES": lanes(channels, kind)}
+
+
+@remembered
+def _reader(states: int, channels: int, kind: torch.dtype) -> Any:
+    """The compiled forward pass of so many states and channels."""
+    return compiled(SOURCE, kind, "forward", "pppppi", **_macros(states, channels, kind))
 
 
 def _text(x: Tensor, *others: Tensor) -> _Text:
-    return _Text(*x.shape, *(pointer(value) for value in (x, *others)))
+    return _Text(*x.shape, *(address(value) for value in (x, *others)))
 
 
 def _forward(x, delta, A, B, C, state, keep: bool) -> tuple[Tensor, Tensor, tuple]:
     """y, the last state [b, N, d], and what the backward pass needs; A [N, d], state [b, N, d]."""
     inputs = [value.contiguous() for value in (x, delta, A, B, C)]
-    state, y = state.clone(memory_format=torch.contiguous_format), torch.empty_like(inputs[0])
+    before, y = state.contiguous(), torch.empty_like(inputs[0])
+    after = torch.empty_like(before)
     kept = x.new_empty(x.shape[0], -(-x.shape[1] // STEP), *A.shape) if keep else None
-    _built(x, A).forward(
-        ctypes.byref(_text(*inputs)), pointer(state), pointer(y), pointer(kept), torch.get_num_threads()
-    )
-    return y, state, (*inputs, kept)
+    read, text = _reader(A.shape[0], x.shape[2], x.dtype), ctypes.byref(_text(*inputs))
+    read(text, before.data_ptr(), after.data_ptr(), y.data_ptr(), address(kept), torch.get_num_threads())
+    return y, after, (*inputs, kept)
 
 
 class _SelectiveScan(torch.autograd.Function):
@@ -90,8 +107,8 @@ class _SelectiveScan(torch.autograd.Function):
         )
         dx, ddelta, dA = torch.empty_like(x), torch.empty_like(x), torch.zeros_like(dstate)
         dB, dC = (B.new_empty(groups, *B.shape) for _ in range(2))
-        gradients = _Gradients(*(pointer(value) for value in (dx, ddelta, dA, dB, dC)))
-        _built(x, A).backward(
+        gradients = _Gradients(*(address(value) for value in (dx, ddelta, dA, dB, dC)))
+        library(SOURCE, x.dtype, **_macros(A.shape[0], x.shape[2], x.dtype)).backward(
             ctypes.byref(_text(*inputs)), pointer(kept), pointer(dy), pointer(dstate), ctypes.byref(gradients), groups,
             torch.get_num_threads(),
         )  # fmt: skip

@@ -76,3 +76,43 @@ void forward(const text *in, real *y, int threads) { EACH_BLOCK(walk, y) }
 void backward(const text *in, const real *dy, real *dx, real *dstate, real *dweight, int threads) {
   EACH_BLOCK(walk_back, dy, dx, dstate, dweight)
 }
+
+/* SiLU of the convolution and, of its first `unit` channels, heads of `head` channels brought to unit length. Without a gradient:
+   the weight is read as the layer keeps it, [width, KERNEL], and the inputs that the next piece needs are written to `last`. */
+static void read_row(const text *in, long n, long t, real *y) {
+  for (long c = 0; c < in->width; c += LANES) {
+    vec sum = in->bias ? load(in->bias + c) : (vec){0};
+    for (int k = 0; k < KERNEL; k++) {
+      vec weight;
+#pragma GCC unroll 16
+      for (int j = 0; j < LANES; j++) weight[j] = in->weight[(c + j) * KERNEL + k];
+      sum += load(input(in, n, t + k - (KERNEL - 1), c)) * weight;
+    }
+    store(y + c, sum * sigmoid(sum));
+  }
+}
+
+static void to_unit(real *y, long head, real eps) {
+  real square = 0;
+  long i = 0, whole = head / LANES * LANES;
+  vec part = {0};
+  for (; i < whole; i += LANES) part += load(y + i) * load(y + i);
+  square = sum(part);
+  for (; i < head; i++) square += y[i] * y[i];
+  real scale = 1 / (sizeof(real) == 4 ? (real)sqrtf(square + eps) : (real)sqrt(square + eps));
+  for (i = 0; i < whole; i += LANES) store(y + i, load(y + i) * scale);
+  for (; i < head; i++) y[i] *= scale;
+}
+
+void heads(const text *in, real *y, real *last, long head, long unit, double eps, int threads) {
+#pragma omp parallel for collapse(2) schedule(static) num_threads(threads) if (in->batch * in->time > 1)
+  for (long n = 0; n < in->batch; n++)
+    for (long t = 0; t < in->time; t++) {
+      real *row = y + (n * in->time + t) * in->width;
+      read_row(in, n, t, row);
+      for (long c = 0; c < unit; c += head) to_unit(row + c, head, eps);
+    }
+  for (long n = 0; n < in->batch; n++)
+    for (long t = 0; t < KERNEL - 1; t++)
+      memcpy(last + (n * (KERNEL - 1) + t) * in->width, input(in, n, in->time - (KERNEL - 1) + t, 0), in->width * sizeof(real));
+}

@@ -10,7 +10,18 @@ import torch
 from torch import Tensor
 
 from models.ops.autograd import by_hand
-from models.ops.native_build import expect, kind_of, lanes, library, pointer
+from models.ops.native_build import (
+    address,
+    compiled,
+    expect,
+    kind_of,
+    lanes,
+    library,
+    pointer,
+    remembered,
+    without_autocast,
+)
+from models.ops.providers import NotCovered, note
 from models.ops.short_convolution.chunked import computed_in
 
 SOURCE = Path(__file__).with_name("native.c")
@@ -28,7 +39,7 @@ def native(x: Tensor, weight: Tensor, bias: Tensor | None = None, state: Tensor 
     """
     kind, asked, given = kind_of(x), computed_in(x), x.dtype
     kernel = weight.shape[-1]
-    with torch.autocast("cpu", enabled=False):
+    with without_autocast():
         if state is None:
             state = x.new_zeros(x.shape[0], kernel - 1, x.shape[2])
         if not x.numel():
@@ -59,13 +70,55 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor) -> t
     kernel = weight.shape[-1]
     own = x.contiguous(), weight[:, 0].T.contiguous(), None if bias is None else bias.contiguous(), state.contiguous()
     y = torch.empty_like(own[0])
-    text = _Text(*x.shape, *(pointer(one) for one in own))
+    text = _Text(*x.shape, *(address(one) for one in own))
     _built(x, kernel).forward(ctypes.byref(text), pointer(y), torch.get_num_threads())
     if x.shape[1] >= kernel - 1:
         last = own[0][:, x.shape[1] - kernel + 1 :].clone()
     else:
         last = torch.cat([own[3][:, x.shape[1] :], own[0]], 1)
     return y, last, own
+
+
+def heads(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    state: Tensor | None,
+    head: int = 1,
+    unit: int = 0,
+    eps: float = 1e-6,
+) -> tuple[Tensor, Tensor] | None:
+    """SiLU of the convolution [b, t, d] and its last inputs, without a gradient, for a text of any length.
+
+    Its first `unit` channels are brought to unit length in heads of `head` channels, as `l2_norm` does. None where that is
+    not covered: with gradients, half precision or autocast, off the CPU, without a compiler.
+    """
+    if torch.is_grad_enabled() or not x.is_cpu or not x.numel() or torch.is_autocast_enabled("cpu"):
+        return None
+    kind, (batch, time, width), kernel = x.dtype, x.shape, weight.shape[2]
+    if state is None:
+        state = x.new_zeros(batch, kernel - 1, width)
+    if kind not in (torch.float32, torch.float64) or not weight.dtype is state.dtype is kind:
+        return None
+    run = _heads(width, kernel, kind)
+    if run is None or (bias is not None and not (bias.dtype is kind and bias.is_contiguous())):
+        return None
+    expect(weight=(weight, (width, 1, kernel)), bias=(bias, (width,)), state=(state, (batch, kernel - 1, width)))
+    x, weight, state = x.contiguous(), weight.contiguous(), state.contiguous()
+    y, last = torch.empty_like(x), torch.empty_like(state)
+    text = _Text(batch, time, width, x.data_ptr(), weight.data_ptr(), address(bias), state.data_ptr())
+    run(ctypes.byref(text), y.data_ptr(), last.data_ptr(), head, unit, eps, torch.get_num_threads())
+    note("native")
+    return y, last
+
+
+@remembered
+def _heads(width: int, kernel: int, kind: torch.dtype) -> Any:
+    """The compiled function of `heads`, or None where it cannot be built."""
+    try:
+        return compiled(SOURCE, kind, "heads", "ppplldi", KERNEL=kernel, LANES=lanes(width, kind))
+    except NotCovered:
+        return None
 
 
 class _Convolution(torch.autograd.Function):
@@ -84,7 +137,7 @@ class _Convolution(torch.autograd.Function):
         (kernel, _), time = weight.shape, x.shape[1]
         dx, dstate = torch.empty_like(x), torch.empty_like(state)
         dweight = x.new_empty(len(x), kernel + 1, x.shape[2])
-        text = _Text(*x.shape, *(pointer(one) for one in (x, weight, bias, state)))
+        text = _Text(*x.shape, *(address(one) for one in (x, weight, bias, state)))
         given = (dy.contiguous(), dx, dstate, dweight)
         _built(x, kernel).backward(ctypes.byref(text), *(pointer(one) for one in given), torch.get_num_threads())
         kept = min(time, kernel - 1)

@@ -11,7 +11,6 @@ import torch
 from models.ops import native_build
 from models.ops.diagonal_scan.outer_native import native as native_outer
 from models.ops.log_linear.native import native as native_levels
-from models.ops.native_build import library as built
 from models.ops.neural_memory.native import native as native_memory
 from models.ops.neural_memory.recurrence import Rule
 from models.ops.providers import NotCovered, watch
@@ -27,15 +26,9 @@ needs_compiler = pytest.mark.skipif(not native_build.compiler(), reason="no C co
 def fresh(monkeypatch, tmp_path):
     """A cache of its own, and nothing loaded yet."""
     monkeypatch.setenv("TITANOMACHY_CACHE", str(tmp_path))
-    forget()
+    native_build.forget()
     yield tmp_path
-    forget()
-
-
-def forget() -> None:
-    """As in a new process."""
-    built.cache_clear()
-    native_build._library.cache_clear()
+    native_build.forget()
 
 
 def text(*shape: int) -> torch.Tensor:
@@ -73,7 +66,7 @@ def test_a_library_is_built_once_and_kept(fresh, monkeypatch):
     assert ran == {"native"}
     kept = list((fresh / "native").iterdir())
     assert [path.suffix for path in kept] == [".so"]
-    forget()
+    native_build.forget()
     monkeypatch.setattr(native_build, "_build", lambda *_: pytest.fail("built again"))
     assert torch.equal(scan(x, x, x)[0], y)
 

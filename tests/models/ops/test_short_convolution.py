@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.layers import ShortConvolution, convolved, convolved_heads
 from models.ops.native_build import compiler
+from models.ops.providers import watch
 from models.ops.short_convolution import short_convolution
 from models.ops.short_convolution.chunked import chunked
 from models.ops.short_convolution.native import native
@@ -72,3 +74,27 @@ def test_half_precision_and_autocast_keep_their_dtypes(provider):
     y, state = short_convolution(x.bfloat16(), weight.bfloat16(), provider=provider)
     assert (y.dtype, state.dtype) == (torch.bfloat16, torch.bfloat16)
     assert (y - right).norm() <= 2e-2 * right.norm()
+
+
+@pytest.mark.skipif(not compiler(), reason="no C compiler is here")
+@pytest.mark.parametrize(("kind", "bound"), [(torch.float64, 1e-13), (torch.float32, 2e-6)])
+@pytest.mark.parametrize("time", [1, 2, 9])
+@pytest.mark.parametrize(("head", "bias"), [(8, True), (3, False)])
+@torch.no_grad()
+def test_heads_in_one_call_are_what_the_layers_make_one_after_another(kind, bound, time, head, bias):
+    torch.manual_seed(time)
+    layer, plain = (ShortConvolution(6 * head, bias=bias, provider=name).to(kind) for name in ("auto", "chunked"))
+    plain.load_state_dict(layer.state_dict())
+    x, state = torch.randn(2, time, 6 * head, dtype=kind), torch.randn(2, 3, 6 * head, dtype=kind)
+    kept = state.clone()
+    for unit in (0, 2):
+        for given in (state, None):
+            with watch() as ran:
+                parts, last = convolved_heads(layer, x, given, [2 * head] * 3, 2, unit)
+            assert ran == {"native"}
+            right, right_last = convolved_heads(plain, x, given, [2 * head] * 3, 2, unit)
+            for part, other in zip([*parts, last], [*right, right_last], strict=True):
+                torch.testing.assert_close(part, other, rtol=bound, atol=bound)
+    assert torch.equal(state, kept)
+    y, _ = convolved(layer, x, state)
+    torch.testing.assert_close(y, convolved(plain, x, state)[0], rtol=bound, atol=bound)

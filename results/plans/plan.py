@@ -11,7 +11,8 @@ from typing import Any
 from results.plans import learning_rates, sizes
 from results.plans.contests import Contest
 from results.plans.entries import ModelVariant, TaskEntry
-from results.plans.paper import Claim, Form, Printed
+from results.plans.method.claims import Claim
+from results.plans.paper import Form, Printed
 from results.plans.toml_reader import LARGEST, PlanError
 from schema import shortened, suggestion
 from schema.terms import DTYPES, PARALLEL

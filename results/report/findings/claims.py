@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from results.plans.paper import Claim
+from results.plans.method.claims import Claim
 from results.report import statistics
 from results.report.evaluations import Evaluation
 from results.report.statistics import Difference

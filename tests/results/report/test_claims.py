@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from results.plans.paper import Claim, read_claim
+from results.plans.method.claims import Claim, read_claim
 from results.plans.toml_reader import PlanError, TableReader
 from results.report import evaluations, report, statistics
 from results.report.figures import style

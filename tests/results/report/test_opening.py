@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from results.plans.paper import Claim
+from results.plans.method.claims import Claim
 from results.report import evaluations
 from results.report.figures.catalogue import Drawing
 from results.report.findings.claims import judge

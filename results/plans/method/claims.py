@@ -1,0 +1,50 @@
+"""A claim of a plan: an ordering of two models that a paper states, what it is held to, and its control."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from results.plans.toml_reader import PlanError, TableReader
+from results.rows import metrics
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One [[claims]] table; `better` and `worse` are names as tables show them."""
+
+    text: str
+    source: str
+    better: str
+    worse: str
+    task: str
+    metric: str
+    where: dict[str, Any] = field(default_factory=dict)
+    parameters: float | None = None  # of the paper's models
+    tokens: float | None = None  # that they were trained on
+    protocol: str = ""
+
+
+def read_claim(table: dict[str, Any], reader: TableReader) -> Claim:
+    """One [[claims]] table; raises PlanError."""
+    where, texts = "[[claims]] ", ("text", "source", "better", "worse", "task", "metric")
+    reader.refuse_unknown(table, (*texts, "where", "parameters", "tokens", "protocol"), where)
+    claim = Claim(
+        **{name: reader.take(table, name, str, where=where) for name in texts},
+        where=reader.take_values(table, "where", where),
+        parameters=reader.take(table, "parameters", float, None, where),
+        tokens=reader.take(table, "tokens", float, None, where),
+        protocol=reader.take(table, "protocol", str, where=where) if "protocol" in table else "",
+    )
+    problems = [
+        (claim.better == claim.worse, "better and worse name the same model"),
+        (not metrics.is_ranked(claim.metric), f"which way {claim.metric!r} is better is not known"),
+        (
+            any(n is not None and not n > 0 for n in (claim.parameters, claim.tokens)),
+            "parameters and tokens are above 0",
+        ),
+    ]
+    for wrong, message in problems:
+        if wrong:
+            raise PlanError(f"{reader.source}: {where}{claim.text!r}: {message}.")
+    return claim

@@ -12,7 +12,7 @@ from results.plans import contests, learning_rates, match, paper, sizes
 from results.plans.cells import cells
 from results.plans.entries import TaskEntry, in_steps, read_budget, read_entry, read_variant
 from results.plans.files import FILE_NAME, comparisons, file_of, folder_of
-from results.plans.method import claims
+from results.plans.method import claims, looks
 from results.plans.method.names import check_names
 from results.plans.plan import Plan, check
 from results.plans.toml_reader import PlanError, TableReader
@@ -74,6 +74,7 @@ def _plan(comparison: str, table: dict[str, Any], reader: TableReader) -> Plan:
         variants=variants,
         search=grid,
         claims=each("claims", lambda item: claims.read_claim(item, reader)),
+        looks=looks.read(table, reader),
         printed=each("printed", lambda item: paper.read_printed(item, reader)),
         figures=each("figures", lambda item: paper.read_form(item, reader)),
         show=tuple(reader.take_list(table, "show", str, [])),

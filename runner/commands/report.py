@@ -87,9 +87,8 @@ def _source(name: str, is_reference: bool, out: Path, console: Console) -> Any:
         return None
     evaluations = tuple(grouped(rows, Families(families())))
     drawn = folder if is_reference else folder / "report"
-    return Source(
-        name, plan.title, os.path.relpath(drawn / "report.md", out), evaluations, tuple(judge(plan.claims, evaluations))
-    )
+    verdicts = tuple(judge(plan.claims, evaluations, plan.schedule))
+    return Source(name, plan.title, os.path.relpath(drawn / "report.md", out), evaluations, verdicts)
 
 
 def submit(arguments: argparse.Namespace, console: Console) -> int:
@@ -139,7 +138,13 @@ def draw(
         console.print(f"{len(rows) - own} committed rows stand beside {own} of this machine")
     check_shown(show, rows)
     out = folder if is_reference else folder / "report"
-    asked = {"claims": plan.claims, "tables": plan.printed, "forms": plan.figures, "show": (*plan.show, *show)}
+    asked = {
+        "claims": plan.claims,
+        "schedule": plan.schedule,
+        "tables": plan.printed,
+        "forms": plan.figures,
+        "show": (*plan.show, *show),
+    }
     about = {"title": plan.title, "question": plan.question, "families": families(), "width": width}
     page = report.report(rows, out, reference=reference, **about, **asked)
     if is_reference:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from results.report.evaluations import Evaluation, Model, Point
+from results.report.findings import solved
 from results.report.tables import columns, table
 from results.report.tables.columns import Column
 from results.rows import metrics, readers
@@ -110,7 +111,13 @@ def _cell(evaluation: Evaluation, model: Model, column: Column, rank: int) -> st
     if _is_chance(evaluation, column, point):
         return NOT_LEARNED + (f" ({text})" if metrics.number(column.metric, point.value) != "0.0" else "")
     marked = {1: f"**{text}**", 2: f"<u>{text}</u>"}.get(rank, text)
-    return marked + table.mark(evaluation, model, column)
+    return marked + table.mark(evaluation, model, column) + _solved(evaluation, model, column)
+
+
+def _solved(evaluation: Evaluation, model: Model, column: Column) -> str:
+    """How many seeds solved the task, where some did and others came nowhere near: a mean between them is no model's."""
+    told = solved.share(column.metric, evaluation.by_seed(model.label, column.metric, column.where).values())
+    return f"<br>{told}" if told else ""
 
 
 def _is_chance(evaluation: Evaluation, column: Column, point: Point) -> bool:

@@ -22,6 +22,7 @@ from runner.cell_key import identify, without_exam_settings
 from runner.checkpoints import model_files
 from runner.commands.arguments import names_in, seeds_in, settings_in, size_in
 from runner.measure import with_own_files
+from runner.schedule import further_seeds
 from schema.places import ROOT
 
 RESULTS = ROOT / "results"
@@ -68,11 +69,14 @@ def key_of(cell: Cell) -> str:
 
 
 def cells(plan: Plan, rows: Sequence[dict[str, Any]], key: Callable[[Cell], str] = key_of) -> list[Cell]:
-    """The plan's cells, those whose learning rate is searched for at the rate that the trials among `rows` chose."""
+    """The plan's cells, as far as `rows` tell: trials at rates that the grid grew by, each training at the rate that its trials
+    chose, and trainings at the further seeds that open claims ask for.
+    """
     found = with_own_files(reader.cells(plan, registry.names(), without_exam_settings))
-    if plan.search is None:
-        return found
-    return learning_rates.chosen(plan.search, found, rows, key, without_exam_settings)
+    if plan.search is not None:
+        compared = [(claim.task, claim.models) for claim in plan.claims]
+        found = learning_rates.chosen(plan.search, found, rows, key, without_exam_settings, compared)
+    return found + further_seeds.cells(plan, found, rows, key)
 
 
 def committed_rows(folder: Path, console: Console, metrics: Sequence[str] | None = None) -> list[dict[str, Any]]:

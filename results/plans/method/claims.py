@@ -30,6 +30,11 @@ class Claim:
     margin: float | None = None  # without one, level cannot be said
     control: str = ""
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that the claim names, its control last."""
+        return tuple(dict.fromkeys(filter(None, (self.better, self.worse, self.control))))
+
 
 def read_claim(table: dict[str, Any], reader: TableReader) -> Claim:
     """One [[claims]] table; raises PlanError."""

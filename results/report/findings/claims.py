@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from results.plans.method.claims import Claim
 from results.plans.method.looks import Schedule
@@ -30,6 +30,7 @@ class ClaimVerdict:
     verdict: str
     reason: str
     control: str = ""
+    evidence: Evidence | None = field(default=None, compare=False, repr=False)
 
     @property
     def sentence(self) -> str:
@@ -73,7 +74,7 @@ def judge(
         parts = [grounds.ground(claim, one, p, q, verdict == LEVEL)]
         parts += [count.told(r)] if count else []
         parts += [grounds.price(claim, one, error)] if verdict == UNDECIDED else []
-        judged.append(ClaimVerdict(claim, verdict, "; ".join(filter(None, parts)), grounds.control(claim, one)))
+        judged.append(ClaimVerdict(claim, verdict, "; ".join(filter(None, parts)), grounds.control(claim, one), one))
     return judged
 
 

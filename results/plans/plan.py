@@ -45,6 +45,8 @@ class Plan:
     looks: Looks | None = (
         None  # how many more seeds a claim may get that the plan's leave open, and how looks are paid for
     )
+    pilot: str = ""  # the comparison whose rows chose the difficulty, on other seeds
+    is_pilot: bool = False  # its report says which difficulty passes
     printed: tuple[Printed, ...] = ()  # tables of papers that stand beside ours
     figures: tuple[Form, ...] = ()  # in papers' own forms
     show: tuple[str, ...] = ()  # models that figures draw in colour, however many there are

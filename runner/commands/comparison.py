@@ -22,7 +22,6 @@ from runner.cell_key import identify, without_exam_settings
 from runner.checkpoints import model_files
 from runner.commands.arguments import names_in, seeds_in, settings_in, size_in
 from runner.measure import with_own_files
-from runner.schedule import further_seeds
 from schema.places import ROOT
 
 RESULTS = ROOT / "results"
@@ -76,6 +75,10 @@ def cells(plan: Plan, rows: Sequence[dict[str, Any]], key: Callable[[Cell], str]
     if plan.search is not None:
         compared = [(claim.task, claim.models) for claim in plan.claims]
         found = learning_rates.chosen(plan.search, found, rows, key, without_exam_settings, compared)
+    if plan.looks is None:
+        return found
+    from runner.schedule import further_seeds  # judges claims, which takes scipy; a forecast without looks does not
+
     return found + further_seeds.cells(plan, found, rows, key)
 
 

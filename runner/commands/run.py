@@ -13,6 +13,7 @@ from rich.console import Console
 
 from results.cell import Cell
 from results.plans.files import folder_of
+from results.plans.method.claims import without_control
 from results.plans.plan import Plan
 from results.plans.reader import load
 from results.rows import store
@@ -148,8 +149,26 @@ def _dry_run(
     console.print(table)
     if (standings := matched(plan, cells, known)) is not None:
         console.print(standings)
-    console.print(line, highlight=False, markup=False)
+    for text in (line, *_method(plan)):
+        console.print(text, highlight=False, markup=False)
     return 0
+
+
+def _method(plan: Plan) -> list[str]:
+    """What the cells do not show of how the plan decides: looks to come, and what claims lack."""
+    told = []
+    if plan.search is not None and plan.search.widen:
+        told.append(f"a grid grows by up to {plan.search.widen} rates at each end while an edge wins")
+    if plan.schedule is not None:
+        looks = ", ".join(str(len(seeds)) for seeds in plan.schedule.looks)
+        told.append(
+            f"claims that stay open are looked at with {looks} seeds; trainings of looks to come are not counted"
+        )
+    told += filter(None, [without_control(plan.claims)])
+    bare = sum(claim.margin is None for claim in plan.claims)
+    return told + (
+        [f"{bare} of {len(plan.claims)} claims name no margin; level cannot be said of them"] if bare else []
+    )
 
 
 COMMANDS = {

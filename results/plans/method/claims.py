@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,3 +66,12 @@ def read_claim(table: dict[str, Any], reader: TableReader) -> Claim:
     if claim.margin is not None and metrics.is_accuracy(claim.metric) and claim.margin >= 1:
         raise PlanError(f"{reader.source}: {where}{claim.text!r}: margin is a share below 1; 5 points are 0.05.")
     return claim
+
+
+def without_control(claims: Sequence[Claim]) -> str:
+    """Which of a plan's claims have no control, in a sentence; "" where each has one."""
+    without = [claim.text for claim in claims if not claim.control]
+    if not without:
+        return ""
+    verb = "has" if len(without) == 1 else "have"
+    return f"{len(without)} of {len(claims)} claims {verb} no control: {'; '.join(without)}"

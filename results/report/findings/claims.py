@@ -30,7 +30,13 @@ class ClaimVerdict:
     verdict: str
     reason: str
     control: str = ""
+    price: str = ""  # of an open claim: what would decide it
     evidence: Evidence | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def ground(self) -> str:
+        """What the verdict rests on, and what would decide an open claim."""
+        return "; ".join(filter(None, [self.reason, self.price]))
 
     @property
     def sentence(self) -> str:
@@ -73,8 +79,8 @@ def judge(
             continue
         parts = [grounds.ground(claim, one, p, q, verdict == LEVEL)]
         parts += [count.told(r)] if count else []
-        parts += [grounds.price(claim, one, error)] if verdict == UNDECIDED else []
-        judged.append(ClaimVerdict(claim, verdict, "; ".join(filter(None, parts)), grounds.control(claim, one), one))
+        price = grounds.price(claim, one, error) if verdict == UNDECIDED else ""
+        judged.append(ClaimVerdict(claim, verdict, "; ".join(parts), grounds.control(claim, one), price, one))
     return judged
 
 
@@ -88,7 +94,7 @@ def markdown(verdicts: Sequence[ClaimVerdict], schedule: Schedule | None = None)
     for one in verdicts:
         claim = one.claim
         asked = ", ".join([claim.task, metrics.words(claim.metric), *(f"{k} {v}" for k, v in claim.where.items())])
-        cells = [claim.text, claim.source, asked, f"{one.verdict}: {one.sentence}", one.reason]
+        cells = [claim.text, claim.source, asked, f"{one.verdict}: {one.sentence}", one.ground]
         lines.append("| " + " | ".join([*cells, *([one.control or "none"] if has_control else [])]) + " |")
     note = f"<sub>{grounds.note(schedule)}{_without_control(verdicts)}</sub>"
     return "\n".join(lines) + "\n\n" + note

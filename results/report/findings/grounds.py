@@ -83,8 +83,11 @@ def price(claim: Claim, found: Evidence, error: float) -> str:
 
 def _by_seeds(claim: Claim, gap: Difference, error: float) -> list[str]:
     most = f"more than {prices.MOST_SEEDS:,} seeds"
-    enough = prices.seeds_for_direction(gap.mean, gap.spread, error)
-    ways = [f"{f'{enough} seeds' if enough else most} for such a difference"]
+    if not gap.mean:
+        ways = ["no number of seeds for a difference of 0"]
+    else:
+        enough = prices.seeds_for_direction(gap.mean, gap.spread, error)
+        ways = [f"{f'{enough} seeds' if enough else most} for such a difference"]
     if claim.margin is not None and abs(gap.mean) < claim.margin:
         enough = prices.seeds_for_level(gap.mean, gap.spread, claim.margin, error)
         ways.append(f"{f'{enough} seeds' if enough else most} for level")

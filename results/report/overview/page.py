@@ -102,7 +102,7 @@ def _claims(sources: Sequence[Source]) -> str:
     lines = ["| comparison | claim | verdict | ground |", "|---|---|---|---|"]
     for source in sources:
         for one in source.verdicts:
-            told = f"{one.sentence}: {one.reason}"
+            told = f"{one.sentence}: {one.ground}"
             lines.append(f"| [{source.name}]({source.page}) | {one.claim.text} | {one.verdict} | {told} |")
     return "\n".join(lines) if len(lines) > 2 else ""
 

@@ -110,9 +110,13 @@ def test_questions_help_as_far_as_chance_is_what_parts_the_seeds():
 
 def test_an_open_claim_tells_its_price():
     exams = found(retnet=[0.6, 0.4, 0.62, 0.45, 0.58], transformer=NEAR)
-    told = judged(exams, margin=0.1).reason
+    open_claim = judged(exams, margin=0.1)
+    told = open_claim.price
+    assert open_claim.ground == f"{open_claim.reason}; {told}" and told in claims.markdown([open_claim])
     seeds = price.seeds_for_direction(0.03, 0.0, 0.05)
-    assert seeds == 5 and "to decide it at the spread seen (power 0.8): " in told
+    assert seeds == 5 and told.startswith("to decide it at the spread seen (power 0.8): ")
     assert " seeds for such a difference, or " in told and " seeds for level" in told and "questions" in told
-    assert "for level" not in judged(exams).reason
-    assert "one seed shows no spread" in judged(found(retnet=[0.6], transformer=[0.5])).reason
+    assert "for level" not in judged(exams).price
+    assert "one seed shows no spread" in judged(found(retnet=[0.6], transformer=[0.5])).price
+    assert "no number of seeds for a difference of 0" in judged(found(retnet=NEAR, transformer=NEAR)).price
+    assert judged(found(retnet=[0.9] * 5, transformer=NEAR)).price == ""

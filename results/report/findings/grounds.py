@@ -11,6 +11,7 @@ from results.report.findings import price as prices
 from results.report.findings.evidence import Evidence
 from results.report.statistics import Difference
 from results.rows import metrics
+from schema.terms import tolerance
 
 
 def quantity(metric: str, value: float) -> str:
@@ -61,12 +62,19 @@ def control(claim: Claim, found: Evidence) -> str:
         return ""
     counts = {model.label: model.parameters for model in found.evaluation.learners}
     ours, its = counts.get(claim.better), counts.get(claim.control)
-    near = f", parameters {100 * (its / ours - 1):+.1f} %" if ours and its else ""
+    near = _parameters(its, ours) if ours and its else ""
     if claim.control == claim.worse:
         return f"{claim.control}, the other model of the claim{near}"
     gap = statistics.paired(claim.better, claim.control, found.values)
     told = "not measured here" if gap is None else f"{difference(claim.metric, gap)}, {gap.seeds} seeds, not corrected"
     return f"{claim.control}{near}: {claim.better} against it: {told}"
+
+
+def _parameters(its: int, ours: int) -> str:
+    """How far a control's parameters lie from those of the model that it controls, and whether that is too far."""
+    gap, near = 100 * (its / ours - 1), 100 * tolerance(ours)
+    beyond = f", beyond the tolerance of {near:g} %" if abs(gap) > near else ""
+    return f", parameters {gap:+.1f} %{beyond}"
 
 
 def price(claim: Claim, found: Evidence, error: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -12,7 +13,7 @@ from results.plans.method.claims import Claim
 from results.plans.method.looks import Looks, Schedule
 from results.plans.reader import PlanError, load
 from results.report import evaluations
-from results.report.findings import claims, spending
+from results.report.findings import claims, pairwise, spending
 from tests.support import synthetic
 
 THIRDS = (1 / 3, 2 / 3, 1.0)
@@ -85,6 +86,22 @@ def test_a_claim_is_decided_at_the_first_look_that_pays_for_it_and_keeps_it():
     )
     assert after.verdict == claims.SAME and "10 seeds, look 2 of 3" in after.reason
     assert "over all 15 seeds difference -" in after.reason
+
+
+def test_level_is_paid_for_look_by_look_too():
+    near = [0.03, -0.03, 0.02, -0.02, 0.0]
+    (five,) = claims.judge([CLAIM], found(near), SCHEDULE)  # p 0.005 by itself
+    assert five.verdict == claims.LEVEL and "look 1 of 3" in five.reason
+    narrow = dataclasses.replace(CLAIM, margin=0.03)
+    assert claims.judge([narrow], found(near), SCHEDULE)[0].verdict == "undecided"
+    (ten,) = claims.judge([narrow], found(near * 2), SCHEDULE)
+    assert ten.verdict == claims.LEVEL and "10 seeds, look 2 of 3" in ten.reason
+
+
+def test_orderings_of_all_pairs_take_the_seeds_of_the_first_look_alone():
+    exams = found([*WIDE, 0.2, 0.22, 0.18, 0.25, 0.21])
+    assert "1 show a difference" in pairwise.markdown(exams)
+    assert "0 show a difference" in pairwise.markdown(exams, SCHEDULE)
 
 
 def test_a_look_counts_when_all_its_seeds_have_rows_failed_ones_too():

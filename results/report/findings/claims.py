@@ -79,8 +79,11 @@ def judge(
             continue
         parts = [grounds.ground(claim, one, p, q, verdict == LEVEL)]
         parts += [count.told(r)] if count else []
+        parts += [grounds.extreme(claim, one)]
         price = grounds.price(claim, one, error) if verdict == UNDECIDED else ""
-        judged.append(ClaimVerdict(claim, verdict, "; ".join(parts), grounds.control(claim, one), price, one))
+        judged.append(
+            ClaimVerdict(claim, verdict, "; ".join(filter(None, parts)), grounds.control(claim, one), price, one)
+        )
     return judged
 
 

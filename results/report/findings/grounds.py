@@ -8,6 +8,7 @@ from results.plans.method.claims import Claim
 from results.plans.method.looks import Schedule
 from results.report import statistics
 from results.report.findings import price as prices
+from results.report.findings import solved
 from results.report.findings.evidence import Evidence
 from results.report.statistics import Difference
 from results.rows import metrics
@@ -16,7 +17,8 @@ from schema.terms import tolerance
 
 def quantity(metric: str, value: float) -> str:
     """A difference of a metric in words, without a sign: shares in points."""
-    return f"{100 * value:.3g} points" if metrics.is_accuracy(metric) else f"{value:.3g}"
+    points = 100 * value
+    return f"{points:.3g} point{'' if points == 1 else 's'}" if metrics.is_accuracy(metric) else f"{value:.3g}"
 
 
 def difference(metric: str, gap: Difference) -> str:
@@ -47,6 +49,17 @@ def ground(claim: Claim, found: Evidence, p: float, level: float | None, is_leve
     if last.seeds > gap.seeds:
         parts.append(f"over all {last.seeds} seeds {difference(claim.metric, last)}")
     return "; ".join(parts)
+
+
+def extreme(claim: Claim, found: Evidence) -> str:
+    """That a question was too hard for both models, or too easy, so that a difference or none says little; "" otherwise."""
+    pair = (claim.better, claim.worse)
+    if all(found.evaluation.learned(name, claim.metric, claim.where) == "no" for name in pair):
+        return f"neither is better than {found.evaluation.counted()}"
+    points = [found.evaluation.point(name, claim.metric, claim.where) for name in pair]
+    if metrics.is_accuracy(claim.metric) and all(point.value >= solved.SOLVED for point in points):
+        return "the question is too easy for both"
+    return ""
 
 
 def _looks(found: Evidence, look: int) -> str:

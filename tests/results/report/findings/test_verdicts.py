@@ -82,6 +82,19 @@ def test_seeds_that_solved_the_task_stand_beside_a_bimodal_mean():
     )
 
 
+def test_a_question_too_hard_or_too_easy_for_both_is_told():
+    high = [0.99, 0.98, 1.0, 0.97, 0.99]
+    assert "the question is too easy for both" in judged(found(retnet=high, transformer=high[::-1])).reason
+    exams = found(retnet=NEAR, transformer=[value + 0.1 for value in NEAR])
+    assert "neither" not in judged(exams).reason and "too easy" not in judged(exams).reason
+    floor = synthetic.rows_of(
+        synthetic.cell("", "needle", "floors"), [("floor: guess", "accuracy", 0.9, 400, {"length": 64})]
+    )
+    rows = [row for own in exams[0].rows.values() for row in own]
+    said = judged(evaluations.grouped(rows + floor)).reason
+    assert "neither is better than the best trivial baseline" in said
+
+
 def test_a_control_stands_beside_its_claim_with_its_parameters():
     exams = found(retnet=NEAR, transformer=NEAR, mamba=[value - 0.1 for value in NEAR])
     own = judged(exams, control="mamba")

@@ -61,12 +61,12 @@ def file_of(folder: Path) -> Path:
         known = ", ".join([LAPTOP, *scales(folder.parent)])
         word = f"{shortened(folder.name)}{suggestion(folder.name, [LAPTOP, *scales(folder.parent)])}"
         raise PlanError(f"{folder.parent.name} has no scale {word}; it has: {known}.")
-    names = comparisons(_root_of(folder))
+    names = comparisons(root_of(folder))
     near, known = suggestion(folder.name, names), ", ".join(names)
     raise PlanError(f"There is no comparison {shortened(folder.name)}{near}; known comparisons: {known or 'none'}.")
 
 
-def _root_of(folder: Path) -> Path:
+def root_of(folder: Path) -> Path:
     """The folder that all comparisons lie below, of one of them."""
     above = folder.parent
     return above.parent.parent if above.parent.name == GROUPS else above

@@ -1,12 +1,13 @@
 """The learning-rate grid: short trials judged on the validation split, and the training cells at the rate that won.
 
 A trial is a cell as every other: its rows are kept and it is not run again. `settings["stage"]` is "trial" in its
-rows and "chosen" in those of a cell whose rate came out of trials.
+rows and "chosen" in those of a cell whose rate came out of trials. While the best rate lies at an edge of the grid, the grid
+grows there, for all models that claims compare with one another alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,9 +16,12 @@ from results.plans.toml_reader import LARGEST, PlanError, TableReader
 from results.rows.row import canonical
 
 METRIC = "validation_loss"  # nats per asked token on the validation split
+MOST_WIDER = 20
+ALIKE = 0.01  # share by which losses of trials must differ to say something of the rates
 
 Row = dict[str, Any]
 Trained = Callable[[Cell], Cell]  # a cell as its weights depend on it
+Losses = Callable[[Cell, Sequence[float]], "dict[float, float | None] | None"]  # of a cell's trials, by rate
 
 
 def as_it_is(cell: Cell) -> Cell:
@@ -27,11 +31,12 @@ def as_it_is(cell: Cell) -> Cell:
 
 @dataclass(frozen=True)
 class Search:
-    """A plan's `learning_rates` and its `search`: a share of the budget and one seed for each trial."""
+    """A plan's `learning_rates` and its `search`: a share of the budget, one seed for each trial, how far the grid may grow."""
 
     rates: tuple[float, ...]
     fraction: float = 0.25
     seed: int = 0
+    widen: int = 3  # rates that may be added at each end
 
 
 def read(table: dict[str, Any], reader: TableReader) -> Search | None:
@@ -43,15 +48,18 @@ def read(table: dict[str, Any], reader: TableReader) -> Search | None:
     if "learning_rate" in table:
         raise PlanError(f"{reader.source}: learning_rate and learning_rates stand side by side; keep one of them.")
     where, inner = "[search] ", reader.take(table, "search", dict, {})
-    reader.refuse_unknown(inner, ("fraction", "seed"), where)
+    reader.refuse_unknown(inner, ("fraction", "seed", "widen"), where)
     rates = tuple(reader.take_list(table, "learning_rates", float))
     fraction = reader.take(inner, "fraction", float, Search.fraction, where)
     seed = reader.take(inner, "seed", int, Search.seed, where)
+    widen = reader.take(inner, "widen", int, Search.widen, where)
     if len(set(rates)) < 2 or len(set(rates)) < len(rates):
         raise PlanError(f"{reader.source}: learning_rates needs at least two different rates, not {list(rates)}.")
-    if not 0 < fraction <= 1 or not 0 <= seed <= LARGEST:
-        raise PlanError(f"{reader.source}: search takes 0 < fraction <= 1 and a seed from 0 up.")
-    return Search(tuple(sorted(rates)), fraction, seed)
+    if not 0 < fraction <= 1 or not 0 <= seed <= LARGEST or not 0 <= widen <= MOST_WIDER:
+        raise PlanError(
+            f"{reader.source}: search takes 0 < fraction <= 1, a seed from 0 up, and widen from 0 to {MOST_WIDER}."
+        )
+    return Search(tuple(sorted(rates)), fraction, seed, widen)
 
 
 def trials(search: Search, cells: Iterable[Cell], as_trained: Trained = as_it_is) -> list[Cell]:
@@ -69,31 +77,42 @@ def trials(search: Search, cells: Iterable[Cell], as_trained: Trained = as_it_is
 
 def chosen(
     search: Search,
-    cells: Iterable[Cell],
+    cells: Sequence[Cell],
     rows: Iterable[Row],
     key: Callable[[Cell], str],
     as_trained: Trained = as_it_is,
+    compared: Sequence[tuple[str, Collection[str]]] = (),
 ) -> list[Cell]:
     """The cells with the rate of the lowest validation loss, the lower rate of two equal ones; `key` names a cell's rows.
 
-    A rate stays UNKNOWN_RATE while a trial has no rows yet, and where every trial failed. `as_trained` as in `trials`.
+    Before them stand the trials at rates that the grid has grown by; `compared` are tasks with the names of the models that a
+    claim compares there, whose grids are one. A rate stays UNKNOWN_RATE while a trial has no rows yet, and where every trial
+    failed. `as_trained` as in `trials`.
     """
-    losses: dict[str, float] = {}
-    seen = set()
-    for row in rows:
-        seen.add(row["cell"])
-        if row["status"] == "ok" and row["metric"] == METRIC:
-            losses[row["cell"]] = row["value"]
-    best: dict[str, float] = {}
-    settled = []
-    for cell in cells:
-        if cell.stage == CHOSEN:
-            trained = as_trained(cell)
-            if (subject := _subject(trained)) not in best:
-                best[subject] = _best(search, trained, losses, seen, key)
-            cell = replace(cell, lr=best[subject])
-        settled.append(cell)
-    return settled
+    losses = _losses(search, rows, key)
+    subjects: dict[str, Cell] = {}
+    names: dict[str, set[tuple[str, str]]] = {}
+    for cell in (cell for cell in cells if cell.stage == CHOSEN):
+        trained = as_trained(cell)
+        subjects.setdefault(_subject(trained), trained)
+        names.setdefault(_subject(trained), set()).add((cell.task, cell.variant or cell.model))
+    best, wider = {}, []
+    for group in _groups(names, compared):
+        members = [subjects[subject] for subject in group]
+        grid = _grid(search, members, losses)
+        wider += [_trial(search, one, rate) for one in members for rate in grid if rate not in search.rates]
+        best |= {subject: _best(losses(subjects[subject], grid)) for subject in group}
+    settled = [replace(cell, lr=best[_subject(as_trained(cell))]) if cell.stage == CHOSEN else cell for cell in cells]
+    return wider + settled
+
+
+def is_plateau(losses: Collection[float]) -> bool:
+    """Whether trials ended so much alike that they say nothing of their rates.
+
+    >>> is_plateau([1.83, 1.84]), is_plateau([1.2, 1.84]), is_plateau([1.83])
+    (True, False, False)
+    """
+    return len(losses) > 1 and max(losses) < (1 + ALIKE) * min(losses)
 
 
 def unsettled(cells: Sequence[Cell]) -> list[Cell]:
@@ -101,14 +120,77 @@ def unsettled(cells: Sequence[Cell]) -> list[Cell]:
     return [cell for cell in cells if cell.stage == CHOSEN and cell.lr == UNKNOWN_RATE]
 
 
-def _best(search: Search, cell: Cell, losses: dict[str, float], seen: set[str], key: Callable[[Cell], str]) -> float:
-    if not seen:
-        return UNKNOWN_RATE  # a key, which reads all code that a cell uses, would find nothing
-    keys = {rate: key(_trial(search, cell, rate)) for rate in search.rates}
-    known = {rate: losses[one] for rate, one in keys.items() if one in losses}
-    if not known or not set(keys.values()) <= seen:
-        return UNKNOWN_RATE
-    return min(known, key=lambda rate: (known[rate], rate))
+def _losses(search: Search, rows: Iterable[Row], key: Callable[[Cell], str]) -> Losses:
+    """What gives the loss of each trial of a cell, None for one that failed; None for all while a trial has no rows."""
+    found: dict[str, float | None] = {}
+    for row in rows:
+        found.setdefault(row["cell"], None)
+        if row["status"] == "ok" and row["metric"] == METRIC:
+            found[row["cell"]] = row["value"]
+
+    def losses(cell: Cell, rates: Sequence[float]) -> dict[float, float | None] | None:
+        if not found:
+            return None  # a key, which reads all code that a cell uses, would find nothing
+        keys = {rate: key(_trial(search, cell, rate)) for rate in rates}
+        return {rate: found[one] for rate, one in keys.items()} if found.keys() >= set(keys.values()) else None
+
+    return losses
+
+
+def _best(losses: Mapping[float, float | None] | None) -> float:
+    known = {rate: loss for rate, loss in (losses or {}).items() if loss is not None}
+    return min(known, key=lambda rate: (known[rate], rate)) if known else UNKNOWN_RATE
+
+
+def _grid(search: Search, members: Sequence[Cell], losses: Losses) -> list[float]:
+    """The rates that all members of a group are tried at: those of the plan, and more beyond an edge at which a member is best.
+
+    Nothing is added while a trial has no rows, nor for a member whose trials all end alike: its rate is not what it lacks.
+    """
+    grid, added = list(search.rates), {0: 0, -1: 0}
+    while True:
+        known = [losses(one, grid) for one in members]
+        if any(one is None for one in known):
+            return grid
+        edges = {_edge(grid, one) for one in known}
+        wanted = [end for end in added if end in edges and added[end] < search.widen]
+        if not wanted:
+            return grid
+        for end in wanted:
+            added[end] += 1
+        lower, higher = ([_beyond(grid, end)] if end in wanted else [] for end in added)
+        grid = lower + grid + higher
+
+
+def _edge(grid: Sequence[float], losses: Mapping[float, float | None]) -> int | None:
+    """0 where the lowest rate of the grid is the best, -1 where the highest is, None elsewhere and on a plateau."""
+    if is_plateau([loss for loss in losses.values() if loss is not None]):
+        return None
+    return {grid[0]: 0, grid[-1]: -1}.get(_best(losses))
+
+
+def _beyond(grid: Sequence[float], end: int) -> float:
+    """The next rate beyond an end, as far from it as its neighbour on the other side, to three digits.
+
+    >>> _beyond([4e-3, 8e-3, 1.6e-2], -1), _beyond([4e-3, 8e-3], 0)
+    (0.032, 0.002)
+    """
+    edge, neighbour = (grid[0], grid[1]) if end == 0 else (grid[-1], grid[-2])
+    return float(f"{edge * edge / neighbour:.3g}")
+
+
+def _groups(
+    names: Mapping[str, set[tuple[str, str]]], compared: Sequence[tuple[str, Collection[str]]]
+) -> list[list[str]]:
+    """Subjects whose grids are one: those that claims on their task compare, directly or by way of others."""
+    groups = [{subject} for subject in names]
+    for task, models in compared:
+        wanted = {(task, model) for model in models}
+        joined = [group for group in groups if any(names[subject] & wanted for subject in group)]
+        groups = [group for group in groups if group not in joined]
+        groups += [set().union(*joined)] if joined else []
+    place = {subject: index for index, subject in enumerate(names)}
+    return sorted((sorted(group, key=place.__getitem__) for group in groups), key=lambda group: place[group[0]])
 
 
 def _trial(search: Search, cell: Cell, rate: float) -> Cell:

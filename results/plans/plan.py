@@ -11,7 +11,10 @@ from typing import Any
 from results.plans import learning_rates, sizes
 from results.plans.contests import Contest
 from results.plans.entries import ModelVariant, TaskEntry
-from results.plans.paper import Claim, Form, Printed
+from results.plans.method import looks
+from results.plans.method.claims import Claim
+from results.plans.method.looks import Looks, Schedule
+from results.plans.paper import Form, Printed
 from results.plans.toml_reader import LARGEST, PlanError
 from schema import shortened, suggestion
 from schema.terms import DTYPES, PARALLEL
@@ -39,6 +42,11 @@ class Plan:
     match: dict[str, Any] = field(default_factory=dict)  # what a match by state or FLOPs adds to each cell's size
     search: learning_rates.Search | None = None  # where the learning rate is chosen by trials
     claims: tuple[Claim, ...] = ()  # orderings that papers state
+    looks: Looks | None = (
+        None  # how many more seeds a claim may get that the plan's leave open, and how looks are paid for
+    )
+    pilot: str = ""  # the comparison whose rows chose the difficulty, on other seeds
+    is_pilot: bool = False  # its report says which difficulty passes
     printed: tuple[Printed, ...] = ()  # tables of papers that stand beside ours
     figures: tuple[Form, ...] = ()  # in papers' own forms
     show: tuple[str, ...] = ()  # models that figures draw in colour, however many there are
@@ -53,6 +61,11 @@ class Plan:
     snapshot_minutes: float = 5.0  # between two snapshots of a training in progress
     model_files: tuple[str, ...] = ()
 
+    @property
+    def schedule(self) -> Schedule | None:
+        """The seeds of every look at a claim; None where a claim is looked at once, with all seeds that there are."""
+        return self.looks.after(self.seeds) if self.looks else None
+
     def with_overrides(
         self,
         *,
@@ -66,7 +79,8 @@ class Plan:
 
         `tasks` filters tasks, timings and side-by-side benchmarks; chosen models that are no candidates of a side-by-side
         benchmark join it; `settings` may name models, variants and tasks; `steps` are those of every task. `changes` are other
-        fields of the plan: `size` may name a part, and `dtype` is that of side-by-side benchmarks too. Raises PlanError.
+        fields of the plan: `size` may name a part, `dtype` is that of side-by-side benchmarks too, and other `seeds` than the
+        plan's are looked at once. Raises PlanError.
         """
         plan = self
         if models is not None:
@@ -78,6 +92,8 @@ class Plan:
         if steps is not None:
             plan = _with_steps(plan, steps)
         changes = {name: tuple(v) if isinstance(v, list) else v for name, v in changes.items() if v is not None}
+        if "seeds" in changes:
+            changes["looks"] = None
         if "size" in changes:
             changes["size"] = {**self.size, **changes["size"]}
         if "dtype" in changes:
@@ -158,6 +174,7 @@ def check(plan: Plan, source: str) -> None:
     width, heads = plan.size.get("width", 1), plan.size.get("heads", 1)
     unknown_sizes = sorted(set(plan.size) - set(sizes.SIZE))
     asks = bool(plan.tasks or plan.timings)
+    odd_looks = looks.wrong(plan.looks, plan.seeds)
     twins = [
         f"[[{kind}]] {entry.name!r} stands twice with equal keys; remove one"
         for kind, group in (("tasks", plan.tasks), ("timings", plan.timings), ("contests", plan.contests))
@@ -178,6 +195,7 @@ def check(plan: Plan, source: str) -> None:
         (any(seed < 0 for seed in plan.seeds), "seeds must not be negative"),
         (any(seed > LARGEST for seed in plan.seeds), f"a seed has 64 bits: 0 to {LARGEST}"),
         (len(set(plan.seeds)) != len(plan.seeds), "seeds must differ from one another"),
+        (bool(odd_looks), odd_looks),
         (plan.dtype not in DTYPES, _unknown("dtype", plan.dtype, DTYPES)),
         (plan.device not in DEVICES, _unknown("device", plan.device, DEVICES)),
         (not plan.provider, "provider is empty; write provider = 'auto'"),

@@ -11,15 +11,23 @@ from typing import Any
 from results.plans import contests, learning_rates, match, paper, sizes
 from results.plans.cells import cells
 from results.plans.entries import TaskEntry, in_steps, read_budget, read_entry, read_variant
-from results.plans.files import FILE_NAME, comparisons, file_of, folder_of
-from results.plans.names import check_names
+from results.plans.files import FILE_NAME, comparisons, file_of, folder_of, root_of
+from results.plans.method import claims, looks
+from results.plans.method.names import check_names
+from results.plans.method.pilot import check_pilot
 from results.plans.plan import Plan, check
 from results.plans.toml_reader import PlanError, TableReader
 from schema import read_toml
 
 __all__ = ("Plan", "PlanError", "cells", "comparisons", "folder_of", "load")
 
-ONE_KEY = {"str": str, "int": int, "float": float, "float | None": float}  # kinds of fields that are one key each
+ONE_KEY = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "float | None": float,
+    "bool": bool,
+}  # kinds of fields that are one key each
 NOT_KEYS = {"comparison", "model_files"}  # fields that no plan.toml sets
 KEYS = [field.name for field in fields(Plan) if field.name not in NOT_KEYS]
 KEYS += ["learning_rates", "state_bytes", "flops_length"]  # parts of the fields `search` and `match`
@@ -38,6 +46,7 @@ def load(path: Path, names: Sequence[str] | None = None) -> Plan:
     plan = _plan(folder if path.name == FILE_NAME else f"{folder}/{path.stem}", table, TableReader(str(path)))
     check(plan, str(path))
     check_names(plan, names, str(path))
+    check_pilot(plan, root_of(Path(os.path.abspath(path)).parent), lambda file: load(file, names), str(path))
     return plan
 
 
@@ -72,7 +81,8 @@ def _plan(comparison: str, table: dict[str, Any], reader: TableReader) -> Plan:
         contests=each("contests", lambda item: contests.read(item, size, plain["dtype"], reader)),
         variants=variants,
         search=grid,
-        claims=each("claims", lambda item: paper.read_claim(item, reader)),
+        claims=each("claims", lambda item: claims.read_claim(item, reader)),
+        looks=looks.read(table, reader),
         printed=each("printed", lambda item: paper.read_printed(item, reader)),
         figures=each("figures", lambda item: paper.read_form(item, reader)),
         show=tuple(reader.take_list(table, "show", str, [])),

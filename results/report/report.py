@@ -6,12 +6,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from results.plans.method.claims import Claim
+from results.plans.method.looks import Schedule
 from results.plans.paper import Form, Printed
 from results.report.evaluations import Evaluation, grouped
 from results.report.families import Families, ShownFamily
 from results.report.figures import catalogue
 from results.report.findings import pairwise
-from results.report.findings.claims import Claim, ClaimVerdict, judge, markdown
+from results.report.findings.claims import ClaimVerdict, judge, markdown
 from results.report.pages import html_page, markdown_page, opening
 from results.report.section import PageText, Section
 from results.report.tables import csv_file, fairness, latex, printed, table
@@ -33,6 +35,7 @@ def report(
     show: Sequence[str] = (),
     with_printed: bool = True,
     claims: Sequence[Claim] = (),
+    schedule: Schedule | None = None,
     sections: Sequence[Section] = (),
     tables: Sequence[Printed] = (),
     forms: Sequence[Form] = (),
@@ -44,9 +47,9 @@ def report(
     Returns the path of report.md. Equal rows give equal bytes, whatever their order. `reference` are the committed
     rows, shown in brackets beside ours where task, settings and set-up are equal; `only` limits the figures to some
     models, and `show` names models that they draw in colour however many there are; `with_printed` adds what papers print,
-    or the `tables` that the plan names; `forms` are figures in papers' own form; `claims` are judged; `sections` are further
-    text, each below its evaluation or at the end; `families` says the order, titles and looks of the models' families; `width`
-    of the figures is a page's or a column's. Raises ValueError if there are no rows.
+    or the `tables` that the plan names; `forms` are figures in papers' own form; `claims` are judged, at the looks of
+    `schedule`; `sections` are further text, each below its evaluation or at the end; `families` says the order, titles and
+    looks of the models' families; `width` of the figures is a page's or a column's. Raises ValueError if there are no rows.
     """
     known_families = Families(families)
     evaluations = grouped(rows, known_families)
@@ -55,12 +58,12 @@ def report(
     out_dir, known = Path(out_dir), grouped(reference, known_families)
     beside = [_beside(evaluation, known) for evaluation in evaluations]
     drawings = catalogue.draw(evaluations, out_dir / "figures", only, {reference_model, *show}, forms, width)
-    verdicts = judge(claims, evaluations)
+    verdicts = judge(claims, evaluations, schedule)
     look = PageText(
         title or "Report",
         question,
         reference_model,
-        findings=_findings(verdicts, evaluations),
+        findings=_findings(verdicts, evaluations, schedule),
         sections=(*sections, *(printed.sections(tables) if with_printed else [])),
         printed=_printed(evaluations) if with_printed and not tables else {},
         told=opening.sentences(verdicts, evaluations),
@@ -86,11 +89,13 @@ def _printed_files(look: PageText, tables: Sequence[Printed]) -> dict[str, str]:
     return found | {f"{name}.csv": printed.csv_of(one) for name, one in printed.file_names(tables).items()}
 
 
-def _findings(verdicts: Sequence[ClaimVerdict], evaluations: Sequence[Evaluation]) -> tuple[Section, ...]:
+def _findings(
+    verdicts: Sequence[ClaimVerdict], evaluations: Sequence[Evaluation], schedule: Schedule | None
+) -> tuple[Section, ...]:
     """What is said of the whole: the verdicts on claims, and which orderings hold."""
     found = [
-        Section("What papers claim", markdown(verdicts)),
-        Section("What may be said of the order", pairwise.markdown(evaluations)),
+        Section("What papers claim", markdown(verdicts, schedule)),
+        Section("What may be said of the order", pairwise.markdown(evaluations, schedule)),
     ]
     return tuple(section for section in found if section.text)
 

@@ -29,6 +29,7 @@ class Difference:
     high: float | None
     p: float  # two-sided, of the paired t test; 1 where fewer than two seeds are shared
     seeds: int
+    spread: float = 0.0  # standard deviation of the seeds' differences
 
     @property
     def shown(self) -> int:
@@ -72,7 +73,7 @@ def paired(first: str, second: str, values: Mapping[str, Mapping[int, float]]) -
     if len(gaps) < 2:
         return Difference(first, second, gaps[0], None, None, 1.0, 1)
     mean, half = student(gaps)
-    return Difference(first, second, mean, mean - half, mean + half, _p(gaps), len(gaps))
+    return Difference(first, second, mean, mean - half, mean + half, _p(gaps), len(gaps), stdev(gaps))
 
 
 def _p(gaps: Sequence[float]) -> float:
@@ -80,6 +81,16 @@ def _p(gaps: Sequence[float]) -> float:
     if spread == 0:
         return 0.0 if mean else 1.0
     return float(2 * special.stdtr(len(gaps) - 1, -abs(mean) / (spread / math.sqrt(len(gaps)))))
+
+
+def equivalence(difference: Difference, margin: float) -> float:
+    """p of two means' lying less than `margin` apart: the larger of two one-sided t tests (D. J. Schuirmann, 1987)."""
+    inside, seeds = margin - abs(difference.mean), difference.seeds
+    if seeds < 2:
+        return 1.0
+    if difference.spread == 0:
+        return 0.0 if inside > 0 else 1.0
+    return float(special.stdtr(seeds - 1, -inside / (difference.spread / math.sqrt(seeds))))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

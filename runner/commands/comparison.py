@@ -68,11 +68,18 @@ def key_of(cell: Cell) -> str:
 
 
 def cells(plan: Plan, rows: Sequence[dict[str, Any]], key: Callable[[Cell], str] = key_of) -> list[Cell]:
-    """The plan's cells, those whose learning rate is searched for at the rate that the trials among `rows` chose."""
+    """The plan's cells, as far as `rows` tell: trials at rates that the grid grew by, each training at the rate that its trials
+    chose, and trainings at the further seeds that open claims ask for.
+    """
     found = with_own_files(reader.cells(plan, registry.names(), without_exam_settings))
-    if plan.search is None:
+    if plan.search is not None:
+        compared = [(claim.task, claim.models) for claim in plan.claims]
+        found = learning_rates.chosen(plan.search, found, rows, key, without_exam_settings, compared)
+    if plan.looks is None:
         return found
-    return learning_rates.chosen(plan.search, found, rows, key, without_exam_settings)
+    from runner.schedule import further_seeds  # judges claims, which takes scipy; a forecast without looks does not
+
+    return found + further_seeds.cells(plan, found, rows, key)
 
 
 def committed_rows(folder: Path, console: Console, metrics: Sequence[str] | None = None) -> list[dict[str, Any]]:

@@ -42,6 +42,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--costs", action="store_true", help="parameters, state bytes and FLOPs per token of every model"
     )
+    command.add_argument("--plans", action="store_true", help="how each comparison decides, and what its claims lack")
     command.add_argument("models", nargs="*", metavar="MODEL|FILE.py", help="with --costs: these alone, not all")
     command.add_argument("--size", metavar="width=256,depth=4,heads=4", help="with --costs: the size")
     command.add_argument("--length", type=int, default=1024, help="with --costs: tokens of context")
@@ -55,6 +56,9 @@ def list_all(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.costs:
         names = [name for word in arguments.models for name in _named(word)] or None
         console.print(costs.table(size_in(arguments.size) if arguments.size else {}, arguments.length, names))
+        return 0
+    if arguments.plans:
+        console.print(plans_table())
         return 0
     if arguments.models:
         raise ValueError(f"list takes {arguments.models[0]} with --costs alone; add it, or leave the name out.")
@@ -80,6 +84,24 @@ def _question(name: str) -> str:
         return reader.load(reader.folder_of(comparison.RESULTS, name)).question
     except (ValueError, OSError) as error:
         return f"[red]not readable: {escape(terminal.told(error))}[/red]"
+
+
+def plans_table() -> Table:
+    """Of each comparison at laptop scale its seeds, claims, those of them without a margin or a control, and its pilot."""
+    table = Table("comparison", "seeds", "claims", "no margin", "no control", "pilot", title="How comparisons decide")
+    for name in reader.comparisons(comparison.RESULTS):
+        try:
+            plan = reader.load(reader.folder_of(comparison.RESULTS, name))
+        except (ValueError, OSError) as error:
+            table.add_row(name, f"[red]not readable: {escape(terminal.told(error))}[/red]")
+            continue
+        looks = [len(seeds) for seeds in plan.schedule.looks] if plan.schedule else [len(plan.seeds)]
+        lacks = [str(sum(not getattr(claim, what) for claim in plan.claims)) for what in ("margin", "control")]
+        pilot = "is one" if plan.is_pilot else plan.pilot or "none"
+        table.add_row(
+            name, ", ".join(map(str, looks)), str(len(plan.claims)), *(lacks if plan.claims else ["", ""]), pilot
+        )
+    return table
 
 
 def laws(width: int) -> Iterator[RenderableType]:

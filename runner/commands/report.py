@@ -14,6 +14,7 @@ from models import registry
 from results.plans import reader
 from results.plans.files import file_of
 from results.plans.plan import Plan
+from results.report.families import Families
 from results.rows import committed, store, submission
 from runner.cell_key import identify
 from runner.commands.arguments import Command, add_comparison, add_with_committed, names_in
@@ -71,7 +72,6 @@ def overview(arguments: argparse.Namespace, console: Console) -> int:
 def _source(name: str, is_reference: bool, out: Path, console: Console) -> Any:
     """What the overview takes of a comparison; None where it has no rows, or rows that cannot be read, which is said."""
     from results.report.evaluations import grouped
-    from results.report.families import Families
     from results.report.findings.claims import judge
     from results.report.overview.matrix import Source
 
@@ -83,13 +83,12 @@ def _source(name: str, is_reference: bool, out: Path, console: Console) -> Any:
     except (store.RecordError, reader.PlanError) as error:
         console.print(f"Going on without {name}: {error}", style="yellow", markup=False, soft_wrap=True)
         return None
-    if not rows:
+    if not rows or plan.is_pilot:  # a pilot chooses questions, and answers none
         return None
     evaluations = tuple(grouped(rows, Families(families())))
     drawn = folder if is_reference else folder / "report"
-    return Source(
-        name, plan.title, os.path.relpath(drawn / "report.md", out), evaluations, tuple(judge(plan.claims, evaluations))
-    )
+    verdicts = tuple(judge(plan.claims, evaluations, plan.schedule))
+    return Source(name, plan.title, os.path.relpath(drawn / "report.md", out), evaluations, verdicts)
 
 
 def submit(arguments: argparse.Namespace, console: Console) -> int:
@@ -139,14 +138,34 @@ def draw(
         console.print(f"{len(rows) - own} committed rows stand beside {own} of this machine")
     check_shown(show, rows)
     out = folder if is_reference else folder / "report"
-    asked = {"claims": plan.claims, "tables": plan.printed, "forms": plan.figures, "show": (*plan.show, *show)}
+    asked = {
+        "claims": plan.claims,
+        "schedule": plan.schedule,
+        "tables": plan.printed,
+        "forms": plan.figures,
+        "show": (*plan.show, *show),
+    }
     about = {"title": plan.title, "question": plan.question, "families": families(), "width": width}
+    if plan.is_pilot:
+        asked["sections"] = _passing(rows, console)
     page = report.report(rows, out, reference=reference, **about, **asked)
     if is_reference:
         submission.seal(folder)
     for part in contest_table.terminal(rows):
         console.print(part, highlight=False)
     console.print(f"report: {shown(page)}")
+
+
+def _passing(rows: Sequence[dict[str, Any]], console: Console) -> list[Any]:
+    """Which difficulty of a pilot passes, as a section of its report; the terminal is told as well."""
+    from results.report.evaluations import grouped
+    from results.report.findings import difficulty
+    from results.report.section import Section
+
+    evaluations = grouped(rows, Families(families()))
+    for one in difficulty.difficulties(evaluations):
+        console.print(one.told, highlight=False, markup=False, soft_wrap=True)
+    return [Section("Which difficulty passes", difficulty.markdown(evaluations))]
 
 
 def check_shown(show: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:

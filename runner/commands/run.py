@@ -13,6 +13,7 @@ from rich.console import Console
 
 from results.cell import Cell
 from results.plans.files import folder_of
+from results.plans.method.claims import without_control
 from results.plans.plan import Plan
 from results.plans.reader import load
 from results.rows import store
@@ -90,27 +91,39 @@ def _measured(
     checkpoints: CheckpointSettings | None,
     console: Console,
 ) -> schedule.Summary:
-    """What came of the plan's cells, measured into `rows`; trials first: they say which rate the others are trained at."""
-    begun, summary = time.monotonic(), schedule.Summary()
+    """What came of the plan's cells, measured into `rows`; trials first: they say which rate the others are trained at.
+
+    What the rows then ask for beside, trials beyond an edge that won and further seeds of open claims, is measured too.
+    """
+    begun, summary, asked = time.monotonic(), schedule.Summary(), set()
     with _cluster(arguments) as cluster, Display(count, quiet=arguments.quiet) as display:
         for are_trials in (True, False):
-            summary += schedule.run(
-                [cell for cell in cells(plan, store.read(rows)) if (cell.kind == "trial") == are_trials],
-                partial(measure, checkpoints=checkpoints),
-                identify,
-                rows,
-                workers=plan.workers,
-                timeout=plan.timeout,
-                retry_failed=arguments.retry_failed,
-                initializer=prepare,
-                on_event=display.tell,
-                cluster=cluster,
-            )
+            while batch := _not_asked(plan, rows, are_trials, asked):
+                asked |= set(map(repr, batch))
+                display.expect(len(asked))
+                summary += schedule.run(
+                    batch,
+                    partial(measure, checkpoints=checkpoints),
+                    identify,
+                    rows,
+                    workers=plan.workers,
+                    timeout=plan.timeout,
+                    retry_failed=arguments.retry_failed,
+                    initializer=prepare,
+                    on_event=display.tell,
+                    cluster=cluster,
+                )
     console.print(
         f"{summary.measured} cells measured, {summary.skipped} already there, {summary.failed} failed, "
         f"in {time.monotonic() - begun:.0f} s; rows in {shown(rows)}"
     )
     return summary
+
+
+def _not_asked(plan: Plan, rows: Path, are_trials: bool, asked: set[str]) -> list[Cell]:
+    """The trials, or all other cells, that the rows so far ask for and that were not asked for before."""
+    found = cells(plan, store.read(rows))
+    return [cell for cell in found if (cell.kind == "trial") == are_trials and repr(cell) not in asked]
 
 
 def _cluster(arguments: argparse.Namespace) -> AbstractContextManager[RayCluster | None]:
@@ -136,8 +149,26 @@ def _dry_run(
     console.print(table)
     if (standings := matched(plan, cells, known)) is not None:
         console.print(standings)
-    console.print(line, highlight=False, markup=False)
+    for text in (line, *_method(plan)):
+        console.print(text, highlight=False, markup=False)
     return 0
+
+
+def _method(plan: Plan) -> list[str]:
+    """What the cells do not show of how the plan decides: looks to come, and what claims lack."""
+    told = []
+    if plan.search is not None and plan.search.widen:
+        told.append(f"a grid grows by up to {plan.search.widen} rates at each end while an edge wins")
+    if plan.schedule is not None:
+        looks = ", ".join(str(len(seeds)) for seeds in plan.schedule.looks)
+        told.append(
+            f"claims that stay open are looked at with {looks} seeds; trainings of looks to come are not counted"
+        )
+    told += filter(None, [without_control(plan.claims)])
+    bare = sum(claim.margin is None for claim in plan.claims)
+    return told + (
+        [f"{bare} of {len(plan.claims)} claims name no margin; level cannot be said of them"] if bare else []
+    )
 
 
 COMMANDS = {

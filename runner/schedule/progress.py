@@ -46,6 +46,12 @@ class Display:
         if self.live is not None:
             self.live.stop()
 
+    def expect(self, total: int) -> None:
+        """Count on so many cells at least: results may ask for more than was known."""
+        self.total = max(self.total, total)
+        if self.live is not None:
+            self.live.update(self.whole, total=self.total)
+
     def tell(self, event: RunEvent) -> None:
         """Take one event of the run."""
         if event.kind == "started":

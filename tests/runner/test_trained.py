@@ -10,7 +10,7 @@ from tests.support.tiny_plan import tiny_plan
 GRID = (
     tiny_plan(
         models=["deltanet", "transformer"],
-        rates="learning_rates = [1e-3, 1e-2]\nsearch = { fraction = 0.5, seed = 0 }",
+        rates="learning_rates = [1e-3, 1e-2]\nsearch = { fraction = 0.5, seed = 0, widen = 1 }",
         budget="tokens = 1024, batch_tokens = 256",
     )
     + """
@@ -41,16 +41,17 @@ def test_a_grid_is_searched_once_and_its_best_rate_trained(results, capsys):
     assert bench.main(["run", "tiny", *ALONE, "--dry-run"]) == 0
     assert "5 cells, 5 to be measured" in capsys.readouterr().out
     assert bench.main(["run", "tiny", *ALONE]) == 0
-    assert "5 cells measured, 0 already there" in capsys.readouterr().out
+    assert "6 cells measured, 0 already there" in capsys.readouterr().out
     rows = store.read(results / "tiny" / "rows.jsonl")
     trials = [row for row in rows if row["metric"] == "validation_loss"]
-    assert [row["settings"]["stage"] for row in trials] == ["trial"] * 2 and {
+    assert [row["settings"]["stage"] for row in trials] == ["trial"] * 3 and {
         row["budget"]["steps"] for row in trials
     } == {2}
+    assert len({row["lr"] for row in trials} - {1e-3, 1e-2}) == 1  # of two rates one is an edge: the grid grows there
     best = min(trials, key=lambda row: (row["value"], row["lr"]))["lr"]
     chosen = [row for row in rows if row["settings"].get("stage") == "chosen"]
     assert {(row["seed"], row["lr"], row["budget"]["steps"]) for row in chosen} == {(0, best, 4), (1, best, 4)}
     page = (results / "tiny" / "report" / "report.md").read_text()
     assert "optimiser: AdamW" in page and f"deltanet ({best:g})" in page and "not measured here" in page
     assert bench.main(["run", "tiny", *ALONE]) == 0
-    assert "0 cells measured, 5 already there" in capsys.readouterr().out
+    assert "0 cells measured, 6 already there" in capsys.readouterr().out

@@ -1,90 +1,133 @@
-"""Orderings that papers state, held against the rows: same direction, opposite direction, or undecided at this scale.
+"""Orderings that papers state, held against the rows: same direction, opposite direction, level, or undecided at this scale.
 
 "Reproduced" and "not reproduced" are said only where parameters, tokens and protocol are the paper's.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from results.plans.paper import Claim
+from results.plans.method.claims import Claim
+from results.plans.method.looks import Schedule
 from results.report import statistics
 from results.report.evaluations import Evaluation
-from results.report.statistics import Difference
+from results.report.findings import evidence, grounds, solved
+from results.report.findings.evidence import Evidence
 from results.rows import metrics
 
 NEAR = 0.05  # how far parameters and tokens may be from the paper's, as a share
-UNDECIDED = "undecided"
+SAME, OPPOSITE = "same direction at this scale", "opposite direction at this scale"
+LEVEL, UNDECIDED = "level at this scale", "undecided"
+REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 
 
 @dataclass(frozen=True)
 class ClaimVerdict:
-    """What the rows say of a claim, and on what ground."""
+    """What the rows say of a claim, on what ground, and beside which control."""
 
     claim: Claim
     verdict: str
     reason: str
+    control: str = ""
+    price: str = ""  # of an open claim: what would decide it
+    evidence: Evidence | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def ground(self) -> str:
+        """What the verdict rests on, and what would decide an open claim."""
+        return "; ".join(filter(None, [self.reason, self.price]))
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in a sentence about the two models."""
+        claim = self.claim
+        better, worse = claim.better, claim.worse
+        if self.verdict in (SAME, REPRODUCED):
+            return f"{better} does better than {worse}, as claimed"
+        if self.verdict in (OPPOSITE, NOT_REPRODUCED):
+            return f"{worse} does better than {better}, against the claim"
+        if self.verdict == LEVEL:
+            return f"{better} and {worse} lie less than {grounds.quantity(claim.metric, claim.margin)} apart"
+        return f"whether {better} or {worse} does better is not decided"
 
 
-def judge(claims: Sequence[Claim], evaluations: Sequence[Evaluation]) -> list[ClaimVerdict]:
-    """A verdict for each claim, p corrected by Holm over all claims that can be tested."""
-    found = [_evidence(claim, evaluations) for claim in claims]
-    tested = statistics.corrected([gap for _, gap in found if gap is not None])
-    after = iter(tested)
-    return [
-        ClaimVerdict(claim, UNDECIDED, "not measured here") if gap is None else _verdict(claim, evaluation, next(after))
-        for claim, (evaluation, gap) in zip(claims, found, strict=True)
-    ]
+def judge(
+    claims: Sequence[Claim],
+    evaluations: Sequence[Evaluation],
+    schedule: Schedule | None = None,
+    most: int | None = None,
+) -> list[ClaimVerdict]:
+    """A verdict for each claim; `schedule` are the plan's looks at the seeds, of which no more than `most` are taken.
+
+    Directions are corrected by Holm over all claims that can be tested, levels over all that name a margin, shares of seeds that
+    solved the task over all that have some.
+    """
+    found = [evidence.gather(claim, evaluations, schedule, most) for claim in claims]
+    directions = _corrected([one and one.direction.p for one in found])
+    levels = _corrected([one.level.p if one and one.level else None for one in found])
+    counts = [one and solved.counted(claim, one.values) for claim, one in zip(claims, found, strict=True)]
+    apart = _corrected([count and count.p for count in counts])
+    every = list(zip(claims, found, directions, levels, counts, apart, strict=True))
+    verdicts = [UNDECIDED if one is None else _verdict(claim, one, p, q) for claim, one, p, q, _, _ in every]
+    is_open = sum(one is not None and verdict == UNDECIDED for one, verdict in zip(found, verdicts, strict=True))
+    error = statistics.LEVEL / max(1, is_open)
+    judged = []
+    for (claim, one, p, q, count, r), verdict in zip(every, verdicts, strict=True):
+        if one is None:
+            judged.append(ClaimVerdict(claim, UNDECIDED, "not measured here"))
+            continue
+        parts = [grounds.ground(claim, one, p, q, verdict == LEVEL)]
+        parts += [count.told(r)] if count else []
+        parts += [grounds.extreme(claim, one)]
+        price = grounds.price(claim, one, error) if verdict == UNDECIDED else ""
+        judged.append(
+            ClaimVerdict(claim, verdict, "; ".join(filter(None, parts)), grounds.control(claim, one), price, one)
+        )
+    return judged
 
 
-def markdown(verdicts: Sequence[ClaimVerdict]) -> str:
+def markdown(verdicts: Sequence[ClaimVerdict], schedule: Schedule | None = None) -> str:
     """The claims and their verdicts as a table with a note on how they are reached; "" for none."""
     if not verdicts:
         return ""
-    lines = ["| claim | source | task, metric | verdict | ground |", "|---|---|---|---|---|"]
+    has_control = any(one.claim.control for one in verdicts)
+    heads = ["claim", "source", "task, metric", "verdict", "ground", *(["control"] if has_control else [])]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for one in verdicts:
         claim = one.claim
         asked = ", ".join([claim.task, metrics.words(claim.metric), *(f"{k} {v}" for k, v in claim.where.items())])
-        lines.append(f"| {claim.text} | {claim.source} | {asked} | {one.verdict} | {one.reason} |")
-    note = (
-        f"<sub>A direction is stated from {statistics.FEWEST_SEEDS} shared seeds up, where the paired t test over seeds, "
-        "corrected by Holm over all claims, gives p < 0.05. Scale: parameters, tokens and protocol of the rows; "
-        "reproduced and not reproduced are said only where all three are the paper's.</sub>"
-    )
+        cells = [claim.text, claim.source, asked, f"{one.verdict}: {one.sentence}", one.ground]
+        lines.append("| " + " | ".join([*cells, *([one.control or "none"] if has_control else [])]) + " |")
+    note = f"<sub>{grounds.note(schedule)}{_without_control(verdicts)}</sub>"
     return "\n".join(lines) + "\n\n" + note
 
 
-def _evidence(claim: Claim, evaluations: Sequence[Evaluation]) -> tuple[Evaluation | None, Difference | None]:
-    """The evaluation that asks what the claim is about, and how far better lies above worse there."""
-    for evaluation in evaluations:
-        values = {name: evaluation.by_seed(name, claim.metric, claim.where) for name in (claim.better, claim.worse)}
-        if evaluation.main and evaluation.task == claim.task and all(values.values()):
-            if (gap := statistics.paired(claim.better, claim.worse, values)) is not None:
-                return evaluation, gap
-    return None, None
+def _without_control(verdicts: Sequence[ClaimVerdict]) -> str:
+    lacking = sum(not one.claim.control for one in verdicts)
+    if not lacking:
+        return ""
+    return f" {lacking} of {len(verdicts)} claims {'has' if lacking == 1 else 'have'} no control."
 
 
-def _verdict(claim: Claim, evaluation: Evaluation, gap: Difference) -> ClaimVerdict:
-    way = gap.shown * metrics.direction(claim.metric)
-    verdict = {1: "same direction at this scale", -1: "opposite direction at this scale", 0: UNDECIDED}[way]
-    if way and _is_the_papers(claim, evaluation):
-        verdict = "reproduced" if way > 0 else "not reproduced"
-    return ClaimVerdict(claim, verdict, ground(claim.metric, gap))
+def _corrected(ps: Sequence[float | None]) -> list[float | None]:
+    """Holm's correction over those that there are."""
+    after = iter(statistics.holm([p for p in ps if p is not None]))
+    return [None if p is None else next(after) for p in ps]
 
 
-def ground(metric: str, gap: Difference) -> str:
-    """What a direction rests on, or why none is stated: "difference 1.2 [0.3, 2.1], p 0.01, 5 seeds"."""
-    scale, unit, most = (100, " points", 1.0) if metrics.is_accuracy(metric) else (1, "", math.inf)
-    known = [value for value in (gap.mean, gap.low, gap.high) if value is not None]
-    numbers = [f"{scale * max(-most, min(most, value)):+.3g}" for value in known]  # shares lie 1 apart at most
-    interval = f" [{numbers[1]}, {numbers[2]}]" if len(numbers) == 3 else ""
-    text = f"difference {numbers[0]}{unit}{interval}"
-    if gap.seeds < statistics.FEWEST_SEEDS:
-        few = f"{gap.seeds} shared seed{'s' if gap.seeds > 1 else ''}"
-        return f"{text}, {few}; a direction is stated from {statistics.FEWEST_SEEDS} up"
-    return f"{text}, p {gap.p:.2g}, {gap.seeds} seeds" + ("" if gap.shown else "; no difference shown")
+def _verdict(claim: Claim, found: Evidence, direction: float, level: float | None) -> str:
+    """Level where it is shown, since the plan counts a difference within its margin as none, even a sure one."""
+    gap = found.differences[found.direction.look]
+    if level is not None and level < statistics.LEVEL:
+        if found.differences[found.level.look].seeds >= statistics.FEWEST_SEEDS:
+            return LEVEL
+    if gap.seeds < statistics.FEWEST_SEEDS or not direction < statistics.LEVEL or not gap.mean:
+        return UNDECIDED
+    way = metrics.direction(claim.metric) * (1 if gap.mean > 0 else -1)
+    if _is_the_papers(claim, found.evaluation):
+        return REPRODUCED if way > 0 else NOT_REPRODUCED
+    return SAME if way > 0 else OPPOSITE
 
 
 def _is_the_papers(claim: Claim, evaluation: Evaluation) -> bool:

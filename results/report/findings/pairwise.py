@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from results.plans.method.looks import Schedule
 from results.report import statistics
 from results.report.evaluations import ASKED, Evaluation
 from results.report.statistics import Difference
@@ -15,14 +16,21 @@ from results.rows.row import canonical
 MOST_NAMED = 4  # models that do not differ from one another are counted, not named, beyond so many
 
 
-def markdown(evaluations: Sequence[Evaluation]) -> str:
-    """For each evaluation's headline number: whom each model is better than, worse than, not shown to differ from."""
+def markdown(evaluations: Sequence[Evaluation], schedule: Schedule | None = None) -> str:
+    """For each evaluation's headline number: whom each model is better than, worse than, not shown to differ from.
+
+    Of a plan with looks the seeds of the first alone count: further ones were asked for because claims were open.
+    """
     parts = []
     for evaluation in evaluations:
         column = _compared(evaluation)
         if column is None:
             continue
         values = {m.label: evaluation.by_seed(m.label, column.metric, column.where) for m in evaluation.learners}
+        if schedule is not None:
+            values = {
+                label: {s: v for s, v in seeds.items() if s in schedule.looks[0]} for label, seeds in values.items()
+            }
         pairs = statistics.all_pairs({label: seeds for label, seeds in values.items() if seeds})
         if pairs:
             parts.append(f"**{evaluation.title}: {column.header}.** {_said(pairs, metrics.direction(column.metric))}")

@@ -46,9 +46,17 @@ class Ability:
         return Column(head, found[0], {**self.where, **end})
 
 
-RECALL = ("mqar", "mad-in-context-recall", "mad-fuzzy-recall", "mad-noisy-recall", "overflow", "nonlinear-recall")
+RECALL = (
+    "mqar",
+    "mad-in-context-recall",
+    "mad-fuzzy-recall",
+    "mad-noisy-recall",
+    "overflow",
+    "nonlinear-recall",
+    "phone-book",
+)
 SELECTION = ("selective-copying", "mad-selective-copying", "flow")
-TRACKING = ("state-tracking", "modular-arithmetic", "flip-flop")
+TRACKING = ("state-tracking", "modular-arithmetic", "flip-flop", "variable-tracking")
 NEEDLE, STORIES = ("needle", "zero-shot-needle"), ("babilong", "few-shot-babilong")
 ABILITIES = (
     Ability("text", "the next byte of a text", ("language-modelling",), "bits_per_byte"),

@@ -102,7 +102,8 @@ def _claims(sources: Sequence[Source]) -> str:
     lines = ["| comparison | claim | verdict | ground |", "|---|---|---|---|"]
     for source in sources:
         for one in source.verdicts:
-            lines.append(f"| [{source.name}]({source.page}) | {one.claim.text} | {one.verdict} | {one.reason} |")
+            told = f"{one.sentence}: {one.ground}"
+            lines.append(f"| [{source.name}]({source.page}) | {one.claim.text} | {one.verdict} | {told} |")
     return "\n".join(lines) if len(lines) > 2 else ""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from results.report.evaluations import Evaluation, Point
 from results.report.figures.catalogue import Drawing
-from results.report.findings.claims import ClaimVerdict
+from results.report.findings.claims import UNDECIDED, ClaimVerdict
 from results.report.tables import summary
 from results.report.tables.columns import Column
 from results.rows import metrics
@@ -36,8 +36,9 @@ def leading(
 def _judged(one: ClaimVerdict) -> str:
     claim = one.claim
     where = "".join(f", {key} {value}" for key, value in claim.where.items())
-    asked = f"{claim.better} against {claim.worse}, {metrics.words(claim.metric)} of {claim.task}{where}"
-    return f"**{claim.text}: {one.verdict}** ({asked}: {one.reason})."
+    sentence = one.sentence[0].upper() + one.sentence[1:] if one.verdict == UNDECIDED else one.sentence
+    asked = f"{metrics.words(claim.metric)} of {claim.task}{where}"
+    return f"**{claim.text}: {one.verdict}.** {sentence} ({asked}: {one.reason})."
 
 
 def _led(evaluation: Evaluation, column: Column) -> str:

@@ -8,11 +8,10 @@ from typing import Any
 from results.cell import UNKNOWN_RATE
 from results.plans import learning_rates, match
 from results.report.evaluations import Evaluation, Model
-from results.report.tables import table
+from results.report.tables import summary, table
 from schema.terms import state_tolerance, tolerance
 
 Row = dict[str, Any]
-ALIKE = 0.01  # share by which losses of trials must differ to say something of the rates
 
 
 def markdown(evaluation: Evaluation, reference_model: str = "transformer") -> str:
@@ -124,14 +123,15 @@ def _rate(row: Row) -> str:
 
 
 def _rate_deviations(evaluation: Evaluation) -> list[str]:
-    """Trials that failed, rates at an edge of their grid, and grids whose losses hardly differ."""
+    """Trials that failed, rates at an edge of their grid, grids whose losses hardly differ, and models that did not learn."""
     failed: list[str] = []
     named: dict[str, list[str]] = {
         "at the lowest of their grid, so that a better one may lie beyond": [],
         "at the highest of their grid, so that a better one may lie beyond": [],
         "chosen by next to nothing, as the losses of the trials hardly differ": [],
+        "did not learn, for lack of budget and not of a rate, since all trials ended on one plateau": [],
     }
-    lowest, highest, alike = named.values()
+    lowest, highest, alike, unlearned = named.values()
     for model in evaluation.learners:
         if not (tried := trials(evaluation, model)):
             continue
@@ -142,9 +142,16 @@ def _rate_deviations(evaluation: Evaluation) -> list[str]:
         lowest += [f"{model.label} ({rates[0]:g})"] if rates[0] in used else []
         highest += [f"{model.label} ({rates[-1]:g})"] if rates[-1] in used and len(rates) > 1 else []
         losses = sorted(row["value"] for row in tried if row["value"] is not None)
-        if len(losses) > 1 and losses[-1] < (1 + ALIKE) * losses[0]:
-            alike += [f"{model.label} ({losses[0]:.3f} to {losses[-1]:.3f})"]
+        if learning_rates.is_plateau(losses):
+            told = unlearned if _did_not_learn(evaluation, model) else alike
+            told += [f"{model.label} ({losses[0]:.3f} to {losses[-1]:.3f})"]
     return failed + [f"{what}: {', '.join(models)}" for what, models in named.items() if models]
+
+
+def _did_not_learn(evaluation: Evaluation, model: Model) -> bool:
+    """Whether a model is no better than who guesses or reads without understanding, by the evaluation's headline number."""
+    column = summary.headline(evaluation)
+    return column is not None and evaluation.learned(model.label, column.metric, column.where) == "no"
 
 
 def _figure(evaluation: Evaluation, model: Model) -> tuple[float | None, float | None]:

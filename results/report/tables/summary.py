@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from results.report.evaluations import Evaluation, Model, Point
+from results.report.findings import solved
 from results.report.tables import columns, table
 from results.report.tables.columns import Column
 from results.rows import metrics, readers
@@ -14,7 +15,8 @@ NOTE = (
     "Bold: the best, and who lies within its interval of it; underlined: the second. ± half of the 95 % confidence interval. ✓ "
     "better than the best trivial baseline and the best shortcut heuristic by that interval, (✓) better, but one seed gives no "
     "interval; did not learn: an accuracy that is not better than guessing. Trivial baselines guess; shortcut heuristics read "
-    "without understanding what is asked."
+    "without understanding what is asked. Where some seeds of a model have 95 % or more and others less than 75 %, "
+    "the number of those that solved the task stands below its mean."
 )
 FEW = 4  # models that are named one by one
 NOT_LEARNED = "did not learn"
@@ -110,7 +112,13 @@ def _cell(evaluation: Evaluation, model: Model, column: Column, rank: int) -> st
     if _is_chance(evaluation, column, point):
         return NOT_LEARNED + (f" ({text})" if metrics.number(column.metric, point.value) != "0.0" else "")
     marked = {1: f"**{text}**", 2: f"<u>{text}</u>"}.get(rank, text)
-    return marked + table.mark(evaluation, model, column)
+    return marked + table.mark(evaluation, model, column) + _solved(evaluation, model, column)
+
+
+def _solved(evaluation: Evaluation, model: Model, column: Column) -> str:
+    """How many seeds solved the task, where some did and others came nowhere near: a mean between them is no model's."""
+    told = solved.share(column.metric, evaluation.by_seed(model.label, column.metric, column.where).values())
+    return f"<br>{told}" if told else ""
 
 
 def _is_chance(evaluation: Evaluation, column: Column, point: Point) -> bool:

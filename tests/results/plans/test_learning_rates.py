@@ -23,7 +23,7 @@ question = "Which rate?"
 models = ["all"]
 seeds = [0, 1, 2]
 learning_rates = [4e-3, 1e-3, 2e-3]
-search = { fraction = 0.25, seed = 7 }
+search = { fraction = 0.25, seed = 7, widen = 0 }
 size = "nano"
 [budget]
 tokens = 800
@@ -106,6 +106,61 @@ def test_a_wider_grid_keeps_the_trials_and_the_training_that_stand(tmp_path):
     rows = trial_rows(more, LOSSES | {("transformer", 8e-3): 9.0, ("retnet", 8e-3): 9.0})
     after = learning_rates.chosen(wider.search, more, rows, identity.key)
     assert len(set(map(identity.key, after)) - set(map(identity.key, before))) == 2  # the two trials at 8e-3
+
+
+def searched(plan, loss, compared=()):
+    """The cells of a plan whose trials have the losses that `loss` gives for model and rate, once nothing is asked any more."""
+    cells, rows = plans.cells(plan, NAMES), []
+    asked = [cell for cell in cells if cell.kind == "trial"]
+    for _ in range(30):
+        rows += [r for c in asked for r in rows_of(c, [(None, learning_rates.METRIC, loss(c), 10, c.where)])]
+        settled = learning_rates.chosen(plan.search, cells, rows, identity.key, compared=compared)
+        there = {row["cell"] for row in rows}
+        asked = [cell for cell in settled if cell.kind == "trial" and identity.key(cell) not in there]
+        if not asked:
+            return settled
+    raise AssertionError("the search does not end")
+
+
+def grids(settled):
+    """The rates that each model was tried at, and the one that it is trained at."""
+    tried = {name: sorted(c.lr for c in settled if (c.kind, c.model) == ("trial", name)) for name in NAMES}
+    return tried, {c.model: c.lr for c in settled if c.stage == CHOSEN}
+
+
+def test_a_grid_grows_while_an_edge_wins_for_those_that_a_claim_compares(tmp_path):
+    plan = load(tmp_path, PLAN.replace("widen = 0", "widen = 3"))
+
+    def loss_of(cell):  # attention wants 8e-3, retnet 2e-3
+        return 1 + 100 * abs(cell.lr - (8e-3 if cell.model == "transformer" else 2e-3))
+
+    alone, rates = grids(searched(plan, loss_of))
+    assert alone == {"retnet": [1e-3, 2e-3, 4e-3], "transformer": [1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2]}
+    assert rates == {"retnet": 2e-3, "transformer": 8e-3}
+    together, same = grids(searched(plan, loss_of, [("needle", ("retnet", "transformer"))]))
+    assert together["retnet"] == together["transformer"] == alone["transformer"] and same == rates
+    elsewhere, _ = grids(searched(plan, loss_of, [("babilong", ("retnet", "transformer"))]))
+    assert elsewhere == alone
+
+
+def test_a_grid_grows_no_further_than_the_plan_lets_it_and_not_on_a_plateau(tmp_path):
+    plan = load(tmp_path, PLAN.replace("widen = 0", "widen = 2"))
+    tried, rates = grids(searched(plan, lambda cell: 1 + 1000 * cell.lr))
+    assert tried["retnet"] == [2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3] and rates["retnet"] == 2.5e-4
+    assert grids(searched(plan, lambda cell: 1.83 + cell.lr))[0]["retnet"] == [1e-3, 2e-3, 4e-3]
+
+
+def test_a_search_that_is_broken_off_asks_for_what_is_missing(tmp_path):
+    plan = load(tmp_path, PLAN.replace("widen = 0", "widen = 1"))
+    cells = plans.cells(plan, NAMES)
+    rows = trial_rows(
+        cells, {pair: loss for pair, loss in LOSSES.items() if pair[0] == "retnet"}
+    )  # best at 1e-3, the edge
+    settled = learning_rates.chosen(plan.search, cells, rows, identity.key)
+    assert [(c.model, c.lr) for c in settled[: -len(cells)]] == [("retnet", 5e-4)]
+    assert {cell.model for cell in learning_rates.unsettled(settled)} == {"retnet", "transformer"}
+    together = [("needle", ("retnet", "transformer"))]  # attention's trials may yet move the other edge
+    assert len(learning_rates.chosen(plan.search, cells, rows, identity.key, compared=together)) == len(cells)
 
 
 def measured(tmp_path, losses=LOSSES, text=PLAN):
@@ -193,6 +248,22 @@ def test_trials_that_end_alike_are_named(tmp_path):
     ]
 
 
+def test_a_model_that_did_not_learn_lacks_budget_and_not_a_rate(tmp_path):
+    plateau = {(model, rate): 1.83 + rate for model, rate in LOSSES}
+    needle, _ = measured(tmp_path, plateau)
+    rows = [row for own in needle.rows.values() for row in own]
+    floor = next(cell for cell in plans.cells(load(tmp_path), NAMES) if cell.kind == "floors" and cell.task == "needle")
+    rows += rows_of(floor, [("floor: guess", "compact_exact_match", 0.5, 10, {})])
+    again = next(exam for exam in evaluations.grouped(rows) if exam.task == "needle")
+    again.trials = needle.trials
+    said = [one for one in fairness.deviations(again) if "plateau" in one]
+    assert said == [
+        "learning rate: did not learn, for lack of budget and not of a rate, since all trials ended on one plateau: "
+        "retnet (1.831 to 1.834), transformer (1.831 to 1.834)"
+    ]
+    assert not any("hardly differ" in one for one in fairness.deviations(again))
+
+
 def test_of_two_trials_there_is_no_median(tmp_path):
     two = {pair: loss for pair, loss in LOSSES.items() if pair[1] != 2e-3}
     needle, _ = measured(tmp_path, two, PLAN.replace(", 2e-3]", "]"))
@@ -220,6 +291,7 @@ def test_a_gap_beyond_the_tolerance_is_named(tmp_path):
         ("[4e-3, 1e-3, 2e-3]", "[1e-3]", "at least two different rates"),
         ("[4e-3, 1e-3, 2e-3]", "[1e-3, -1e-3]", "positive and finite"),
         ("fraction = 0.25", "fraction = 2.0", "0 < fraction <= 1"),
+        ("widen = 0", "widen = -1", "widen from 0 to 20"),
         ("fraction = 0.25", "share = 0.25", "unknown key 'share'"),
         ("learning_rates = [4e-3, 1e-3, 2e-3]", "learning_rate = 1e-3", "search needs learning_rates"),
         ("tokens = 800\n", "", "either steps or tokens"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from results.plans.paper import Claim
+from results.plans.method.claims import Claim
 from results.report import evaluations
 from results.report.figures.catalogue import Drawing
 from results.report.findings.claims import judge
@@ -58,7 +58,8 @@ def test_a_page_opens_with_a_sentence_a_claim_and_its_figure(found):
     verdicts = judge([claim], found)
     (sentence,) = opening.sentences(verdicts, found)
     assert sentence.startswith(
-        "**Attention finds more: undecided** (transformer against mamba, accuracy of needle: difference +30.7"
+        "**Attention finds more: undecided.** Whether transformer or mamba does better is not decided (accuracy of needle: "
+        "difference +30.7"
     )
     assert "3 shared seeds" in sentence
     drawings = [

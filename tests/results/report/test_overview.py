@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from results.plans.paper import read_claim
+from results.plans.method.claims import read_claim
 from results.plans.toml_reader import TableReader
 from results.report.evaluations import grouped
 from results.report.findings.claims import judge

@@ -17,6 +17,10 @@ SMALL = {
     "flow": {"spans": (1, 4), "facts": 10, "vocab": 34, "samples": 240},
     "nonlinear-recall": {"sides": (4,), "vocab": 25, "samples": 240},
     "modular-arithmetic": {"length": 24, "test_lengths": (24,), "samples": 120},
+    "variable-tracking": {"chains": (3,), "hops": (1, 2), "length": 48, "test_lengths": (48,), "samples": 240},
+    "common-words": {"rare": (8,), "test_rare": (8,), "samples": 160},
+    "frequent-words": {"length": 64, "test_lengths": (64,), "samples": 160},
+    "phone-book": {"entries": (8,), "test_entries": (8,), "samples": 160},
     "mad-in-context-recall": {"length": 64, "samples": 100},
     "mad-noisy-recall": {"length": 64, "samples": 100},
     "mad-fuzzy-recall": {"length": 96, "samples": 160},
@@ -30,6 +34,7 @@ SOLVES = {
     "mqar": LOOK_UP,
     "forgetting": LOOK_UP,
     "overflow": LOOK_UP,
+    "phone-book": ("+1 from the first 2", "+1 from the last 2"),  # both halves of a name, or two digits
     "nonlinear-recall": ("+1 from the first 2", "+1 from the last 2"),
     "mad-in-context-recall": LOOK_UP,
     "mad-noisy-recall": LOOK_UP,

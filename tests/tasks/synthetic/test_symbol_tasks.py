@@ -25,6 +25,10 @@ SMALL = {
     "flow": {"spans": (1, 4), "facts": 10, "vocab": 34, "samples": 40},
     "nonlinear-recall": {"sides": (4, 8), "values": 4, "vocab": 25, "samples": 40},
     "modular-arithmetic": {"length": 24, "samples": 40},
+    "variable-tracking": {"chains": (5, 6), "hops": (1, 3), "length": 96, "test_lengths": (50, 96), "samples": 40},
+    "common-words": {"common": 2, "often": 5, "seldom": 2, "rare": (4, 6), "vocab": 17, "samples": 40},
+    "frequent-words": {"asked": 2, "length": 32, "vocab": 17, "samples": 40},
+    "phone-book": {"entries": (4, 6), "digits": 3, "vocab": 35, "samples": 40},
     "mad-in-context-recall": {"length": 48, "samples": 40},
     "mad-noisy-recall": {"length": 48, "samples": 40},
     "mad-fuzzy-recall": {"length": 64, "samples": 40},
@@ -42,6 +46,10 @@ PINNED = {
     "flow": "7c664a07214e7132",
     "nonlinear-recall": "ee59c1a077e4ee95",
     "modular-arithmetic": "feaa13241511d86a",
+    "variable-tracking": "1ab4d12a9dcdc2f7",
+    "common-words": "ad145df34a8a44df",
+    "frequent-words": "80d2f6b406618200",
+    "phone-book": "185ad5acd8bf692c",
     "mad-in-context-recall": "ceb4d5f1eef0ecd6",
     "mad-noisy-recall": "a4425db155d454b1",
     "mad-fuzzy-recall": "db4e90d5d1c587ec",
@@ -126,7 +134,50 @@ def _calculated(words: list[str]) -> list[str | None]:
     return said
 
 
+def _traced(words: list[str]) -> list[str | None]:
+    """What each variable holds once its statement is read; said where a question mark asks."""
+    said: list[str | None] = [None] * len(words)
+    holds: dict[str, str] = {}
+    left = [word for word in words[: words.index("?")] if word != "."]
+    for name, given in zip(left[::2], left[1::2], strict=True):
+        holds[name] = holds.get(given, given)
+    for place in range(1, len(words)):
+        if words[place - 1] == "?":
+            said[place] = holds[words[place]]
+    return said
+
+
+def _common(words: list[str]) -> list[str | None]:
+    """The words of the list that fill more than their share of it."""
+    end = words.index("?")
+    listed = words[:end]
+    often = [word for word in dict.fromkeys(listed) if listed.count(word) > end / len(set(listed))]
+    return [None] * end + often
+
+
+def _frequent(words: list[str]) -> list[str | None]:
+    end = words.index("?")
+    listed = words[:end]
+    return [None] * end + sorted(set(listed), key=listed.count)[: -1 - (len(words) - end) : -1]
+
+
+def _dialled(words: list[str]) -> list[str | None]:
+    """The book as text: what stands behind both halves of the name."""
+    said: list[str | None] = [None] * len(words)
+    book, _, _ = " ".join(words).partition(" ?")
+    for place, word in enumerate(words):
+        if word == "?":
+            number = book.split(f"{words[place + 1]} {words[place + 2]} ")[1].split()
+            number = number[: next((i for i, digit in enumerate(number) if not digit.isdigit()), len(number))]
+            said[place + 2 : place + 2 + len(number)] = number
+    return said
+
+
 SOLVERS = {
+    "variable-tracking": _traced,
+    "common-words": _common,
+    "frequent-words": _frequent,
+    "phone-book": _dialled,
     "state-tracking": _walk,
     "flip-flop": _flipped,
     "overflow": _streamed,
@@ -234,11 +285,38 @@ def _seen(task, tokens: list[int], targets: list[int]) -> dict[str, object]:
         found["age"] = (len(facts) - facts.index(words[-1])) // 2 if len(asked) == 1 else "any"
         found["span"], found["side"] = len(set(keys)), len(set(facts[::3]))
         found["asked"] = "one" if len(asked) == 1 else "all" if task.name == "flow" else "several"
+    if task.name in ("variable-tracking", "common-words", "phone-book"):
+        found |= _listed(words, task.name)
     if task.name == "modular-arithmetic":
         found["brackets"] = "with" if "(" in words else "without"
     if task.name == "mad-fuzzy-recall":
         found["key_motif"] = max(len(key) for *_, key in task._pairs(tokens))
     return found
+
+
+def _listed(words: list[str], name: str) -> dict[str, object]:
+    """What a list of statements, words or entries holds."""
+    listed = [word for word in words[: words.index("?")] if word != "."]
+    if name == "variable-tracking":
+        chains = sum(word[0] == "v" for word in listed)
+        asked = "all" if words.count("?") > 1 else "last" if words[-1] not in listed[1::2] else "another"
+        return {"chains": chains, "hops": len(listed) // 2 // chains - 1, "asked": asked}
+    if name == "common-words":
+        counts = sorted(listed.count(word) for word in set(listed))
+        assert counts[-2:] == [5, 5] and set(counts[:-2]) == {2}
+        return {"rare": len(counts) - 2}
+    names = [word for word in listed if not word.isdigit()]
+    return {"entries": len(names) // 2, "asked": "one" if words.count("?") == 1 else "several"}
+
+
+def test_half_a_name_stands_in_several_entries():
+    task = tasks.create("phone-book", entries=(8,), test_entries=(8, 32), samples=60)
+    for exam in task.exams("test"):
+        for tokens in exam.batch.tokens.tolist():
+            words = task.spell(tokens).split()
+            names = [word for word in words[: words.index("?")] if not word.isdigit()]
+            assert len(set(names[::2])) < len(names[::2]) and len(set(names[1::2])) < len(names[1::2])
+            assert len(set(zip(names[::2], names[1::2], strict=True))) == exam.batch.where["entries"]
 
 
 def test_a_text_has_what_its_settings_say(task):
@@ -326,6 +404,10 @@ CHANCES = {  # of guessing one asked symbol, from the settings above
     "flow": 1 / 16,
     "nonlinear-recall": 1 / 8,
     "modular-arithmetic": 1 / 5,
+    "variable-tracking": 1 / 64,
+    "common-words": 1 / 16,
+    "frequent-words": 1 / 16,
+    "phone-book": 1 / 10,
     "mad-in-context-recall": 1 / 8,
     "mad-noisy-recall": 1 / 8,
     "mad-selective-copying": 1 / 14,
@@ -375,6 +457,20 @@ IMPOSSIBLE = [
     ("mqar", {"pairs": (8,), "vocab": 16}, "vocab must be at least 18"),
     ("mqar", {"pairs": (0,)}, "pairs and samples of at least 1"),
     ("mqar", {"power": 0.0}, "power must be above 0"),
+    ("variable-tracking", {"chains": (1,)}, "chains of at least 2"),
+    ("variable-tracking", {"hops": (0,)}, "hops and samples of at least 1"),
+    ("variable-tracking", {"length": 64}, "at a length of at least 80"),
+    ("variable-tracking", {"test_hops": (20,)}, "test_lengths of at least 170"),
+    ("variable-tracking", {"vocab": 20}, "a vocab of at least 42"),
+    ("common-words", {"often": 2}, "often above seldom"),
+    ("common-words", {"rare": (0,)}, "rare words, at least 1"),
+    ("common-words", {"vocab": 20}, "a vocab of at least 36"),
+    ("frequent-words", {"alpha": 0.0}, "an alpha above 0"),
+    ("frequent-words", {"asked": 0}, "asked and samples of at least 1"),
+    ("frequent-words", {"length": 32}, "lengths of at least 48"),
+    ("frequent-words", {"vocab": 4}, "a vocab of at least 5"),
+    ("phone-book", {"entries": (1,)}, "entries of at least 2"),
+    ("phone-book", {"vocab": 20}, "a vocab of at least 27"),
     ("selective-copying", {"length": 10, "copied": 8}, "lengths of at least 16"),
     ("selective-copying", {"vocab": 3}, "a vocab of at least 4"),
     ("state-tracking", {"length": 4}, "lengths of at least 8"),

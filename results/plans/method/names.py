@@ -22,6 +22,8 @@ def check_names(plan: Plan, names: Sequence[str] | None, source: str) -> None:
         where = f"{source}: [[claims]] {shortened(claim.text)}"
         _check(claim.better, models, names, "model", f"{where}: better")
         _check(claim.worse, models, names, "model", f"{where}: worse")
+        if claim.control:
+            _check(claim.control, models, names, "model", f"{where}: control")
         _check(claim.task, tasks, (), "task", f"{where}: task")
     for name in plan.show:
         _check(name, models, names, "model", f"{source}: show")

@@ -6,12 +6,12 @@ import dataclasses
 
 import pytest
 
-from results.plans.paper import Claim, read_claim
+from results.plans.method.claims import Claim, read_claim
 from results.plans.toml_reader import PlanError, TableReader
 from results.report import evaluations, report, statistics
 from results.report.figures import style
 from results.report.figures.kinds import rank
-from results.report.findings import claims, pairwise
+from results.report.findings import claims, grounds, pairwise
 from tests.support import synthetic
 
 FEW = ("transformer", "retnet")
@@ -54,8 +54,8 @@ def test_directions_follow_the_metric_and_the_evidence():
 def test_the_interval_of_a_difference_of_shares_ends_at_100_points():
     gap = statistics.paired("a", "b", {"a": {0: 1.0, 1: 0.0, 2: 1.0}, "b": {0: 0.0, 1: 0.9, 2: 0.0}})
     assert gap.low < -1 and gap.high > 1
-    assert claims.ground("accuracy", gap).startswith("difference +36.7 points [-100, +100], 3 shared seeds")
-    assert f"[{gap.low:+.3g}, {gap.high:+.3g}]" in claims.ground("bits_per_byte", gap)
+    assert grounds.difference("accuracy", gap) == "difference +36.7 points [-100, +100]"
+    assert f"[{gap.low:+.3g}, {gap.high:+.3g}]" in grounds.difference("bits_per_byte", gap)
 
 
 def test_reproduced_needs_parameters_tokens_and_protocol_of_the_paper():
@@ -80,6 +80,9 @@ def test_several_claims_are_corrected_together():
         ({"better": "transformer"}, "name the same model"),
         ({"metric": "colour"}, "which way 'colour' is better"),
         ({"tokens": 0.0}, "above 0"),
+        ({"margin": 0.0}, "margin is above 0"),
+        ({"margin": 5, "metric": "accuracy"}, "5 points are 0.05"),
+        ({"control": "retnet"}, "control and better name the same model"),
         ({"sauce": "x"}, "unknown key 'sauce'"),
         ({"text": ""}, "text is empty"),
     ],

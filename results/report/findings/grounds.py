@@ -1,0 +1,147 @@
+"""What a verdict rests on, in words: the difference, the looks that were paid for, the control, and the price of deciding."""
+
+from __future__ import annotations
+
+import math
+
+from results.plans.method.claims import Claim
+from results.plans.method.looks import Schedule
+from results.report import statistics
+from results.report.findings import price as prices
+from results.report.findings import solved
+from results.report.findings.evidence import Evidence
+from results.report.statistics import Difference
+from results.rows import metrics
+from schema.terms import tolerance
+
+
+def quantity(metric: str, value: float) -> str:
+    """A difference of a metric in words, without a sign: shares in points."""
+    points = 100 * value
+    return f"{points:.3g} point{'' if points == 1 else 's'}" if metrics.is_accuracy(metric) else f"{value:.3g}"
+
+
+def difference(metric: str, gap: Difference) -> str:
+    """A difference with its interval: "difference +1.2 points [+0.3, +2.1]"; shares lie 100 points apart at most."""
+    scale, unit, most = (100, " points", 1.0) if metrics.is_accuracy(metric) else (1, "", math.inf)
+    known = [value for value in (gap.mean, gap.low, gap.high) if value is not None]
+    numbers = [f"{scale * max(-most, min(most, value)):+.3g}" for value in known]
+    interval = f" [{numbers[1]}, {numbers[2]}]" if len(numbers) == 3 else ""
+    return f"difference {numbers[0]}{unit}{interval}"
+
+
+def ground(claim: Claim, found: Evidence, p: float, level: float | None, is_level: bool) -> str:
+    """What a verdict rests on, or why there is none; `p` and `level` are corrected over all claims."""
+    look = (found.level if is_level else found.direction).look
+    gap = found.differences[look]
+    text = difference(claim.metric, gap)
+    if gap.seeds < statistics.FEWEST_SEEDS or not found.is_reached:
+        few = f"{gap.seeds} shared seed{'s' if gap.seeds > 1 else ''}"
+        if gap.seeds < statistics.FEWEST_SEEDS:
+            return f"{text}, {few}; a direction is stated from {statistics.FEWEST_SEEDS} up"
+        return f"{text}, {few}; the first look is at {len(found.schedule.looks[0])}"
+    parts = [f"{text}, p {p:.2g}, {gap.seeds} seeds" + _looks(found, look)]
+    if level is not None:
+        parts.append(f"within {quantity(claim.metric, claim.margin)}: p {level:.2g}")
+    if not is_level and p >= statistics.LEVEL:
+        parts.append("no difference shown")
+    last = found.differences[-1]
+    if last.seeds > gap.seeds:
+        parts.append(f"over all {last.seeds} seeds {difference(claim.metric, last)}")
+    return "; ".join(parts)
+
+
+def extreme(claim: Claim, found: Evidence) -> str:
+    """That a question was too hard for both models, or too easy, so that a difference or none says little; "" otherwise."""
+    pair = (claim.better, claim.worse)
+    if all(found.evaluation.learned(name, claim.metric, claim.where) == "no" for name in pair):
+        return f"neither is better than {found.evaluation.counted()}"
+    points = [found.evaluation.point(name, claim.metric, claim.where) for name in pair]
+    if metrics.is_accuracy(claim.metric) and all(point.value >= solved.SOLVED for point in points):
+        return "the question is too easy for both"
+    return ""
+
+
+def _looks(found: Evidence, look: int) -> str:
+    if found.schedule is None:
+        return ""
+    total, spent = len(found.schedule.looks), 100 * found.spent
+    return f", look {look + 1} of {total} ({spent:.2g} % of the {100 * statistics.LEVEL:g} % of error spent)"
+
+
+def control(claim: Claim, found: Evidence) -> str:
+    """The control of a claim: how far the better model lies above it, and how near its parameters are; "" for none."""
+    if not claim.control:
+        return ""
+    counts = {model.label: model.parameters for model in found.evaluation.learners}
+    ours, its = counts.get(claim.better), counts.get(claim.control)
+    near = _parameters(its, ours) if ours and its else ""
+    if claim.control == claim.worse:
+        return f"{claim.control}, the other model of the claim{near}"
+    gap = statistics.paired(claim.better, claim.control, found.values)
+    told = "not measured here" if gap is None else f"{difference(claim.metric, gap)}, {gap.seeds} seeds, not corrected"
+    return f"{claim.control}{near}: {claim.better} against it: {told}"
+
+
+def _parameters(its: int, ours: int) -> str:
+    """How far a control's parameters lie from those of the model that it controls, and whether that is too far."""
+    gap, near = 100 * (its / ours - 1), 100 * tolerance(ours)
+    beyond = f", beyond the tolerance of {near:g} %" if abs(gap) > near else ""
+    return f", parameters {gap:+.1f} %{beyond}"
+
+
+def price(claim: Claim, found: Evidence, error: float) -> str:
+    """How many seeds, or questions a seed, would decide an open claim at the difference and spread seen."""
+    gap = found.differences[-1]
+    if gap.seeds < 2:
+        return "one seed shows no spread, so nobody can say what would decide it"
+    ways = _by_seeds(claim, gap, error)
+    is_stated = gap.seeds >= statistics.FEWEST_SEEDS  # of fewer seeds no question would do
+    if is_stated and metrics.is_accuracy(claim.metric) and gap.mean and gap.spread:
+        ways.append(_by_questions(claim, found, gap, error))
+    return f"to decide it at the spread seen (power {prices.POWER:g}): {', or '.join(ways)}"
+
+
+def _by_seeds(claim: Claim, gap: Difference, error: float) -> list[str]:
+    most = f"more than {prices.MOST_SEEDS:,} seeds"
+    if not gap.mean:
+        ways = ["no number of seeds for a difference of 0"]
+    else:
+        enough = prices.seeds_for_direction(gap.mean, gap.spread, error)
+        ways = [f"{f'{enough} seeds' if enough else most} for such a difference"]
+    if claim.margin is not None and abs(gap.mean) < claim.margin:
+        enough = prices.seeds_for_level(gap.mean, gap.spread, claim.margin, error)
+        ways.append(f"{f'{enough} seeds' if enough else most} for level")
+    return ways
+
+
+def _by_questions(claim: Claim, found: Evidence, gap: Difference, error: float) -> str:
+    """The same by questions, for shares of right answers, whose chance is known."""
+    points = [found.evaluation.point(name, claim.metric, claim.where) for name in (claim.better, claim.worse)]
+    chance = sum(point.value * (1 - point.value) for point in points)
+    now = min(point.count / point.seeds for point in points)
+    if not chance or not now:
+        return "no number of questions, since answers are all right or all wrong"
+    enough = prices.questions_for_direction(gap.mean, gap.spread, gap.seeds, error, chance, now)
+    if enough is None:
+        return f"no number of questions with {gap.seeds} seeds: trainings differ too much from one another"
+    return f"at least {enough:,} questions a seed with {gap.seeds} seeds (now {now:,.0f})"
+
+
+def note(schedule: Schedule | None) -> str:
+    """How verdicts are reached, and what they cost."""
+    paid = ""
+    if schedule is not None:
+        looks = ", ".join(str(len(seeds)) for seeds in schedule.looks)
+        paid = (
+            f"A claim is looked at with {looks} seeds until it is decided; {100 * statistics.LEVEL:g} % of error is spent over "
+            f"these looks ({schedule.spending}, Lan and DeMets), and p stands for all looks so far; intervals are those of one. "
+        )
+    return (
+        f"A direction is stated from {statistics.FEWEST_SEEDS} shared seeds up, where the paired t test over seeds, "
+        f"corrected by Holm over all claims, gives p < 0.05. {paid}"
+        "Level is said where the plan names a margin beforehand and both one-sided t tests, corrected by Holm "
+        "over all claims with a margin, show with p < 0.05 that the means lie within it. "
+        "Scale: parameters, tokens and protocol of the rows; "
+        "reproduced and not reproduced are said only where all three are the paper's."
+    )

@@ -1,0 +1,1 @@
+"""Lists of statements, words and entries: RULER's variable tracking and word counts over symbols, and the phone book."""

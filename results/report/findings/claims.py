@@ -30,7 +30,7 @@ class ClaimVerdict:
 
 def judge(claims: Sequence[Claim], evaluations: Sequence[Evaluation]) -> list[ClaimVerdict]:
     """A verdict for each claim, p corrected by Holm over all claims that can be tested."""
-    found = [_evidence(claim, evaluations) for claim in claims]
+    found = [evidence(claim, evaluations) for claim in claims]
     tested = statistics.corrected([gap for _, gap in found if gap is not None])
     after = iter(tested)
     return [
@@ -56,7 +56,7 @@ def markdown(verdicts: Sequence[ClaimVerdict]) -> str:
     return "\n".join(lines) + "\n\n" + note
 
 
-def _evidence(claim: Claim, evaluations: Sequence[Evaluation]) -> tuple[Evaluation | None, Difference | None]:
+def evidence(claim: Claim, evaluations: Sequence[Evaluation]) -> tuple[Evaluation | None, Difference | None]:
     """The evaluation that asks what the claim is about, and how far better lies above worse there."""
     for evaluation in evaluations:
         values = {name: evaluation.by_seed(name, claim.metric, claim.where) for name in (claim.better, claim.worse)}

@@ -28,6 +28,7 @@ COMMANDS = {  # each by the module of runner/commands/ that brings it, imported 
     "list": "list", "run": "run", "report": "report", "submit": "report", "verify": "verify", "check": "check",
     "profile": "profile", "zero-shot": "lm_eval", "ask": "ask", "export": "export",
     "show": "show", "artifact": "artifact", "export-results": "export_results",
+    "export-data": "export_data",
 }  # fmt: skip
 
 

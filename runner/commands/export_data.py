@@ -101,14 +101,15 @@ def _write(
 
     found = list(records(task))
     data = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in found).encode("utf-8")
+    digest, about = hashlib.sha256(data).hexdigest(), tasks.describe(task.name)
     one = croissant.GeneratedSet(
-        name, task.name, tasks.describe(task.name), settings, task.exam_version, DATA, hashlib.sha256(data).hexdigest(),
-        len(data), found, licence, arguments.url, arguments.published or "",
+        name, task.name, about, settings, task.exam_version, task.data_hash(), DATA, digest, len(data), found, licence,
+        arguments.url, arguments.published or "",
     )  # fmt: skip
     card = croissant.document(one)
     whole_file.write(folder / DATA, data)
     whole_file.write(folder / CARD, (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
-    return {"version": card["version"], "questions": len(found), "digest": one.digest}
+    return {"version": card["version"], "questions": len(found), "digest": digest}
 
 
 def _checked(out: Path) -> str:

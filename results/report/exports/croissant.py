@@ -55,6 +55,7 @@ class GeneratedSet:
     about: str  # what the task asks, in a sentence
     settings: Mapping[str, Any]
     version: int  # of the task's evaluation
+    data_hash: str  # of corpora and word lists that the task reads, "" for none
     file: str
     digest: str  # SHA-256 of the file
     size: int  # bytes
@@ -67,9 +68,10 @@ class GeneratedSet:
     def described(self) -> str:
         """The set in a few sentences, with the hash of its content."""
         told = json.dumps(self.settings, sort_keys=True, ensure_ascii=False)
+        read = f", over data with the hash {self.data_hash}" if self.data_hash else ""
         return (
-            f"{self.about} {len(self.records):,} questions, the test split of Titanomachy's task {self.task}, drawn by "
-            f"its program under the settings {told}, evaluation version {self.version}. Equal settings and version give an equal "
+            f"{self.about} {len(self.records):,} questions, the test split of Titanomachy's task {self.task}, drawn by its program "
+            f"under the settings {told}, evaluation version {self.version}{read}. Equal settings, version and data give an equal "
             f"file: its SHA-256 is {self.digest}."
         )
 

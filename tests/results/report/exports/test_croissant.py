@@ -20,7 +20,7 @@ def card(task: str = "needle"):
     digest = hashlib.sha256(DATA).hexdigest()
     about, licence = "What it asks.", "https://opensource.org/license/mit"
     one = croissant.GeneratedSet(
-        "made-up", task, about, {"length": 64}, 2, "questions.jsonl", digest, len(DATA), RECORDS, licence, "https://example.org/x",
+        "made-up", task, about, {"length": 64}, 2, "0123abcd", "questions.jsonl", digest, len(DATA), RECORDS, licence, "https://example.org/x",
         "2026-01-31",
     )  # fmt: skip
     return croissant.document(one)
@@ -29,9 +29,8 @@ def card(task: str = "needle"):
 def test_a_card_has_version_hash_and_every_field_with_its_type():
     found = card()
     digest = hashlib.sha256(DATA).hexdigest()
-    assert (
-        found["version"] == "2.0.0" and found["distribution"][0]["sha256"] == digest and digest in found["description"]
-    )
+    assert found["version"] == "2.0.0" and found["distribution"][0]["sha256"] == digest
+    assert digest in found["description"] and "hash 0123abcd" in found["description"]
     fields = {field["name"]: field for field in found["recordSet"][0]["field"]}
     types = {name: field["dataType"].removeprefix("sc:") for name, field in fields.items()}
     assert types == {

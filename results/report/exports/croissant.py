@@ -70,8 +70,8 @@ class GeneratedSet:
         told = json.dumps(self.settings, sort_keys=True, ensure_ascii=False)
         read = f", over data with the hash {self.data_hash}" if self.data_hash else ""
         return (
-            f"{self.about} {len(self.records):,} questions, the test split of Titanomachy's task {self.task}, drawn by its program "
-            f"under the settings {told}, evaluation version {self.version}{read}. Equal settings, version and data give an equal "
+            f"{self.about} {len(self.records):,} questions: the test split of Titanomachy's task {self.task}, drawn by program "
+            f"under settings {told}, evaluation version {self.version}{read}. Equal settings, version and data give an equal "
             f"file: its SHA-256 is {self.digest}."
         )
 

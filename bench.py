@@ -27,7 +27,8 @@ from tasks.text import cache
 COMMANDS = {  # each by the module of runner/commands/ that brings it, imported when it is called
     "list": "list", "run": "run", "report": "report", "submit": "report", "verify": "verify", "check": "check",
     "profile": "profile", "zero-shot": "lm_eval", "ask": "ask", "export": "export",
-    "show": "show",
+    "show": "show", "artifact": "artifact", "export-results": "export_results",
+    "export-data": "export_data",
 }  # fmt: skip
 
 

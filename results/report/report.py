@@ -16,7 +16,7 @@ from results.report.findings import pairwise
 from results.report.findings.claims import ClaimVerdict, judge, markdown
 from results.report.pages import html_page, markdown_page, opening
 from results.report.section import PageText, Section
-from results.report.tables import csv_file, fairness, latex, printed, table
+from results.report.tables import csv_file, fairness, latex, printed, table, wide_csv
 from results.rows.row import canonical
 
 Row = dict[str, Any]
@@ -134,7 +134,7 @@ def _text(path: Path) -> str | None:
 
 
 def _tables(evaluation: Evaluation, beside: Evaluation | None, reference_model: str) -> dict[str, str]:
-    """An evaluation's tables by file name: Markdown, each with its conditions below it, CSV and LaTeX."""
+    """An evaluation's tables by file name: Markdown, each with its conditions below it, CSV, LaTeX, and as in LaTeX a CSV."""
     conditions = table.conditions(evaluation, reference_model, beside)
     parts = []
     for one in table.layout(evaluation):
@@ -152,6 +152,7 @@ def _tables(evaluation: Evaluation, beside: Evaluation | None, reference_model: 
         f"{evaluation.slug}.md": "\n\n".join(parts) + "\n",
         f"{evaluation.slug}.csv": csv_file.csv_text(evaluation, reference_model, beside),
         f"{evaluation.slug}.tex": latex.document_part(evaluation, reference_model),
+        f"{evaluation.slug}-wide.csv": wide_csv.csv_text(evaluation),
     }
 
 

@@ -59,6 +59,15 @@ def student(values: Sequence[float]) -> tuple[float, float]:
     return fmean(values), _student_quantile(len(values) - 1) * stdev(values) / math.sqrt(len(values))
 
 
+def repeated(values: Sequence[float]) -> tuple[float, float]:
+    """Where the mean of as many new independent values lies in 95 of 100 repeats, if all are normal; at least two values.
+
+    The prediction interval of a mean: its variance is that of the mean that is known plus that of the one to come.
+    """
+    mean, half = student(values)
+    return mean - math.sqrt(2) * half, mean + math.sqrt(2) * half
+
+
 @functools.cache
 def _student_quantile(freedom: int) -> float:
     return float(special.stdtrit(freedom, 1 - LEVEL / 2))

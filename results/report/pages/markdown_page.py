@@ -10,7 +10,7 @@ from results.report.figures.catalogue import Drawing
 from results.report.section import PageText, Section
 from results.report.tables import summary
 
-LANGUAGES = {".md": "Markdown", ".csv": "CSV", ".tex": "LaTeX"}
+LANGUAGES = {"-wide.csv": "CSV with a line a model", ".md": "Markdown", ".csv": "CSV", ".tex": "LaTeX"}
 AT_A_GLANCE = f"<sub>{summary.NOTE} Conditions stand under the full tables below.</sub>"
 
 
@@ -60,7 +60,7 @@ def _evaluation(
     evaluation: Evaluation, tables: Mapping[str, str], sections: Sequence[Section], drawings: Sequence[Drawing]
 ) -> list[str]:
     """What the page says of one evaluation: its figures, and behind a click its tables with their conditions."""
-    links = ", ".join(f"[{LANGUAGES[Path(name).suffix]}](tables/{name})" for name in tables)
+    links = ", ".join(f"[{_language(name)}](tables/{name})" for name in tables)
     return [
         f"## {evaluation.title}",
         *(_image(drawing) for drawing in drawings if drawing.evaluation == evaluation.slug and drawing.files),
@@ -70,6 +70,11 @@ def _evaluation(
         f"The same tables as files: {links}.",
         *(f"### {one.title}\n\n{one.text}" for one in sections if one.evaluation == evaluation.slug),
     ]
+
+
+def _language(name: str) -> str:
+    """What a table's file is written in."""
+    return next(words for ending, words in LANGUAGES.items() if name.endswith(ending))
 
 
 def _chapter(section: Section) -> str:

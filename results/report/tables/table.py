@@ -88,22 +88,9 @@ def notes(evaluation: Evaluation, table: Table) -> str:
     """One line on how to read a table's numbers: averages, constants, intervals and marks."""
     if evaluation.is_contest:
         return contest_table.notes(evaluation, table)
-    parts = []
-    for metric in dict.fromkeys(column.metric for column in table.columns):
-        wheres, varying = evaluation.wheres(metric), evaluation.varying(metric)
-        constant = {k: v for k, v in (wheres[0] if wheres else {}).items() if k not in varying}
-        if constant:
-            parts.append(f"{metrics.words(metric)}: " + ", ".join(f"{key} {value}" for key, value in constant.items()))
-        if averaged := [key for key in AVERAGED if key in varying and not all(key in c.where for c in table.columns)]:
-            values = sorted({w[key] for key in averaged for w in wheres if key in w}, key=metrics.sort_key)
-            parts.append(f"{metrics.words(metric)}: mean over {averaged[0]} {', '.join(map(str, values))}")
+    parts = held(evaluation, table)
     used = [column.metric for column in table.columns]
-    seeds = max((len({r["seed"] for r in evaluation.rows[m.label]}) for m in evaluation.learners), default=1)
-    if any(map(metrics.is_accuracy, used)):
-        parts.append("shares in percent")
-    if any(metric + ending in evaluation.metrics for metric in used for ending in metrics.QUANTILES):
-        parts.append("median, in round brackets the 10 % and 90 % quantiles over repeats")
-    if seeds > 1:
+    if (seeds := most_seeds(evaluation)) > 1:
         shares = [metrics.is_accuracy(metric) for metric in used]
         parts += [f"mean (95 % confidence interval) over {seeds} seeds"] if any(shares) else []
         parts += [f"mean ± half of the 95 % confidence interval over {seeds} seeds"] if not all(shares) else []
@@ -113,6 +100,30 @@ def notes(evaluation: Evaluation, table: Table) -> str:
             "no mark: not better"
         )
     return "; ".join(dict.fromkeys(parts)) + ("." if parts else "")
+
+
+def held(evaluation: Evaluation, table: Table) -> list[str]:
+    """What all numbers of a table have in common: constant settings, what means are over, units, quantiles."""
+    parts = []
+    used = list(dict.fromkeys(column.metric for column in table.columns))
+    for metric in used:
+        wheres, varying = evaluation.wheres(metric), evaluation.varying(metric)
+        constant = {k: v for k, v in (wheres[0] if wheres else {}).items() if k not in varying}
+        if constant:
+            parts.append(f"{metrics.words(metric)}: " + ", ".join(f"{key} {value}" for key, value in constant.items()))
+        if averaged := [key for key in AVERAGED if key in varying and not all(key in c.where for c in table.columns)]:
+            values = sorted({w[key] for key in averaged for w in wheres if key in w}, key=metrics.sort_key)
+            parts.append(f"{metrics.words(metric)}: mean over {averaged[0]} {', '.join(map(str, values))}")
+    if any(map(metrics.is_accuracy, used)):
+        parts.append("shares in percent")
+    if any(metric + ending in evaluation.metrics for metric in used for ending in metrics.QUANTILES):
+        parts.append("median, in round brackets the 10 % and 90 % quantiles over repeats")
+    return parts
+
+
+def most_seeds(evaluation: Evaluation) -> int:
+    """How many seeds the model with the most of them has."""
+    return max((len({r["seed"] for r in evaluation.rows[m.label]}) for m in evaluation.learners), default=1)
 
 
 def providers(evaluation: Evaluation, model: Model) -> str:
@@ -139,7 +150,7 @@ def cell(evaluation: Evaluation, model: Model, column: Column, beside: Evaluatio
         low, high = (metrics.number(column.metric, end) for end in (point.low, point.high))
         half = metrics.number(column.metric, (point.high - point.low) / 2)
         text += f" ({low} to {high})" if metrics.is_accuracy(column.metric) else f" ± {half}"
-    text += _quantiles(evaluation, model, column) + mark(evaluation, model, column)
+    text += quantiles(evaluation, model, column) + mark(evaluation, model, column)
     other = beside.point(model.label, column.metric, column.where) if beside and not model.committed else None
     return text + (f" [{metrics.number(column.metric, other.value)}]" if other else "")
 
@@ -147,7 +158,7 @@ def cell(evaluation: Evaluation, model: Model, column: Column, beside: Evaluatio
 def with_spread(evaluation: Evaluation, model: Model, column: Column, point: Point) -> str:
     """A number with half of its 95 % confidence interval, or with its quantiles over repeats."""
     half = "" if point.low is None else f" ± {metrics.number(column.metric, (point.high - point.low) / 2)}"
-    return metrics.number(column.metric, point.value) + half + _quantiles(evaluation, model, column)
+    return metrics.number(column.metric, point.value) + half + quantiles(evaluation, model, column)
 
 
 def mark(evaluation: Evaluation, model: Model, column: Column) -> str:
@@ -159,7 +170,8 @@ def mark(evaluation: Evaluation, model: Model, column: Column) -> str:
     return text + (f", {lost} of {seeds} seeds failed" if lost else "")
 
 
-def _quantiles(evaluation: Evaluation, model: Model, column: Column) -> str:
+def quantiles(evaluation: Evaluation, model: Model, column: Column) -> str:
+    """ " (q10 to q90)" over repeats where a number has quantiles, else ""."""
     ends = [evaluation.point(model.label, column.metric + ending, column.where) for ending in metrics.QUANTILES]
     return f" ({' to '.join(metrics.number(column.metric, end.value) for end in ends)})" if all(ends) else ""
 

@@ -12,7 +12,7 @@ from results.report import evaluations
 from results.report.figures import catalogue
 from results.report.pages import html_page
 from results.report.section import Section
-from results.report.tables import columns, latex, table
+from results.report.tables import table
 from results.rows import metrics
 from tests.support import synthetic
 
@@ -138,36 +138,3 @@ def test_every_number_leads_to_the_cells_that_it_came_from(page, exams):
     assert f"{point.value:.6g} from {point.count:,} items, 2 seed(s)" in said["data-what"]
     assert len(said["data-cells"].split()) == 2
     assert "failed: out of &lt;memory&gt;" in page
-
-
-def test_latex_marks_the_best_and_the_second_and_gives_intervals(exams):
-    needle = next(exam for exam in exams if exam.task == "needle")
-    one = table.layout(needle)[0]
-    column = one.columns[0]
-    points = {m.label: needle.point(m.label, column.metric, column.where) for m in needle.learners}
-    best, second, _ = sorted(points, key=lambda label: -points[label].value)
-    assert latex.ranked(needle, column) == {best: 1, second: 2}
-    text = latex.tabular(needle, one)
-    number = f"{100 * points[best].value:.1f}"
-    interval = f"[{100 * points[best].low:.1f}, {100 * points[best].high:.1f}]"
-    assert rf"{best} &" in text and rf"\textbf{{{number}}} {{\scriptsize{interval}}}" in text
-    assert rf"\underline{{{100 * points[second].value:.1f}}}" in text
-    for word in (r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}"):
-        assert word in text
-    widths = {line.count(" & ") for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line}
-    assert widths == {1 + len(one.columns)}
-
-
-def test_latex_ranks_low_losses_first_and_times_never_and_escapes(exams):
-    modelling = next(exam for exam in exams if exam.task == "language-modelling")
-    losses = [column for one in table.layout(modelling) for column in one.columns if column.metric == "bits_per_byte"]
-    ranks = latex.ranked(modelling, losses[0])
-    values = {label: modelling.point(label, "bits_per_byte", {}).value for label in ranks}
-    assert min(values, key=values.get) == next(label for label, rank in ranks.items() if rank == 1)
-    about = columns.Column("training seconds", "training_seconds", {})
-    assert latex.ranked(modelling, about) == {}
-    tied = evaluations.grouped([r for r in synthetic.comparison(("retnet",)) if r["task"] == "needle"])
-    assert latex.ranked(tied[0], table.layout(tied[0])[0].columns[0]) == {}
-    babilong = next(exam for exam in exams if exam.task == "babilong")
-    assert r"failed: out of \textless{}memory\textgreater{}" in latex.document_part(babilong)
-    assert latex.escape("a_b & 5 % {x} ✓") == r"a\_b \& 5 \% \{x\} $\checkmark$"

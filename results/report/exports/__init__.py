@@ -1,0 +1,1 @@
+"""Rows and generated sets in the forms of other projects."""

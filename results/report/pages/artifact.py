@@ -36,7 +36,7 @@ ENERGY = (
 
 
 class Asked(NamedTuple):
-    """Which comparison, as its plan says: its name as commands take it, title, question, claims and looks, and how many workers."""
+    """Which comparison, as its plan says: its name in commands, title, question, claims, looks, workers."""
 
     name: str  # "quick", or "quick --scale one-gpu"
     title: str

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from results.plans.paper import Claim
+from results.plans.method.claims import Claim
 from results.report import statistics
 from results.report.pages import artifact
 from tests.support.synthetic import cell, rows_of

@@ -15,6 +15,7 @@ import baselines
 from models import registry, user_file
 from results.cell import Cell
 from results.plans import learning_rates, reader
+from results.plans.method.pilot import check_pilot
 from results.plans.plan import Plan
 from results.report.families import ShownFamily
 from results.rows import store
@@ -42,7 +43,9 @@ def changed(arguments: argparse.Namespace) -> Plan:
     own = [name for file in files for name in user_file.load_file(file)]
     model_files.name(files)
     chosen = [name for name in names if name not in files] + own
-    return plan.with_overrides(**changes(arguments, chosen, files))
+    plan = plan.with_overrides(**changes(arguments, chosen, files))
+    check_pilot(plan, RESULTS, reader.load, "the command line")
+    return plan
 
 
 def changes(arguments: argparse.Namespace, models: Sequence[str], files: Sequence[str]) -> dict[str, Any]:

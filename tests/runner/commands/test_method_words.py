@@ -58,3 +58,13 @@ def test_a_pilots_report_says_which_difficulty_passes(results, capsys):
     assert "needle, compact exact match: passes (best: deltanet 50.0, transformer 50.0)" in capsys.readouterr().out
     page = (results / "tiny" / "report" / "report.md").read_text()
     assert "## Which difficulty passes" in page
+
+
+def test_seeds_of_the_pilot_are_refused_on_the_command_line_too(results, capsys):
+    (results / "before").mkdir()
+    pilot = tiny_plan(seeds=[100], rates="learning_rate = 1e-3\nis_pilot = true")
+    (results / "before" / "plan.toml").write_text(pilot)
+    (results / "tiny" / "plan.toml").write_text(tiny_plan(rates="learning_rate = 1e-3\npilot = 'before'"))
+    assert bench.main(["run", "tiny", "--dry-run", "--seeds", "7"]) == 0
+    assert bench.main(["run", "tiny", "--dry-run", "--seeds", "7,100"]) == 2
+    assert "the pilot 'before' uses seeds of the comparison (100)" in capsys.readouterr().err

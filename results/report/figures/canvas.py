@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from results.report.figures import style
+from results.report.figures.frame import Frame
 from results.report.figures.layout import Layout
 
 DOTS = 160  # an inch
@@ -30,7 +31,7 @@ def width() -> float:
 
 def figure(height: float) -> Figure:
     """An empty figure, so high in inches before its heading and its legend are added."""
-    drawn = Figure(figsize=(width(), height), layout=Layout())
+    drawn = Figure(figsize=(width(), height), dpi=DOTS, layout=Layout())
     FigureCanvasAgg(drawn)
     return drawn
 
@@ -40,10 +41,19 @@ def grid(panels: int, height: float, columns: int) -> tuple[Figure, list[Axes]]:
     columns = min(panels, columns)
     rows = -(-panels // columns)
     drawn = figure(rows * height)
-    axes = list(drawn.subplots(rows, columns, squeeze=False).flat)
-    for unused in axes[panels:]:
-        unused.remove()
-    return drawn, axes[:panels]
+    shape = drawn.add_gridspec(rows, columns)
+    return drawn, [framed(drawn.add_subplot(shape[place // columns, place % columns])) for place in range(panels)]
+
+
+def panel(drawn: Figure) -> Axes:
+    """The one panel of a figure."""
+    return framed(drawn.add_subplot())
+
+
+def framed(panel: Axes) -> Axes:
+    """A panel with its frame."""
+    Frame(panel)
+    return panel
 
 
 def title(drawn: Figure, text: str, note: str = "") -> None:
@@ -70,12 +80,11 @@ def letters(inches: float, points: float) -> int:
 
 def save(drawn: Figure, stem: Path) -> list[Path]:
     """Write `stem`.png, .svg and .pdf; equal figures give equal bytes, since no date and no version enters."""
-    from results.report.figures.formats import formats  # with a package on fonts: not before it is needed
+    from results.report.figures.formats.files import formats  # with a package on fonts: not before it is needed
 
     stem.parent.mkdir(parents=True, exist_ok=True)
     drawn.get_layout_engine().execute(drawn)
     drawn.set_layout_engine("none")
-    drawn.set_dpi(DOTS)
     written = []
     for ending, content in formats(drawn, METADATA).items():
         path = stem.with_name(f"{stem.name}.{ending}")

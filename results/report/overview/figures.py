@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from results.report.evaluations import Model
-from results.report.figures import artists, canvas, style
-from results.report.figures.kinds.tiles import SCALE
+from results.report.figures import artists, canvas, frame, style
+from results.report.figures.kinds import ticks, tiles
+from results.report.figures.words import Word, Words
 from results.report.overview.abilities import COST, QUALITIES
 from results.report.overview.matrix import Evidence, entry, leading, models
 from results.rows import metrics
@@ -38,35 +38,26 @@ def draw(found: Sequence[Evidence], folder: Path) -> dict[str, list[Path]]:
 def matrix(first: Sequence[Evidence]) -> Figure:
     """Models downwards, abilities to the right: the number, on a colour that is dark for the first rank of its column."""
     shown = models(first)
-    shades = np.full((len(shown), len(first)), np.nan)
     drawn = canvas.figure(0.6 + 0.2 * len(shown))
     canvas.title(
         drawn, "Models and abilities", "the darker, the better its rank in the column; each column is one comparison"
     )
-    panel = drawn.subplots()
+    panel = canvas.panel(drawn)
+    squares = []
     for x, one in enumerate(first):
         worst = max(known.rank for known in one.entries.values())
         for y, model in enumerate(shown):
             if (known := entry(one, model)) is not None:
-                shades[y, x] = 1 - (known.rank - 1) / max(1, worst - 1)
-                text = metrics.number(one.column.metric, known.value)
-                panel.text(
-                    x,
-                    y,
-                    text,
-                    ha="center",
-                    va="center",
-                    fontsize=6.5,
-                    color="white" if shades[y, x] > 0.55 else style.INK,
-                )
-    panel.imshow(np.ma.masked_invalid(shades), cmap=SCALE, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-    panel.set_yticks(range(len(shown)), [model.title for model in shown])
-    for label, model in zip(panel.get_yticklabels(), shown, strict=True):
-        label.set(color=style.colour(model), fontweight="bold")
-    panel.set_xticks(range(len(first)), [one.ability.name.replace(" ", "\n") for one in first])
-    panel.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
-    panel.grid(visible=False)
-    return drawn  # fmt: skip
+                shade = 1 - (known.rank - 1) / max(1, worst - 1)
+                squares.append(tiles.Tile(x, y, shade, metrics.number(one.column.metric, known.value)))
+    tiles.draw(panel, squares, (len(shown), len(first)), NUMBER)
+    ticks.fixed(panel.yaxis, range(len(shown)), [model.title for model in shown])
+    around = frame.of(panel)
+    around.left_looks = [{"colour": style.text_colour(model), "weight": "bold"} for model in shown]
+    around.shows_below = False
+    heads = [Word(one.ability.name.replace(" ", "\n"), x, -0.5, va="bottom", dy=3) for x, one in enumerate(first)]
+    panel.add_artist(Words(heads, panel.transData))
+    return drawn
 
 
 def cost(one: Evidence, found: Iterable[Evidence]) -> Figure | None:

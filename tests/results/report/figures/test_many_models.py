@@ -9,7 +9,7 @@ from results.report import evaluations
 from results.report.figures import catalogue, style
 from results.report.figures.cast import FEW, cast
 from results.report.figures.kinds import paper, rank
-from tests.support import synthetic
+from tests.support import figure_faults, synthetic
 from tests.support.synthetic import FIFTY
 
 FORM = Form("sniah", "S-NIAH", "needle", "compact_exact_match", Printed("titans_v1_table2_sniah", {"task": "S-NIAH-N"}),
@@ -43,13 +43,12 @@ def ranked(models) -> list[dict]:
 def unnamed(drawn, labels) -> set[str]:
     """Labels that no text inside the canvas is."""
     drawn.get_layout_engine().execute(drawn)
-    edge, inside = drawn.bbox, set()
-    renderer = drawn.canvas.get_renderer()
-    words = [text for panel in drawn.axes for text in (*panel.texts, *panel.get_yticklabels())]
-    for text in words:
-        box = text.get_window_extent(renderer)
-        if text.get_visible() and edge.x0 <= box.x0 and box.x1 <= edge.x1 and edge.y0 <= box.y0 and box.y1 <= edge.y1:
-            inside.add(text.get_text())
+    edge = drawn.bbox
+    inside = {
+        text
+        for text, box, _ in figure_faults.written(drawn)
+        if edge.x0 <= box.x0 and box.x1 <= edge.x1 and edge.y0 <= box.y0 and box.y1 <= edge.y1
+    }
     return set(labels) - inside
 
 

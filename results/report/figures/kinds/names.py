@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.transforms import blended_transform_factory, offset_copy
 
+from results.report.figures.words import Word, Words
+
 POINTS, HEIGHT = 7.5, 0.13  # of a name: the size of its letters, and inches from one to the next
 BESIDE = 9  # points from the panel to its names
 
@@ -32,11 +34,9 @@ def at_ends(panel: Axes, names: Sequence[Name]) -> None:
     beside = offset_copy(
         blended_transform_factory(panel.transAxes, panel.transData), panel.figure, BESIDE, 0, units="points"
     )
-    texts = []
-    for name in names:
-        text = panel.text(1.0, name.y, name.text, transform=beside, va="center", fontsize=POINTS, color=name.colour)
-        text.set_parse_math(False)
-        texts.append(text)
+    look = {"size": POINTS, "ha": "left"}
+    texts = Words([Word(name.text, 1.0, name.y, colour=name.colour, **look) for name in names], beside)
+    panel.add_artist(texts)
     ties = LineCollection([], colors=[name.colour for name in names], linewidths=0.5, alpha=0.6, zorder=1.1)
     ties.set_clip_on(False)
     panel.add_collection(ties, autolim=False)
@@ -48,8 +48,9 @@ def at_ends(panel: Axes, names: Sequence[Name]) -> None:
         heights = apart([y for _, y in ends], HEIGHT * dpi, box.y0, box.y1)
         edge = box.x1 + (BESIDE - 1.5) * dpi / 72
         back = panel.transData.inverted().transform
-        for text, height in zip(texts, heights, strict=True):
-            text.set_y(back((edge, height))[1])
+        texts.words = [
+            word._replace(y=back((edge, height))[1]) for word, height in zip(texts.words, heights, strict=True)
+        ]
         ties.set_segments([back([end, (edge, height)]) for end, height in zip(ends, heights, strict=True)])
 
     panel.figure.get_layout_engine().after.append(spread)

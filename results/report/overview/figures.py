@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from results.report.evaluations import Model
 from results.report.figures import artists, canvas, frame, style
-from results.report.figures.kinds import ticks, tiles
+from results.report.figures.kinds import names, ticks, tiles
 from results.report.figures.words import Word, Words
 from results.report.overview.abilities import COST, QUALITIES
 from results.report.overview.matrix import Evidence, entry, leading, models
@@ -66,9 +66,9 @@ def cost(one: Evidence, found: Iterable[Evidence]) -> Figure | None:
     if not panels:
         return None
     drawn, axes = canvas.grid(len(panels), 2.9, ACROSS)
-    canvas.title(
-        drawn, f"{one.ability.name}: what quality costs", f"{one.source.title}; {metrics.axis(one.column.metric)}"
-    )
+    front_is = "in colour: nobody is better in one and no worse in the other"
+    note = f"{one.source.title}; {metrics.axis(one.column.metric)}; {front_is}"
+    canvas.title(drawn, f"{one.ability.name}: what quality costs", note)
     for panel, (name, points) in zip(axes, panels, strict=True):
         _panel(panel, one, name, points)
     return drawn
@@ -103,17 +103,13 @@ def front(points: Sequence[Point], costs: int, worth: int) -> list[Point]:
 def _panel(panel: Axes, one: Evidence, name: str, points: Sequence[Point]) -> None:
     ability, metric = COST[name], one.column.metric
     best = front(points, metrics.direction(ability.metric), metrics.direction(metric))
-    panel.plot(
-        [x for _, x, _ in best], [y for *_, y in best], color=style.FLOOR, linewidth=1.0, linestyle=":", zorder=1
-    )
+    dots = {"color": style.FLOOR, "linewidth": 1.0, "linestyle": ":", "zorder": 1}
+    artists.lines(panel, [([x for _, x, _ in best], [y for *_, y in best], dots)])
     for model, x, y in points:
         artists.scatter(panel, [(x, y)], style.point(model, is_bright=(model, x, y) in best))
     right, up = metrics.direction(ability.metric), metrics.direction(metric)  # names stand where nobody is better
-    for model, x, y in best:
-        panel.annotate(
-            model.title, (x, y), xytext=(6 * right, 4 * up), textcoords="offset points", fontsize=7, zorder=4,
-            ha="left" if right > 0 else "right", va="bottom" if up > 0 else "top", color=style.colour(model),
-        )  # fmt: skip
+    named = [names.Name(model.title, x, y, style.text_colour(model)) for model, x, y in best]
+    names.beside(panel, named, [(x, y) for model, x, y in points if (model, x, y) not in best], (right, up))
     is_bytes = ability.name == "state"
     panel.set_xscale("log")
     panel.xaxis.set_major_locator(LogLocator(base=16.0) if is_bytes else LogLocator(subs=(1.0, 3.0)))

@@ -1,18 +1,22 @@
-"""Names at the ends of lines, spread until none stands on another, each tied to its line."""
+"""Names at the ends of lines and beside points, none on another, each tied to what it names."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.transforms import blended_transform_factory, offset_copy
+from matplotlib.transforms import Bbox, IdentityTransform, blended_transform_factory, offset_copy
 
-from results.report.figures.words import Word, Words
+from results.report.figures.words import DESCENT, Word, Words, width
 
 POINTS, HEIGHT = 7.5, 0.13  # of a name: the size of its letters, and inches from one to the next
 BESIDE = 9  # points from the panel to its names
+SMALL, POINT = 7.0, 4.0  # points: letters of a name beside a point, and half of what the point takes
+DISTANCES, DIRECTIONS = (5, 9, 14, 20, 28, 38, 50, 64, 80), 16  # points from a point to its name, and ways to go
 
 
 class Name(NamedTuple):
@@ -54,6 +58,61 @@ def at_ends(panel: Axes, names: Sequence[Name]) -> None:
         ties.set_segments([back([end, (edge, height)]) for end, height in zip(ends, heights, strict=True)])
 
     panel.figure.get_layout_engine().after.append(spread)
+
+
+def beside(panel: Axes, names: Sequence[Name], others: Sequence[tuple[float, float]], way: tuple[int, int]) -> None:
+    """Write names beside their points, first towards `way`; they cover none of them, and of the `others` as few as may be."""
+    texts = Words([Word(name.text, 0, 0, SMALL, name.colour, ha="left", va="baseline") for name in names])
+    texts.set_in_layout(False)
+    panel.add_artist(texts)
+    ties = LineCollection([], colors=[name.colour for name in names], linewidths=0.5, alpha=0.7, zorder=1.1)
+    ties.set_transform(IdentityTransform())
+    ties.set_in_layout(False)
+    panel.add_collection(ties, autolim=False)
+
+    def place() -> None:
+        unit, box = panel.figure.dpi / 72, panel.get_window_extent()
+        points = panel.transData.transform([(name.x, name.y) for name in names])
+        rest = panel.transData.transform(np.reshape(others, (-1, 2))) if len(others) else np.zeros((0, 2))
+        taken = [
+            Bbox.from_bounds(x - POINT * unit, y - POINT * unit, 2 * POINT * unit, 2 * POINT * unit) for x, y in points
+        ]
+        words, lines = [], []
+        for point, word in zip(points, texts.words, strict=True):
+            size = width(word.text, word.size) * panel.figure.dpi, SMALL * unit
+            found = min(_around(point, size, unit, way), key=lambda one: _cost(one, taken, rest, box))
+            taken.append(found[0])
+            words.append(word._replace(x=found[0].x0, y=found[0].y0 + DESCENT * size[1]))
+            end = np.clip(point, found[0].min, found[0].max)
+            lines.append([point, end])
+        texts.words = words
+        ties.set_segments(lines)
+
+    panel.figure.get_layout_engine().after.append(place)
+
+
+def _around(
+    point: np.ndarray, size: tuple[float, float], unit: float, way: tuple[int, int]
+) -> list[tuple[Bbox, float]]:
+    """Boxes of a size around a point, and how far each is from where a name stands best, in points."""
+    first, found = math.atan2(way[1], way[0]), []
+    for far in DISTANCES:
+        for step in range(DIRECTIONS):
+            angle = first + 2 * math.pi * step / DIRECTIONS
+            across, up = math.cos(angle), math.sin(angle)
+            middle = point + far * unit * np.array([across, up]) + np.array([across * size[0], up * size[1]]) / 2
+            box = Bbox.from_bounds(*(middle - np.array(size) / 2), *size)
+            found.append((box, far + min(step, DIRECTIONS - step) / 2))
+    return found
+
+
+def _cost(found: tuple[Bbox, float], taken: Sequence[Bbox], others: np.ndarray, room: Bbox) -> float:
+    """How bad a place is: outside the panel or on a name worst of all, then on points, then far."""
+    box, far = found
+    outside = box.x0 < room.x0 or box.x1 > room.x1 or box.y0 < room.y0 or box.y1 > room.y1
+    on = sum(box.overlaps(other) for other in taken)
+    covered = ((others > box.min) & (others < box.max)).all(axis=1).sum()
+    return 10_000 * (outside + on) + 6 * float(covered) + far
 
 
 def apart(wanted: Sequence[float], step: float, low: float, high: float) -> list[float]:

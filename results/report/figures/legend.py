@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from results.report.figures import artists, canvas, words
 from results.report.figures.cast import Cast
 
-LINE, SAMPLE, GAP = 0.15, 0.34, 0.16  # inches: of a line of text, a line's sample, and between columns
+LINE, SAMPLE, GAP = 0.15, 0.34, 0.16  # inches: of a line of text, a line's sample, and between columns at least
+MOST = 0.4  # inches more between columns
 POINTS = 7.5
 HEADING = {"weight": "bold", "colour": "#555555"}
 
@@ -48,7 +49,7 @@ def place(drawn: Figure, entries: list[LegendEntry]) -> None:
     wide = canvas.width()
     columns, across = _fitting([look is None for _, look in entries], widths, wide)
     starts = list(itertools.accumulate((width + GAP for width in across), initial=GAP))
-    spare = max(0.0, wide - starts[-1]) / len(columns)
+    spare = min(MOST, max(0.0, wide - starts[-1]) / len(columns))
     tall = max(map(len, columns))
     samples: list[artists.Line] = []
     names: list[words.Word] = []

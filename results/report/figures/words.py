@@ -112,6 +112,21 @@ def width(text: str, size: float, weight: str = "normal") -> float:
     return _measured(text, size, weight, POINTS)[0] / POINTS
 
 
+def wrapped(text: str, inches: float, size: float, weight: str = "normal") -> str:
+    """A text in lines that are at most so wide, broken between words; lines that it has already stay apart."""
+    return "\n".join(line for part in text.split("\n") for line in _broken(part, inches, size, weight))
+
+
+def _broken(text: str, inches: float, size: float, weight: str) -> list[str]:
+    lines: list[str] = []
+    for word in text.split():
+        if lines and width(f"{lines[-1]} {word}", size, weight) <= inches:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
 def _measured(text: str, size: float, weight: str, dots: float) -> tuple[float, float, float]:
     found = letters.measured(text, font(size, weight), dots)
     if found is None:  # a letter that the report's font lacks

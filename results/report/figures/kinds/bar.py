@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter
 from results.report.evaluations import Evaluation, Model, Point
 from results.report.figures import artists, canvas, frame, style
 from results.report.figures.cast import Cast
-from results.report.figures.kinds import line, ticks
+from results.report.figures.kinds import line, names, ticks
 from results.report.figures.legend import legend
 from results.report.figures.words import Word, Words
 from results.rows import metrics
@@ -45,9 +45,9 @@ def by_model(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Fig
     pen = {"color": style.INK, "linewidth": 1.2, "zorder": 3}
     known = [(place, point) for place, (_, point) in zip(places, found, strict=True) if point.low is not None]
     artists.lines(panel, [([point.low, point.high], [place, place], pen) for place, point in known])
-    look = {"size": 7, "weight": "bold", "ha": "right", "dx": -5}
+    look = {"size": 7, "weight": "bold", "ha": "left", "dx": 5}  # in one column, that no dashed line crosses
     numbers = [
-        Word(f"{point.value:.3f}", point.value, place, colour=style.ink(model), **look)
+        Word(f"{point.value:.3f}", 0.0, place, colour=style.ink(model), **look)
         for place, (model, point) in zip(places, found, strict=True)
     ]
     panel.add_artist(Words(numbers, panel.transData))
@@ -81,8 +81,11 @@ def by_state(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Fig
     panel.set_xscale("log", base=2)
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: metrics.byte_size(value).replace(".0 ", " ")))
     panel.margins(x=0.1, y=0.1)
-    names = {f"best {NAMED[kind]}: {label.split(': ')[-1]}": line.LINES[kind] for kind, (label, _) in lines.items()}
-    legend(drawn, replace(cast, models=tuple(model for model, _ in known)), readers=names)
+    shown = [(m.title, m.state_bytes, 100 * p.value, style.text_colour(m)) for m, p in known if m.label in cast.bright]
+    rest = [(m.state_bytes, 100 * p.value) for m, p in known if m.label not in cast.bright]
+    names.beside(panel, [names.Name(*one) for one in shown], rest, (1, 0))
+    told = {f"best {NAMED[kind]}: {label.split(': ')[-1]}": line.LINES[kind] for kind, (label, _) in lines.items()}
+    legend(drawn, replace(cast, models=tuple(model for model, _ in known)), readers=told, named=cast.bright)
     return drawn
 
 

@@ -19,6 +19,7 @@ from results.rows.row import canonical
 
 ACROSS, DOWN = 0.34, 0.17  # inches of a tile whose number is read
 NAME, BESIDE = 7.5, 0.12  # points of a map's name, and inches between two of them
+LEFT = 0.65  # inches that stand to the left of maps
 ASKED = ("question", "variant")  # what columns stand below, where a metric was measured under it
 
 Map = tuple[str, str, Shares]  # name, colour, shares
@@ -51,14 +52,14 @@ def depth_by_length(evaluation: Evaluation, metric: str, where: dict[str, Any], 
     rows = range(-(-len(maps) // columns))
     ticks.fixed(panel.yaxis, *_ticks(rows, [f"{depth:g}" for depth in depths], GAP))
     ticks.fixed(panel.xaxis, *_ticks(range(columns), texts))
-    frame.of(panel).turn = frame.TURNED if max(map(len, texts)) > 3 else 0
+    ticks.turn(panel, texts, (canvas.width() - LEFT) * len(texts) / (columns * (len(texts) + GAP) - GAP))
     panel.set(xlabel="length (tokens)", ylabel="depth of the needle (share of the text)")
     return drawn
 
 
 def _maps(maps: list[Map], deep: int, lengths: list[str], title: str, metric: str) -> tuple[Figure, Axes, int]:
     """Maps on one panel, a gap of one tile between them, each below its name; panels of their own take many times as long."""
-    long, room = len(lengths), canvas.width() - 1.2
+    long, room = len(lengths), canvas.width() - LEFT
     longest = max(width(name, NAME, "bold") for name, *_ in maps) + BESIDE
     columns = max(1, min(len(maps), int(room / max(longest, (long + GAP) * ACROSS))))
     across, down = columns * (long + GAP) - GAP, -(-len(maps) // columns) * (deep + GAP)
@@ -132,7 +133,7 @@ def _table(
         {"colour": style.FLOOR} if model.is_floor else {"colour": style.text_colour(model), "weight": "bold"}
         for model in lines
     ]
-    if max(map(len, below)) * ticks.TICK > room:
+    if max(width(text, frame.TICK) for text in below) + ticks.BETWEEN > room:
         around.turn = 90 if room < 0.2 else frame.TURNED
     panel.set_xlabel(xlabel)
     tiles.separate(panel, [model.family for model in lines], above, room)

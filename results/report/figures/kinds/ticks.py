@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,11 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from results.report.figures import canvas, frame
+from results.report.figures import frame, words
 from results.rows import metrics
 
-LABEL = 8  # points of an axis label
-TICK = 0.07  # inches across a letter of a tick's label
+BETWEEN = 0.08  # inches between two ticks' labels
 
 
 def plain_ticks(panel: Axes, values: Sequence[float], inches: float = 4.0) -> None:
@@ -33,7 +31,7 @@ def fixed(axis: Axis, places: Sequence[float], labels: Sequence[str]) -> None:
 
 def turn(panel: Axes, labels: Sequence[str], inches: float) -> None:
     """Turn the labels of the x axis where they would not fit side by side."""
-    if sum(map(len, labels)) * TICK + len(labels) * TICK > inches:
+    if sum(words.width(label, frame.TICK) + BETWEEN for label in labels) > inches:
         frame.of(panel).turn = frame.TURNED
 
 
@@ -55,7 +53,7 @@ def _compact(value: float) -> str:
 
 def ylabel(panel: Axes, text: str, inches: float) -> None:
     """The label of the y axis, in as many lines as a panel of this height asks for."""
-    panel.set_ylabel("\n".join(textwrap.wrap(text, canvas.letters(inches, LABEL))))
+    panel.set_ylabel(words.wrapped(text, inches, frame.LABEL))
 
 
 def outer(axes: Sequence[Axes], xlabel: str, text: str, inches: float) -> None:

@@ -17,7 +17,8 @@ from results.report.overview.abilities import COST, QUALITIES
 from results.report.overview.matrix import Evidence, entry, leading, models
 from results.rows import metrics
 
-NUMBER, ACROSS = 5.5, 2  # points of a number in the matrix; panels of a figure in a row
+NUMBER, HEAD, UNIT = 6.5, 8.0, 6.5  # points of letters in the matrix: a number, a column's head and its unit
+HIGH, ACROSS = 2.9, 2  # inches of a panel with the words around it; panels in a row
 Point = tuple[Model, float, float]  # a model, what it costs and what it is worth
 
 
@@ -55,8 +56,11 @@ def matrix(first: Sequence[Evidence]) -> Figure:
     around = frame.of(panel)
     around.left_looks = [{"colour": style.text_colour(model), "weight": "bold"} for model in shown]
     around.shows_below = False
-    heads = [Word(one.ability.name.replace(" ", "\n"), x, -0.5, va="bottom", dy=3) for x, one in enumerate(first)]
-    panel.add_artist(Words(heads, panel.transData))
+    tiles.separate(panel, [model.family for model in shown], [""] * len(first), 1.0)
+    units = [Word(metrics.metric(one.column.metric).unit, x, -0.5, UNIT, style.FLOOR) for x, one in enumerate(first)]
+    heads = [Word(one.ability.name.replace(" ", "\n"), x, -0.5, HEAD, weight="bold") for x, one in enumerate(first)]
+    above = [word._replace(va="bottom", dy=3) for word in units] + [word._replace(va="bottom", dy=13) for word in heads]
+    panel.add_artist(Words(above, panel.transData))
     return drawn
 
 
@@ -65,12 +69,14 @@ def cost(one: Evidence, found: Iterable[Evidence]) -> Figure | None:
     panels = [(name, points) for name in COST if len(points := _points(one, found, name)) > 1]
     if not panels:
         return None
-    drawn, axes = canvas.grid(len(panels), 2.9, ACROSS)
-    front_is = "in colour: nobody is better in one and no worse in the other"
+    drawn, axes = canvas.grid(len(panels), HIGH, ACROSS)
+    front_is = "in colour: the Pareto front, where no other model is better in both"
     note = f"{one.source.title}; {metrics.axis(one.column.metric)}; {front_is}"
     canvas.title(drawn, f"{one.ability.name}: what quality costs", note)
-    for panel, (name, points) in zip(axes, panels, strict=True):
+    for place, (panel, (name, points)) in enumerate(zip(axes, panels, strict=True)):
         _panel(panel, one, name, points)
+        if not place % ACROSS:
+            ticks.ylabel(panel, metrics.label(one.column.metric), HIGH - 0.7)
     return drawn
 
 

@@ -52,7 +52,7 @@ def depth_by_length(evaluation: Evaluation, metric: str, where: dict[str, Any], 
     rows = range(-(-len(maps) // columns))
     ticks.fixed(panel.yaxis, *_ticks(rows, [f"{depth:g}" for depth in depths], GAP))
     ticks.fixed(panel.xaxis, *_ticks(range(columns), texts))
-    ticks.turn(panel, texts, (canvas.width() - LEFT) * len(texts) / (columns * (len(texts) + GAP) - GAP))
+    ticks.turn(panel, texts, (canvas.width() - LEFT) * len(texts) / (columns * (len(texts) + GAP)))
     panel.set(xlabel="length (tokens)", ylabel="depth of the needle (share of the text)")
     return drawn
 
@@ -62,7 +62,7 @@ def _maps(maps: list[Map], deep: int, lengths: list[str], title: str, metric: st
     long, room = len(lengths), canvas.width() - LEFT
     longest = max(width(name, NAME, "bold") for name, *_ in maps) + BESIDE
     columns = max(1, min(len(maps), int(room / max(longest, (long + GAP) * ACROSS))))
-    across, down = columns * (long + GAP) - GAP, -(-len(maps) // columns) * (deep + GAP)
+    across, down = columns * (long + GAP), -(-len(maps) // columns) * (deep + GAP)
     drawn = canvas.figure(0.6 + down * DOWN)
     canvas.title(drawn, title, metrics.axis(metric))
     panel = canvas.panel(drawn)
@@ -70,7 +70,7 @@ def _maps(maps: list[Map], deep: int, lengths: list[str], title: str, metric: st
     for index, (name, colour, shares) in enumerate(maps):
         y, x = GAP + index // columns * (deep + GAP), index % columns * (long + GAP)
         squares += [tiles.of_share(x + i % long, y + i // long, share) for i, share in enumerate(shares)]
-        named.append(Word(name, x + (long - 1) / 2, y - 0.5, NAME, colour, weight="bold", va="bottom", dy=1))
+        named.append(Word(name, x - 0.5, y - 0.5, NAME, colour, "bold", "left", "bottom", dy=1))
     tiles.draw(panel, squares, (down, across), 6)
     panel.add_artist(Words(named, panel.transData))
     return drawn, panel, columns

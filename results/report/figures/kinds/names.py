@@ -15,8 +15,12 @@ from results.report.figures.words import DESCENT, Word, Words, width
 
 POINTS, HEIGHT = 7.5, 0.13  # of a name: the size of its letters, and inches from one to the next
 BESIDE = 9  # points from the panel to its names
-SMALL, POINT = 7.0, 4.0  # points: letters of a name beside a point, and half of what the point takes
-DISTANCES, DIRECTIONS = (5, 9, 14, 20, 28, 38, 50, 64, 80), 16  # points from a point to its name, and ways to go
+SMALL, POINT, CLEAR = (
+    7.0,
+    5.0,
+    2.0,
+)  # points: letters of a name beside a point, half of what the point takes, and what stays free
+DISTANCES, DIRECTIONS = (6, 10, 14, 20, 28, 38, 50, 64, 80), 16  # points from a point to its name, and ways to go
 
 
 class Name(NamedTuple):
@@ -81,7 +85,7 @@ def beside(panel: Axes, names: Sequence[Name], others: Sequence[tuple[float, flo
         for point, word in zip(points, texts.words, strict=True):
             size = width(word.text, word.size) * panel.figure.dpi, SMALL * unit
             found = min(_around(point, size, unit, way), key=lambda one: _cost(one, taken, rest, box))
-            taken.append(found[0])
+            taken.append(found[0].padded(CLEAR * unit, 0))
             words.append(word._replace(x=found[0].x0, y=found[0].y0 + DESCENT * size[1]))
             end = np.clip(point, found[0].min, found[0].max)
             lines.append([point, end])

@@ -3,35 +3,53 @@
 from __future__ import annotations
 
 import itertools
+from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+from results.report.figures import frame
+from results.report.figures.words import Words
 
 TOUCH = 1.0  # pixels by which two boxes may overlap: letters do not fill theirs
 
 
-def texts(drawn: Figure) -> list[Text]:
-    """Every text of a figure that is seen."""
+class Written(NamedTuple):
+    """A text that is seen, the box around it, and how it is turned."""
+
+    text: str
+    box: Bbox
+    angle: float
+
+
+def written(drawn: Figure) -> list[Written]:
+    """Every text of a figure that is seen; the figure has been laid out."""
+    renderer, hidden = drawn.canvas.get_renderer(), {id(text) for text in _hidden(drawn)}
     found = []
     for text in drawn.findobj(Text):
-        if text.get_visible() and text.get_text().strip():
-            found.append(text)
-    shown = {id(label) for panel in drawn.axes for axis in _axes(panel) for label in _shown_labels(axis)}
-    ticks = {id(label) for panel in drawn.axes for axis in _axes(panel) for label in _labels(axis)}
-    return [text for text in found if id(text) not in ticks or id(text) in shown]
+        if text.get_visible() and text.get_text().strip() and id(text) not in hidden:
+            found.append(Written(text.get_text(), text.get_window_extent(renderer), text.get_rotation()))
+    artists = [artist for artist in drawn.findobj(Words) if artist.get_visible()]
+    for panel in framed(drawn):
+        around = Words(frame.of(panel).words())
+        around.set_figure(drawn)
+        artists.append(around)
+    return found + [Written(line.text, line.box, line.word.angle) for one in artists for line in one.placed()]
 
 
-def _axes(panel) -> list:
-    return [panel.xaxis, panel.yaxis] if panel.axison else []
+def framed(drawn: Figure) -> list[Axes]:
+    """The panels of a figure that have a frame: all but its legend."""
+    return [panel for panel in drawn.axes if any(isinstance(artist, frame.Frame) for artist in panel.artists)]
 
 
-def _labels(axis) -> list[Text]:
-    return [label for tick in (*axis.majorTicks, *axis.minorTicks) for label in (tick.label1, tick.label2)]
-
-
-def _shown_labels(axis) -> list[Text]:
-    return [tick.label1 for tick in axis._update_ticks() if tick.label1.get_visible()]
+def _hidden(drawn: Figure) -> list[Text]:
+    """The texts of axes that are not drawn: a frame writes its own."""
+    axes = [axis for panel in drawn.axes for axis in (panel.xaxis, panel.yaxis)]
+    assert not any(axis.get_visible() and axis.axes.axison for axis in axes)
+    return [text for axis in axes for text in axis.findobj(Text)]
 
 
 def faults(drawn: Figure) -> list[str]:
@@ -39,25 +57,17 @@ def faults(drawn: Figure) -> list[str]:
     drawn.get_layout_engine().execute(drawn)
     drawn.set_layout_engine("none")
     drawn.canvas.draw()
-    renderer, edge = drawn.canvas.get_renderer(), drawn.bbox
-    found = []
+    edge, found = drawn.bbox, []
     pixels = np.asarray(drawn.canvas.buffer_rgba())[..., :3]
     for side, strip in (("left", pixels[:, 0]), ("right", pixels[:, -1]), ("top", pixels[0]), ("bottom", pixels[-1])):
         if (strip < 250).any():
             found.append(f"Ink touches the {side} border.")
-    hidden = {
-        id(text)
-        for panel in drawn.axes
-        if not panel.axison
-        for axis in (panel.xaxis, panel.yaxis)
-        for text in (*_labels(axis), axis.label)
-    }
-    boxes = [(text, text.get_window_extent(renderer)) for text in texts(drawn) if id(text) not in hidden]
-    for text, box in boxes:
+    boxes = written(drawn)
+    for text, box, _ in boxes:
         if box.x0 < edge.x0 or box.x1 > edge.x1 or box.y0 < edge.y0 or box.y1 > edge.y1:
-            found.append(f"{text.get_text()!r} lies outside the canvas.")
-    for (one, a), (other, b) in itertools.combinations(boxes, 2):
+            found.append(f"{text!r} lies outside the canvas.")
+    for (one, a, turn), (other, b, angle) in itertools.combinations(boxes, 2):
         if min(a.x1, b.x1) - max(a.x0, b.x0) > TOUCH and min(a.y1, b.y1) - max(a.y0, b.y0) > TOUCH:
-            if not (one.get_rotation() % 90 or other.get_rotation() % 90):  # boxes of turned words say too much
-                found.append(f"{one.get_text()!r} overlaps {other.get_text()!r}.")
+            if not (turn % 90 or angle % 90):  # boxes of turned words say too much
+                found.append(f"{one!r} overlaps {other!r}.")
     return found

@@ -22,7 +22,10 @@ NINE = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "i
 FIFTY = {
     f"{NINE[n % 9]}-model-{n // 9}": (NINE[n % 9], n % 9) for n in range(50)
 }  # nine families with five or six each
-MODELS = FAMILIES | FIFTY
+MANY = FIFTY | {
+    f"{NINE[n % 9]}-model-{n // 9}-of-a-long-name": (NINE[n % 9], n % 9) for n in range(50, 73)
+}  # 73 in all
+MODELS = FAMILIES | MANY
 WHEN = "2026-01-02T03:04:05.000000+00:00"
 VERSIONS = {"python": "3.11.7", "torch": "2.0", "numpy": "2.0", "platform": "Linux x86_64", "machine": "A CPU, 2 cores"}
 TASKS = {

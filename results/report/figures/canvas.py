@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -10,13 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from results.report.figures import style
-from results.report.figures.layout import Layout
+from results.report.figures import style, words
+from results.report.figures.frame import Frame
+from results.report.figures.layout import EDGE, Layout
 
 DOTS = 160  # an inch
 TITLE, NOTE = 10.5, 7.5  # points
-LETTER = 0.0086  # inches across a letter, for each point of its size; a bold one is wider by BOLD
-BOLD = 1.13
 METADATA: dict[str, dict[str, None]] = {
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -30,7 +28,7 @@ def width() -> float:
 
 def figure(height: float) -> Figure:
     """An empty figure, so high in inches before its heading and its legend are added."""
-    drawn = Figure(figsize=(width(), height), layout=Layout())
+    drawn = Figure(figsize=(width(), height), dpi=DOTS, layout=Layout())
     FigureCanvasAgg(drawn)
     return drawn
 
@@ -40,42 +38,43 @@ def grid(panels: int, height: float, columns: int) -> tuple[Figure, list[Axes]]:
     columns = min(panels, columns)
     rows = -(-panels // columns)
     drawn = figure(rows * height)
-    axes = list(drawn.subplots(rows, columns, squeeze=False).flat)
-    for unused in axes[panels:]:
-        unused.remove()
-    return drawn, axes[:panels]
+    shape = drawn.add_gridspec(rows, columns)
+    return drawn, [framed(drawn.add_subplot(shape[place // columns, place % columns])) for place in range(panels)]
+
+
+def panel(drawn: Figure) -> Axes:
+    """The one panel of a figure."""
+    return framed(drawn.add_subplot())
+
+
+def framed(panel: Axes) -> Axes:
+    """A panel with its frame."""
+    Frame(panel)
+    return panel
 
 
 def title(drawn: Figure, text: str, note: str = "") -> None:
     """The title of a figure and a note below it, in as many lines as its width asks for; the figure grows by them."""
     layout = drawn.get_layout_engine()
     before = layout.above
-    looks = (
-        (text, TITLE * BOLD, {"fontsize": TITLE, "weight": "bold"}),
-        (note, NOTE, {"fontsize": NOTE, "color": style.FLOOR}),
-    )
-    for words, points, look in looks:
-        if words:
-            lines = [line for part in words.split("\n") for line in textwrap.wrap(part, letters(width(), points))]
-            made = drawn.text(0, 0, "\n".join(lines), va="top", linespacing=1.15, **look)
+    room = width() - 2 * EDGE
+    for said, size, weight, colour in ((text, TITLE, "bold", style.INK), (note, NOTE, "normal", style.FLOOR)):
+        if said:
+            lines = words.wrapped(said, room, size, weight)
+            look = {"fontsize": size, "weight": weight, "color": colour}
+            made = drawn.text(0, 0, lines, va="top", linespacing=1.15, **look)
             made.set_parse_math(False)
             layout.heading.append(made)
     drawn.set_figheight(drawn.get_figheight() + layout.above - before)
 
 
-def letters(inches: float, points: float) -> int:
-    """How many letters of a size a line of text holds."""
-    return max(12, int(inches / (LETTER * points)))
-
-
 def save(drawn: Figure, stem: Path) -> list[Path]:
     """Write `stem`.png, .svg and .pdf; equal figures give equal bytes, since no date and no version enters."""
-    from results.report.figures.formats import formats  # with a package on fonts: not before it is needed
+    from results.report.figures.formats.files import formats  # with a package on fonts: not before it is needed
 
     stem.parent.mkdir(parents=True, exist_ok=True)
     drawn.get_layout_engine().execute(drawn)
     drawn.set_layout_engine("none")
-    drawn.set_dpi(DOTS)
     written = []
     for ending, content in formats(drawn, METADATA).items():
         path = stem.with_name(f"{stem.name}.{ending}")

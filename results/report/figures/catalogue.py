@@ -53,6 +53,8 @@ def draw(
     `only` names the models that are shown, `kept` those that are in colour however many there are; `forms` are figures in
     papers' own form; `width` is one of style.WIDTHS. Of several set-ups of an evaluation, the one with the most models is drawn.
     """
+    from results.report.figures.formats import files  # noqa: F401 - once, before there are several processes
+
     wanted = asked(evaluations, only, kept, forms)
     texts = [text for evaluation in evaluations for text in evaluation.texts()]
     with style.settings([*texts, *(text for form in forms for text in paper.texts(form))], width):

@@ -5,10 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import LayoutEngine
 from matplotlib.text import Text
+
+from results.report.figures import frame
+from results.report.figures.words import Words
 
 EDGE, GAP = 0.06, 0.14  # inches: around the figure, and between two panels
 POINTS = 72  # an inch
@@ -57,10 +61,13 @@ def _height(text: Text) -> float:
 
 
 def _margins(panel: Axes, fig: Figure) -> Margins:
-    inner, dpi = panel.get_window_extent(), fig.dpi
-    outer = panel.get_tightbbox(fig.canvas.get_renderer(), for_layout_only=True)
-    sides = inner.x0 - outer.x0, outer.x1 - inner.x1, inner.y0 - outer.y0, outer.y1 - inner.y1
-    left, right, below, above = (max(0.0, side) / dpi for side in sides)
+    inner = panel.get_window_extent()
+    written = [artist for artist in panel.artists if isinstance(artist, Words) and artist.get_in_layout()]
+    boxes = [*frame.of(panel).boxes(), *(line.box for words in written for line in words.placed())]
+    ends = np.array([box.extents for box in boxes])
+    low, high = ends[:, :2].min(axis=0), ends[:, 2:].max(axis=0)
+    sides = inner.x0 - low[0], high[0] - inner.x1, inner.y0 - low[1], high[1] - inner.y1
+    left, right, below, above = (max(0.0, float(side)) / fig.dpi for side in sides)
     return left, right, below, above
 
 

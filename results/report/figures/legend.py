@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from results.report.figures import artists, canvas
+from results.report.figures import artists, canvas, words
 from results.report.figures.cast import Cast
 
-LINE, SAMPLE, GAP = 0.15, 0.34, 0.16  # inches: of a line of text, a line's sample, and between columns
-NAME = {"fontsize": 7.5}
-HEADING = {"weight": "bold", "color": "#555555", "fontsize": 7.5}
+LINE, SAMPLE, GAP = 0.15, 0.34, 0.16  # inches: of a line of text, a line's sample, and between columns at least
+MOST = 0.4  # inches more between columns
+POINTS = 7.5
+HEADING = {"weight": "bold", "colour": "#555555"}
 
 LegendEntry = tuple[str, dict[str, Any] | None]  # a name with the look of its line, or a heading
 
@@ -37,39 +39,44 @@ def place(drawn: Figure, entries: list[LegendEntry]) -> None:
     """Put entries below a figure's panels, in as many columns as its width holds."""
     if not entries:
         return
-    measure, dpi = drawn.canvas.get_renderer().get_text_width_height_descent, drawn.dpi
     panel = drawn.add_axes((0, 0, 1, 1), label="legend")
+    panel.set_axis_off()
     lefts = [SAMPLE + 0.06 if look is not None else 0.0 for _, look in entries]
-    texts = []
-    for (name, look), left in zip(entries, lefts, strict=True):
-        text = panel.text(left, 0, name, va="center", **(NAME if look is not None else HEADING))
-        text.set_parse_math(False)
-        texts.append(text)
     widths = [
-        left + measure(name, text.get_fontproperties(), False)[0] / dpi
-        for (name, _), left, text in zip(entries, lefts, texts, strict=True)
+        left + words.width(name, POINTS, "normal" if look is not None else "bold")
+        for (name, look), left in zip(entries, lefts, strict=True)
     ]
     wide = canvas.width()
-    most = max(1, int((wide - GAP) / (max(widths) + GAP)))
-    columns = _columns([look is None for _, look in entries], -(-len(entries) // most))
-    while len(columns) > most:  # headings that moved on took another column
-        columns = _columns([look is None for _, look in entries], max(map(len, columns)) + 1)
+    columns, across = _fitting([look is None for _, look in entries], widths, wide)
+    starts = list(itertools.accumulate((width + GAP for width in across), initial=GAP))
+    spare = min(MOST, max(0.0, wide - starts[-1]) / len(columns))
+    tall = max(map(len, columns))
     samples: list[artists.Line] = []
-    across, tall = (wide - GAP) / max(most, len(columns)), max(map(len, columns))
+    names: list[words.Word] = []
     for column, rows in enumerate(columns):
         for row, number in enumerate(rows):
-            x, y, look = GAP + column * across, (row + 0.5) * LINE, entries[number][1]
+            x, y, look = starts[column] + column * spare, (row + 0.5) * LINE, entries[number][1]
             if look is not None:
                 samples.append(([x, x + SAMPLE / 2, x + SAMPLE], [y] * 3, {"markevery": [1], **look}))
-            texts[number].set_position((x + lefts[number], y))
+            shape = {} if look is not None else HEADING
+            names.append(words.Word(entries[number][0], x + lefts[number], y, POINTS, ha="left", **shape))
     artists.lines(panel, samples, clip_on=False)
     height = tall * LINE + GAP
     panel.set(xlim=(0, wide), ylim=(tall * LINE + GAP / 2, -GAP / 2))
-    panel.set_axis_off()
-    panel.set_in_layout(False)
+    panel.add_artist(words.Words(names, panel.transData))
     drawn.set_figheight(drawn.get_figheight() + height)
     layout = drawn.get_layout_engine()
     layout.legend, layout.legend_height = panel, height
+
+
+def _fitting(headings: list[bool], widths: list[float], wide: float) -> tuple[list[list[int]], list[float]]:
+    """The entries in as many columns as stand side by side, each as wide as its own, and how wide each is."""
+    for tall in range(1, len(headings) + 1):
+        columns = _columns(headings, tall)
+        across = [max(widths[number] for number in rows) for rows in columns]
+        if sum(across) + GAP * (len(columns) + 1) <= wide:
+            break
+    return columns, across
 
 
 def _columns(headings: list[bool], most: int) -> list[list[int]]:

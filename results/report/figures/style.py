@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 
 from results.report.evaluations import Model
 from results.report.families import YOURS
-from results.report.figures import fonts
+from results.report.figures.formats import fonts
 
 CHROMA, SHADES = 0.135, (0.42, 0.60, 0.78, 0.51, 0.69)  # OKLCH; five shades and eight dashes: one number tells of both
 READ = 0.56  # the lightest shade that a name is written in
@@ -22,15 +22,9 @@ THICK = 2.8  # points across the line of a user's own model
 FLOOR, FAINT = "#6b6b6b", "#b9b9b9"
 INK, GRID = "#222222", "#e3e3e3"
 WIDTHS = {"page": 6.9, "column": 3.4}  # inches: of a page's text, and of one of its two columns
-PEN = ("color", "linestyle", "linewidth", "zorder")  # what a line without markers is told
-FAINT_SIZE = 3.2  # points across the marker of a grey line
-FAINT_POINT: dict[str, Any] = {
-    "color": FAINT,
-    "edgecolors": FAINT,
-    "linewidths": 0.0,
-    "s": FAINT_SIZE**2,
-    "zorder": 1.7,
-}
+FAINT_SIZE = 3.6  # points across the marker of a grey line
+SIZE = 5.0  # points across a marker
+HEIGHT = {"linewidth": 1.5, "linestyle": "-", "zorder": 2}  # of a line that says nothing else
 
 SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "titanomachy",
@@ -54,7 +48,7 @@ SETTINGS: dict[str, Any] = {
     "grid.color": GRID,
     "grid.linewidth": 0.8,
     "lines.linewidth": 1.5,
-    "lines.markersize": 4.2,
+    "lines.markersize": SIZE,
     "text.color": INK,
     "xtick.color": "#555555",
     "ytick.color": "#555555",

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from results.report.evaluations import Model
-from results.report.figures import artists, canvas, style
-from results.report.figures.kinds.tiles import SCALE
+from results.report.figures import artists, canvas, frame, style
+from results.report.figures.kinds import names, ticks, tiles
+from results.report.figures.words import Word, Words
 from results.report.overview.abilities import COST, QUALITIES
 from results.report.overview.matrix import Evidence, entry, leading, models
 from results.rows import metrics
 
-NUMBER, ACROSS = 5.5, 2  # points of a number in the matrix; panels of a figure in a row
+NUMBER, HEAD, UNIT = 6.5, 8.0, 6.5  # points of letters in the matrix: a number, a column's head and its unit
+HIGH, ACROSS = 2.9, 2  # inches of a panel with the words around it; panels in a row
 Point = tuple[Model, float, float]  # a model, what it costs and what it is worth
 
 
@@ -38,35 +39,29 @@ def draw(found: Sequence[Evidence], folder: Path) -> dict[str, list[Path]]:
 def matrix(first: Sequence[Evidence]) -> Figure:
     """Models downwards, abilities to the right: the number, on a colour that is dark for the first rank of its column."""
     shown = models(first)
-    shades = np.full((len(shown), len(first)), np.nan)
     drawn = canvas.figure(0.6 + 0.2 * len(shown))
     canvas.title(
         drawn, "Models and abilities", "the darker, the better its rank in the column; each column is one comparison"
     )
-    panel = drawn.subplots()
+    panel = canvas.panel(drawn)
+    squares = []
     for x, one in enumerate(first):
         worst = max(known.rank for known in one.entries.values())
         for y, model in enumerate(shown):
             if (known := entry(one, model)) is not None:
-                shades[y, x] = 1 - (known.rank - 1) / max(1, worst - 1)
-                text = metrics.number(one.column.metric, known.value)
-                panel.text(
-                    x,
-                    y,
-                    text,
-                    ha="center",
-                    va="center",
-                    fontsize=6.5,
-                    color="white" if shades[y, x] > 0.55 else style.INK,
-                )
-    panel.imshow(np.ma.masked_invalid(shades), cmap=SCALE, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-    panel.set_yticks(range(len(shown)), [model.title for model in shown])
-    for label, model in zip(panel.get_yticklabels(), shown, strict=True):
-        label.set(color=style.colour(model), fontweight="bold")
-    panel.set_xticks(range(len(first)), [one.ability.name.replace(" ", "\n") for one in first])
-    panel.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
-    panel.grid(visible=False)
-    return drawn  # fmt: skip
+                shade = 1 - (known.rank - 1) / max(1, worst - 1)
+                squares.append(tiles.Tile(x, y, shade, metrics.number(one.column.metric, known.value)))
+    tiles.draw(panel, squares, (len(shown), len(first)), NUMBER)
+    ticks.fixed(panel.yaxis, range(len(shown)), [model.title for model in shown])
+    around = frame.of(panel)
+    around.left_looks = [{"colour": style.text_colour(model), "weight": "bold"} for model in shown]
+    around.shows_below = False
+    tiles.separate(panel, [model.family for model in shown], [""] * len(first), 1.0)
+    units = [Word(metrics.metric(one.column.metric).unit, x, -0.5, UNIT, style.FLOOR) for x, one in enumerate(first)]
+    heads = [Word(one.ability.name.replace(" ", "\n"), x, -0.5, HEAD, weight="bold") for x, one in enumerate(first)]
+    above = [word._replace(va="bottom", dy=3) for word in units] + [word._replace(va="bottom", dy=13) for word in heads]
+    panel.add_artist(Words(above, panel.transData))
+    return drawn
 
 
 def cost(one: Evidence, found: Iterable[Evidence]) -> Figure | None:
@@ -74,12 +69,14 @@ def cost(one: Evidence, found: Iterable[Evidence]) -> Figure | None:
     panels = [(name, points) for name in COST if len(points := _points(one, found, name)) > 1]
     if not panels:
         return None
-    drawn, axes = canvas.grid(len(panels), 2.9, ACROSS)
-    canvas.title(
-        drawn, f"{one.ability.name}: what quality costs", f"{one.source.title}; {metrics.axis(one.column.metric)}"
-    )
-    for panel, (name, points) in zip(axes, panels, strict=True):
+    drawn, axes = canvas.grid(len(panels), HIGH, ACROSS)
+    front_is = "in colour: the Pareto front, where no other model is better in both"
+    note = f"{one.source.title}; {metrics.axis(one.column.metric)}; {front_is}"
+    canvas.title(drawn, f"{one.ability.name}: what quality costs", note)
+    for place, (panel, (name, points)) in enumerate(zip(axes, panels, strict=True)):
         _panel(panel, one, name, points)
+        if not place % ACROSS:
+            ticks.ylabel(panel, metrics.label(one.column.metric), HIGH - 0.7)
     return drawn
 
 
@@ -112,17 +109,13 @@ def front(points: Sequence[Point], costs: int, worth: int) -> list[Point]:
 def _panel(panel: Axes, one: Evidence, name: str, points: Sequence[Point]) -> None:
     ability, metric = COST[name], one.column.metric
     best = front(points, metrics.direction(ability.metric), metrics.direction(metric))
-    panel.plot(
-        [x for _, x, _ in best], [y for *_, y in best], color=style.FLOOR, linewidth=1.0, linestyle=":", zorder=1
-    )
+    dots = {"color": style.FLOOR, "linewidth": 1.0, "linestyle": ":", "zorder": 1}
+    artists.lines(panel, [([x for _, x, _ in best], [y for *_, y in best], dots)])
     for model, x, y in points:
         artists.scatter(panel, [(x, y)], style.point(model, is_bright=(model, x, y) in best))
     right, up = metrics.direction(ability.metric), metrics.direction(metric)  # names stand where nobody is better
-    for model, x, y in best:
-        panel.annotate(
-            model.title, (x, y), xytext=(6 * right, 4 * up), textcoords="offset points", fontsize=7, zorder=4,
-            ha="left" if right > 0 else "right", va="bottom" if up > 0 else "top", color=style.colour(model),
-        )  # fmt: skip
+    named = [names.Name(model.title, x, y, style.text_colour(model)) for model, x, y in best]
+    names.beside(panel, named, [(x, y) for model, x, y in points if (model, x, y) not in best], (right, up))
     is_bytes = ability.name == "state"
     panel.set_xscale("log")
     panel.xaxis.set_major_locator(LogLocator(base=16.0) if is_bytes else LogLocator(subs=(1.0, 3.0)))

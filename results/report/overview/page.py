@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from results.report.evaluations import Model
 from results.report.overview import figures
 from results.report.overview.matrix import Evidence, Source, entry, evidence, leading, models
+from results.report.pages.template import template
 from results.rows import metrics
 
 TITLE = "All comparisons at a glance"
@@ -127,7 +125,7 @@ def html(
 ) -> str:
     """The overview as one page that asks for nothing but its figures."""
     first, kept = leading(found), set(fixed)
-    return _template().render(
+    return template("overview/overview.html").render(
         title=TITLE,
         note=NOTE,
         evidence=[_column(one, one in first) for one in found],
@@ -163,16 +161,3 @@ def _line(model: Model, found: Sequence[Evidence], fixed: set[str]) -> dict[str,
         "fixed": model.name in fixed,
         "entries": [entry(one, model) for one in found],
     }
-
-
-@cache
-def _template() -> Template:
-    made = Environment(
-        loader=FileSystemLoader(Path(__file__).resolve().parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return made.get_template("overview.html")

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from markdown_it import MarkdownIt
 
 from results.report.evaluations import Evaluation, Model
 from results.report.figures.catalogue import Drawing
+from results.report.pages.template import template
 from results.report.section import PageText, Section
 from results.report.tables import columns, printed, summary, table
 from results.report.tables.columns import Column, Table
@@ -45,7 +41,7 @@ def page(
     figures = _figures(drawings)
     leading = [one for one in figures if one["name"] == look.leading]
     rest = [one for one in figures if one not in leading]
-    return _template().render(
+    return template("pages/page.html").render(
         look=look,
         leading=leading,
         glance=summary.markdown(evaluations),
@@ -60,30 +56,6 @@ def page(
         printed_heading=printed.HEADING,
         rows=_provenance(evaluations),
     )
-
-
-@cache
-def _template() -> Template:
-    made = Environment(
-        loader=FileSystemLoader(Path(__file__).resolve().parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    made.filters |= {"markdown": markdown, "anchor": _anchor}
-    return made.get_template("page.html")
-
-
-def markdown(text: str) -> str:
-    """Markdown as HTML; raw HTML in it is shown, not obeyed, but for underlines."""
-    made = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
-    return re.sub(r"&lt;u&gt;([^<>&]*)&lt;/u&gt;", r"<u>\1</u>", made)
-
-
-def _anchor(title: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
 def _evaluation(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from results.report import evaluations
-from results.report.figures import style
+from results.report.figures import artists, style
 from results.report.figures.cast import cast
 from results.report.figures.kinds import bar
 from results.report.figures.kinds import line as line_figure
+from results.report.figures.words import Words
 from results.report.pages import html_page
 from results.report.tables import csv_file, summary, table
 from results.rows import readers
@@ -102,10 +103,13 @@ def _drawn(figure) -> dict[tuple, list[float]]:
     """Heights of the grey lines by their dashes."""
     looks = {kind: look["linestyle"] for kind, look in line_figure.LINES.items()}
     found = {}
-    for line in figure.axes[0].get_lines():
+    lines = [(line.get_color(), line._unscaled_dash_pattern, line.get_ydata()) for line in figure.axes[0].get_lines()]
+    for curves in figure.axes[0].findobj(artists.Curves):
+        lines += [(look["color"], look["linestyle"], rows[0][:, 1]) for look, rows in curves.strokes]
+    for colour, own, ys in lines:
         for kind, dashes in looks.items():
-            if line.get_color() == style.FLOOR and line._unscaled_dash_pattern == dashes:
-                found[kind] = [round(float(y), 6) for y in line.get_ydata()]
+            if colour == style.FLOOR and own == dashes:
+                found[kind] = [round(float(y), 6) for y in ys]
     return found
 
 
@@ -122,7 +126,7 @@ def test_figures_draw_a_line_for_each_kind():
         lengths = line_figure.by_length(exam, "accuracy", shown, "x")
     wanted = {readers.FLOOR: [10.0] * 2, readers.SHORTCUT: [57.0] * 2, readers.REFERENCE: [100.0] * 2}
     assert _drawn(state) == wanted and _drawn(lengths) == wanted
-    said = {text.get_text() for text in state.axes[-1].texts}
+    said = {word.text for artist in state.axes[-1].findobj(Words) for word in artist.words}
     assert said >= {"best trivial baseline: guess", "best shortcut heuristic: last value", "best reference: copy"}
 
 

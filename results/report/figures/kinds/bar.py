@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from results.report.evaluations import Evaluation, Model, Point
-from results.report.figures import artists, canvas, style
+from results.report.figures import artists, canvas, frame, style
 from results.report.figures.cast import Cast
-from results.report.figures.kinds import line, ticks
+from results.report.figures.kinds import line, names, ticks
 from results.report.figures.legend import legend
+from results.report.figures.words import Word, Words
 from results.rows import metrics
 from results.rows.readers import NAMED
 from results.rows.row import canonical
@@ -31,8 +32,8 @@ def by_model(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Fig
     drawn = canvas.figure(0.6 + 0.17 * _places(found)[-1] + 0.17 + 0.15 * len(floors))
     parts = [title, *(f"{metrics.words(key)} {value}" for key, value in where.items())]
     canvas.title(drawn, ", ".join(parts), f"{metrics.axis(metric)}; {_marks(found)}")
-    panel = drawn.subplots()
-    panel.grid(axis="y", visible=False)
+    panel = canvas.panel(drawn)
+    frame.of(panel).grid = "x"
     places = _places(found)
     panel.barh(
         places,
@@ -43,16 +44,16 @@ def by_model(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Fig
     )
     pen = {"color": style.INK, "linewidth": 1.2, "zorder": 3}
     known = [(place, point) for place, (_, point) in zip(places, found, strict=True) if point.low is not None]
-    artists.segments(panel, [([point.low, point.high], [place, place], pen) for place, point in known])
-    for place, (model, point) in zip(places, found, strict=True):
-        text = f"{point.value:.3f}"
-        panel.annotate(
-            text, (point.value, place), xytext=(-5, 0), textcoords="offset points", ha="right", va="center",
-            fontsize=7, color=style.ink(model), fontweight="bold", zorder=4,
-        )  # fmt: skip
+    artists.lines(panel, [([point.low, point.high], [place, place], pen) for place, point in known])
+    look = {"size": 7, "weight": "bold", "ha": "left", "dx": 5}  # in one column, that no dashed line crosses
+    numbers = [
+        Word(f"{point.value:.3f}", 0.0, place, colour=style.ink(model), **look)
+        for place, (model, point) in zip(places, found, strict=True)
+    ]
+    panel.add_artist(Words(numbers, panel.transData))
     _floor_lines(panel, floors, top=-0.75, bottom=max(places, default=0.0) + 0.5)
-    panel.set_yticks(places, [model.title for model, _ in found])
-    panel.tick_params(axis="y", length=0, labelcolor=style.INK)
+    ticks.fixed(panel.yaxis, places, [model.title for model, _ in found])
+    frame.of(panel).left_looks = [{}] * len(found)
     largest = max([point.value for _, point in found] + [value for _, value in floors])
     panel.set(xlim=(0, 1.06 * largest), xlabel=metrics.label(metric))
     panel.set_ylim(max(places) + 0.6, -0.7 - 0.75 * len(floors))
@@ -65,9 +66,8 @@ def by_state(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Fig
     canvas.title(drawn, title, line.note(evaluation, metric, cast).replace("bands:", "bars:"))
     asked = [(model, evaluation.point(model.label, metric, {})) for model in cast.models if model.state_bytes]
     known = [(model, point) for model, point in asked if point is not None]
-    artists.segments(
-        panel, [_interval(model, point, cast.line(model)) for model, point in known if point.low is not None]
-    )
+    sure = [(model, point) for model, point in known if point.low is not None and model.label in cast.bright]
+    artists.lines(panel, [_interval(model, point, cast.line(model)) for model, point in sure])
     alike: dict[str, list[tuple[Model, Point]]] = {}
     for model, point in known:
         alike.setdefault(canonical(cast.point(model)), []).append((model, point))
@@ -81,8 +81,11 @@ def by_state(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Fig
     panel.set_xscale("log", base=2)
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: metrics.byte_size(value).replace(".0 ", " ")))
     panel.margins(x=0.1, y=0.1)
-    names = {f"best {NAMED[kind]}: {label.split(': ')[-1]}": line.LINES[kind] for kind, (label, _) in lines.items()}
-    legend(drawn, replace(cast, models=tuple(model for model, _ in known)), readers=names)
+    shown = [(m.title, m.state_bytes, 100 * p.value, style.text_colour(m)) for m, p in known if m.label in cast.bright]
+    rest = [(m.state_bytes, 100 * p.value) for m, p in known if m.label not in cast.bright]
+    names.beside(panel, [names.Name(*one) for one in shown], rest, (1, 0))
+    told = {f"best {NAMED[kind]}: {label.split(': ')[-1]}": line.LINES[kind] for kind, (label, _) in lines.items()}
+    legend(drawn, replace(cast, models=tuple(model for model, _ in known)), readers=told, named=cast.bright)
     return drawn
 
 
@@ -98,13 +101,12 @@ def _places(found: list[tuple[Model, Point]]) -> list[float]:
 
 def _floor_lines(panel: Axes, floors: list[tuple[str, float]], top: float, bottom: float) -> None:
     """A dashed line for each trivial baseline, named above the bars, each name on a height of its own."""
+    named = []
     for index, (label, value) in enumerate(sorted(floors, key=lambda pair: pair[1])):
         height = top - 0.75 * index  # the line of a lower one begins below the name of a higher one, and crosses none
         panel.plot([value, value], [height - 0.3, bottom], **{**line.FLOOR_LINE, "zorder": 2.5})
-        panel.annotate(
-            f"{label} {value:.3f}", (value, height), xytext=(-4, 0), textcoords="offset points",
-            ha="right", va="center", fontsize=7, color=style.FLOOR,
-        )  # fmt: skip
+        named.append(Word(f"{label} {value:.3f}", value, height, 7, style.FLOOR, ha="right", dx=-4))
+    panel.add_artist(Words(named, panel.transData))
 
 
 def _marks(found: list[tuple[Model, Point]]) -> str:

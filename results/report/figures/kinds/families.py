@@ -31,7 +31,7 @@ def by_length(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Fi
     for panel, family in zip(axes, families, strict=True):
         own = [track for track in tracks if track.model.family == family]
         rest = [track for track in tracks if track.model.family != family]
-        artists.segments(panel, [(t.xs, [100 * p.value for p in t.points], BEHIND) for t in rest])
+        artists.lines(panel, [(t.xs, [100 * p.value for p in t.points], BEHIND) for t in rest])
         line.draw(panel, own, bright, 100.0)
         line.readers(panel, evaluation, metric, places, range(len(lengths)), 100.0)
         panel.set_ylim(*limits)
@@ -42,7 +42,7 @@ def by_length(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Fi
 
 
 def _axes(panel: Axes, title: str, labels: list[str], panels: int) -> None:
-    panel.set_xticks(range(len(labels)), labels)
+    ticks.fixed(panel.xaxis, range(len(labels)), labels)
     ticks.turn(panel, labels, line.across(panels))
     panel.set_title(title)
     panel.margins(x=0.07)

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from results.report.evaluations import Evaluation, Model
-from results.report.figures import canvas, style
+from results.report.figures import canvas, frame, style
 from results.report.figures.cast import Cast
 from results.report.figures.kinds import ticks, tiles
 from results.report.figures.kinds.tiles import GAP, Shares
+from results.report.figures.words import Word, Words, width
 from results.rows import metrics, readers
 from results.rows.row import canonical
 
 ACROSS, DOWN = 0.34, 0.17  # inches of a tile whose number is read
-NAME = 0.075  # inches across a letter of a model's name
+NAME, BESIDE = 7.5, 0.12  # points of a map's name, and inches between two of them
+LEFT = 0.65  # inches that stand to the left of maps
 ASKED = ("question", "variant")  # what columns stand below, where a metric was measured under it
 
 Map = tuple[str, str, Shares]  # name, colour, shares
@@ -49,29 +50,29 @@ def depth_by_length(evaluation: Evaluation, metric: str, where: dict[str, Any], 
     texts = [f"{length:,}" for length in lengths]
     drawn, panel, columns = _maps(maps, len(depths), texts, title, metric)
     rows = range(-(-len(maps) // columns))
-    panel.set_yticks(*_ticks(rows, [f"{depth:g}" for depth in depths], GAP))
-    panel.set_xticks(*_ticks(range(columns), texts))
-    panel.tick_params(axis="x", labelrotation=45 if max(map(len, texts)) > 3 else 0)
+    ticks.fixed(panel.yaxis, *_ticks(rows, [f"{depth:g}" for depth in depths], GAP))
+    ticks.fixed(panel.xaxis, *_ticks(range(columns), texts))
+    ticks.turn(panel, texts, (canvas.width() - LEFT) * len(texts) / (columns * (len(texts) + GAP)))
     panel.set(xlabel="length (tokens)", ylabel="depth of the needle (share of the text)")
     return drawn
 
 
 def _maps(maps: list[Map], deep: int, lengths: list[str], title: str, metric: str) -> tuple[Figure, Axes, int]:
     """Maps on one panel, a gap of one tile between them, each below its name; panels of their own take many times as long."""
-    long, room = len(lengths), canvas.width() - 1.2
-    longest = max(len(name) for name, *_ in maps) * NAME
+    long, room = len(lengths), canvas.width() - LEFT
+    longest = max(width(name, NAME, "bold") for name, *_ in maps) + BESIDE
     columns = max(1, min(len(maps), int(room / max(longest, (long + GAP) * ACROSS))))
-    across, down = columns * (long + GAP) - GAP, -(-len(maps) // columns) * (deep + GAP)
+    across, down = columns * (long + GAP), -(-len(maps) // columns) * (deep + GAP)
     drawn = canvas.figure(0.6 + down * DOWN)
     canvas.title(drawn, title, metrics.axis(metric))
-    panel = drawn.subplots()
-    values, numbers = np.full((down, across), np.nan), []
+    panel = canvas.panel(drawn)
+    squares, named = [], []
     for index, (name, colour, shares) in enumerate(maps):
         y, x = GAP + index // columns * (deep + GAP), index % columns * (long + GAP)
-        values[y : y + deep, x : x + long] = np.array(shares, dtype=float).reshape(deep, long)
-        numbers += [(x + i % long, y + i // long, share) for i, share in enumerate(shares)]
-        panel.text(x + (long - 1) / 2, y - 0.72, name, ha="center", color=colour, fontsize=7.5, fontweight="bold")
-    tiles.draw(panel, values, numbers, 6)
+        squares += [tiles.of_share(x + i % long, y + i // long, share) for i, share in enumerate(shares)]
+        named.append(Word(name, x - 0.5, y - 0.5, NAME, colour, "bold", "left", "bottom", dy=1))
+    tiles.draw(panel, squares, (down, across), 6)
+    panel.add_artist(Words(named, panel.transData))
     return drawn, panel, columns
 
 
@@ -121,18 +122,19 @@ def _table(
     """Tiles with a model's name before each line of them, and two lines of words to columns."""
     drawn = canvas.figure(0.75 + DOWN * len(lines) + 0.05 * max(map(len, below)))
     canvas.title(drawn, title, note)
-    panel = drawn.subplots()
-    values = np.array([[np.nan if share is None else share for share in line] for line in grid], dtype=float)
-    numbers = [(x, y, share) for y, line in enumerate(grid) for x, share in enumerate(line)]
+    panel = canvas.panel(drawn)
     room = (canvas.width() - 1.9) / max(1, len(below))
-    tiles.draw(panel, values, numbers, min(7, max(4, 24 * room)))
-    panel.set_yticks(range(len(lines)), [model.title for model in lines])
-    for text, model in zip(panel.get_yticklabels(), lines, strict=True):
-        text.set(color=style.FLOOR if model.is_floor else style.text_colour(model))
-        text.set(fontweight="normal" if model.is_floor else "bold")
-    panel.set_xticks(range(len(below)), below)
-    if max(map(len, below)) * ticks.TICK > room:
-        panel.tick_params(axis="x", labelrotation=90 if room < 0.2 else 45)
+    squares = [tiles.of_share(x, y, share) for y, line in enumerate(grid) for x, share in enumerate(line)]
+    tiles.draw(panel, squares, (len(lines), len(below)), min(7, max(4, 24 * room)))
+    ticks.fixed(panel.yaxis, range(len(lines)), [model.title for model in lines])
+    ticks.fixed(panel.xaxis, range(len(below)), below)
+    around = frame.of(panel)
+    around.left_looks = [
+        {"colour": style.FLOOR} if model.is_floor else {"colour": style.text_colour(model), "weight": "bold"}
+        for model in lines
+    ]
+    if max(width(text, frame.TICK) for text in below) + ticks.BETWEEN > room:
+        around.turn = 90 if room < 0.2 else frame.TURNED
     panel.set_xlabel(xlabel)
     tiles.separate(panel, [model.family for model in lines], above, room)
     return drawn

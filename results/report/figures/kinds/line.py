@@ -11,9 +11,9 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from results.report.evaluations import Evaluation, Model, Point
-from results.report.figures import artists, canvas, names, style
+from results.report.figures import artists, canvas, frame, style
 from results.report.figures.cast import Cast
-from results.report.figures.kinds import ticks
+from results.report.figures.kinds import names, ticks
 from results.report.figures.legend import legend
 from results.rows import metrics
 from results.rows.readers import FLOOR, NAMED, REFERENCE, SHORTCUT
@@ -49,15 +49,16 @@ def by_length(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Fi
     drawn, axes = panel_grid(len(panels))
     canvas.title(drawn, title, note(evaluation, metric, cast))
     named: Collection[str] = ()
+    limits = percents(evaluation, metric, cast)
     for panel, where in zip(axes, panels.values(), strict=True):
         places = [{**where, "length": length} for length in lengths]
         tracks = tracks_of(evaluation, metric, cast, places)
         named = draw(panel, tracks, cast, 100.0, len(panels) == 1)
         readers(panel, evaluation, metric, places, range(len(lengths)), 100.0)
         labels = [f"{length:,}" for length in lengths]
-        panel.set_xticks(range(len(lengths)), labels)
+        ticks.fixed(panel.xaxis, range(len(labels)), labels)
         ticks.turn(panel, labels, across(len(panels)))
-        panel.set(title=ticks.said(where), ylim=percents(evaluation, metric, cast))
+        panel.set(title=ticks.said(where), ylim=limits)
         panel.margins(x=0.07)
     _label(axes, "length (tokens)", metric)
     legend(drawn, cast, readers=known_readers(evaluation), named=named)
@@ -99,7 +100,7 @@ def speeds(evaluation: Evaluation, cast: Cast, title: str) -> Figure:
         tracks = tracks_of(evaluation, metric, cast, [{"length": n} for n in lengths], lengths)
         named = draw(panel, tracks, cast, 1.0, len(present) == 1)
         panel.set_title(f"{metrics.metric(metric).title}\n({metrics.metric(metric).unit}, {metrics.better(metric)})")
-        panel.title.set_fontsize(7.5)
+        frame.of(panel).title_size = 7.5
         ticks.plain_ticks(panel, lengths, across(len(present)))
         ticks.log_ticks(panel)
         panel.set_xlabel("context length (tokens)")
@@ -178,7 +179,7 @@ def _intervals(panel: Axes, tracks: Sequence[Track], scale: float) -> None:
         return
     pens = [{"color": to_rgba(style.colour(t.model), 0.55), "linewidth": 0.9, "zorder": 1.6} for t in tracks]
     bars = [([x, x], [low, high], pen) for ends, pen in zip(known, pens, strict=True) for x, low, high in ends]
-    artists.segments(panel, bars)
+    artists.lines(panel, bars)
 
 
 def readers(
@@ -193,7 +194,7 @@ def readers(
     for kind, look in LINES.items():
         best = [(x, evaluation.best([kind], metric, place)) for x, place in zip(xs, places, strict=True)]
         known = [(x, found[1]) for x, found in best if found]
-        panel.plot([x for x, _ in known], [scale * value for _, value in known], **look)
+        artists.lines(panel, [([x for x, _ in known], [scale * value for _, value in known], look)])
 
 
 def percents(evaluation: Evaluation, metric: str, cast: Cast) -> tuple[float, float]:

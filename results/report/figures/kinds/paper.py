@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from results.plans.paper import Form
 from results.report.evaluations import Evaluation, Model
 from results.report.families import MARKERS
-from results.report.figures import canvas, style
+from results.report.figures import artists, canvas, frame, style
 from results.report.figures.cast import Cast, cast
 from results.report.figures.kinds import line, paper_words, ticks
 from results.report.figures.legend import LegendEntry, place
@@ -49,12 +49,17 @@ def figure(evaluation: Evaluation, form: Form, kept: Collection[str] = ()) -> Fi
     drawn = canvas.figure(HIGH)
     canvas.title(drawn, form.title, paper_words.note(evaluation, form, printed))
     ratios = [max(3, len(own)) for own in lengths] if is_apart else [1]
-    panels = list(drawn.subplots(1, len(ratios), squeeze=False, width_ratios=ratios, sharey=not has_own_scales).flat)
+    panels = [
+        canvas.framed(one)
+        for one in drawn.subplots(1, len(ratios), squeeze=False, width_ratios=ratios, sharey=not has_own_scales).flat
+    ]
+    for panel in panels[1:]:
+        frame.of(panel).shows_left = has_own_scales
     line.draw(panels[0], tracks, shown, _scale(form.metric))
     looks = _looks(printed, form, evaluation)
     for name, look in looks.items():
         own = printed[printed.model == name].sort_values("length")
-        panels[-1].plot(own.length, own.number, **look)
+        artists.lines(panels[-1], [(own.length, own.number, look)])
     for panel, own in zip(panels, lengths if is_apart else [sorted({*lengths[0], *lengths[1]})], strict=True):
         theirs = printed if panel is panels[-1] else printed[:0]
         _axes(panel, own, lengths[0] if panel is panels[0] else [], evaluation, form, theirs)
@@ -99,10 +104,9 @@ def _axes(
     panel: Axes, lengths: Sequence[int], ours: Sequence[int], evaluation: Evaluation, form: Form, printed: pd.DataFrame
 ) -> None:
     panel.set(xscale=form.x_scale, yscale=form.y_scale)
-    ticks.plain_ticks(panel, lengths)
     labels = [paper_words.tick(x, x in ours, evaluation, form, printed) for x in lengths]
-    panel.set_xticks(lengths, labels, rotation=60 if len(lengths) > MOST else 0, fontsize=7)
-    panel.minorticks_off()
+    ticks.fixed(panel.xaxis, lengths, labels)
+    frame.of(panel).turn = 60 if len(lengths) > MOST else 0
     panel.margins(x=0.06)
     panel.set_xlabel("length x batch" if form.by_batch else "sequence length (tokens)")
 

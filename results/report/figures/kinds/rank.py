@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from results.report import statistics
 from results.report.evaluations import Evaluation, Model, everyone
-from results.report.figures import artists, canvas, style
+from results.report.figures import artists, canvas, frame, style
+from results.report.figures.kinds import ticks
 from results.report.findings import pairwise
 
 TITLE = "average ranks over blocks"
@@ -33,13 +34,14 @@ def _figure(ranks: Mapping[str, float], blocks: int, models: Sequence[Model]) ->
     drawn = canvas.figure(0.6 + 0.17 * len(shown))
     note = f"bars: critical difference {apart:.2f} (Nemenyi); where bars meet, no difference is shown; lower is better"
     canvas.title(drawn, TITLE, note)
-    panel = drawn.subplots()
+    panel = canvas.panel(drawn)
     pens = [{"color": style.colour(model), "linewidth": 2.4, "zorder": 2} for model in shown]
     ends = [(ranks[model.label] - apart / 2, ranks[model.label] + apart / 2) for model in shown]
-    artists.segments(panel, [(xs, [y, y], pen) for y, (xs, pen) in enumerate(zip(ends, pens, strict=True))])
+    artists.lines(panel, [(xs, [y, y], pen) for y, (xs, pen) in enumerate(zip(ends, pens, strict=True))])
     for place, model in enumerate(shown):
         artists.scatter(panel, [(ranks[model.label], place)], style.point(model))
-    panel.set_yticks(range(len(shown)), [model.title for model in shown])
+    ticks.fixed(panel.yaxis, range(len(shown)), [model.title for model in shown])
+    frame.of(panel).left_looks = [{}] * len(shown)
     panel.set(xlabel=f"average rank over {blocks} blocks")
     panel.invert_yaxis()
     return drawn

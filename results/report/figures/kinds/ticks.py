@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.axis import Axis
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from results.report.figures import canvas
+from results.report.figures import frame, words
 from results.rows import metrics
 
-LABEL = 8  # points of an axis label
-TICK = 0.07  # inches across a letter of a tick's label
+BETWEEN = 0.08  # inches between two ticks' labels
 
 
 def plain_ticks(panel: Axes, values: Sequence[float], inches: float = 4.0) -> None:
     """Ticks of the x axis at these values, written out; turned where they would not fit side by side."""
-    panel.xaxis.set_major_locator(FixedLocator(list(values)))
-    panel.xaxis.set_minor_locator(NullLocator())
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    turn(panel, [f"{value:,.0f}" for value in values], inches)
+    labels = [f"{value:,.0f}" for value in values]
+    fixed(panel.xaxis, values, labels)
+    turn(panel, labels, inches)
+
+
+def fixed(axis: Axis, places: Sequence[float], labels: Sequence[str]) -> None:
+    """Ticks of an axis at these places with these labels; unlike matplotlib's own way this makes no object for each."""
+    axis.set_major_locator(FixedLocator(list(places)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FixedFormatter(list(labels)))
 
 
 def turn(panel: Axes, labels: Sequence[str], inches: float) -> None:
     """Turn the labels of the x axis where they would not fit side by side."""
-    if sum(map(len, labels)) * TICK + len(labels) * TICK > inches:
-        panel.tick_params(axis="x", labelrotation=45)
+    if sum(words.width(label, frame.TICK) + BETWEEN for label in labels) > inches:
+        frame.of(panel).turn = frame.TURNED
 
 
 def log_ticks(panel: Axes) -> None:
@@ -48,7 +53,7 @@ def _compact(value: float) -> str:
 
 def ylabel(panel: Axes, text: str, inches: float) -> None:
     """The label of the y axis, in as many lines as a panel of this height asks for."""
-    panel.set_ylabel("\n".join(textwrap.wrap(text, canvas.letters(inches, LABEL))))
+    panel.set_ylabel(words.wrapped(text, inches, frame.LABEL))
 
 
 def outer(axes: Sequence[Axes], xlabel: str, text: str, inches: float) -> None:
@@ -58,11 +63,11 @@ def outer(axes: Sequence[Axes], xlabel: str, text: str, inches: float) -> None:
         if panel.get_subplotspec().is_first_col():
             ylabel(panel, text, inches)
         else:
-            panel.tick_params(labelleft=False)
+            frame.of(panel).shows_left = False
         if panel in below:
             panel.set_xlabel(xlabel)
         else:
-            panel.tick_params(labelbottom=False)
+            frame.of(panel).shows_below = False
 
 
 def said(where: Mapping[str, Any]) -> str:

@@ -8,8 +8,9 @@ import baselines  # noqa: F401 - registers every model
 from results.plans import reader
 from results.report import evaluations
 from results.report.families import Families
-from results.report.figures import canvas, catalogue, style
-from results.report.figures.names import apart
+from results.report.figures import canvas, catalogue, frame, style
+from results.report.figures.kinds.names import apart
+from results.report.figures.words import Word, Words
 from results.rows import store
 from runner.commands.comparison import families
 from schema.places import ROOT
@@ -53,15 +54,16 @@ def test_models_by_ability_have_a_column_for_each_evaluation():
     with style.settings():
         drawn = one.make()
         assert faults(drawn) == []
-    assert [text.get_text() for text in drawn.axes[0].get_xticklabels()] == [f"needle (digits={n})" for n in range(4)]
+    assert frame.ticks(drawn.axes[0].xaxis)[1] == [f"needle (digits={n})" for n in range(4)]
 
 
 def test_faults_are_found():
     with style.settings():
         drawn = canvas.figure(2.0)
-        panel = drawn.subplots()
-        for words, x in (("one", 0.5), ("other", 0.52), ("far", 3.0)):
-            panel.text(x, 0.5, words, transform=panel.transAxes).set_in_layout(False)
+        panel = canvas.panel(drawn)
+        words = Words([Word("one", 0.5, 0.5), Word("other", 0.52, 0.5), Word("far", 3.0, 0.5)], panel.transAxes)
+        words.set_in_layout(False)
+        panel.add_artist(words)
         panel.plot([0, 1], [0.5, 0.5], clip_on=False, transform=drawn.transFigure)
         told = faults(drawn)
     assert {"Ink touches the left border.", "'one' overlaps 'other'.", "'far' lies outside the canvas."} <= set(told)

@@ -1,4 +1,4 @@
-"""Fifty made-up models in nine families: every figure names all that it draws, inside its canvas."""
+"""Seventy-three made-up models in nine families: every figure names all that it draws, inside its canvas, none over another."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from results.report import evaluations
 from results.report.figures import catalogue, style
 from results.report.figures.cast import FEW, cast
 from results.report.figures.kinds import paper, rank
-from tests.support import synthetic
-from tests.support.synthetic import FIFTY
+from results.report.overview import figures as overview
+from results.report.overview import matrix
+from tests.support import figure_faults, synthetic
+from tests.support.synthetic import MANY
 
 FORM = Form("sniah", "S-NIAH", "needle", "compact_exact_match", Printed("titans_v1_table2_sniah", {"task": "S-NIAH-N"}),
             where={"variant": "s-niah-2"})  # fmt: skip
@@ -43,19 +45,18 @@ def ranked(models) -> list[dict]:
 def unnamed(drawn, labels) -> set[str]:
     """Labels that no text inside the canvas is."""
     drawn.get_layout_engine().execute(drawn)
-    edge, inside = drawn.bbox, set()
-    renderer = drawn.canvas.get_renderer()
-    words = [text for panel in drawn.axes for text in (*panel.texts, *panel.get_yticklabels())]
-    for text in words:
-        box = text.get_window_extent(renderer)
-        if text.get_visible() and edge.x0 <= box.x0 and box.x1 <= edge.x1 and edge.y0 <= box.y0 and box.y1 <= edge.y1:
-            inside.add(text.get_text())
+    edge = drawn.bbox
+    inside = {
+        text
+        for text, box, _ in figure_faults.written(drawn)
+        if edge.x0 <= box.x0 and box.x1 <= edge.x1 and edge.y0 <= box.y0 and box.y1 <= edge.y1
+    }
     return set(labels) - inside
 
 
 @pytest.fixture(scope="module")
 def exams():
-    return evaluations.grouped(synthetic.comparison(tuple(FIFTY)) + contest(tuple(FIFTY)))
+    return evaluations.grouped(synthetic.comparison(tuple(MANY)) + contest(tuple(MANY)))
 
 
 @pytest.mark.parametrize("kind", catalogue.KINDS, ids=lambda kind: kind.name)
@@ -63,15 +64,42 @@ def test_every_model_is_named_inside_the_canvas(exams, kind):
     with style.settings():
         jobs = [job for exam in exams for job in kind.jobs(exam, catalogue._models(exam, None), ())]
         assert jobs
-        assert unnamed(jobs[0][2](), FIFTY) == set()
+        drawn = jobs[0][2]()
+        assert figure_faults.faults(drawn) == []
+        assert unnamed(drawn, MANY) == set()
 
 
 def test_every_model_of_a_papers_form_and_of_the_ranks_is_named(exams):
     with style.settings():
         needle = next(exam for exam in exams if exam.task == "needle")
-        drawn = paper.figure(needle, FORM)
-        assert unnamed(drawn, FIFTY) == set()
-        assert unnamed(rank.figure(evaluations.grouped(ranked(tuple(FIFTY)))), FIFTY) == set()
+        for drawn in (paper.figure(needle, FORM), rank.figure(evaluations.grouped(ranked(tuple(MANY))))):
+            assert figure_faults.faults(drawn) == []
+            assert unnamed(drawn, MANY) == set()
+
+
+def test_the_overviews_matrix_names_all_and_its_costs_name_the_front():
+    """Losses and speeds on a curve, so that many are on the front, and close to one another."""
+    rows = []
+    for place, model in enumerate(MANY):
+        loss, speed = (
+            2.0 + 0.01 * place + 0.3 * (place % 3 > 0),
+            1000.0 * 1.03 ** (place * (1 if place % 3 == 0 else 0.4)),
+        )
+        rows += synthetic.rows_of(
+            synthetic.cell(model, "language-modelling"), [(None, "bits_per_byte", loss, 1000, {"length": 512})]
+        )
+        rows += synthetic.rows_of(
+            synthetic.cell(model, "throughput", kind="timing"),
+            [(None, "training_tokens_per_second", speed, 3, {"length": 512})],
+        )
+    found = matrix.evidence([matrix.Source("many", "Many", "report.md", tuple(evaluations.grouped(rows)), ())])
+    with style.settings():
+        drawn = overview.matrix(matrix.leading(found))
+        assert figure_faults.faults(drawn) == [] and unnamed(drawn, MANY) == set()
+        drawn = overview.cost(found[0], found)
+        assert figure_faults.faults(drawn) == []
+        best = overview.front(overview._points(found[0], found, "training speed"), 1, -1)
+        assert len(best) > 20 and unnamed(drawn, [model.label for model, *_ in best]) == set()
 
 
 def test_the_reference_and_the_best_of_each_family_are_in_colour_and_the_rest_is_grey(exams):

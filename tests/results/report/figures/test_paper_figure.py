@@ -6,8 +6,9 @@ import pytest
 
 from results.plans.paper import Form, Printed
 from results.report import evaluations, report
-from results.report.figures import catalogue, style
+from results.report.figures import artists, catalogue, frame, style
 from results.report.figures.kinds import paper
+from results.report.figures.words import Words
 from results.report.tables import printed
 from results.rows import published
 from tests.support import synthetic
@@ -29,6 +30,12 @@ def exams():
     return evaluations.grouped(synthetic.comparison(MODELS))
 
 
+def curves(panel) -> list[tuple]:
+    """The places of every look of markers on a panel, and the look."""
+    found = [artist for artist in panel.artists if isinstance(artist, artists.Curves)]
+    return [(rows[0], look) for artist in found for look, rows in artist.marks]
+
+
 def axes(exams, form):
     exam = next(exam for exam in exams if exam.task == form.task)
     with style.settings():
@@ -40,17 +47,17 @@ def test_ours_are_filled_and_printed_values_hollow_on_one_scale(exams):
     here, printed_panel = drawn.axes[:2]  # ours end at 512 tokens, where the paper has not begun
     assert [panel.get_title(loc="left") for panel in (here, printed_panel)] == ["measured here", "printed elsewhere"]
     assert here.get_ylim() == printed_panel.get_ylim()
-    lines = [*here.get_lines(), *printed_panel.get_lines()]
-    ours = [line for line in lines if line.get_markerfacecolor() != "white"]
-    theirs = [line for line in lines if line.get_markerfacecolor() == "white"]
+    lines = [*curves(here), *curves(printed_panel)]
+    ours = [line for line in lines if line[1]["color"] != "white"]
+    theirs = [line for line in lines if line[1]["color"] == "white"]
     assert len(ours) == len(MODELS) and len(theirs) == len(set(published.select(TABLE, {"task": "S-NIAH-N"}).model))
     first = exam.point("transformer", "compact_exact_match", {"variant": "s-niah-2", "length": 128})
-    assert ours[0].get_xydata()[0].tolist() == pytest.approx([128, 100 * first.value])
-    mac = next(line for line in theirs if list(line.get_ydata()) == [99.6, 98.2, 97.6, 97.4])
-    assert list(mac.get_xdata()) == [2048, 4096, 8192, 16384]
+    assert ours[0][0][0].tolist() == pytest.approx([128, 100 * first.value])
+    mac, look = next(line for line in theirs if line[0][:, 1].tolist() == [99.6, 98.2, 97.6, 97.4])
+    assert mac[:, 0].tolist() == [2048, 4096, 8192, 16384]
     own = style.line(next(m for m in exam.learners if m.label == "titans-mac"))
-    assert mac.get_markeredgecolor() == own["color"] and mac.get_marker() == own["marker"]
-    texts = [text.get_text() for text in drawn.axes[-1].texts]
+    assert look["edgecolors"] == own["color"] and look["marker"] == own["marker"]
+    texts = [word.text for artist in drawn.axes[-1].artists if isinstance(artist, Words) for word in artist.words]
     assert (
         texts.index("measured here")
         < texts.index("transformer")
@@ -69,10 +76,10 @@ def test_ours_are_filled_and_printed_values_hollow_on_one_scale(exams):
 def test_speeds_are_drawn_in_the_papers_unit_with_length_and_batch(exams):
     exam, drawn = axes(exams, SPEED)
     panel, theirs = drawn.axes[:2]
-    ours = panel.get_lines()[0]
+    ours = curves(panel)[0][0]
     point = exam.point("transformer", "training_tokens_per_second", {"length": 128})
-    assert ours.get_ydata()[0] == pytest.approx(point.value / 1000)
-    labels = [label.get_text() for one in (panel, theirs) for label in one.get_xticklabels()]
+    assert ours[0, 1] == pytest.approx(point.value / 1000)
+    labels = [label for one in (panel, theirs) for label in frame.ticks(one.xaxis)[1]]
     assert "2K\nx 16" in labels and "16K\nx 2" in labels and labels[0].startswith("128")
     assert "10³" in panel.get_ylabel()
 

@@ -1,4 +1,4 @@
-"""The figures' font with the letters that reports use alone: every PDF chooses its own from it, in a tenth of the time."""
+"""The figures' font with the letters that reports use alone: small enough for every PDF to hold it whole."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from matplotlib import font_manager, get_data_path
 
 NAME, WHOLE = "Report Sans", "DejaVu Sans"  # whose licence asks that a changed font has another name
-FILES = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf")
+FILES = {"normal": "DejaVuSans.ttf", "bold": "DejaVuSans-Bold.ttf"}
 LETTERS = (
     *range(0x20, 0x7F),
     *range(0xA0, 0x180),
@@ -31,6 +31,11 @@ def families(texts: Iterable[str] | None = None) -> list[str]:
     return [NAME] if texts is not None and set().union(*texts) <= set(map(chr, LETTERS)) else [NAME, WHOLE]
 
 
+def files() -> dict[str, Path]:
+    """The small font's files by weight."""
+    return {weight: Path(_small().name, file) for weight, file in FILES.items()}
+
+
 @functools.cache
 def _small() -> tempfile.TemporaryDirectory:
     """Makes the small font known to matplotlib; its files last as long as what is returned, that is the process."""
@@ -42,12 +47,15 @@ def _small() -> tempfile.TemporaryDirectory:
     options = subset.Options(hinting=False, layout_features=["kern"], notdef_outline=True)
     options.drop_tables += ["FFTM", "GSUB", "GDEF"]
     folder = tempfile.TemporaryDirectory(prefix="report-fonts-")
-    for file in FILES:
+    for file in FILES.values():
         font = subset.load_font(str(Path(get_data_path(), "fonts", "ttf", file)), options)
         chosen = subset.Subsetter(options)
         chosen.populate(unicodes=LETTERS)
+        names = font["name"]
+        del font["name"]  # who uses which of them takes longest to find, and they stay as they are
         chosen.subset(font)
-        for entry in font["name"].names:
+        font["name"] = names
+        for entry in names.names:
             if entry.nameID in NAMES:
                 entry.string = str(entry).replace(WHOLE, NAME).replace(WHOLE.replace(" ", ""), NAME.replace(" ", ""))
         subset.save_font(font, str(Path(folder.name, file)), options)

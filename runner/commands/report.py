@@ -124,7 +124,7 @@ def draw(
     A run of a part passes the keys of the whole plan too: a new model stands beside the ones measured before it. `show`
     names models that are in colour beside those of the plan; ValueError for one without rows.
     """
-    from results.report import report  # draws figures: most commands, and no worker, need matplotlib
+    from results.report import curves, report  # draws figures: most commands, and no worker, need matplotlib
     from results.report.tables import contest_table
 
     rows = store.read(folder / "rows.jsonl", plan.comparison)
@@ -141,6 +141,7 @@ def draw(
     out = folder if is_reference else folder / "report"
     asked = {"claims": plan.claims, "tables": plan.printed, "forms": plan.figures, "show": (*plan.show, *show)}
     about = {"title": plan.title, "question": plan.question, "families": families(), "width": width}
+    about["curves"] = folder / curves.FOLDER
     page = report.report(rows, out, reference=reference, **about, **asked)
     if is_reference:
         submission.seal(folder)

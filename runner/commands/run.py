@@ -27,6 +27,7 @@ from runner.commands.report import draw
 from runner.measure import measure, prepare
 from runner.preflight.refusals import check_cells
 from runner.schedule import schedule
+from runner.schedule.board import Board
 from runner.schedule.forecast import TIMES, forecast, matched, timings
 from runner.schedule.progress import Display
 from runner.schedule.ray_cluster import RayCluster
@@ -57,6 +58,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--retry-failed", action="store_true", help="measure failed cells again")
     add("--dry-run", action="store_true", help="print the cells and their cost, measure nothing")
     add_with_committed(command)
+    add("--log", choices=("tensorboard",), help="write losses for it while models train, in the comparison's folder")
     add("--quiet", action="store_true", help="print failures and the end only")
 
 
@@ -92,7 +94,14 @@ def _measured(
 ) -> schedule.Summary:
     """What came of the plan's cells, measured into `rows`; trials first: they say which rate the others are trained at."""
     begun, summary = time.monotonic(), schedule.Summary()
-    with _cluster(arguments) as cluster, Display(count, quiet=arguments.quiet) as display:
+    display = Display(count, quiet=arguments.quiet)
+    with _board(arguments, rows.parent) as board, _cluster(arguments) as cluster, display:
+
+        def tell(event: schedule.RunEvent) -> None:
+            display.tell(event)
+            if board is not None:
+                board.tell(event)
+
         for are_trials in (True, False):
             summary += schedule.run(
                 [cell for cell in cells(plan, store.read(rows)) if (cell.kind == "trial") == are_trials],
@@ -103,7 +112,7 @@ def _measured(
                 timeout=plan.timeout,
                 retry_failed=arguments.retry_failed,
                 initializer=prepare,
-                on_event=display.tell,
+                on_event=tell,
                 cluster=cluster,
             )
     console.print(
@@ -120,6 +129,11 @@ def _cluster(arguments: argparse.Namespace) -> AbstractContextManager[RayCluster
     if arguments.ray_address:
         raise ValueError("--ray-address names a cluster that only --launcher ray uses; add that flag.")
     return nullcontext()
+
+
+def _board(arguments: argparse.Namespace, folder: Path) -> AbstractContextManager[Board | None]:
+    """What writes for tensorboard in a comparison's folder; None without --log."""
+    return Board(folder / "tensorboard") if arguments.log else nullcontext()
 
 
 def _dry_run(

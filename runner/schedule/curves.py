@@ -11,9 +11,9 @@ from typing import Any
 
 from results.plans.learning_rates import METRIC
 from results.report.curves import TRAINING, VALIDATION, CurvePoint, write
-from tasks.harness import curve
 
 SECONDS = 5.0  # from one writing to the next, while a training goes on
+EVERY = "losses"  # what a cell reports for its curve alone: the list of all steps' losses
 SHARE = 50  # a writing may take a fiftieth of the time
 
 
@@ -31,16 +31,16 @@ class Recorder:
         self.judged: list[CurvePoint] = []
         self.next, self.is_warned = time.monotonic() + seconds, False
 
-    def losses(self, every: Sequence[float]) -> None:
-        """Take the losses of all steps so far."""
-        self.every = every
-        self._now_and_then()
-
     def news(self, progress: dict[str, Any]) -> None:
-        """Take what a training tells of itself: the loss of one step."""
-        if "loss" in progress and "step" in progress:
+        """Take what a training tells of itself: the loss of one step, or (EVERY) the losses of all steps so far."""
+        if EVERY in progress:
+            self.every = progress[EVERY]
+        elif "loss" in progress and "step" in progress:
             self.told[progress["step"]] = progress["loss"]
-            self._now_and_then()
+        else:
+            return
+        if time.monotonic() >= self.next:
+            self.write()
 
     def rows(self, rows: Sequence[dict[str, Any]]) -> None:
         """Take a trial's loss on the validation split from its rows: that of the last step."""
@@ -65,17 +65,12 @@ class Recorder:
         now = time.monotonic()
         self.next = now + max(self.seconds, SHARE * (now - begun))
 
-    def _now_and_then(self) -> None:
-        if time.monotonic() >= self.next:
-            self.write()
-
 
 @contextmanager
 def recorded(path: Path) -> Iterator[Recorder]:
-    """A recorder of what is trained here, written for the last time however this ends."""
+    """A recorder of what a cell reports, written for the last time however this ends."""
     recorder = Recorder(path)
-    with curve.watch(recorder.losses):
-        try:
-            yield recorder
-        finally:
-            recorder.write()
+    try:
+        yield recorder
+    finally:
+        recorder.write()

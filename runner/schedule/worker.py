@@ -16,7 +16,7 @@ from results.report.curves import FOLDER, path_of
 from results.rows import predictions as prediction_files
 from results.rows import store
 from results.rows.row import Identity, Measured
-from runner.schedule.curves import recorded
+from runner.schedule.curves import EVERY, recorded
 from schema import message
 from schema.terms import Progress
 from schema.words import warn_in_one_line
@@ -138,6 +138,8 @@ def _reporter(key: str, told: Progress | None) -> Progress:
     def report(progress: dict[str, Any]) -> None:
         if told is not None:
             told(progress)
+        if EVERY in progress:
+            return
         now = time.monotonic()
         if now - last[0] >= PROGRESS_SECONDS:
             last[0] = now

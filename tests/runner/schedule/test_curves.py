@@ -19,7 +19,7 @@ from runner.commands.comparison import cells
 from runner.measure import measure
 from runner.schedule import worker
 from runner.schedule.board import Board, folder_of
-from runner.schedule.curves import Recorder, recorded
+from runner.schedule.curves import EVERY, Recorder, recorded
 from runner.schedule.schedule import RunEvent
 from schema.places import ROOT
 from tasks.harness import curve
@@ -57,7 +57,7 @@ def test_every_step_is_kept_and_what_is_told_beyond(queue, tmp_path):
         losses = []
         for step in range(4):
             losses.append(4.0 - step)
-            curve.told(losses)
+            progress({EVERY: losses})
         progress({"step": 5, "steps": 5, "loss": 0.5})
         progress({"exam": 1, "length": 64})
         return fake_measure.measure(one, lambda news: None)
@@ -69,7 +69,7 @@ def test_every_step_is_kept_and_what_is_told_beyond(queue, tmp_path):
 
 def test_a_training_that_diverges_leaves_its_curve(queue, tmp_path):
     def diverges(one, progress):
-        curve.told([3.0, 30.0])
+        progress({EVERY: [3.0, 30.0]})
         raise FloatingPointError("the loss is nan at step 3")
 
     assert [point.loss for point in measured(diverges, tmp_path)] == [3.0, 30.0]
@@ -86,11 +86,28 @@ def test_a_cell_that_trains_nothing_leaves_no_file_nor_that_of_an_attempt_before
 
 def test_it_is_written_while_it_grows(tmp_path):
     recorder = Recorder(tmp_path / "cell.csv", seconds=0.0)
-    with curve.watch(recorder.losses):
+    recorder.news({EVERY: [2.0]})
+    assert [point.loss for point in read(recorder.path)] == [2.0]
+    recorder.next = 0.0
+    recorder.news({EVERY: [2.0, 1.0]})
+    assert [point.loss for point in read(recorder.path)] == [2.0, 1.0]
+
+
+def test_who_watches_is_told_until_it_ends():
+    told = []
+    with curve.watch(told.append):
         curve.told([2.0])
-        assert [point.loss for point in read(recorder.path)] == [2.0]
-    curve.told([2.0, 1.0])  # nobody watches any more
-    assert recorder.every == [2.0]
+    curve.told([2.0, 1.0])
+    assert told == [[2.0]]
+
+
+def test_the_list_of_losses_is_for_the_curve_and_not_for_the_terminal(queue, tmp_path):
+    def trains(one, progress):
+        progress({EVERY: [1.0]})
+        return fake_measure.measure(one, lambda news: None)
+
+    measured(trains, tmp_path)
+    assert [kind for _, kind, _ in queue.words] == ["started"]
 
 
 def test_a_full_disk_is_told_once_and_costs_nothing(tmp_path, monkeypatch):
@@ -102,7 +119,7 @@ def test_a_full_disk_is_told_once_and_costs_nothing(tmp_path, monkeypatch):
         recorder.seconds = 0.0
         for _ in range(3):
             recorder.next = 0.0
-            recorder.losses([1.0])
+            recorder.news({EVERY: [1.0]})
     assert len(told) == 1
 
 

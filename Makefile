@@ -6,7 +6,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 ENVIRONMENT := $(PYTHON) .ci/environment.py $(if $(filter-out 0,$(GPU)),--gpu)
 
-.PHONY: bench test test-slow test-kernels lint report clean
+.PHONY: bench test test-slow test-kernels lint report docs clean
 
 bench: $(VENV)/installed
 	$(RUN) bench.py run quick
@@ -29,8 +29,17 @@ lint: $(VENV)/installed
 report: $(VENV)/installed
 	$(RUN) bench.py report quick
 
+# The documentation as a site, in .cache/site: a warning is an error, and nothing in it is fetched from elsewhere.
+docs: $(VENV)/docs-installed
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+	@echo "documentation: .cache/site/index.html"
+
 $(VENV)/installed: pyproject.toml constraints.txt .ci/environment.py
 	$(ENVIRONMENT) $(VENV) --extras test
+	touch $@
+
+$(VENV)/docs-installed: $(VENV)/installed
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
 	touch $@
 
 $(VENV)-kernels/installed: pyproject.toml constraints.txt .ci/environment.py

@@ -17,10 +17,12 @@ from runner.cell_key import identify
 from runner.checkpoints import added_memory
 from runner.checkpoints.trained_model import CheckpointSettings
 from runner.contests import contested
+from runner.schedule.curves import EVERY
 from runner.timing import timed
 from runner.training import floors, trained, tried
 from schema import surroundings
 from schema.terms import Progress
+from tasks.harness import curve
 
 
 def prepare() -> None:
@@ -45,11 +47,12 @@ def measure(
     """Measure one cell: train and evaluate a model, time it or several in turn, or score a task's trivial baselines.
 
     With `checkpoints`, trained models are kept and those that are there already are not trained again. What the cell leaves
-    changed in torch or in this process is put back, and told in a warning: the next cell finds what this one found.
+    changed in torch or in this process is put back, and told in a warning: the next cell finds what this one found. Beside what a
+    training tells of itself, `progress` is given the losses of all steps so far, after each.
     """
     torch.set_num_threads(cell.threads)
     user_file.load_files(cell.model_files, own_process=True)
-    with surroundings.kept() as changed:
+    with surroundings.kept() as changed, curve.watch(lambda losses: progress({EVERY: losses})):
         found = _measured(cell, progress, checkpoints)
     if changed:
         warnings.warn(f"{cell.describe()} changed {', '.join(changed)}; it is put back.", stacklevel=2)

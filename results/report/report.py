@@ -10,6 +10,7 @@ from results.plans.method.claims import Claim
 from results.plans.method.looks import Schedule
 from results.plans.paper import Form, Printed
 from results.report.evaluations import Evaluation, grouped
+from results.report.evaluations import curves as training_curves
 from results.report.families import Families, ShownFamily
 from results.report.figures import catalogue
 from results.report.findings import pairwise
@@ -41,6 +42,7 @@ def report(
     forms: Sequence[Form] = (),
     families: Iterable[ShownFamily] = (),
     width: str = "page",
+    curves: Path | None = None,
 ) -> Path:
     """Write `out_dir`/report.md and report.html with tables/*.md, *.csv, *.tex and figures/*.png, *.svg, *.pdf.
 
@@ -49,12 +51,15 @@ def report(
     models, and `show` names models that they draw in colour however many there are; `with_printed` adds what papers print,
     or the `tables` that the plan names; `forms` are figures in papers' own form; `claims` are judged, at the looks of
     `schedule`; `sections` are further text, each below its evaluation or at the end; `families` says the order, titles and
-    looks of the models' families; `width` of the figures is a page's or a column's. Raises ValueError if there are no rows.
+    looks of the models' families; `width` of the figures is a page's or a column's; `curves` is the folder of the cells'
+    training curves. Raises ValueError if there are no rows, or a curve that cannot be read.
     """
     known_families = Families(families)
     evaluations = grouped(rows, known_families)
     if not evaluations:
         raise ValueError("There are no rows to report; run the comparison first.")
+    for evaluation in evaluations if curves is not None else ():
+        evaluation.curves = training_curves.of(evaluation, curves)
     out_dir, known = Path(out_dir), grouped(reference, known_families)
     beside = [_beside(evaluation, known) for evaluation in evaluations]
     drawings = catalogue.draw(evaluations, out_dir / "figures", only, {reference_model, *show}, forms, width)
@@ -69,7 +74,10 @@ def report(
         told=opening.sentences(verdicts, evaluations),
         leading=opening.leading(drawings, verdicts, [form.name for form in forms], evaluations),
     )
-    drawn = {one.slug: _tables(one, other, reference_model) for one, other in zip(evaluations, beside, strict=True)}
+    drawn = {
+        one.slug: _tables(one, other, reference_model) | _curve_files(one)
+        for one, other in zip(evaluations, beside, strict=True)
+    }
     files = {name: text for own in drawn.values() for name, text in own.items()} | _printed_files(look, tables)
     for name, text in files.items():
         _write(out_dir / "tables" / name, text)
@@ -87,6 +95,12 @@ def _printed_files(look: PageText, tables: Sequence[Printed]) -> dict[str, str]:
     """Printed numbers as files: those of the tasks, and of the tables that the plan names."""
     found = {f"printed-{task}.csv": printed.csv_text(task) for task, section in look.printed.items() if section}
     return found | {f"{name}.csv": printed.csv_of(one) for name, one in printed.file_names(tables).items()}
+
+
+def _curve_files(evaluation: Evaluation) -> dict[str, str]:
+    """The drawn training curves as a table, by file name, where there are any."""
+    name = f"{evaluation.slug}-{markdown_page.CURVES}"
+    return {name: training_curves.csv_text(evaluation.curves)} if evaluation.curves else {}
 
 
 def _findings(

@@ -123,7 +123,7 @@ def draw(
     A run of a part passes the keys of the whole plan too: a new model stands beside the ones measured before it. `show`
     names models that are in colour beside those of the plan; ValueError for one without rows.
     """
-    from results.report import report  # draws figures: most commands, and no worker, need matplotlib
+    from results.report import curves, report  # draws figures: most commands, and no worker, need matplotlib
     from results.report.tables import contest_table
 
     rows = store.read(folder / "rows.jsonl", plan.comparison)
@@ -146,6 +146,7 @@ def draw(
         "show": (*plan.show, *show),
     }
     about = {"title": plan.title, "question": plan.question, "families": families(), "width": width}
+    about["curves"] = folder / curves.FOLDER
     if plan.is_pilot:
         asked["sections"] = _passing(rows, console)
     page = report.report(rows, out, reference=reference, **about, **asked)

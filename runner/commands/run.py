@@ -28,6 +28,7 @@ from runner.commands.report import draw
 from runner.measure import measure, prepare
 from runner.preflight.refusals import check_cells
 from runner.schedule import schedule
+from runner.schedule.board import Board
 from runner.schedule.forecast import TIMES, forecast, matched, timings
 from runner.schedule.progress import Display
 from runner.schedule.ray_cluster import RayCluster
@@ -58,6 +59,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--retry-failed", action="store_true", help="measure failed cells again")
     add("--dry-run", action="store_true", help="print the cells and their cost, measure nothing")
     add_with_committed(command)
+    add("--log", choices=("tensorboard",), help="write losses for it while models train, in the comparison's folder")
     add("--quiet", action="store_true", help="print failures and the end only")
 
 
@@ -96,7 +98,9 @@ def _measured(
     What the rows then ask for beside, trials beyond an edge that won and further seeds of open claims, is measured too.
     """
     begun, summary, asked = time.monotonic(), schedule.Summary(), set()
-    with _cluster(arguments) as cluster, Display(count, quiet=arguments.quiet) as display:
+    display = Display(count, quiet=arguments.quiet)
+    with _board(arguments, rows.parent) as board, _cluster(arguments) as cluster, display:
+        listeners = [one for one in (display, board) if one is not None]
         for are_trials in (True, False):
             while batch := _not_asked(plan, rows, are_trials, asked):
                 asked |= set(map(repr, batch))
@@ -110,7 +114,7 @@ def _measured(
                     timeout=plan.timeout,
                     retry_failed=arguments.retry_failed,
                     initializer=prepare,
-                    on_event=display.tell,
+                    on_event=lambda event: [one.tell(event) for one in listeners],
                     cluster=cluster,
                 )
     console.print(
@@ -133,6 +137,11 @@ def _cluster(arguments: argparse.Namespace) -> AbstractContextManager[RayCluster
     if arguments.ray_address:
         raise ValueError("--ray-address names a cluster that only --launcher ray uses; add that flag.")
     return nullcontext()
+
+
+def _board(arguments: argparse.Namespace, folder: Path) -> AbstractContextManager[Board | None]:
+    """What writes for tensorboard in a comparison's folder; None without --log."""
+    return Board(folder / "tensorboard") if arguments.log else nullcontext()
 
 
 def _dry_run(

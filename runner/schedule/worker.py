@@ -12,9 +12,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from results.cell import Cell
+from results.report.curves import FOLDER, path_of
 from results.rows import predictions as prediction_files
 from results.rows import store
 from results.rows.row import Identity, Measured
+from runner.schedule.curves import EVERY, recorded
 from schema import message
 from schema.terms import Progress
 from schema.words import warn_in_one_line
@@ -62,7 +64,9 @@ def work(
         if stands(standing, retry_before):
             return "stands", standing
         _send(identity.key, "started", {})
-        rows, predictions = measured(cell, identity, measure)
+        with recorded(path_of(rows_path.parent / FOLDER, identity.key)) as recorder:
+            rows, predictions = measured(cell, identity, measure, recorder.news)
+            recorder.rows(rows)
         keep(rows_path, identity.key, rows, predictions)
         return "measured", rows
     finally:
@@ -76,13 +80,16 @@ def stands(rows: list[dict[str, Any]], retry_before: str | None) -> bool:
     return bool(rows) and (retry_before is None or max(row["when"] for row in rows) >= retry_before)
 
 
-def measured(cell: Cell, identity: Identity, measure: Measure) -> tuple[list[dict[str, Any]], bytes | None]:
+def measured(
+    cell: Cell, identity: Identity, measure: Measure, told: Progress | None = None
+) -> tuple[list[dict[str, Any]], bytes | None]:
     """A cell's rows and its predictions as their file's bytes (None without any), both ready to be written.
 
-    Whatever `measure` raises, and whatever it gives that no file can hold, becomes a failed row.
+    `told` is given all that the cell reports, of which a terminal is given ten words a second. Whatever `measure` raises, and
+    whatever it gives that no file can hold, becomes a failed row.
     """
     try:
-        result = measure(cell, _reporter(identity.key))
+        result = measure(cell, _reporter(identity.key, told))
         rows = store.rows(cell, identity, result) if isinstance(result, Measured) else result
         if not rows or any(row["cell"] != identity.key for row in rows):
             raise ValueError("measure() must return at least one row, each with the key of the cell it was given")
@@ -125,10 +132,14 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _reporter(key: str) -> Progress:
+def _reporter(key: str, told: Progress | None) -> Progress:
     last = [0.0]
 
     def report(progress: dict[str, Any]) -> None:
+        if told is not None:
+            told(progress)
+        if EVERY in progress:
+            return
         now = time.monotonic()
         if now - last[0] >= PROGRESS_SECONDS:
             last[0] = now

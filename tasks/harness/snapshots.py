@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tasks.harness import tensor_file
+from tasks.harness import curve, tensor_file
 from tasks.harness.train import Training
 
 MODEL, OPTIMISER, RANDOM, LOSSES = "model/", "optimiser/", "random/", "losses"
@@ -66,7 +66,8 @@ class Snapshots:
                 raise tensor_file.Damaged(f"{self.path} holds no state of torch's generators")
 
     def keep(self, model: nn.Module, optimiser: torch.optim.Optimizer, so_far: Training) -> None:
-        """Take a snapshot if it is time for one."""
+        """Take a snapshot if it is time for one; whoever watches is told the losses."""
+        curve.told(so_far.losses)
         if time.monotonic() - self.last < self.seconds:
             return
         tensors = {MODEL + name: tensor for name, tensor in model.state_dict().items()}

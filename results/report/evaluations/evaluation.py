@@ -29,6 +29,7 @@ class Evaluation:
     trials: dict[str, list[Row]] = field(default_factory=dict)  # of learning rates, by label
     everyone: list[Model] = field(default_factory=list)  # all models of the report, also those without a row here
     version: int = 1  # of the task's evaluation
+    curves: dict[str, Any] = field(default_factory=dict)  # of training, by label, as `evaluations/curves.py` reads them
 
     @property
     def is_timing(self) -> bool:

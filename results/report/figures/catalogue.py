@@ -13,7 +13,7 @@ from results.plans.paper import Form
 from results.report.evaluations import Evaluation, Model, everyone
 from results.report.figures import canvas, pool, style
 from results.report.figures.cast import FEW, cast
-from results.report.figures.kinds import bar, contest, families, heat_map, line, paper, rank
+from results.report.figures.kinds import bar, contest, curve, families, heat_map, line, paper, rank
 from results.rows import metrics
 
 ABILITIES, FEWEST_ABILITIES = "models by ability", 3
@@ -254,6 +254,17 @@ def _states(evaluation: Evaluation, models: list[Model], kept: Collection[str]) 
             )
 
 
+def _curves(evaluation: Evaluation, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
+    known = [model for model in models if model.label in evaluation.curves]
+    if known:
+        title = f"{evaluation.title}: training curves"
+        yield (
+            f"{evaluation.slug}-training-curves",
+            title,
+            lambda: curve.by_step(evaluation, evaluation.curves, cast(evaluation, curve.METRIC, known, kept), title),
+        )
+
+
 KINDS = (
     Kind("loss-by-model", "loss by model", "bits per byte", _losses),
     Kind("loss-by-position", "loss by position", "a loss by position (from, to)", _positions),
@@ -264,4 +275,5 @@ KINDS = (
     Kind("speed", "throughput against length", "tokens per second or time per token", _speeds),
     Kind("ratio", "time ratio against length", "a contest's ratios to its reference", _ratios, of_contests=True),
     Kind("accuracy-by-state", "accuracy against state bytes", "an accuracy and a state's bytes", _states),
+    Kind("training-curves", "training curves", "", _curves),
 )

@@ -10,6 +10,7 @@ from results.report.figures.catalogue import Drawing
 from results.report.section import PageText, Section
 from results.report.tables import summary
 
+CURVES = "training-curves.csv"
 LANGUAGES = {"-wide.csv": "CSV with a line a model", ".md": "Markdown", ".csv": "CSV", ".tex": "LaTeX"}
 AT_A_GLANCE = f"<sub>{summary.NOTE} Conditions stand under the full tables below.</sub>"
 
@@ -60,7 +61,8 @@ def _evaluation(
     evaluation: Evaluation, tables: Mapping[str, str], sections: Sequence[Section], drawings: Sequence[Drawing]
 ) -> list[str]:
     """What the page says of one evaluation: its figures, and behind a click its tables with their conditions."""
-    links = ", ".join(f"[{_language(name)}](tables/{name})" for name in tables)
+    links = ", ".join(f"[{_language(name)}](tables/{name})" for name in tables if not name.endswith(CURVES))
+    curves = [f"The training curves as a file: [CSV](tables/{name})." for name in tables if name.endswith(CURVES)]
     return [
         f"## {evaluation.title}",
         *(_image(drawing) for drawing in drawings if drawing.evaluation == evaluation.slug and drawing.files),
@@ -68,6 +70,7 @@ def _evaluation(
         tables[f"{evaluation.slug}.md"].rstrip("\n"),
         "</details>",
         f"The same tables as files: {links}.",
+        *curves,
         *(f"### {one.title}\n\n{one.text}" for one in sections if one.evaluation == evaluation.slug),
     ]
 

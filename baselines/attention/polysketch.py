@@ -14,6 +14,10 @@ Gaussian G, an estimate of the squared product. Blocks are counted from the text
 Deviations: r is 8 and the block 32, for heads of 16 numbers and texts of hundreds (theirs 32 or 64, and 256 to 1024); rotary
 pairs are the house's (theirs neighbours, which q's and k's maps make one of the other); no sinusoids at the bottom and no bias
 at the logits; maps begin as the reference Transformer's, the sketch's as flax draws a linear map.
+
+Speed: a training step on one thread of a CPU at 512 tokens takes 1.7 to 2 times the reference Transformer's at width 128 and 2.3
+times at width 64. The sketch's networks take 42 and 61 % of it; without them a step would be as fast as the Transformer's. They
+cost as much in a head of 16 numbers as in one of 32: 256 gelus and 5,000 products for each query and each key of every head.
 """
 
 from __future__ import annotations

@@ -2,5 +2,5 @@
 
 from models.family import Family
 
-LOOKS = ("knn-lm", "camelot", "memoryllm")
+LOOKS = ("knn-lm", "camelot", "memoryllm", "memoryllm-frozen")
 FAMILY = Family(__name__, "external memory", place=65, hue=115.0, marker="h", looks=LOOKS)

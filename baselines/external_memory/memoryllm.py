@@ -22,6 +22,10 @@ Whole segments are read at once, a layer at a time: what a write pass needs of t
 last K rows of each segment are computed one segment after the other.
 
 Deviations: no begin-of-text row in front of the pool, as no token here is one; LoRA is left out: everything is trained.
+
+Speed: a training step on one thread of a CPU at 512 tokens takes 1.2 times the reference Transformer's at width 64 (8 rows), 1.5
+times at width 128 with 4 rows and 2.1 to 2.4 times with one row, of which the K rows that go one by one are a third; with
+`inject="same"` 0.9, 1.2 and 1.7 times.
 """
 
 from __future__ import annotations

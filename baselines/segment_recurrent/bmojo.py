@@ -17,6 +17,9 @@ computed in float32 under autocast.
 
 Deviations: the SSM's inner width is the model's (Mamba-2's own is twice that), so that half of a layer's numbers stay with the
 SwiGLU, and it has 16 states; the window is 32 (theirs 2048), for models trained on hundreds of tokens; no norm of q and k.
+
+Speed: a training step on one thread of a CPU at 512 tokens takes 1.1 times the reference Transformer's at width 64 (8 rows), 1.2
+times at width 128 with 4 rows and 1.4 times with one row.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ SHIPPED = {
     "titans": {"titans-lmm", "titans-mac", "titans-mag", "titans-mal"},
     "gated_ancestors": {"gru", "janet", "lstm", "slstm"},
     "after_titans": {"atlas", "memora", "moneta", "omeganet", "yaad"},
-    "external_memory": {"camelot", "knn-lm", "memoryllm"},
+    "external_memory": {"camelot", "knn-lm", "memoryllm", "memoryllm-frozen"},
 }  # fmt: skip
 SIZES = [Size(256, 64, 2, 4), Size(256, 128, 4, 4), Size(512, 256, 3, 8)]
 TINY = Size(256, 32, 2, 2)

@@ -27,7 +27,7 @@ _NO_PACKAGE = "its authors' code is no package; a test holds it to a loop writte
 NO_ORACLE = {
     **dict.fromkeys(("titans-mac", "titans-mag", "titans-mal"), _PARTS),
     **dict.fromkeys(("mamba3", "lact"), _LOOP),
-    **dict.fromkeys(("armt", "block-recurrent", "knn-lm", "memoryllm"), _NO_PACKAGE),
+    **dict.fromkeys(("armt", "block-recurrent", "knn-lm", "memoryllm", "memoryllm-frozen"), _NO_PACKAGE),
     **dict.fromkeys(("yaad", "moneta", "memora", "omeganet", "atlas", "mambamixer", "feng", "camelot"), _NONE),
     "bmojo": "its authors' code needs CUDA, without eidetic memory; a test holds it to a loop written from the equations",
     "memformer": "the package of that name is another model; a test holds it to a loop written from the equations",

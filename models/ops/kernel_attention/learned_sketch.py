@@ -18,7 +18,7 @@ from torch import Tensor
 
 from models.ops.autograd import by_hand
 
-TILE = 512  # vectors at once on a CPU
+TILE = 1024  # vectors at once on a CPU
 EPS = 1e-5  # of the LayerNorms
 SLOPE = 2 * math.sqrt(2 / math.pi)  # c
 CUBE = 0.044715 / SLOPE**2

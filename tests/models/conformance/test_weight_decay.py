@@ -138,7 +138,9 @@ LEFT_ALONE |= {
     "xlstm": LEFT_ALONE["mlstm"] | LEFT_ALONE["slstm"],
 }
 LEFT_ALONE |= {
-    **dict.fromkeys(("fast-weights", "performer", "routing", "scatterbrain", "camelot", "knn-lm"), SHELL),
+    **dict.fromkeys(
+        ("fast-weights", "performer", "routing", "scatterbrain", "camelot", "knn-lm", "memoryllm-frozen"), SHELL
+    ),
     "bmojo": SHELL
     | _of_mixer(*(f"ssm.{name}" for name in ("A_log", "D", "step_bias", "convolution.bias", "norm.weight"))),
     "memoryllm": SHELL | {"fresh"},

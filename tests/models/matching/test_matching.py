@@ -23,8 +23,8 @@ FLOPS, STATE = Match("flops", flops_length=LENGTH), Match("state", state_bytes=B
 # It grows; has no setting; is larger at the least width; comes with more parameters.
 KEEP_STATE = {"transformer", "hybrid", "rmt", "ttt-mlp", "titans-mac", "lact", "rwkv6", "log-linear-mamba2"}
 KEEP_STATE |= {
+    "bmojo",
     "knn-lm",
-    "camelot",
     "memoryllm",
     "r-transformer",
     "armt",

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.law import Law
-from models.layers import ShortConvolution
+from models.layers import ShortConvolution, head_norm, split_heads
 from models.ops.flops import Flops, product_flops
 from models.ops.recurrent_cell import recurrent_cell
 from models.ops.recurrent_cell.flops import recurrent_cell_flops
@@ -96,7 +96,7 @@ class SLSTM(nn.Module):
             state=cell,
             provider=self.provider,
         )
-        y = self.head_norm(y.flatten(0, 1)).view(x.shape)
+        y = head_norm(split_heads(y, self.heads), self.head_norm)
         gate, up = self.gate_up(self.feed_norm(x + y)).chunk(2, dim=-1)
         return y + self.down(F.gelu(gate) * up), (tail, cell)
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.law import Law
-from models.layers import ShortConvolution, at_least_float32, split_heads
+from models.layers import ShortConvolution, at_least_float32, head_norm, split_heads
 from models.ops.flops import Flops, product_flops
 from models.ops.scan import scan
 from models.ops.scan.flops import scan_flops
@@ -40,7 +40,7 @@ from models.registry import register
 
 EPSILON = 1e-6
 BLOCK, CAP = 4, 15.0
-JOINED = 8  # blocks that are multiplied as one, the rest of it zeros
+JOINED = 8  # blocks at most that are multiplied as one, the rest of it zeros
 SCALED = (
     "C and n decay and nothing is compared, but they are kept times e^-m, and m, which scales all alike, is carried too"
 )
@@ -59,10 +59,10 @@ def exponential_memory(
     before = torch.cat([m[:, :1] if first is None else first[:, None].to(m), m[:, :-1]], dim=1)
     y, matrix = scan(
         q,
-        k * k.shape[-1] ** -0.5,
+        k,
         F.pad(v, (0, 1), value=1.0),
         log_forget=log_forget + before - m,  # not clamped at 0: where it rounds to above, its gradient would be lost
-        rate=(write - m).exp(),
+        rate=(write - m).exp() * k.shape[-1] ** -0.5,  # what a key is written with, as if it were scaled itself
         state=matrix,
         provider=provider,
     )
@@ -140,10 +140,11 @@ class MLSTM(nn.Module):
         convolved, tail = self.convolution(a, tail)
         convolved = F.silu(convolved)
         (q, k), (v,) = _in_blocks(convolved, self.queries_keys), _in_blocks(a, self.values)
-        write, forget = self.gates(torch.cat([q, k, v], dim=-1)).chunk(2, dim=-1)
+        of_each = (F.linear(part, w) for part, w in zip((q, k, v), self.gates.weight.chunk(3, dim=-1), strict=True))
+        write, forget = (sum(of_each) + self.gates.bias).chunk(2, dim=-1)
         parts = (split_heads(part, self.heads) for part in (q, k, v))
         y, memory = exponential_memory(*parts, write, forget, memory, self.provider)
-        y = self.head_norm(y.flatten(2).flatten(0, 1).to(a.dtype)).view(a.shape)
+        y = head_norm(y.to(a.dtype), self.head_norm)
         return self.down((y + self.skip * convolved) * F.silu(z)), (tail, memory)
 
     def flops(self, time: int) -> Flops:
@@ -151,7 +152,7 @@ class MLSTM(nn.Module):
         own = self.inner // self.heads
         blocks = self.queries_keys.numel() + self.values.numel()
         return scan_flops(time, self.heads, own, own + 1).plus(
-            product_flops(time * blocks * math.gcd(self.values.shape[1], JOINED))
+            product_flops(time * blocks * _joined(self.values.shape[1]))
         )
 
 
@@ -192,7 +193,7 @@ class XLSTM7B(nn.Module):
         write, forget = (CAP * (at_least_float32(self.gates(x)) / CAP).tanh()).chunk(2, dim=-1)
         parts = (split_heads(part, self.heads) for part in (q, k, v))
         y, memory = exponential_memory(*parts, write, forget, state, self.provider)
-        y = self.head_norm(y.flatten(2).flatten(0, 1).to(v.dtype)).view(v.shape)
+        y = head_norm(y.to(v.dtype), self.head_norm)
         return self.out(output.sigmoid() * y), memory
 
     def flops(self, time: int) -> Flops:
@@ -208,10 +209,14 @@ def begin_gates(gates: nn.Linear, heads: int) -> None:
         gates.bias[heads:] = torch.linspace(3.0, 6.0, heads)
 
 
+def _joined(count: int) -> int:
+    return next(joined for joined in range(JOINED, 0, -1) if count % joined == 0)
+
+
 def _in_blocks(x: Tensor, weight: Tensor) -> Tensor:
     """[b, t, d] times block-diagonal matrices [p, n, j, j], [p, b, t, d]; so small blocks cost less several at a time."""
     kinds, count, size, _ = weight.shape
-    joined = math.gcd(count, JOINED)
+    joined = _joined(count)
     apart = torch.eye(joined, dtype=weight.dtype, device=weight.device)
     wide = torch.einsum("pgaij,ac->gpaicj", weight.unflatten(1, (-1, joined)), apart)
     wide = wide.reshape(count // joined, -1, joined * size)

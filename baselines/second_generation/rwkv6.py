@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.law import Law
-from models.layers import at_least_float32, split_heads
+from models.layers import at_least_float32, head_norm, split_heads
 from models.layers.rwkv import RWKVChannelMixing, embedding_spread, token_shift
 from models.ops.flops import Flops, product_flops
 from models.ops.scan import scan
@@ -144,7 +144,7 @@ class RWKV6(nn.Module):
         r, k, v = (split_heads(y, self.heads) for y in (self.query(xr), self.key(xk), self.value(xv)))
         decay = self.decay + at_least_float32(torch.tanh(xw @ self.decay_down) @ self.decay_up)
         y, matrix = self._read_before(r, k, v, split_heads(-decay.clamp(max=CLOSED).exp(), self.heads), matrix)
-        y = self.norm(y.flatten(2).flatten(0, 1)).view(*x.shape[:2], -1)
+        y = head_norm(y, self.norm)
         return self.out(y * F.silu(self.gate(xg))), token, matrix
 
     def _read_before(

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.law import Law
-from models.layers import at_least_float32, split_heads
+from models.layers import at_least_float32, head_norm, split_heads
 from models.layers.rwkv import RWKVChannelMixing, embedding_spread, token_shift
 from models.ops.erase_and_write import erase_and_write
 from models.ops.erase_and_write.flops import erase_and_write_flops
@@ -110,7 +110,7 @@ class TimeMixing(nn.Module):
         y, state = erase_and_write(
             r, unit, k, v, log_forget=log_forget, erase=a * unit, before=True, state=state, provider=self.provider
         )
-        y = split_heads(self.norm(y.flatten(2).flatten(0, 1)).unflatten(0, x.shape[:2]), self.heads)
+        y = split_heads(head_norm(y, self.norm), self.heads)
         y = y + (r * k * self.r_k).sum(-1, keepdim=True) * v
         return self.out(y.flatten(2) * self.gate(g, "sigmoid")), x[:, -1].clone(), state, first
 

@@ -137,6 +137,12 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(-1, (heads, -1))
 
 
+def head_norm(y: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """`norm`, one group a head, of y [b, t, h, d]: [b, t, h * d]. Torch's layer norm computes it at a third of the time."""
+    y = F.layer_norm(y, y.shape[-1:], eps=norm.eps).flatten(2).to(y.dtype) * norm.weight.to(y.dtype)
+    return y if norm.bias is None else y + norm.bias.to(y.dtype)
+
+
 def l2_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
     """`x / sqrt(sum(x^2) + eps)` over the last axis: unit keys and queries of the delta-rule models."""
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)

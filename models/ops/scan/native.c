@@ -16,6 +16,7 @@
 #define STEP 16
 #define COLUMNS (V / LANES)
 #define EACH_COLUMN(j) _Pragma("GCC unroll 16") for (int j = 0; j < COLUMNS; j++) /* unrolled, its sums stay in registers */
+#define EACH_ROW(i) _Pragma("GCC unroll 16") for (int i = 0; i < K; i++) /* whole in the narrowest, which run twice as fast so */
 typedef vec row[COLUMNS];
 typedef row matrix[K];
 
@@ -38,26 +39,23 @@ static inline token at(const text *x, long n, long t, long h) {
 
 static inline real kept_of(const token *x, int i) { return DECAY == 2 ? x->a[i] : DECAY == 1 ? x->a[0] : 1; }
 
-/* One token: S becomes the state after it; error is v - S^T p, written is b times that. */
-static inline void step(matrix S, const token *x, row error, row written) {
+/* What a token writes: error is v - S_^T p, written is b times that. */
+static inline void compare(const matrix S, const token *x, row error, row written) {
   row known;
   EACH_COLUMN(j) known[j] = (vec){0};
-  for (int i = 0; i < K; i++) {
-    real keep = kept_of(x, i);
-    EACH_COLUMN(j) {
-      vec before = S[i][j], after = DECAY ? before * keep : before;
-      if (COMPARE) known[j] += (BEFORE ? before : after) * x->p[i];
-      S[i][j] = after;
-    }
+  if (COMPARE) EACH_ROW(i) {
+    real p = BEFORE ? x->p[i] : x->p[i] * kept_of(x, i);
+    EACH_COLUMN(j) known[j] += S[i][j] * p;
   }
   EACH_COLUMN(j) {
-    error[j] = ((const vec *)x->v)[j] - (COMPARE ? known[j] : (vec){0});
+    error[j] = ((const vec *)x->v)[j] - known[j];
     written[j] = error[j] * x->b;
   }
 }
 
-static inline void write_row(matrix S, const token *x, int i, const row written) {
-  EACH_COLUMN(j) S[i][j] += written[j] * x->w[i];
+static inline void write_row(const row from, row to, const token *x, int i, const row written) {
+  real keep = kept_of(x, i), w = x->w[i];
+  EACH_COLUMN(j) to[j] = (DECAY ? from[j] * keep : from[j]) + written[j] * w;
 }
 
 static void read_text(const text *x, long n, long h, matrix S, real *y, real *kept) {
@@ -65,11 +63,15 @@ static void read_text(const text *x, long n, long h, matrix S, real *y, real *ke
     token one = at(x, n, t, h);
     row error, written, out;
     if (kept && t % STEP == 0) memcpy(kept + t / STEP * K * V, S, sizeof(matrix));
-    step(S, &one, error, written);
+    compare(S, &one, error, written);
     EACH_COLUMN(j) out[j] = (vec){0};
-    for (int i = 0; i < K; i++) {
-      write_row(S, &one, i, written);
-      EACH_COLUMN(j) out[j] += S[i][j] * one.q[i];
+    EACH_ROW(i) {
+      real keep = kept_of(&one, i), w = one.w[i], q = one.q[i];
+      EACH_COLUMN(j) {
+        vec after = (DECAY ? S[i][j] * keep : S[i][j]) + written[j] * w;
+        S[i][j] = after;
+        out[j] += after * q;
+      }
     }
     memcpy(y + ((n * x->time + t) * x->heads + h) * V, out, sizeof(row));
   }
@@ -165,10 +167,9 @@ static void read_back(const text *x, long n, long h, matrix G, const real *kept,
     memcpy(S[0], kept + piece * K * V, sizeof(matrix));
     for (long t = start; t < stop; t++) {
       token one = at(x, n, t, h);
-      matrix *next = S + (t - start + 1);
-      memcpy(*next, S[t - start], sizeof(matrix));
-      step(*next, &one, errors[t - start], written);
-      for (int i = 0; i < K; i++) write_row(*next, &one, i, written);
+      matrix *old = S + (t - start), *next = old + 1;
+      compare(*old, &one, errors[t - start], written);
+      for (int i = 0; i < K; i++) write_row((*old)[i], (*next)[i], &one, i, written);
     }
     for (long t = stop - 1; t >= start; t--) {
       token one = at(x, n, t, h);

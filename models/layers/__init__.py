@@ -125,6 +125,13 @@ def convolved_heads(
     return [split_heads(part, heads) for part in x.split(widths, dim=-1)], state
 
 
+def gated(y: Tensor, z: Tensor, provider: str = "auto") -> Tensor:
+    """`y * silu(z)`, alike in shape; short ones compiled where no gradient is needed and the provider allows it."""
+    if y.shape == z.shape and y.dtype is z.dtype and dense.is_short(y, provider):
+        return dense.gated(y, z)
+    return y * F.silu(z)
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """x in float32 if it is narrower, else as it is: gates need more digits than bfloat16 has, and float64 keeps its own."""
     if x.dtype is torch.float32 or x.dtype is torch.float64:

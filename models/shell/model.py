@@ -92,7 +92,9 @@ class LanguageModel(nn.Module):
         self.embedding = nn.Embedding(size.vocab, size.width)
         self.blocks = nn.ModuleList(blocks)
         asked = {getattr(getattr(block, "mixer", None), "provider", "auto") for block in blocks}
-        self.end_provider = asked.pop() if len(asked) == 1 else "auto"  # of last norm and head: what all mixers are asked for
+        self.end_provider = (
+            asked.pop() if len(asked) == 1 else "auto"
+        )  # of last norm and head: what all mixers are asked for
         self.norm = RMSNorm(size.width, provider=self.end_provider)
         spreads = (getattr(getattr(block, "mixer", None), "embedding_spread", SPREAD) for block in blocks)
         nn.init.normal_(self.embedding.weight, std=min([SPREAD, *spreads]))

@@ -18,12 +18,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.law import Law
-from models.layers import step_bias
+from models.layers import maps, step_bias
+from models.layers.derived import Derived
 from models.layers.selective_block import SelectiveBlock
 from models.ops.flops import Flops
 from models.ops.selective_scan import selective_scan
 from models.ops.selective_scan.flops import selective_flops
 from models.registry import register
+
+
+def _decays(log: Tensor) -> Tensor:
+    """-exp(log), laid out as the compiled scan reads it: channels side by side."""
+    return (-log.exp()).mT.contiguous().mT
 
 
 @register(
@@ -54,6 +60,7 @@ class Mamba(SelectiveBlock):
     ):
         """`inner` is the number of channels, twice the width by default; `states` is N. `heads` is not used."""
         super().__init__(width, inner, states, kernel, provider)
+        self._decays = Derived()
 
     def learn(self, inner: int) -> None:
         self.step = nn.Linear(self.rank, inner)
@@ -63,8 +70,9 @@ class Mamba(SelectiveBlock):
         self.D = nn.Parameter(torch.ones(inner))
 
     def run(self, x: Tensor, t: Tensor, k: Tensor, q: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        delta = F.softplus(self.step(t))
-        y, h = selective_scan(x, delta, -self.A_log.exp(), k, q, state, provider=self.provider)
+        delta = F.softplus(maps(t, self.step, provider=self.provider)[0])
+        A = self._decays(_decays, self.A_log)
+        y, h = selective_scan(x, delta, A, k, q, state, provider=self.provider)
         return y + self.D * x, h
 
     def flops(self, time: int) -> Flops:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.law import Law
-from models.layers import RMSNorm, ShortConvolution, at_least_float32, convolved, split_heads, step_bias
+from models.layers import RMSNorm, ShortConvolution, at_least_float32, convolved, gated, maps, split_heads, step_bias
 from models.ops.flops import Flops
 from models.ops.scan import scan
 from models.ops.scan.flops import scan_flops
@@ -69,7 +69,9 @@ class Mamba2(nn.Module):
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         tail, matrix = (None, None) if state is None else state
-        z, x, step = self.project(x).split([self.inner, self.inner + 2 * self.states, self.heads], dim=-1)
+        z, x, step = maps(x, self.project, provider=self.provider)[0].split(
+            [self.inner, self.inner + 2 * self.states, self.heads], dim=-1
+        )
         x, tail = convolved(self.convolution, x, tail)
         x, B, C = x.split([self.inner, self.states, self.states], dim=-1)
         delta = F.softplus(at_least_float32(step) + self.step_bias)
@@ -84,7 +86,8 @@ class Mamba2(nn.Module):
             provider=self.provider,
         )
         y = (y + self.D[:, None] * x).flatten(2)
-        return self.out(self.norm(y * F.silu(z))), (tail, matrix)
+        y = self.norm(gated(y, z, self.provider))
+        return maps(y, self.out, provider=self.provider)[0], (tail, matrix)
 
     def flops(self, time: int) -> Flops:
         """Of the scan, whose heads share B and C."""

@@ -69,7 +69,7 @@ class DeltaNet(nn.Module):
         q = q * q.shape[-1] ** -0.5
         rate = self.highest_rate * rate.sigmoid()
         y, matrix = scan(q, k, v, rate=rate, compare=True, state=matrix, provider=self.provider)
-        return self.out(self.norm(y).flatten(2)), (tail, matrix)
+        return maps(self.norm(y).flatten(2), self.out, provider=self.provider)[0], (tail, matrix)
 
     def flops(self, time: int) -> Flops:
         """Of the scan."""

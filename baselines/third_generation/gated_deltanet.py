@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.law import Law
-from models.layers import RMSNorm, ShortConvolution, at_least_float32, convolved_heads, maps, step_bias
+from models.layers import RMSNorm, ShortConvolution, at_least_float32, convolved_heads, gated, maps, step_bias
 from models.ops.flops import Flops
 from models.ops.scan import scan
 from models.ops.scan.flops import scan_flops
@@ -79,8 +79,8 @@ class GatedDeltaNet(nn.Module):
         log_forget = -self.A_log.exp() * F.softplus(step + self.step_bias)
         rate = self.highest_rate * rate.sigmoid()
         y, matrix = scan(q, k, v, log_forget=log_forget, rate=rate, compare=True, state=matrix, provider=self.provider)
-        y = self.norm(y).flatten(2) * F.silu(gate)
-        return self.out(y), (tail, matrix)
+        y = gated(self.norm(y).flatten(2), gate, self.provider)
+        return maps(y, self.out, provider=self.provider)[0], (tail, matrix)
 
     def flops(self, time: int) -> Flops:
         """Of the scan."""

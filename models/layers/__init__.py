@@ -30,7 +30,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width)) if weight else None
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight
+        weight = self._parameters.get("weight")
         if dense.is_short(x, self.provider) and (weight is None or weight.dtype is x.dtype):
             return dense.rms_norm(x, weight, self.eps)
         weight = None if weight is None else weight.to(x.dtype)  # one dtype, or torch leaves its fused form
@@ -49,9 +49,9 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if dense.is_step(x, self.provider):
-            gate_up, down = self.gate_up, self.down
-            if dense.is_plain(gate_up, x.dtype) and dense.is_plain(down, x.dtype):
-                return dense.swiglu(x, gate_up.weight, down.weight)
+            gate_up, down = (dense.plain(layer, x.dtype) for layer in (self.gate_up, self.down))
+            if gate_up is not None and down is not None and gate_up[1] is down[1] is None:
+                return dense.swiglu(x, gate_up[0], down[0])
         gate, up = self.gate_up(x).chunk(2, dim=-1)
         return self.down(F.silu(gate) * up)
 
@@ -94,9 +94,8 @@ def maps(x: Tensor, *layers: nn.Module, provider: str = "auto") -> list[Tensor]:
     """What each of several linear layers makes of x; a single token passes them compiled, unless the provider forbids it."""
     if not dense.is_step(x, provider):
         return [layer(x) for layer in layers]
-    return [
-        dense.linear(x, layer.weight, layer.bias) if dense.is_plain(layer, x.dtype) else layer(x) for layer in layers
-    ]
+    made = [(layer, dense.plain(layer, x.dtype)) for layer in layers]
+    return [layer(x) if own is None else dense.linear(x, *own) for layer, own in made]
 
 
 def convolved(convolution: nn.Module, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -123,6 +122,13 @@ def convolved_heads(
         return [l2_norm(part) if place < unit else part for place, part in enumerate(parts)], state
     x, state = found
     return [split_heads(part, heads) for part in x.split(widths, dim=-1)], state
+
+
+def gated(y: Tensor, z: Tensor, provider: str = "auto") -> Tensor:
+    """`y * silu(z)`, alike in shape; short ones compiled where no gradient is needed and the provider allows it."""
+    if y.shape == z.shape and y.dtype is z.dtype and dense.is_short(y, provider):
+        return dense.gated(y, z)
+    return y * F.silu(z)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from models.layers import ShortConvolution, convolved
+from models.layers import ShortConvolution, convolved, gated, maps
 
 
 class SelectiveBlock(nn.Module):
@@ -36,10 +35,11 @@ class SelectiveBlock(nn.Module):
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         tail, own = (None, None) if state is None else state
-        x, z = self.project(x).chunk(2, dim=-1)
+        x, z = maps(x, self.project, provider=self.provider)[0].chunk(2, dim=-1)
         x, tail = convolved(self.convolution, x, tail)
-        y, own = self.run(x, *self.select(x).split([self.rank, self.states, self.states], dim=-1), own)
-        return self.out(y * F.silu(z)), (tail, own)
+        (selected,) = maps(x, self.select, provider=self.provider)
+        y, own = self.run(x, *selected.split([self.rank, self.states, self.states], dim=-1), own)
+        return maps(gated(y, z, self.provider), self.out, provider=self.provider)[0], (tail, own)
 
     def learn(self, inner: int) -> None:
         """Make the parameters of the recurrence over `inner` channels."""

@@ -33,6 +33,7 @@ SOFTMAX = ("sdpa", "math", "flash", "flex", "flash-attn")  # of softmax attentio
 PROVIDERS = ("recurrence", "chunked", "native", "triton", "fla", "mamba-ssm", "causal-conv1d", *SOFTMAX)
 ON_CPU = ("native", "chunked")  # in the order in which auto asks them
 ON_CUDA = ("triton", "fla", "mamba-ssm", "causal-conv1d", "chunked")
+ORDERS = {"cuda": ON_CUDA, "cpu": ON_CPU}
 
 
 class Package(NamedTuple):
@@ -223,4 +224,4 @@ def operations() -> dict[str, Operation]:
 
 def order(device: torch.device) -> tuple[str, ...]:
     """The providers that `auto` asks for tensors on a device, the preferred first."""
-    return {"cuda": ON_CUDA, "cpu": ON_CPU}.get(device.type, ("chunked",))
+    return ORDERS.get(device.type, ("chunked",))

@@ -6,6 +6,7 @@ Here too is what no mixer has to think of: a piece of a text that is empty, and 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -45,16 +46,31 @@ def fitted(state: Any, tokens: Tensor, kind: torch.dtype) -> Any:
     Those are `kind`, float32 where that is wider, and autocast's own; any other is cast to the wider of the first two. What
     fits already is the same object. Raises StateMismatch for other rows or another device than the tokens'.
     """
+    wide, kept = _kept(kind, _autocast(tokens.device))
+    if _fits(state, len(tokens), tokens.device, kept):
+        return state
     leaves, form = tree_flatten(state)
-    wide = torch.promote_types(kind, torch.float32)
-    kept = {kind, wide, wide.to_complex()}
-    if (reduced := _autocast(tokens.device)) is not None:
-        kept.add(reduced)
     new = [_fitted(leaf, tokens, kept, wide) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
     return state if all(a is b for a, b in zip(leaves, new, strict=True)) else tree_unflatten(new, form)
 
 
-def _fitted(leaf: Tensor, tokens: Tensor, kept: set[torch.dtype], wide: torch.dtype) -> Tensor:
+@cache
+def _kept(kind: torch.dtype, reduced: torch.dtype | None) -> tuple[torch.dtype, frozenset[torch.dtype | None]]:
+    """The dtype that others are cast to, and those that stay."""
+    wide = torch.promote_types(kind, torch.float32)
+    return wide, frozenset({kind, wide, wide.to_complex(), reduced})
+
+
+def _fits(state: Any, rows: int, device: torch.device, kept: frozenset) -> bool:
+    """Whether a state of tuples, tensors and numbers goes on as it is. Asked at every token: pytree would take longer."""
+    if isinstance(state, Tensor):
+        return state.dim() > 0 and state.shape[0] == rows and state.dtype in kept and state.device == device
+    if type(state) in (tuple, list):
+        return all(_fits(part, rows, device, kept) for part in state)
+    return state is None or type(state) is int
+
+
+def _fitted(leaf: Tensor, tokens: Tensor, kept: frozenset, wide: torch.dtype) -> Tensor:
     if leaf.dim() == 0 or leaf.shape[0] != len(tokens):
         found = f"{leaf.shape[0]} row(s)" if leaf.dim() else "no rows"
         raise StateMismatch(

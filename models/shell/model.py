@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from models import registry
 from models.layers import RMSNorm, SwiGLU
+from models.ops.dense import native as dense
 from models.shell.carried_state import StateMismatch, read_on
 from schema.settings import construct, parameters
 
@@ -90,7 +91,11 @@ class LanguageModel(nn.Module):
         self.size = size
         self.embedding = nn.Embedding(size.vocab, size.width)
         self.blocks = nn.ModuleList(blocks)
-        self.norm = RMSNorm(size.width)
+        asked = {getattr(getattr(block, "mixer", None), "provider", "auto") for block in blocks}
+        self.end_provider = (
+            asked.pop() if len(asked) == 1 else "auto"
+        )  # of last norm and head: what all mixers are asked for
+        self.norm = RMSNorm(size.width, provider=self.end_provider)
         spreads = (getattr(getattr(block, "mixer", None), "embedding_spread", SPREAD) for block in blocks)
         nn.init.normal_(self.embedding.weight, std=min([SPREAD, *spreads]))
         for block in blocks:
@@ -125,6 +130,8 @@ class LanguageModel(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [..., vocab] of hidden vectors [..., width], by the tied embedding."""
+        if dense.is_step(hidden, self.end_provider) and hidden.dtype is self.embedding.weight.dtype:
+            return dense.linear(hidden, self.embedding.weight)
         return hidden @ self.embedding.weight.to(hidden.dtype).T
 
     @property

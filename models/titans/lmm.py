@@ -7,11 +7,10 @@ then a norm per head, a linear gate and the output projection (section 4.4). `do
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.law import Law
-from models.layers import maps
+from models.layers import gated, maps
 from models.registry import register
 from models.titans.memory_layer import HeadNorm, Memory, MemoryState, inner_width, output_projection
 from models.titans.memory_settings import MemorySettings
@@ -46,7 +45,7 @@ class TitansLMM(nn.Module):
         inner = inner_width(width, heads, inner)
         self.period = memory.chunk
         self.memory = Memory(width, heads, inner, memory, provider)
-        self.norm = HeadNorm(heads, inner)
+        self.norm = HeadNorm(heads, inner, provider)
         self.gate = nn.Linear(width, inner, bias=False)
         self.out = output_projection(inner, width)
         nn.init.normal_(self.gate.weight, std=width**-0.5)
@@ -54,4 +53,5 @@ class TitansLMM(nn.Module):
     def forward(self, x: Tensor, state: MemoryState | None = None) -> tuple[Tensor, MemoryState]:
         y, state = self.memory(x, state)
         (gate,) = maps(x, self.gate, provider=self.memory.provider)
-        return self.out(self.norm(y) * F.silu(gate)), state
+        y = gated(self.norm(y), gate, self.memory.provider)
+        return maps(y, self.out, provider=self.memory.provider)[0], state

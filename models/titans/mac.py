@@ -96,13 +96,13 @@ class TitansMAC(nn.Module):
         self.pool, self.literal, self.inner_residual = segment // memory_tokens, literal, inner_residual
         self.persistent, self._before, self.provider = persistent_tokens(persistent, width), Derived(), provider
         self.memory = Memory(width, heads, inner, memory, provider)
-        self.recall_norm = HeadNorm(heads, inner)
+        self.recall_norm = HeadNorm(heads, inner, provider)
         self.recall_out = output_projection(inner, width)
         self.query = nn.Linear(width, inner, bias=False)
         self.key_value = nn.Linear(width, 2 * inner, bias=False)
         self.conv = convolution_of(3 * inner, memory.convolution)
         self.attention_out = output_projection(inner, width)
-        self.gating = Gating(width)
+        self.gating = Gating(width, provider)
         self.out = output_projection(width, width)
         for projection in (self.query, self.key_value):
             nn.init.normal_(projection.weight, std=width**-0.5)

@@ -52,7 +52,7 @@ class TitansMAG(nn.Module):
         self.persistent = persistent_tokens(persistent, width)
         self.memory = Memory(width, heads, inner, memory, provider)
         self.attention = PrefixedWindow(width, heads, inner, window, persistent, memory.convolution)
-        self.gating = Gating(inner)
+        self.gating = Gating(inner, provider)
         self.out = output_projection(inner, width)
 
     def forward(

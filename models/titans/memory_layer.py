@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from models.layers import RMSNorm, ShortConvolution, at_least_float32, convolved_heads, maps
 from models.layers.derived import Derived
+from models.ops.dense import native as dense
 from models.ops.flops import Flops
 from models.ops.neural_memory import deep_memory, linear_memory
 from models.ops.neural_memory.activation_checkpointing import stored_every
@@ -209,20 +210,22 @@ class HeadNorm(RMSNorm):
 
     no_weight_decay = ("gain",)
 
-    def __init__(self, heads: int, width: int):
-        super().__init__(width // heads, weight=False)
+    def __init__(self, heads: int, width: int, provider: str = "auto"):
+        super().__init__(width // heads, weight=False, provider=provider)
         self.gain = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        if dense.is_short(x, self.provider) and self.gain.dtype is x.dtype:
+            return dense.rms_norm(x, self.gain, self.eps).flatten(2)
         return super().forward(x).flatten(2) * self.gain
 
 
 class Gating(nn.Module):
     """Two branches of one token joined, `RMSNorm_a(y) * sigma(RMSNorm_b(m))`: the paper's circled times (section 4.2)."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, provider: str = "auto"):
         super().__init__()
-        self.kept, self.gate = RMSNorm(width), RMSNorm(width)
+        self.kept, self.gate = (RMSNorm(width, provider=provider) for _ in range(2))
 
     def forward(self, y: Tensor, m: Tensor) -> Tensor:
         return self.kept(y) * self.gate(m).sigmoid()

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import at_least_float32, convolved_heads, l2_norm, maps
+from models.layers import at_least_float32, convolved_heads, gated, l2_norm, maps
 from models.titans.memory_layer import FORGET_LOGITS, SHARPER, HeadNorm, convolution_of, output_projection, sharpness
 
 State = tuple[Tensor, Any]  # the convolution's last inputs and the law's own state
@@ -47,7 +46,7 @@ class MemoryLayer(nn.Module):
         self.qkv = nn.Linear(width, sum(self.widths), bias=False)
         self.convolution = convolution_of(sum(self.widths), convolution, provider)
         self.gates = nn.Linear(width, gates * heads)
-        self.norm = HeadNorm(heads, heads * values)
+        self.norm = HeadNorm(heads, heads * values, provider)
         self.gate = nn.Linear(width, heads * values, bias=False)
         self.out = output_projection(heads * values, width)
         for projection in (self.qkv, self.gate):
@@ -63,7 +62,7 @@ class MemoryLayer(nn.Module):
         (q, k, v), tail = convolved_heads(self.convolution, qkv, tail, self.widths, self.heads, unit=2)
         logits = at_least_float32(logits).chunk(self.gates.out_features // self.heads, dim=-1)
         y, memory = self.remember(q, k, l2_norm(v) if self.unit_values else v, logits, memory)
-        return self.out(self.norm(y) * F.silu(gate)), (tail, memory)
+        return maps(gated(self.norm(y), gate, self.provider), self.out, provider=self.provider)[0], (tail, memory)
 
     def remember(self, q: Tensor, k: Tensor, v: Tensor, logits: Sequence[Tensor], state: Any) -> tuple[Tensor, Any]:
         """What each token reads, [b, t, h, values], and the memory's state; logits [b, t, h] one by one."""

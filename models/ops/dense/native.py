@@ -103,14 +103,15 @@ def rotary(x: Tensor, start: int, frequency: Tensor | None, step: int) -> Tensor
     return y
 
 
-def is_plain(layer: nn.Module, kind: torch.dtype) -> bool:
-    """Whether a layer is a linear map like any other, of this dtype, contiguous, and nobody listens to it."""
-    if type(layer) is not nn.Linear:
-        return False
-    weight, bias = layer.weight, layer.bias
-    return (
-        weight.dtype is kind
-        and weight.is_contiguous()
-        and (bias is None or (bias.dtype is kind and bias.is_contiguous()))
-        and not (layer._forward_hooks or layer._forward_pre_hooks)
-    )
+def plain(layer: nn.Module, kind: torch.dtype) -> tuple[Tensor, Tensor | None] | None:
+    """Weight and bias of a linear map like any other, of this dtype and contiguous; None where it is not, or somebody listens.
+
+    Looked up where a module keeps them: asked at each map of each token, its attributes would take longer than the map.
+    """
+    if type(layer) is not nn.Linear or layer._forward_hooks or layer._forward_pre_hooks:
+        return None
+    weight, bias = layer._parameters.get("weight"), layer._parameters.get("bias")
+    for part in (weight, bias):
+        if part is not None and not (part.dtype is kind and part.is_contiguous()):
+            return None
+    return None if weight is None else (weight, bias)

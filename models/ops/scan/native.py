@@ -46,6 +46,10 @@ class Law(NamedTuple):
     tied: bool  # what is compared is what is written: one key, one gradient
 
 
+# Queries, what is compared, what is written, values, the logarithm of what stays, rates and the state.
+Given = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]
+
+
 class _Text(ctypes.Structure):
     _fields_ = [(name, ctypes.c_long) for name in ("batch", "time", "heads", "shared")]
     _fields_ += [(name, ctypes.c_void_p) for name in ("q", "p", "w", "v", "a", "b")]
@@ -99,6 +103,8 @@ def matrix_state(
     law: Law,
 ) -> tuple[Tensor, Tensor]:
     """Any form of the law: y [b, t, h, v] and the last state [b, h, k, v], `p` compared and `w` written."""
+    if (found := _carried_on((q, p, w, v, log_forget, rate, state), law)) is not None:
+        return found
     dtype, kind = q.dtype, kind_of(q)
     batch, time, heads, width = v.shape
     keys = q.shape[-1]
@@ -129,6 +135,49 @@ def matrix_state(
             y, state = in_chunks(Inputs(q, w, v, None, log_forget, rate, None, None, state[:, :, None]), CHUNK)
             state = state[:, :, 0]
     return y if y.dtype is dtype else y.to(dtype), state
+
+
+def _carried_on(given: Given, law: Law) -> tuple[Tensor, Tensor] | None:
+    """`matrix_state` of a text that goes on without a gradient, in one dtype and as C reads it; None for all else.
+
+    What is true of shapes is found out once for each: for a token, asking takes longer than computing.
+    """
+    q, state = given[0], given[-1]
+    kind = q.dtype
+    if torch.is_grad_enabled() or state is None or not q.is_cpu or torch.is_autocast_enabled("cpu"):
+        return None
+    for x in given:
+        if x is not None and not (x.dtype is kind and x.is_contiguous()):
+            return None
+    read = _carrying(tuple(None if x is None else x.shape for x in given), kind, law)
+    if read is None:
+        return None
+    log_forget = given[4]
+    decay = None if log_forget is None else log_forget.exp()
+    y, after = torch.empty_like(given[3]), torch.empty_like(state)
+    text = _text(*given[:4], decay, given[5])
+    read(ctypes.byref(text), state.data_ptr(), after.data_ptr(), y.data_ptr(), None, torch.get_num_threads())
+    return y, after
+
+
+@remembered
+def _carrying(shapes: tuple[torch.Size | None, ...], kind: torch.dtype, law: Law) -> Any:
+    """The compiled forward pass for inputs of these shapes, or None where they are to be checked and laid out first."""
+    q, p, w, v, log_forget, rate, state = shapes
+    batch, time, heads, width = v
+    gate = (batch, time, heads)
+    fits = (
+        kind in (torch.float32, torch.float64)
+        and 0 not in v
+        and (width <= SPLIT or math.gcd(width, WHOLE) >= SPLIT)
+        and q == p == w
+        and q[:2] == v[:2]
+        and q[2] in (1, heads)
+        and log_forget in (None, (*gate, q[3]) if law.decay == 2 else gate)
+        and rate in (None, gate)
+        and state == (batch, heads, q[3], width)
+    )
+    return _reader(q[3], width, kind, law) if fits else None
 
 
 def _macros(keys: int, width: int, kind: torch.dtype, law: Law) -> dict[str, int]:

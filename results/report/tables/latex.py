@@ -28,7 +28,7 @@ def floating(evaluation: Evaluation, one: PaperTable, below: str = "", name: str
     """One table with its one-line caption and its note. Trivial baselines stand below and take no rank."""
     reasons = _reasons(one)
     top = [
-        r"\begin{table*}[t]",
+        r"\begin{table*}[tp]",
         r"\centering\setlength{\abovecaptionskip}{0pt}\setlength{\belowcaptionskip}{4pt}",
         rf"\caption{{{escape(one.caption)}}}",
         *([rf"\label{{tab:{name}}}"] if name else []),

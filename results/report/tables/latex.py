@@ -28,7 +28,7 @@ def floating(evaluation: Evaluation, one: PaperTable, below: str = "", name: str
     """One table with its one-line caption and its note. Trivial baselines stand below and take no rank."""
     reasons = _reasons(one)
     top = [
-        r"\begin{table*}[t]",
+        r"\begin{table*}[tp]",
         r"\centering\setlength{\abovecaptionskip}{0pt}\setlength{\belowcaptionskip}{4pt}",
         rf"\caption{{{escape(one.caption)}}}",
         *([rf"\label{{tab:{name}}}"] if name else []),
@@ -111,6 +111,7 @@ def _cell(leaf: Leaf, number: Number, reasons: dict[str, str]) -> str:
         return rf"\multicolumn{{2}}{{c}}{{{text}}}" if has_spread else text
     text = escape(number.value)
     text = {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}"}.get(number.rank, text)
+    text = rf"\textit{{{text}}}" if number.is_chance else text
     spread = rf"\tmspread{{{escape(number.spread)}}}" if number.spread else ""
     return f"{text} & {spread}" if has_spread else text
 
@@ -134,6 +135,8 @@ def _note(evaluation: Evaluation, one: PaperTable, reasons: dict[str, str], belo
     reach = ", and models whose 95 % confidence interval reaches it" if "±" in spreads else ""
     told += [f"Bold: the best{reach}"] if 1 in ranks else []
     told += [f"underlined: the second{', likewise' if reach else ''}"] if 2 in ranks else []
+    chance = f"italic: not shown to be better than {evaluation.counted()}, and without a rank"
+    told += [chance] if any(number.is_chance for number in numbers) else []
     told += [f"± half of the 95 % confidence interval{_over(evaluation)}"] if "±" in spreads else []
     told += ["↑ higher is better"] if "↑" in one.caption + one.told else []
     told += ["↓ lower is better"] if "↓" in one.caption + one.told else []

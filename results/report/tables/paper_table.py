@@ -33,6 +33,12 @@ class Number(NamedTuple):
     spread: str = ""
     rank: int = 0  # 1: the best and who ties with it; 2: the second
     reason: str = ""
+    is_chance: bool = False  # not shown to be better than who guesses or reads without understanding; takes no rank
+
+    @property
+    def style(self) -> str:
+        """How the value is set: the best bold, what may be chance italic."""
+        return "italic" if self.is_chance else "bold" if self.rank == 1 else ""
 
 
 class Leaf(NamedTuple):
@@ -45,7 +51,7 @@ class Leaf(NamedTuple):
     @property
     def value_width(self) -> float:
         """Of the widest value, as if it were bold where it is; a sign for no number is narrower."""
-        found = [typesetting.width(one.value, bold=one.rank == 1) for one in self.numbers.values()]
+        found = [typesetting.width(one.value, style=one.style) for one in self.numbers.values()]
         return max([*found, typesetting.width("--")])
 
     @property
@@ -178,9 +184,11 @@ def number(evaluation: Evaluation, model: Model, column: Column, rank: int = 0) 
     text = metrics.number(column.metric, point.value).replace("-", "−")
     if model.is_floor:
         return Number(text)
+    is_chance = evaluation.learned(model.label, column.metric, column.where) == "no"
+    found = Number(text, rank=0 if is_chance else rank, is_chance=is_chance)
     if point.low is None:
-        return Number(text, table.quantiles(evaluation, model, column).strip().replace(" to ", "–"), rank)
-    return Number(text, f"±{metrics.number(column.metric, (point.high - point.low) / 2)}", rank)
+        return found._replace(spread=table.quantiles(evaluation, model, column).strip().replace(" to ", "–"))
+    return found._replace(spread=f"±{metrics.number(column.metric, (point.high - point.low) / 2)}")
 
 
 def _packed(groups: Sequence[Group], room: float) -> list[list[Group]]:

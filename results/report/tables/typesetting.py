@@ -21,7 +21,7 @@ KNOWN = {chr(code) for code in range(0x20, 0x7F)} | set("ßæøœÆØŒ§£")
 ACCENTS = "\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327"
 
 # Letters of Computer Modern grow wider, against their size, the smaller they are; \settowidth says by how much.
-STRETCH = {(10, False): 1.0, (8, False): 1.0625, (8, True): 1.23, (7, False): 1.14, (6, False): 1.239}
+STRETCH = {(10, ""): 1.0, (8, ""): 1.0625, (8, "bold"): 1.23, (8, "italic"): 1.11, (7, ""): 1.14, (6, ""): 1.239}
 AS_ASCII = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!'()*+,-./:;=?@[]&%$#"
 SYMBOLS = {" ": 0.3334, "±": 0.7778, "−": 0.7778, "×": 0.7778, "↑": 0.5, "↓": 0.5, "°": 0.45, "–": 0.5}
 OTHER = 0.9  # of the size, for a letter whose width is not known: most are narrower
@@ -54,10 +54,10 @@ def _letter(letter: str) -> str:
     return letter if is_known else f"(U+{ord(letter):04X})"
 
 
-def width(text: str, size: int = 8, bold: bool = False) -> float:
-    """Points that one line of plain text takes in Computer Modern at a size of STRETCH, without kerning."""
+def width(text: str, size: int = 8, style: str = "") -> float:
+    """Points that one line of plain text takes in Computer Modern at a size and style of STRETCH, without kerning."""
     plain = "".join(letter if letter in SPECIAL else _letter(letter) for letter in text)
-    return size * STRETCH[size, bold] * sum(_em(letter) for letter in plain)
+    return size * STRETCH[size, style] * sum(_em(letter) for letter in plain)
 
 
 def lines(text: str, room: float, size: int = 8) -> list[str]:
@@ -73,9 +73,9 @@ def lines(text: str, room: float, size: int = 8) -> list[str]:
     return found or [""]
 
 
-def widest(texts: list[str], size: int = 8, bold: bool = False) -> float:
+def widest(texts: list[str], size: int = 8) -> float:
     """The width of the widest text; 0 for none."""
-    return max((width(text, size, bold) for text in texts), default=0.0)
+    return max((width(text, size) for text in texts), default=0.0)
 
 
 def _em(letter: str) -> float:

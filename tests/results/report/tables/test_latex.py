@@ -129,7 +129,7 @@ def test_best_and_second_are_marked_floors_are_not_and_ties_share(exams):
     leaf = one.leaves[0]
     points = {m.label: needle.point(m.label, leaf.column.metric, leaf.column.where) for m in needle.learners}
     best = max(points, key=lambda label: points[label].value)
-    tied = {label for label, point in points.items() if point.high >= points[best].value}
+    tied = {n for n, point in points.items() if point.high >= points[best].value and not leaf.numbers[n].is_chance}
     assert {label for label, number in leaf.numbers.items() if number.rank == 1} == tied and best in tied
     text = latex.floating(needle, one)
     point, metric = points[best], leaf.column.metric
@@ -139,6 +139,21 @@ def test_best_and_second_are_marked_floors_are_not_and_ties_share(exams):
     assert all(leaf.numbers[model.label].rank == 0 for model in one.models if model.is_floor)
     numbers = [paper_table._ranked(needle, Column("", "training_seconds", {}), one.models)]
     assert {rank for ranks in numbers for _, rank in ranks} == {0}
+
+
+def test_what_may_be_chance_is_italic_and_takes_no_rank():
+    rows = rows_of(cell("", "needle", "floors"), [("floor: guess", "accuracy", 0.5, 40, {})])
+    for model, value in (("retnet", 0.9), ("mamba", 0.55), ("mamba2", 0.52)):
+        rows += rows_of(cell(model, "needle"), [(None, "accuracy", value, 40, {})])
+    exam = evaluations.grouped(rows)[0]
+    (one,) = paper_table.tables(exam)
+    numbers = one.leaves[0].numbers
+    assert [(numbers[n].rank, numbers[n].is_chance) for n in ("retnet", "mamba", "mamba2", "guess")] == [
+        (1, False), (0, True), (0, True), (0, False),
+    ]  # fmt: skip
+    text = latex.floating(exam, one)
+    assert r"\textit{55.0}" in text and r"\underline" not in text
+    assert "italic: not shown to be better than the best trivial baseline, and without a rank" in text
 
 
 def test_a_missing_number_has_a_letter_and_its_reason_in_the_note(exams):

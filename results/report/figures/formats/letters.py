@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from io import BytesIO
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,6 +84,7 @@ def glyph(weight: str, letter: str) -> Glyph:
 
 @functools.cache
 def _font(weight: str) -> Any:
-    font = ft2font.FT2Font(str(fonts.files()[weight]))
+    content = BytesIO(fonts.files()[weight].read_bytes())  # of an open file, processes would share the place of reading
+    font = ft2font.FT2Font(content)
     font.set_size(EM, 72)
     return font

@@ -15,7 +15,7 @@ from matplotlib.textpath import TextToPath
 from PIL import Image
 
 from results.report.figures import artists, canvas, style
-from results.report.figures.formats import letters
+from results.report.figures.formats import fonts, letters
 from results.report.figures.formats.files import formats
 from results.report.figures.words import Word, Words, font
 
@@ -77,6 +77,20 @@ def test_letters_are_where_matplotlib_puts_them():
             line, (corners, _) = letters.of(words, prop), TextToPath().get_text_path(prop, words)
             assert np.allclose(line.outline.vertices, corners, atol=0.02)
         assert letters.of("Ж", prop) is None
+
+
+def test_letters_need_no_open_file_which_processes_would_share(tmp_path, monkeypatch):
+    copies = {weight: tmp_path / weight for weight in fonts.FILES}
+    for weight, file in fonts.files().items():
+        copies[weight].write_bytes(file.read_bytes())
+    known = letters.glyph("normal", "q").advance
+    monkeypatch.setattr(fonts, "files", lambda: copies)
+    for cached in (letters._font, letters.glyph):
+        cached.cache_clear()
+    letters.glyph("normal", "a")
+    copies["normal"].write_bytes(b"")
+    assert letters.glyph("normal", "q").advance == known
+    letters._font.cache_clear()
 
 
 def test_a_letter_that_the_small_font_lacks_is_drawn_from_the_whole_one():

@@ -64,8 +64,17 @@ def at_ends(panel: Axes, names: Sequence[Name]) -> None:
     panel.figure.get_layout_engine().after.append(spread)
 
 
-def beside(panel: Axes, names: Sequence[Name], others: Sequence[tuple[float, float]], way: tuple[int, int]) -> None:
-    """Write names beside their points, first towards `way`; they cover none of them, and of the `others` as few as may be."""
+def beside(
+    panel: Axes,
+    names: Sequence[Name],
+    others: Sequence[tuple[float, float]],
+    way: tuple[int, int],
+    levels: Sequence[float] = (),
+) -> None:
+    """Write names beside their points, first towards `way`; they cover none of them.
+
+    Of the `others`, and of lines across the panel at the heights `levels`, they cover as few as may be.
+    """
     texts = Words([Word(name.text, 0, 0, SMALL, name.colour, ha="left", va="baseline") for name in names])
     texts.set_in_layout(False)
     panel.add_artist(texts)
@@ -78,13 +87,16 @@ def beside(panel: Axes, names: Sequence[Name], others: Sequence[tuple[float, flo
         unit, box = panel.figure.dpi / 72, panel.get_window_extent()
         points = panel.transData.transform([(name.x, name.y) for name in names])
         rest = panel.transData.transform(np.reshape(others, (-1, 2))) if len(others) else np.zeros((0, 2))
+        lines_at = (
+            panel.transData.transform([(names[0].x, level) for level in levels])[:, 1] if levels and names else []
+        )
         taken = [
             Bbox.from_bounds(x - POINT * unit, y - POINT * unit, 2 * POINT * unit, 2 * POINT * unit) for x, y in points
         ]
         words, lines = [], []
         for point, word in zip(points, texts.words, strict=True):
             size = width(word.text, word.size) * panel.figure.dpi, SMALL * unit
-            found = min(_around(point, size, unit, way), key=lambda one: _cost(one, taken, rest, box))
+            found = min(_around(point, size, unit, way), key=lambda one: _cost(one, taken, rest, lines_at, box))
             taken.append(found[0].padded(CLEAR * unit, 0))
             words.append(word._replace(x=found[0].x0, y=found[0].y0 + DESCENT * size[1]))
             end = np.clip(point, found[0].min, found[0].max)
@@ -110,13 +122,16 @@ def _around(
     return found
 
 
-def _cost(found: tuple[Bbox, float], taken: Sequence[Bbox], others: np.ndarray, room: Bbox) -> float:
-    """How bad a place is: outside the panel or on a name worst of all, then on points, then far."""
+def _cost(
+    found: tuple[Bbox, float], taken: Sequence[Bbox], others: np.ndarray, levels: Sequence[float], room: Bbox
+) -> float:
+    """How bad a place is: outside the panel or on a name worst of all, then on points and lines, then far."""
     box, far = found
     outside = box.x0 < room.x0 or box.x1 > room.x1 or box.y0 < room.y0 or box.y1 > room.y1
     on = sum(box.overlaps(other) for other in taken)
     covered = ((others > box.min) & (others < box.max)).all(axis=1).sum()
-    return 10_000 * (outside + on) + 6 * float(covered) + far
+    struck = sum(box.y0 < level < box.y1 for level in levels)
+    return 10_000 * (outside + on) + 6 * float(covered + struck) + far
 
 
 def apart(wanted: Sequence[float], step: float, low: float, high: float) -> list[float]:

@@ -9,6 +9,7 @@ from results.plans import reader
 from results.report import evaluations
 from results.report.families import Families
 from results.report.figures import canvas, catalogue, frame, style
+from results.report.figures.kinds import names
 from results.report.figures.kinds.names import apart
 from results.report.figures.words import Word, Words
 from results.rows import store
@@ -67,6 +68,19 @@ def test_faults_are_found():
         panel.plot([0, 1], [0.5, 0.5], clip_on=False, transform=drawn.transFigure)
         told = faults(drawn)
     assert {"Ink touches the left border.", "'one' overlaps 'other'.", "'far' lies outside the canvas."} <= set(told)
+
+
+def test_names_beside_points_are_not_struck_by_lines_and_stand_on_no_other():
+    points = [names.Name("on the line", 0.2, 0.5, "black"), names.Name("near it", 0.2, 0.52, "black")]
+    with style.settings():
+        drawn = canvas.figure(2.0)
+        panel = canvas.panel(drawn)
+        panel.set(xlim=(0, 1), ylim=(0, 1))
+        names.beside(panel, points, [(0.6, 0.9)], (1, 0), levels=[0.5])
+        drawn.get_layout_engine().execute(drawn)
+        (texts,) = [artist for artist in panel.artists if isinstance(artist, Words)]
+        (one, other), height = [line.box for line in texts.placed()], panel.transData.transform((0.2, 0.5))[1]
+    assert not one.overlaps(other) and not any(box.y0 < height < box.y1 for box in (one, other))
 
 
 def test_names_keep_apart_and_near_their_lines():

@@ -2,11 +2,11 @@
 #define INLINE static inline __attribute__((always_inline))
 #define UP(n) (((n) + LANES - 1) / LANES * LANES) /* rows and columns are filled up with zeros to this */
 
-/* A tile of `high` rows and `side` vectors, whose sums stay in registers: four rows of two hide a product's latency. */
+/* A tile of `high` rows and `side` vectors, whose sums stay in registers: twelve sums hide a product's latency. */
 INLINE void tile(const real *A, long down, long along, const real *B, long wide, long depth, const real *from, real scale, real *out,
                  long pitch, const int high, const int side) {
-  vec sum[4][2];
-#pragma GCC unroll 4
+  vec sum[6][2];
+#pragma GCC unroll 6
   for (int r = 0; r < high; r++)
 #pragma GCC unroll 2
     for (int s = 0; s < side; s++) sum[r][s] = from ? load(from + r * pitch + s * LANES) * scale : (vec){0};
@@ -14,12 +14,12 @@ INLINE void tile(const real *A, long down, long along, const real *B, long wide,
     vec b[2];
 #pragma GCC unroll 2
     for (int s = 0; s < side; s++) b[s] = load(B + k * wide + s * LANES);
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (int r = 0; r < high; r++)
 #pragma GCC unroll 2
       for (int s = 0; s < side; s++) sum[r][s] += b[s] * A[r * down + k * along];
   }
-#pragma GCC unroll 4
+#pragma GCC unroll 6
   for (int r = 0; r < high; r++)
 #pragma GCC unroll 2
     for (int s = 0; s < side; s++) store(out + r * pitch + s * LANES, sum[r][s]);
@@ -28,9 +28,11 @@ INLINE void tile(const real *A, long down, long along, const real *B, long wide,
 INLINE void strip(const real *A, long down, long along, const real *B, long wide, long depth, const real *from, real scale, real *out,
                   long pitch, long rows, const int side) {
   long r = 0;
-  for (; r + 4 <= rows; r += 4)
-    tile(A + r * down, down, along, B, wide, depth, from ? from + r * pitch : 0, scale, out + r * pitch, pitch, 4, side);
+  for (; r + 6 <= rows; r += 6)
+    tile(A + r * down, down, along, B, wide, depth, from ? from + r * pitch : 0, scale, out + r * pitch, pitch, 6, side);
   A += r * down, out += r * pitch, from = from ? from + r * pitch : 0;
+  if (rows - r == 5) tile(A, down, along, B, wide, depth, from, scale, out, pitch, 5, side);
+  if (rows - r == 4) tile(A, down, along, B, wide, depth, from, scale, out, pitch, 4, side);
   if (rows - r == 3) tile(A, down, along, B, wide, depth, from, scale, out, pitch, 3, side);
   if (rows - r == 2) tile(A, down, along, B, wide, depth, from, scale, out, pitch, 2, side);
   if (rows - r == 1) tile(A, down, along, B, wide, depth, from, scale, out, pitch, 1, side);

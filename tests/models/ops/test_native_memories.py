@@ -25,7 +25,9 @@ CUTS = [1, 6, 2, 5, 9]
 ORTHOGONAL = 1e-8  # Newton-Schulz brings up small singular values, and rounding with them, in every form
 
 
-@pytest.mark.parametrize("kind", RETENTION)
+@pytest.mark.parametrize(
+    "kind", [kind for kind in RETENTION if kind not in ("titans", "plain")]
+)  # Yaad's without a threshold
 def test_retention_is_the_law(kind: str):
     rule = RetentionRule(chunk=5, **RETENTION[kind])
     initial = memory(8, positive=rule.retention == "kl", **WIDE)

@@ -25,7 +25,7 @@ ARGUMENTS = {"rms_norm": "pppllld", "linear": "ppppllli", "swiglu": "pppppllli",
 
 
 def is_step(x: Tensor, provider: str = "auto") -> bool:
-    """Whether x [b, 1, .., width] is a token of few rows without a gradient, and the provider asked for leaves them to compiled code."""
+    """Whether x [b, 1, .., width] is a token of few rows, without a gradient, which the provider leaves to compiled code."""
     return x.numel() <= FEW * x.shape[-1] and is_short(x, provider)
 
 

@@ -25,14 +25,20 @@ ARGUMENTS = {"rms_norm": "pppllld", "linear": "ppppllli", "swiglu": "pppppllli",
 
 
 def is_step(x: Tensor, provider: str = "auto") -> bool:
-    """Whether x [.., width] is a few rows that need no gradient, and the provider asked for leaves them to compiled code."""
+    """Whether x [b, 1, .., width] is a token of few rows, without a gradient, which the provider leaves to compiled code."""
     return x.numel() <= FEW * x.shape[-1] and is_short(x, provider)
 
 
 def is_short(x: Tensor, provider: str = "auto") -> bool:
-    """`is_step`, of more rows: where a number is touched once, as in a norm, and not once for each output."""
+    """`is_step`, of more rows: where a number is touched once, as in a norm, and not once for each output.
+
+    Of one token alone: pieces of a text that are longer are computed as the whole is, to the digit, which a law needs that
+    amplifies rounding (ATLAS).
+    """
     return (
         not torch.is_grad_enabled()
+        and x.dim() > 2
+        and x.shape[1] == 1
         and 0 < x.numel() <= SHORT
         and x.is_cpu
         and x.dtype in KINDS

@@ -22,6 +22,9 @@ from schema.places import ROOT
 # packages named in a row where they are installed
 PROVIDERS = ("triton", "fla-core", "mamba-ssm", "causal-conv1d", "flash-attn")
 
+C_FILES = (".c", ".h")
+INCLUDED = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
+
 
 @lru_cache(maxsize=1)
 def _versions() -> tuple[tuple[str, str], ...]:
@@ -89,13 +92,15 @@ def dirty(root: Path = ROOT) -> bool:
 def code_hash(files: Iterable[tuple[str, Path]], besides: str = "") -> str:
     """A hash over (relative name, what it does) of files, and `besides`; neither their order nor where they lie matters.
 
-    Comments, docstrings and empty lines of Python are left out: a number that was measured stays valid when they change.
+    Comments, docstrings and empty lines of Python and C are left out: a number that was measured stays valid when they change.
     """
     digest = hashlib.sha256(besides.encode())
     for name, path in sorted({(str(name), Path(path)) for name, path in files}):
         content = Path(path).read_bytes()
         if name.endswith(".py"):
             content = _effective(content)
+        elif name.endswith(C_FILES):
+            content = _effective_c(content)
         digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()[:16]
@@ -127,6 +132,12 @@ def _effective(content: bytes) -> bytes:
         if row not in documented and (row in in_strings or line.strip())
     ]
     return "\n".join(kept).encode()
+
+
+def _effective_c(content: bytes) -> bytes:
+    """C source without comments and empty lines; a string that holds the signs of a comment would be cut, so none may."""
+    text = re.sub(rb"/\*.*?\*/|//[^\n]*", b"", content, flags=re.DOTALL)
+    return b"\n".join(line.rstrip() for line in text.split(b"\n") if line.strip())
 
 
 def _documented(text: str, tree: ast.Module) -> set[int]:
@@ -169,8 +180,9 @@ def import_closure(
 ) -> set[Path]:
     """`files` and every module below `root` that they import, transitively, read from their text without running it.
 
-    Packages on the way count by their __init__.py; one below `whole` counts with all of its files. Modules in `without` are
-    neither counted nor followed. Raises SyntaxError for a file that is not Python, FileNotFoundError for one that is not there.
+    Packages on the way count by their __init__.py; one below `whole` counts with all of its files, those in C with what they
+    include too. Modules in `without` are neither counted nor followed. Raises SyntaxError for a file that is not Python,
+    FileNotFoundError for one that is not there.
     """
     root = Path(root).resolve()
     left_out = {Path(file).resolve() for file in without}
@@ -182,13 +194,22 @@ def import_closure(
         if file in closure or file in left_out:
             continue
         closure.add(file)
+        if file.suffix in C_FILES:
+            waiting += _included(file)
+            continue
         for name in _imported(root, file):
             if name not in places:
                 places[name] = _module_files(root, name)
             waiting += places[name]
         if whole is not None and file.is_relative_to(whole) and file.parent != whole:
-            waiting += (whole / file.relative_to(whole).parts[0]).rglob("*.py")
+            package = whole / file.relative_to(whole).parts[0]
+            waiting += (found for suffix in (".py", *C_FILES) for found in package.rglob(f"*{suffix}"))
     return closure
+
+
+def _included(file: Path) -> list[Path]:
+    """The files beside it, or at a path from it, that a C file includes."""
+    return [(file.parent / name).resolve() for name in INCLUDED.findall(file.read_text(encoding="utf-8"))]
 
 
 def _imported(root: Path, file: Path) -> tuple[str, ...]:

@@ -94,7 +94,7 @@ def test_what_is_added_elsewhere_changes_no_other_models_key(project, keys):
     before = keys()
     (project / "models" / "ops" / "later").mkdir()
     (project / "models" / "ops" / "later" / "__init__.py").write_text('"""An operation that comes later."""\n')
-    (project / "models" / "ops" / "ttt" / "native.py").write_text('"""A form that comes later."""\n\nPLACE = 1\n')
+    (project / "models" / "ops" / "ttt" / "later.py").write_text('"""A form that comes later."""\n\nPLACE = 1\n')
     (project / "baselines" / "later").mkdir()
     (project / "baselines" / "later" / "__init__.py").write_text(FAMILY)
     (project / "baselines" / "later" / "later.py").write_text(BASELINE)
@@ -108,6 +108,19 @@ def test_what_is_added_elsewhere_changes_no_other_models_key(project, keys):
     with (project / "models" / "layers" / "__init__.py").open("a") as file:
         file.write("\nNEW = 1\n")
     assert not set(keys().values()) & set(after[name] for name in before if name.startswith("transformer"))
+
+
+def test_compiled_code_counts_with_the_headers_that_it_includes_and_without_its_comments(project, keys):
+    def changes(file: str, text: str) -> set[str]:
+        before = keys()
+        with (project / "models" / "ops" / file).open("a") as source:
+            source.write(text)
+        return {name.split(",")[0] for name, key in keys().items() if before[name] != key}
+
+    assert changes("selective_scan/native.c", "\n/* a\n comment */ // and another\n") == set()
+    assert changes("selective_scan/native.c", "\nstatic const int later = 1;\n") == {"mamba"}
+    assert {"mamba", "deltanet", "titans-lmm"} <= changes("native.h", "\n#define LATER 1\n")
+    assert {"ttt-mlp"} <= changes("associative_memory/native/loss.h", "\n#define LATER 1\n")
 
 
 def test_a_pattern_without_a_match_is_an_error():

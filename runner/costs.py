@@ -23,7 +23,7 @@ from models.matching.counts import training_flops
 from models.matching.match import PARAMETERS, Match
 from models.matching.shapes_only import shapes_only
 from models.matching.solver import solve
-from models.ops.providers import unwatched
+from models.ops.providers import probing
 from models.shell.model import Shape, Size, assemble
 from results.cell import UNKNOWN_RATE, Cell
 from results.rows.metrics import byte_size
@@ -154,8 +154,8 @@ def _kept_per_token(name: str, size: Size, settings: str, match: Match = PARAMET
     """Bytes that a model's forward pass keeps for its backward pass, for each token of a text of two periods or more.
 
     Counted in a model of one block and one of two (a hybrid's: of its pattern once and twice), at most PROBED wide with heads of
-    the same width: what is kept grows in equal steps with depth and with the number of heads. Logits are no part of it, so a
-    size of one vocabulary serves the cells of all tasks.
+    the same width: what is kept grows in equal steps with depth and with the number of heads. Nothing is compiled for it: the
+    compiled forms keep as much or less. Logits are no part of it, so a size of one vocabulary serves the cells of all tasks.
     """
     own, entry = json.loads(settings), registry.entry(name)
     if "provider" in own:
@@ -187,7 +187,7 @@ def _kept(model: nn.Module) -> float:
         return tensor, storage  # which is held, so that no other takes its place
 
     tokens = torch.zeros(1, max(SHORTEST, 2 * model.period), dtype=torch.long)
-    with unwatched(), torch.autograd.graph.saved_tensors_hooks(keep, lambda held: held[0]):
+    with probing(), torch.autograd.graph.saved_tensors_hooks(keep, lambda held: held[0]):
         model(tokens)
     return sum(kept.values()) / tokens.numel()
 

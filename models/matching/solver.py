@@ -20,7 +20,7 @@ from models import registry
 from models.matching.counts import largest_state, parameter_count, training_flops
 from models.matching.match import PARAMETERS, Match, NoMatch, by_depth, by_depth_and_feed, by_feed, nearest
 from models.matching.shapes_only import shapes_only
-from models.ops.providers import unwatched
+from models.ops.providers import probing
 from models.shell.model import Shape, Size, assemble, unsolved
 from schema.settings import parameters
 from schema.terms import state_tolerance, tolerance
@@ -104,7 +104,7 @@ class Candidate:
 
         Computed on the CPU, leaving no trace in random numbers or providers.
         """
-        with torch.device("cpu"), torch.random.fork_rng(devices=[]), unwatched():
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]), probing():
             model, times = self.sample(shape)
             start, piece = max(model.period, SETTLED), max(1, model.period - 1) if is_rough else 1
             return times * largest_state(model, torch.zeros(1, start + model.period, dtype=torch.long), start, piece)

@@ -54,6 +54,7 @@ PACKAGES = {
 }
 
 _watchers: list[set[str]] = []
+_compiles = True  # False inside `probing`
 
 
 class ProviderAbsent(RuntimeError):
@@ -76,14 +77,19 @@ def watch() -> Iterator[set[str]]:
 
 
 @contextmanager
-def unwatched() -> Iterator[None]:
-    """Compute something inside the block of which no `watch` around it shall hear."""
-    held = _watchers[:]
+def probing() -> Iterator[None]:
+    """Run a model inside the block to see what it keeps: no `watch` around it hears of it, and nothing is compiled for it.
+
+    Shapes that a search tries once would take longer to compile than to compute, so `auto` leaves out `native`.
+    """
+    global _compiles
+    held, compiled = _watchers[:], _compiles
     _watchers.clear()
+    _compiles = False
     try:
         yield
     finally:
-        _watchers[:] = held
+        _watchers[:], _compiles = held, compiled
 
 
 def note(provider: str) -> None:
@@ -195,6 +201,8 @@ class Operation:
         tensor = next(x for x in (*inputs, *named.values()) if isinstance(x, Tensor))
         for provider in order(tensor.device):
             if provider not in self.forms or (provider in PACKAGES and _missing(provider)):
+                continue
+            if provider == "native" and not _compiles:
                 continue
             if provider in self.slower and self._function(self.slower[provider])(*inputs, **named):
                 continue

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from results.plans.paper import read_claim
+from results.plans.method.claims import read_claim
 from results.plans.toml_reader import TableReader
 from results.report.evaluations import grouped
 from results.report.figures import style

@@ -52,6 +52,7 @@ def call(project: Path, *arguments: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow  # kills between cells and inside a training are tried apart, on made-up measurements
 def test_a_killed_run_goes_on_and_measures_nothing_twice(project):
     plan = project / "results" / "tiny" / "plan.toml"
     plan.write_text(tiny_plan(budget="steps = 60, batch_tokens = 256"))

@@ -9,6 +9,7 @@ import torch
 
 from models.conformance import costs as accounting
 from models.language_model import Size, seeded
+from models.ops.providers import probing
 from results.cell import Cell
 from runner import costs
 from runner.build import build
@@ -36,7 +37,7 @@ def test_operations_and_memory_are_those_of_the_model(monkeypatch):
 
 @pytest.mark.parametrize("name", ["transformer", "gated-deltanet", "titans-mac", "rmt", "mamba"])
 def test_what_a_forward_pass_keeps_grows_with_the_tokens(name):
-    """As much as the larger batch of a training keeps, counted by torch's own hooks there."""
+    """As much as the larger batch of a training keeps where nothing is compiled, counted by torch's own hooks there."""
     size = Size(256, 32, 2, 2)
     model, kept = seeded(name, size, 0), {}
     own = {id(parameter) for parameter in model.parameters()}
@@ -47,7 +48,7 @@ def test_what_a_forward_pass_keeps_grows_with_the_tokens(name):
         return tensor
 
     tokens = torch.randint(256, (3, 256), generator=torch.Generator().manual_seed(0))
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with probing(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model(tokens)
     expected = sum(storage.nbytes() for storage in kept.values())
     assert costs._kept_per_token(name, size, "{}") * tokens.numel() == pytest.approx(expected, rel=0.2)

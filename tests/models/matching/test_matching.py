@@ -36,7 +36,7 @@ KEEP_STATE |= {
 # A vector is their state: a few numbers a channel, which no width within the parameters brings to so many bytes.
 KEEP_STATE |= {"lstm", "gru", "janet", "slstm", "lru", "s5", "rwkv4", "hawk", "mingru", "minlstm"}
 # 128 states for every head, convolutions of 64 numbers a channel, products of blocks: most of their work, whatever the width.
-KEEP_FLOPS = {"mamba3", "log-linear-mamba2", "s4", "mlstm", "xlstm"}
+KEEP_FLOPS = {"mamba3", "log-linear-mamba2", "s4", "xlstm"}
 SLOW = ("titans-mac", "titans-mal")
 
 

@@ -34,6 +34,7 @@ def test_retention_is_the_law(kind: str):
     agree(retention_law, retention.native, retained(sum(CUTS), 8), initial, rule, CUTS, within=2e-13)
 
 
+@pytest.mark.slow  # each setting is compiled for itself, three seconds of it
 @pytest.mark.parametrize(("kind", "settings"), [("moneta", {"norm": 3.0, "power": 2.5}), ("memora", {}), ("yaad", {})])
 @pytest.mark.parametrize("chunk", [1, 32])
 def test_retention_online_in_one_open_chunk_and_of_other_depths(kind: str, settings: dict, chunk: int):
@@ -43,6 +44,7 @@ def test_retention_online_in_one_open_chunk_and_of_other_depths(kind: str, setti
     agree(retention_law, retention.native, retained(7), initial, rule, [3, 4], within=2e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("power", [2.0, 3.0])
 def test_a_loss_of_sign_and_absolute_value(power: float):
     rule = RetentionRule(chunk=4, loss="lp", power=power, sharpness=None, residual=False)
@@ -57,6 +59,7 @@ def test_window_is_the_law(orthogonal: str | None, momentum: bool, window_length
     agree(window_law, window.native, given, memory(13, **WIDE), rule, CUTS, within=within)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("orthogonal", "momentum"), [(None, True), ("token", True)])
 def test_window_online(orthogonal: str | None, momentum: bool):
     rule = WindowRule(chunk=1, window=3, orthogonal=orthogonal, activation="silu")

@@ -188,6 +188,7 @@ def import_closure(
     left_out = {Path(file).resolve() for file in without}
     waiting = [Path(file).resolve() for file in files]
     closure: set[Path] = set()
+    packages: set[Path] = set()  # of `whole`, met so far
     places: dict[str, list[Path]] = {}  # most files import the same names
     while waiting:
         file = waiting.pop()
@@ -203,7 +204,9 @@ def import_closure(
             waiting += places[name]
         if whole is not None and file.is_relative_to(whole) and file.parent != whole:
             package = whole / file.relative_to(whole).parts[0]
-            waiting += (found for suffix in (".py", *C_FILES) for found in package.rglob(f"*{suffix}"))
+            if package not in packages:
+                packages.add(package)
+                waiting += (found for suffix in (".py", *C_FILES) for found in package.rglob(f"*{suffix}"))
     return closure
 
 

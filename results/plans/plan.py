@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -164,64 +164,82 @@ def _unknown(key: str, word: str, known: Sequence[str]) -> str:
 
 
 def check(plan: Plan, source: str) -> None:
-    """Numbers and names that no reading of the file can check key by key."""
-    budgets = [plan.budget, *(entry.budget for entry in plan.tasks)]
-    rates = [
-        plan.learning_rate,
-        *(plan.search.rates if plan.search else ()),
-        *(entry.learning_rate for entry in plan.tasks if entry.learning_rate is not None),
-    ]
-    width, heads = plan.size.get("width", 1), plan.size.get("heads", 1)
-    unknown_sizes = sorted(set(plan.size) - set(sizes.SIZE))
-    asks = bool(plan.tasks or plan.timings)
-    odd_looks = looks.wrong(plan.looks, plan.seeds)
-    twins = [
-        f"[[{kind}]] {entry.name!r} stands twice with equal keys; remove one"
-        for kind, group in (("tasks", plan.tasks), ("timings", plan.timings), ("contests", plan.contests))
-        for index, entry in enumerate(group)
-        if entry in group[:index]
-    ]
-    problems = [
-        (bool(unknown_sizes), f"size has no {', '.join(unknown_sizes)}; known: width, depth, heads"),
-        (any(value < 1 for value in plan.size.values()), f"size must be positive, not {shortened(plan.size)}"),
-        (heads >= 1 and width % heads != 0, f"width {shortened(width)} must be a multiple of heads {shortened(heads)}"),
-        (
-            any(v < 1 for budget in budgets for v in budget.values()),
-            "steps, batch_tokens and micro_batch_tokens must be positive",
-        ),
-        (any(not math.isfinite(r) or r <= 0 for r in rates), "learning_rate must be positive and finite"),
-        (not plan.models and asks, "models is empty; name some, or write models = ['all']"),
-        (not plan.seeds, "seeds is empty; write seeds = [0]"),
-        (any(seed < 0 for seed in plan.seeds), "seeds must not be negative"),
-        (any(seed > LARGEST for seed in plan.seeds), f"a seed has 64 bits: 0 to {LARGEST}"),
-        (len(set(plan.seeds)) != len(plan.seeds), "seeds must differ from one another"),
-        (bool(odd_looks), odd_looks),
-        (plan.dtype not in DTYPES, _unknown("dtype", plan.dtype, DTYPES)),
-        (plan.device not in DEVICES, _unknown("device", plan.device, DEVICES)),
-        (not plan.provider, "provider is empty; write provider = 'auto'"),
-        (plan.workers < 1, "workers must be at least 1"),
-        (plan.threads < 1, "threads must be at least 1"),
-        (plan.parallel not in ("", *PARALLEL), _unknown("parallel", plan.parallel, PARALLEL)),
-        (plan.processes < 1, "processes must be at least 1"),
-        (plan.processes > 1 and not plan.parallel, f"processes needs parallel: {' or '.join(PARALLEL)}"),
-        (
-            bool(plan.parallel and (plan.timings or plan.contests)),
-            "parallel is for training, timings and side-by-side benchmarks run in one process; choose tasks (--tasks) "
-            "without them",
-        ),
-        (
-            bool(plan.match and plan.contests),
-            f"match = {plan.match.get('match')!r} is for [[tasks]] and [[timings]], side-by-side benchmarks "
-            "([[contests]]) match parameters; give them a plan of their own",
-        ),
-        (plan.timeout is not None and not plan.timeout > 0, "timeout must be a positive number of seconds"),
-        (not plan.snapshot_minutes >= 0, "snapshot_minutes must not be negative; 0 takes one after every step"),
-        (
-            not asks and not plan.contests,
-            "there is no [[tasks]] and no [[timings]] and no [[contests]]; add at least one",
-        ),
-        *((True, twin) for twin in twins),
-    ]
-    for wrong, message in problems:
+    """Numbers and names that no reading of the file can check key by key. Raises PlanError, which names `source`."""
+    for wrong, message in (
+        *_of_contents(plan),
+        *_of_size(plan),
+        *_of_training(plan),
+        *_of_seeds(plan),
+        *_of_machine(plan),
+    ):
         if wrong:
             raise PlanError(f"{source}: {message}.")
+
+
+Rules = Iterator[tuple[bool, str]]  # whether it is broken, and the sentence that says so
+
+
+def _of_contents(plan: Plan) -> Rules:
+    asks = bool(plan.tasks or plan.timings)
+    yield not plan.models and asks, "models is empty; name some, or write models = ['all']"
+    yield (
+        not asks and not plan.contests,
+        "there is no [[tasks]] and no [[timings]] and no [[contests]]; add at least one",
+    )
+    for kind, group in (("tasks", plan.tasks), ("timings", plan.timings), ("contests", plan.contests)):
+        for index, entry in enumerate(group):
+            yield entry in group[:index], f"[[{kind}]] {entry.name!r} stands twice with equal keys; remove one"
+    yield (
+        bool(plan.match and plan.contests),
+        f"match = {plan.match.get('match')!r} is for [[tasks]] and [[timings]], side-by-side benchmarks "
+        "([[contests]]) match parameters; give them a plan of their own",
+    )
+
+
+def _of_size(plan: Plan) -> Rules:
+    width, heads = plan.size.get("width", 1), plan.size.get("heads", 1)
+    strange = sorted(set(plan.size) - set(sizes.SIZE))
+    yield bool(strange), f"size has no {', '.join(strange)}; known: width, depth, heads"
+    yield any(value < 1 for value in plan.size.values()), f"size must be positive, not {shortened(plan.size)}"
+    yield (
+        heads >= 1 and width % heads != 0,
+        f"width {shortened(width)} must be a multiple of heads {shortened(heads)}",
+    )
+
+
+def _of_training(plan: Plan) -> Rules:
+    budgets = [plan.budget, *(entry.budget for entry in plan.tasks)]
+    own = [entry.learning_rate for entry in plan.tasks if entry.learning_rate is not None]
+    rates = [plan.learning_rate, *(plan.search.rates if plan.search else ()), *own]
+    yield (
+        any(value < 1 for budget in budgets for value in budget.values()),
+        "steps, batch_tokens and micro_batch_tokens must be positive",
+    )
+    yield any(not math.isfinite(rate) or rate <= 0 for rate in rates), "learning_rate must be positive and finite"
+
+
+def _of_seeds(plan: Plan) -> Rules:
+    yield not plan.seeds, "seeds is empty; write seeds = [0]"
+    yield any(seed < 0 for seed in plan.seeds), "seeds must not be negative"
+    yield any(seed > LARGEST for seed in plan.seeds), f"a seed has 64 bits: 0 to {LARGEST}"
+    yield len(set(plan.seeds)) != len(plan.seeds), "seeds must differ from one another"
+    odd_looks = looks.wrong(plan.looks, plan.seeds)
+    yield bool(odd_looks), odd_looks
+
+
+def _of_machine(plan: Plan) -> Rules:
+    yield plan.dtype not in DTYPES, _unknown("dtype", plan.dtype, DTYPES)
+    yield plan.device not in DEVICES, _unknown("device", plan.device, DEVICES)
+    yield not plan.provider, "provider is empty; write provider = 'auto'"
+    yield plan.workers < 1, "workers must be at least 1"
+    yield plan.threads < 1, "threads must be at least 1"
+    yield plan.parallel not in ("", *PARALLEL), _unknown("parallel", plan.parallel, PARALLEL)
+    yield plan.processes < 1, "processes must be at least 1"
+    yield plan.processes > 1 and not plan.parallel, f"processes needs parallel: {' or '.join(PARALLEL)}"
+    yield (
+        bool(plan.parallel and (plan.timings or plan.contests)),
+        "parallel is for training, timings and side-by-side benchmarks run in one process; choose tasks (--tasks) "
+        "without them",
+    )
+    yield plan.timeout is not None and not plan.timeout > 0, "timeout must be a positive number of seconds"
+    yield not plan.snapshot_minutes >= 0, "snapshot_minutes must not be negative; 0 takes one after every step"

@@ -13,7 +13,8 @@ _watchers: list[Tell] = []
 def watch(tell: Tell) -> Iterator[None]:
     """While this lasts, `tell` is given the losses of all steps so far (nats per asked token), of every training here.
 
-    That is after each step where snapshots are kept, and once for a trained model that is kept or taken from where it was.
+    That is where snapshots are kept, after each step (on a GPU each twentieth), and once for a trained model that is kept
+    or taken from where it was.
     """
     _watchers.append(tell)
     try:

@@ -42,7 +42,7 @@ class SnapshotKeeper(Protocol):
         """What was done before, the model and the optimiser brought there; None to begin at the first step."""
 
     def keep(self, model: nn.Module, optimiser: torch.optim.Optimizer, so_far: Training) -> None:
-        """Called after every step but the last."""
+        """Called after every step but the last at which losses are read (`read_every`)."""
 
 
 def recipe() -> dict[str, str]:
@@ -106,6 +106,11 @@ class Ahead:
         return batch._replace(tokens=batch.tokens.pin_memory(), targets=batch.targets.pin_memory())
 
 
+def read_every(device: str) -> int:
+    """After how many steps the losses are read, and whoever keeps the training is told."""
+    return LATE if device == "cuda" else 1
+
+
 class Losses:
     """The losses of a training. On a GPU they are read some steps late, together, for to read one is to wait for it."""
 
@@ -157,7 +162,8 @@ def train(
     adam = optimiser(model, lr, device)
     before = snapshots.restore(model, adam) if snapshots is not None else None
     done, tokens, seconds = before or Training([], 0, 0.0)
-    losses = Losses(done, steps, late=LATE if device == "cuda" else 1)
+    late = read_every(device)
+    losses = Losses(done, steps, late)
     begun, told = time.perf_counter() - seconds, 0.0
     batches = Ahead(
         lambda step: task.training(seed, step, step / steps, batch_tokens), range(len(done), steps), device == "cuda"
@@ -178,8 +184,9 @@ def train(
                 told = now
                 speed = tokens / (now - begun)
                 progress({"step": step + 1, "steps": steps, "loss": losses.read()[-1], "tokens_per_second": speed})
-            if snapshots is not None and step + 1 < steps:
-                snapshots.keep(model, adam, Training(losses.read(), tokens, now - begun))
+            if snapshots is not None and (step + 1) % late == 0 and step + 1 < steps:
+                so_far = Training(losses.read(), tokens, (now := time.perf_counter()) - begun)  # to wait is training
+                snapshots.keep(model, adam, so_far)
                 begun += time.perf_counter() - now  # what a snapshot takes is no training
     tell_warm_up(model, 1.0)  # a training shorter than its warm-up leaves the model as the longest does
     return Training(losses.read(), tokens, time.perf_counter() - begun)

@@ -16,6 +16,7 @@ import pytest
 from results.rows import store as record
 from runner.checkpoints import store
 from schema.places import ROOT
+from schema.terms import PARALLEL
 from tests.support.tiny_plan import tiny_plan
 
 DRIVER = (
@@ -95,6 +96,21 @@ def test_a_run_that_is_killed_inside_a_training_leaves_a_snapshot(tmp_path):
         time.sleep(0.05)
     runs.kill(run)
     assert runs.snapshots() and "deltanet" not in {row["model"] for row in record.read(runs.rows)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", PARALLEL)
+def test_a_training_of_two_processes_that_is_killed_goes_on_to_the_same_numbers(tmp_path, kind):
+    flags = ("--parallel", kind, "--processes", "2", "--models", "deltanet")
+    calm, killed = (Runs(tmp_path / name, steps=200, rates="learning_rate = 1e-3") for name in ("calm", "killed"))
+    calm.finish(*flags)
+    run, end = killed.start(*flags), time.monotonic() + 300
+    while not killed.snapshots() and run.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    killed.kill(run)
+    assert killed.snapshots() == 1
+    killed.finish(*flags)
+    assert killed.numbers() == calm.numbers() and killed.snapshots() == 0
 
 
 @pytest.mark.slow

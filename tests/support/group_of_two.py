@@ -1,10 +1,12 @@
-"""What the second process of a test imports: a task whose rows ask unevenly, small models, and ways to fail."""
+"""What the second process of a test imports: tasks whose rows ask unevenly or kill, small models, and ways to fail."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
+from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from torch import nn
 import baselines  # noqa: F401
 from models.language_model import Size, build
 from tasks.harness.data_parallel import ProcessGroup, train_together
+from tasks.harness.snapshots import SharedSnapshots, Snapshots
 from tasks.harness.train import Training, train
 from tasks.task import IGNORE, Batch, Task
 
@@ -52,6 +55,74 @@ class Uneven(Task):
         return {}
 
 
+class Deadly(Uneven):
+    """Ends who draws the batch of a step, as `end` does."""
+
+    def __init__(self, step: int, end: Callable[[], None]):
+        super().__init__()
+        self.step, self.end = step, end
+
+    def training(self, seed, step, progress, tokens):
+        if step == self.step:
+            self.end()
+        return super().training(seed, step, progress, tokens)
+
+
+class Stopped(Exception):
+    """A training was left in its middle."""
+
+
+def stop() -> None:
+    raise Stopped
+
+
+def kill_myself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Dropping(nn.Module):
+    """Each process drops other inputs, as its own generator says; 33 tokens and 7 inputs make uneven shards."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.out = nn.Embedding(33, 7), nn.Linear(7, 32)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(7, 5), nn.Linear(5, 7)) for _ in range(2))
+        self.register_buffer("seen", torch.tensor([True, False]))
+
+    def forward(self, tokens, state=None):
+        x = self.embedding(tokens)
+        for block in self.blocks:
+            x = x + block(nn.functional.dropout(x, 0.3, self.training))
+        return self.out(x), ()
+
+
+def resumed(group: ProcessGroup, path: str, task: Task) -> tuple[nn.Module, Training]:
+    """A training that keeps a snapshot of every step at `path` and goes on from the one there; "" keeps none."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = Dropping()
+    torch.manual_seed(10 + group.rank)
+    shared = None
+    if path:
+        shared = SharedSnapshots(Snapshots(path, minutes=0) if group.rank == 0 else None)
+    return model, train_together(group, model, task, **RUN, snapshots=shared)
+
+
+def undisturbed_and_resumed(group: ProcessGroup, paths: dict[str, str]) -> dict[str, list[tuple[nn.Module, Training]]]:
+    """Of each way to share: a training that nobody disturbs, and one that goes on from its snapshot."""
+    ways = {kind: group._replace(kind=kind) for kind in paths}
+    return {kind: [resumed(ways[kind], one, Uneven()) for one in ("", path)] for kind, path in paths.items()}
+
+
+def killed(group: ProcessGroup, paths: dict[str, str], step: int) -> None:
+    """Trainings left before a step by an exception, the last of them by a kill of both processes: so one start serves all."""
+    *others, last = paths
+    for kind in others:
+        with suppress(Stopped):
+            resumed(group._replace(kind=kind), paths[kind], Deadly(step, stop))
+    resumed(group._replace(kind=last), paths[last], Deadly(step, kill_myself))
+
+
 def fresh(name: str) -> nn.Module:
     torch.manual_seed(0)
     return build(name, Size(32, 16, 2, 2), match=False, **MODELS[name])
@@ -81,7 +152,7 @@ def fail(group: ProcessGroup) -> None:
 
 
 def die(group: ProcessGroup) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+    kill_myself()
 
 
 def linger(group: ProcessGroup, note: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from tasks.harness import tensor_file
+from tasks.harness import train as loop
 from tasks.harness.snapshots import Snapshots
 from tasks.harness.train import Training, train
 from tasks.task import Batch
@@ -138,6 +139,28 @@ def test_a_full_disk_is_told_once_and_stops_nothing(tmp_path, undisturbed, monke
         log, _ = run(Snapshots(tmp_path / "snapshot.safetensors", minutes=0))
     assert log.losses == undisturbed[0].losses
     assert [str(one.message) for one in told if "No space left" in str(one.message)] == [str(told[0].message)]
+
+
+class Reads(list):
+    """Counts at which step a loss was waited for, and keeps nothing."""
+
+    def restore(self, model, optimiser):
+        return None
+
+    def keep(self, model, optimiser, so_far):
+        self.append(len(so_far.losses))
+
+
+def test_snapshots_wait_for_no_loss_that_is_read_late(undisturbed, monkeypatch):
+    waited = []
+    read = loop.Losses.read
+    monkeypatch.setattr(loop, "read_every", lambda device: 4)  # as on a GPU, in fewer steps
+    monkeypatch.setattr(loop.Losses, "read", lambda self: waited.append(len(self.unread)) or read(self))
+    kept = Reads()
+    log, model = run(kept)
+    assert kept == [4, 8]
+    assert [count for count in waited if count] == [4, 4, 4]
+    assert log.losses == undisturbed[0].losses and equal(model, undisturbed[1])
 
 
 def test_snapshots_are_taken_when_it_is_time(tmp_path):

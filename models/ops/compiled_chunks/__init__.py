@@ -1,1 +1,1 @@
-"""Matrix states in chunks, compiled: what `scan` and `log_linear` share. `in_chunks` in `chunks.py`."""
+"""Matrix states in chunks, compiled: for `log_linear` `in_chunks` in `chunks.py`, for `scan` `in_pieces` in `matrix_state.py`."""

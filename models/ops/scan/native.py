@@ -1,6 +1,6 @@
 """The matrix state's law compiled: token by token, the state in the processor's first cache. The C lies in `native.c`.
 
-Large states without a comparison train in compiled chunks instead (`models/ops/compiled_chunks`).
+Larger states with one gate a head, or none, train in pieces of a few tokens instead (`models/ops/compiled_chunks/matrix_state`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.ops.autograd import by_hand
-from models.ops.compiled_chunks.chunks import Inputs, in_chunks
+from models.ops.compiled_chunks.matrix_state import in_pieces
 from models.ops.native_build import (
     address,
     compiled,
@@ -32,9 +32,10 @@ from models.ops.native_build import (
 SOURCE = Path(__file__).with_name("native.c")
 WHOLE, SPLIT = 8, 4  # a value that is no multiple of SPLIT is filled up with zeros to one of WHOLE
 STEP = 16  # tokens between two states that the backward pass starts from; STEP in native.c
-# Without a comparison: numbers of a state from which training is faster in compiled chunks of so many tokens, and beyond which
-# plain PyTorch is the faster.
-LARGE, CHUNK, LARGEST = 1024, 32, 1 << 15
+# Numbers of a state from which training is faster in compiled pieces of so many tokens; without a comparison, from which it is so
+# in longer ones, and beyond which plain PyTorch is the faster.
+LARGE, PIECE = 1024, 16
+LARGER, LONGER, LARGEST = 4096, 32, 1 << 15
 
 
 class Law(NamedTuple):
@@ -129,11 +130,10 @@ def matrix_state(
         inputs = (q, p, w, v, log_forget, rate, state)
         if not (torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)):
             y, state, _ = _forward(*inputs, law, keep=False)
-        elif law.compare or law.decay == 2 or keys * width < LARGE:
+        elif law.decay == 2 or keys * width < LARGE:
             y, state = _MatrixState.apply(*inputs, law)
         else:
-            y, state = in_chunks(Inputs(q, w, v, None, log_forget, rate, None, None, state[:, :, None]), CHUNK)
-            state = state[:, :, 0]
+            y, state = in_pieces(*inputs, LONGER if keys * width >= LARGER and not law.compare else PIECE, law)
     return y if y.dtype is dtype else y.to(dtype), state
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import pytest
 import torch
@@ -25,7 +26,14 @@ GATES = {
 }
 EXACT = {torch.float32: 2e-6, torch.float64: 1e-13}
 ROWS = [(before, erases) for before in (False, True) for erases in (False, True)]
-FORMS = [chunked, pytest.param(native, marks=pytest.mark.skipif(not compiler(), reason="no C compiler is here"))]
+COMPILED = pytest.mark.skipif(not compiler(), reason="no C compiler is here")
+FORMS = [chunked, pytest.param(native, marks=COMPILED)]
+
+
+def in_compiled_pieces(*inputs, **named):
+    """The compiled form as it is for large states, which are slow in a loop of Python."""
+    with mock.patch("models.ops.scan.native.LARGE", 0):
+        return native(*inputs, **named)
 
 
 def drawn(seed: int, *shape: int) -> Tensor:
@@ -74,9 +82,16 @@ def test_chunked_is_the_law_at_every_gate(gates, before, erases, kind, form):
 
 
 @pytest.mark.parametrize("before", [False, True])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [*FORMS, pytest.param(in_compiled_pieces, marks=COMPILED)])
 def test_chunked_is_the_law_where_gates_are_per_head(before, form):
     agree(tensors(CHUNK + 9, per_head=True), form=form, before=before)
+
+
+@COMPILED
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("gates", GATES)
+def test_compiled_pieces_are_the_law_at_every_gate_of_a_head(gates, before):
+    agree(tensors(3 * CHUNK + 7, gates, per_head=True), form=in_compiled_pieces, before=before)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -109,6 +109,7 @@ def read_levels(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, weights: torc
     [
         "matrix state",
         "wide matrix state",
+        "wide delta rule",
         "selective scan",
         "memory",
         "cell",
@@ -124,6 +125,9 @@ def test_two_threads_give_the_digits_of_one(which):
     elif which == "wide matrix state":
         given = [text(2, 70, 1, 36), text(2, 70, 1, 36) / 6, text(2, 70, 3, 33)]
         form = lambda q, k, v: native(q, k, v, log_forget=-v.sum(-1).abs())  # noqa: E731
+    elif which == "wide delta rule":
+        given = [text(2, 70, 3, 36), text(2, 70, 3, 36) / 6, text(2, 70, 3, 33)]
+        form = lambda q, k, v: native(q, k, v, log_forget=-v.sum(-1).abs(), compare=True)  # noqa: E731
     elif which == "cell":
         given = [text(5, 20, 64), text(2, 32, 8) / 3]
         form = lambda x, recurrent: native_cell(x, None, recurrent, cell="slstm")  # noqa: E731

@@ -30,13 +30,13 @@ GATED = [("head", False), ("head", True), ("key channel", False)]  # forgetting,
 COMPILED = pytest.mark.skipif(not compiler(), reason="no C compiler is here")
 
 
-def in_compiled_chunks(*inputs, **named):
-    """The compiled form as it is for large states, which are slow in a loop of Python."""
-    with mock.patch("models.ops.scan.native.LARGE", 0):
+def in_compiled_pieces(*inputs, **named):
+    """The compiled form as for large states, which are slow in a loop of Python: without a comparison, the longer pieces."""
+    with mock.patch("models.ops.scan.native.LARGE", 0), mock.patch("models.ops.scan.native.LARGER", 0):
         return native(*inputs, **named)
 
 
-FORMS = [chunked, pytest.param(native, marks=COMPILED), pytest.param(in_compiled_chunks, marks=COMPILED)]
+FORMS = [chunked, pytest.param(native, marks=COMPILED), pytest.param(in_compiled_pieces, marks=COMPILED)]
 SELECTIVE_FORMS = [streamed, pytest.param(native_selective, marks=COMPILED)]
 LENGTHS = [1, 5, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 37]
 

@@ -15,9 +15,9 @@ Deviations: r is 8 and the block 32, for heads of 16 numbers and texts of hundre
 pairs are the house's (theirs neighbours, which q's and k's maps make one of the other); no sinusoids at the bottom and no bias
 at the logits; maps begin as the reference Transformer's, the sketch's as flax draws a linear map.
 
-Speed: a training step on one thread of a CPU at 512 tokens takes 1.7 to 2 times the reference Transformer's at width 128 and 2.3
-times at width 64. The sketch's networks take 42 and 61 % of it; without them a step would be as fast as the Transformer's. They
-cost as much in a head of 16 numbers as in one of 32: 256 gelus and 5,000 products for each query and each key of every head.
+Speed: a training step at 512 tokens and width 64 on one thread of a CPU takes 1.4 times the reference Transformer's (depth 3, 8
+rows), 2.5 times where the sketch's networks are not compiled (`models/ops/learned_sketch`); at 4,096 tokens half of it. They cost
+as much in a head of 16 numbers as in one of 32: 256 gelus and 5,000 products for each query and each key of every head.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from models.law import Law
 from models.layers import at_least_float32, lecun_normal, rotary, split_heads
 from models.ops.flops import Flops
 from models.ops.kernel_attention import block_attention
-from models.ops.kernel_attention.flops import block_attention_flops, learned_sketch_flops, random_feature_flops
-from models.ops.kernel_attention.learned_sketch import learned_sketch
+from models.ops.kernel_attention.flops import block_attention_flops, random_feature_flops
+from models.ops.learned_sketch import learned_sketch
+from models.ops.learned_sketch.flops import learned_sketch_flops
 from models.registry import register
 
 WIDER = 8  # hidden units of a sketch for each of its numbers
@@ -55,11 +56,11 @@ class LearnedSketch(nn.Module):
         self.next_up = nn.Parameter(lecun_normal(2, count, hidden, fan_in=count))
         self.next_down = nn.Parameter(lecun_normal(2, hidden, count, fan_in=hidden))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, provider: str) -> Tensor:
         """x comes behind a LayerNorm without gain and bias: those go into the first map."""
         up = torch.cat([self.gain * self.up, self.shift.mT @ self.up], 1).mT
         next_up = torch.cat([self.next_gain * self.next_up, self.next_shift.mT @ self.next_up], 1).mT
-        return learned_sketch(x, up, self.down.mT, next_up, self.next_down.mT)
+        return learned_sketch.form_or_auto(provider)(x, up, self.down.mT, next_up, self.next_down.mT)
 
     def cost(self, rows: int) -> Flops:
         """Operations for `rows` vectors x."""
@@ -76,8 +77,8 @@ class RandomSketch(nn.Module):
         self.gain, self.shift = nn.Parameter(torch.ones(head)), nn.Parameter(torch.zeros(head))
         self.register_buffer("rows", torch.randn(2, head, count))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x comes behind a LayerNorm without gain and bias."""
+    def forward(self, x: Tensor, provider: str = "auto") -> Tensor:
+        """x comes behind a LayerNorm without gain and bias; two products that no provider has another form of."""
         x = torch.addcmul(self.shift, x, self.gain)
         first, second = self.rows.to(x.dtype)
         return (x @ first) * (x @ second) * self.rows.shape[-1] ** -0.5
@@ -140,7 +141,7 @@ class PolySketch(nn.Module):
         with torch.autocast(x.device.type, enabled=False):  # fourth powers of bfloat16 numbers are noise
             both = rotary(at_least_float32(both), start)
             both = F.layer_norm(both, both.shape[-1:])  # all norms differ in gain and bias alone
-            sketches = self.sketch(both).chunk(2, dim=2)
+            sketches = self.sketch(both, self.provider).chunk(2, dim=2)
             gain, shift = (part.repeat_interleave(self.heads, 0) for part in (self.gain, self.shift))
             q, k = torch.addcmul(shift, both, gain).chunk(2, dim=2)
         y, state = block_attention(q, k, *sketches, v, block=self.block, state=state, provider=self.provider)

@@ -8,8 +8,13 @@ value V [d], a count c and an age. A segment of tokens is read and then written,
              else:                a new slot (k, v), c = 1; where none is free it replaces the oldest
 
 The reading here, where the paper is silent: similarity is the cosine of keys before their rotary turn, and slots hold keys before
-it; a found key has no place, so queries meet it unturned; token i sees what tokens j <= i of its segment have found, each by
-itself, so that nothing looks ahead; segments are counted from the text's start, and the table stands still within one.
+it; token i sees what tokens j <= i of its segment have found, each by itself, so that nothing looks ahead; segments are counted
+from the text's start, and the table stands still within one. `place` says where a found key stands, for the rotary turn:
+
+    before   what a segment's tokens found stands in their order right before it, where the segment before it stood: what token j
+             found, a segment before j
+    token    what token j found stands where j does
+    none     nowhere: queries meet it unturned, though no training has seen them so
 
 The base attends in a window of as many tokens as a segment has. With `view="window"` tokens keep that window beside what they
 found, so that the model without memory is exactly the base as it was trained; `view="segment"`, the paper's, cuts their view at
@@ -32,6 +37,8 @@ from models.layers import rotary, split_heads
 from models.ops.providers import note
 from models.registry import register
 from models.shell.added_memory import AddedMemory
+
+PLACES = ("before", "token", "none")  # where found keys stand
 
 
 class Slots(NamedTuple):
@@ -64,7 +71,10 @@ class CAMELoT(AddedMemory):
         write="the running mean of K, V in the nearest slot above R, else a new one",
         read="attention to the slots found and the segment",
     )
-    reading = "Slots hold keys before the rotary turn, and a token sees what its segment's tokens up to it found."
+    reading = (
+        "Slots hold keys before the rotary turn; a token sees what its segment's tokens up to it found, each a segment before "
+        "the token that found it."
+    )
     detaches = "what is written into the table carries no gradient"
     grid, default = {"threshold": (0.7, 0.8, 0.9, 0.95)}, {"threshold": 0.9}
 
@@ -76,6 +86,7 @@ class CAMELoT(AddedMemory):
         slots: int = 128,
         threshold: float | None = None,
         view: Literal["window", "segment"] = "window",
+        place: Literal["before", "token", "none"] = "before",
         provider: str = "auto",
     ):
         """`base`, `base_settings` and `provider` are the trained model's; `threshold` None is chosen on validation."""
@@ -89,7 +100,9 @@ class CAMELoT(AddedMemory):
             raise ValueError(
                 "camelot needs slots >= 0, a threshold from -1 to 1 (or None) and view='window' or 'segment'."
             )
-        self.slots, self.view = slots, view
+        if place not in PLACES:
+            raise ValueError(f"camelot has no place '{place}' for found keys; choose {', '.join(PLACES)}.")
+        self.slots, self.view, self.place = slots, view, place
 
     def read(self, tokens: Tensor, state: tuple[State, ...] | None) -> tuple[Tensor, tuple[State, ...]]:
         x, states = self.embedding(tokens), []
@@ -129,13 +142,18 @@ class CAMELoT(AddedMemory):
         keys, values = torch.cat([keys.to(k.dtype), k], 1), torch.cat([values.to(v.dtype), v], 1)
         found = torch.cat([found, _most_similar(slots, k)], 1)
         turned = rotary(keys, read - before)
-        place = read + torch.arange(time, device=k.device)[:, None]
-        distance = place - (read - before + torch.arange(before + time, device=k.device))
-        seen = (distance >= 0) & (distance < (window if self.view == "window" else place % window + 1))
+        own = read + torch.arange(time, device=k.device)[:, None]  # places
+        distance = own - (read - before + torch.arange(before + time, device=k.device))
+        seen = (distance >= 0) & (distance < (window if self.view == "window" else own % window + 1))
         has_found = (found >= 0).permute(0, 2, 1)[:, :, None]  # [b, h, 1, n]
-        shown = has_found & (place >= read - opened + torch.arange(opened + time, device=k.device))
+        shown = has_found & (own >= read - opened + torch.arange(opened + time, device=k.device))
         mask = torch.cat([shown, seen.expand(*shown.shape[:2], -1, -1)], -1)
-        y = _beside(q, rotary(q, read), turned, values, _taken(slots, found), mask)
+        memory = _taken(slots, found)
+        if self.place == "none":
+            y = _beside(q, rotary(q, read), turned, values, memory, mask)
+        else:
+            stands = read - opened - (window if self.place == "before" else 0)
+            y = _behind(rotary(q, read), turned, values, (rotary(memory[0].transpose(1, 2), stands), memory[1]), mask)
         read += time
         if read % window == 0:
             slots, found = self._written(slots, keys[:, -window:], values[:, -window:]), found[:, :0]
@@ -184,6 +202,13 @@ def _taken(slots: Slots, found: Tensor) -> tuple[Tensor, Tensor]:
     if not slots.keys.shape[2]:
         return (slots.keys.new_zeros(row.shape),) * 2
     return slots.keys.gather(2, row), slots.values.gather(2, row)
+
+
+def _behind(q: Tensor, k: Tensor, v: Tensor, found: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+    """Attention [b, t, h, d] of queries over found keys [b, n, h, d], values [b, h, n, d], and k, v behind them; all turned."""
+    keys = torch.cat([found[0].to(k.dtype), k], 1).transpose(1, 2)
+    values = torch.cat([found[1].to(v.dtype), v.transpose(1, 2)], 2)
+    return F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, attn_mask=mask).transpose(1, 2)
 
 
 def _beside(q: Tensor, turned_q: Tensor, k: Tensor, v: Tensor, found: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:

@@ -24,12 +24,6 @@ def random_feature_flops(rows: int, width: int, features: int) -> Flops:
     return Flops(2.0 * rows * width * features, 2.0 * rows * width * features)
 
 
-def learned_sketch_flops(rows: int, width: int, hidden: int, sketch: int) -> Flops:
-    """Two networks of two hidden layers over `rows` vectors, biases as one more column; backward they are computed again."""
-    products = 2.0 * rows * 2 * hidden * (width + 1 + sketch + sketch + 1 + sketch)
-    return Flops(products, 3 * products)
-
-
 def block_attention_flops(time: int, heads: int, width: int, sketch: int, values: int, block: int) -> Flops:
     """Exact weights in blocks of `block` tokens, squares of `sketch` numbers from block to block."""
     rows, values = filled(time, block) * heads, values + 1

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from baselines.attention.polysketch import LearnedSketch, PolySketch, RandomSketch
 from models.layers import rotary
-from models.ops.kernel_attention import learned_sketch as tiles
+from models.ops.native_build import compiler
+from models.ops.providers import watch
 
 WIDTH, HEADS, BLOCK = 12, 3, 6
 
@@ -80,15 +81,13 @@ def test_layer_is_its_equations_with_all_gradients(sketch, cuts):
     assert all((a - b).norm() <= 1e-9 * b.norm() + 1e-12 for a, b in zip(*grads, strict=True))
 
 
-def test_sketches_do_not_depend_on_their_tiles(monkeypatch):
-    layer = moved()
-    x = torch.randn(1, 11, WIDTH, dtype=torch.float64)
-    answers = []
-    for size in (1000, 7):  # 66 vectors: the last tile is a short one
-        monkeypatch.setattr(tiles, "TILE", size)
-        y = layer(x)[0]
-        answers.append([y, *torch.autograd.grad(y.square().sum(), list(layer.parameters()))])
-    assert all((a - b).norm() <= 1e-11 * b.norm() + 1e-13 for a, b in zip(*answers, strict=True))
+@pytest.mark.parametrize("provider", ["auto", "chunked", "recurrence"])
+def test_a_named_provider_computes_sketches_too(provider):
+    layer = moved(provider=provider)
+    with watch() as ran:
+        layer(torch.randn(1, 9, WIDTH, dtype=torch.float64))
+    expected = {"auto": {"chunked", "native"} if compiler() else {"chunked"}}
+    assert ran == expected.get(provider, {provider})
 
 
 def test_one_block_is_polynomial_attention_of_degree_four():

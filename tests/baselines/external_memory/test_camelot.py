@@ -15,6 +15,8 @@ from models.language_model import Size, seeded
 from models.layers import rotary
 
 SIZE, WINDOW = Size(32, 16, 2, 2), 8
+# where what token j found stands for token i: both turned alike is neither turned
+STANDS = {"before": lambda j, i: j - WINDOW, "token": lambda j, i: j, "none": lambda j, i: i}
 
 
 def model(**settings):
@@ -32,15 +34,16 @@ def turned(x: Tensor, place: int) -> Tensor:
 
 def attended(q, k, v, memory, view):
     """One head over a text: q, k, v [t, d], the table as a list of [key, value, count, age]."""
+    stands = STANDS[memory.place]
     table, ys, found = [], [], []
     for i in range(len(q)):
         if i % WINDOW == 0:
             found = []
         if table:
             alike = [F.cosine_similarity(slot[0], k[i], 0).item() for slot in table]
-            found.append(table[alike.index(max(alike))])
+            found.append((i, table[alike.index(max(alike))]))
         first = max(0, i - WINDOW + 1) if view == "window" else i // WINDOW * WINDOW
-        scores = [(q[i] @ slot[0], slot[1]) for slot in found]
+        scores = [(turned(q[i], i) @ turned(slot[0], stands(j, i)), slot[1]) for j, slot in found]
         scores += [(turned(q[i], i) @ turned(k[j], j), v[j]) for j in range(first, i + 1)]
         weights = torch.stack([score for score, _ in scores]).div(math.sqrt(q.shape[1])).softmax(0)
         ys.append(sum(weight * value for weight, (_, value) in zip(weights, scores, strict=True)))
@@ -85,9 +88,9 @@ def loop(memory, tokens, view):
 
 @torch.no_grad()
 @pytest.mark.parametrize("view", ["window", "segment"])
-@pytest.mark.parametrize("threshold", [0.3, 0.8])
-def test_it_is_the_loop_over_tokens_whole_and_in_pieces(view, threshold):
-    memory, tokens = model(view=view, threshold=threshold), text(2 * WINDOW + 5)
+@pytest.mark.parametrize(("threshold", "place"), [(0.3, "before"), (0.8, "before"), (0.3, "token"), (0.3, "none")])
+def test_it_is_the_loop_over_tokens_whole_and_in_pieces(view, threshold, place):
+    memory, tokens = model(view=view, threshold=threshold, place=place), text(2 * WINDOW + 5)
     expected = loop(memory, tokens, view)
     whole, state = memory(tokens)
     assert (whole - expected).abs().max() < 1e-12
@@ -120,7 +123,8 @@ def test_what_decides_is_not_rounded_to_half():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"slots": -1}, {"threshold": 2.0}, {"view": "all"}, {"base": "gla", "base_settings": {}}]
+    "wrong",
+    [{"slots": -1}, {"threshold": 2.0}, {"view": "all"}, {"place": "here"}, {"base": "gla", "base_settings": {}}],
 )
 def test_wrong_settings_are_one_sentence(wrong):
     with pytest.raises(ValueError, match=r"camelot|Setting|view"):

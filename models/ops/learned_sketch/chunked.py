@@ -1,10 +1,8 @@
-"""Learned sketches of PolySketchFormer over many small vectors, in tiles that stay in the cache; backward by hand.
+"""Learned sketches over many small vectors, in tiles that stay in the cache; backward by hand.
 
-    g(x) = sqrt(r) tanh(f_1(x) * f_2(x) / sqrt(r)),   f_i(x) = D'_i gelu(U'_i [LN(y) | 1]),   y = D_i gelu(U_i [x | 1])
-
-for x behind its LayerNorm; gains and biases of both norms stand in U and U'. A tile's tokens stand side by side in columns, which
-makes long products of short ones. Backward a tile is computed again: its hidden units are sixteen times what it returns. gelu is
-the tanh form, x sigmoid(c (x + 0.0447 x^3)), which on a CPU takes a third of the time of tanh; c goes into the maps.
+A tile's tokens stand side by side in columns, which makes long products of short ones. Backward a tile is computed again: its
+hidden units are sixteen times what it returns. gelu is the tanh form, x sigmoid(c (x + 0.0447 x^3)), which on a CPU takes a
+third of the time of tanh; c goes into the maps.
 """
 
 from __future__ import annotations
@@ -17,19 +15,23 @@ import torch
 from torch import Tensor
 
 from models.ops.autograd import by_hand
+from models.ops.learned_sketch.recurrence import EPS
 
 TILE = 1024  # vectors at once on a CPU
-EPS = 1e-5  # of the LayerNorms
 SLOPE = 2 * math.sqrt(2 / math.pi)  # c
 CUBE = 0.044715 / SLOPE**2
 
 
-def learned_sketch(x: Tensor, up: Tensor, down: Tensor, next_up: Tensor, next_down: Tensor) -> Tensor:
-    """g [.., r] of x [.., d]. Shapes: up [2, hidden, d + 1], next_up [2, hidden, r + 1], down and next_down [2, r, hidden]."""
-    weights = SLOPE * up, down / SLOPE, SLOPE * next_up, next_down / SLOPE
-    weights = (part.to(x.dtype).contiguous() for part in weights)
-    y = _Sketch.apply(x.reshape(-1, x.shape[-1]), *weights)
-    return y.view(*x.shape[:-1], -1)
+def chunked(x: Tensor, up: Tensor, down: Tensor, next_up: Tensor, next_down: Tensor) -> Tensor:
+    """`models.ops.learned_sketch.recurrence.recurrence` in tiles; same shapes."""
+    y = _Sketch.apply(x.reshape(-1, x.shape[-1]), *scaled(x.dtype, up, down, next_up, next_down))
+    return y.view(*x.shape[:-1], down.shape[1])
+
+
+def scaled(kind: torch.dtype, up: Tensor, down: Tensor, next_up: Tensor, next_down: Tensor) -> tuple[Tensor, ...]:
+    """The maps in a dtype, with c in them."""
+    up, down, next_up, next_down = (part.to(kind) for part in (up, down, next_up, next_down))
+    return tuple(part.contiguous() for part in (SLOPE * up, down / SLOPE, SLOPE * next_up, next_down / SLOPE))
 
 
 class _Room(NamedTuple):

@@ -91,22 +91,20 @@ def test_a_window_is_tried_beyond_its_end_and_only_where_texts_are_longer():
         assert max(lengths) == expected > WINDOWED
 
 
-class Forgetful(torch.nn.Module):
-    """A model of transformers whose state says nothing, so that every piece is read by itself."""
+def forgetful(model: torch.nn.Module) -> torch.nn.Module:
+    """A model of transformers that drops the state it is given, so that every piece is read by itself."""
+    family = type(model)
 
-    def __new__(cls, model):
-        forward = type(model).forward
+    class Forgetful(family):
+        def forward(self, input_ids=None, cache=None, past_key_values=None, use_cache=None, **given):
+            return family.forward(self, input_ids=input_ids, use_cache=use_cache, **given)
 
-        class Wrong(type(model)):
-            def forward(self, input_ids=None, cache=None, past_key_values=None, use_cache=None, **given):
-                return forward(self, input_ids=input_ids, use_cache=use_cache, **given)
-
-        model.__class__ = Wrong
-        return model
+    model.__class__ = Forgetful
+    return model
 
 
 def test_a_model_that_is_wrong_in_every_way_is_refused_with_the_figures():
-    model = Pretrained(Forgetful(tiny("llama")))
+    model = Pretrained(forgetful(tiny("llama")))
     with pytest.raises(
         NotStreamable, match=r"in pieces \d\.\de.*two tokens or more \d.*token by token \d.*another version"
     ):

@@ -29,7 +29,6 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {  # the beginning of its
     "qwen3.5": ("Qwen3_5", HEADS | DELTA | {"head_dim": 8, "layer_types": TURNS}),
     "xlstm": ("xLSTM", {
         "hidden_size": 128, "embedding_dim": 128, "num_heads": 4, "num_blocks": 2, "chunk_size": 16,
-        "max_inference_chunksize": 512,
     }),
     "bamba": ("Bamba", HEADS | MAMBA2 | {"attn_layer_indices": [1], "mamba_chunk_size": 32}),
     "zamba": ("Zamba", MIXED | {

@@ -20,7 +20,10 @@ CONFIG, CODE, CARD = "config.json", f"{MODULE}.py", "README.md"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 LOADER = '''"""Loads the weights beside it by the installed project Titanomachy; nothing of the model is defined here."""
 
-from runner.checkpoints.causal_lm import TitanomachyConfig, TitanomachyForCausalLM
+try:  # without it transformers would advise to install a package called runner, which is another's
+    from runner.checkpoints.causal_lm import TitanomachyConfig, TitanomachyForCausalLM
+except ImportError as error:
+    raise ImportError(f"This model needs the project Titanomachy, installed from its own repository: {error}.") from None
 
 __all__ = ("TitanomachyConfig", "TitanomachyForCausalLM")
 '''
@@ -125,7 +128,7 @@ def card(facts: Facts, rows: Sequence[dict[str, Any]]) -> str:
         f"{facts.get('lr')}, seed {facts['seed']}, {facts.get('dtype')}; commit {facts.get('commit', '')[:10] or 'unknown'}.", "",
         "    from transformers import AutoModelForCausalLM, AutoTokenizer",
         "    model = AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)  # with Titanomachy installed",
-        "    tokenizer = AutoTokenizer.from_pretrained(FOLDER)", "",
+        "    tokenizer = AutoTokenizer.from_pretrained(FOLDER, trust_remote_code=True)", "",
     ]  # fmt: skip
     if rows:
         lines += ["## Measured", "", "| task | metric | under | value |", "|---|---|---|---:|"]

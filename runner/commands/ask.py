@@ -99,10 +99,8 @@ def asked_table(
         answerer = _kept(*mine) if kept else _pretrained(name, gguf, device, Path(folder))
         task = _task(task_name, settings, answerer)
     positions.check(answerer.model, answerer.label, task)
-    longest = max(getattr(task, "test_lengths", ()), default=0)
-    if longest > PIECE:
-        streaming.admit(answerer.model, longest)
-    table = Table("metric", "asked", "value", "of", title=f"{answerer.label}, asked {task_name}")
+    said = _admit(answerer.model, max(getattr(task, "test_lengths", ()), default=0))
+    table = Table("metric", "asked", "value", "of", title=f"{answerer.label}, asked {task_name}", caption=said)
     for metric, value, count, where in evaluate(answerer.model, task, device=device):
         table.add_row(
             metric,
@@ -111,6 +109,15 @@ def asked_table(
             str(count),
         )
     return table
+
+
+def _admit(model: nn.Module, longest: int) -> str | None:
+    """How texts of `longest` tokens are read, where that had to be found out. Raises NotStreamable where they cannot be."""
+    if hasattr(model, "settle"):
+        return model.settle(longest, PIECE).sentence()
+    if longest > PIECE:
+        streaming.admit(model, longest)
+    return None
 
 
 def _kept(

@@ -1,7 +1,7 @@
 """Any causal language model of Hugging Face as a model of this house: `logits, state = model(tokens, state)`.
 
-Attention caches only: the state is the keys and values of every layer, which a call extends by copying, so that a
-state passed in stays as it was.
+Whatever it carries from piece to piece, keys and values, windows of them, or the state of a recurrence, is copied for every
+call, so that a state passed in stays as it was. How it is read is found out by a trial (`settle`).
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from baselines.oracles.adapters import ways_of_reading
+from baselines.oracles.adapters.carried_state import Caller
+from baselines.oracles.adapters.position_limits import positions
+from baselines.oracles.adapters.reading_trial import Decision, decide
+from baselines.oracles.adapters.ways_of_reading import State
 from schema import fault
-
-# Where configurations of transformers say how many positions a model knows. Those of ALiBi name none that binds.
-POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
-State = tuple[tuple[Tensor, Tensor], ...]
 
 
 class Pretrained(nn.Module):
-    """A trained causal language model with its own tokens; `period` is 1, and the state grows with the context.
+    """A trained causal language model with its own tokens; `period` is 1, and the state may grow with the context.
 
-    Every text is read after the tokens `begin`, [n], those that the model's tokenizer puts before a text (Llama's <s>).
-    Raises ImportError where transformers is not installed, ValueError for a model whose cache is not keys and values.
+    Every text is read after the tokens `begin`, [n], those that the model's tokenizer puts before a text (Llama's <s>),
+    and in pieces as they come until `settle` has found out how. Raises NoState, a ValueError, for a model that carries none.
     """
 
     period = 1
@@ -33,47 +34,41 @@ class Pretrained(nn.Module):
     def __init__(self, model: nn.Module, begin: Sequence[int] = ()) -> None:
         super().__init__()
         self.model = model
+        self.caller = Caller(model)
+        self.way = "in pieces"
         self.register_buffer("begin", torch.tensor(begin, dtype=torch.long), persistent=False)
 
     @property
     def positions(self) -> int | None:
-        """The positions that the model's own configuration says it knows, None where it names none."""
-        config = self.model.config.get_text_config()
-        if getattr(config, "alibi", False) or (getattr(config, "attn_config", None) or {}).get("alibi", False):
-            return None
-        found = (getattr(config, name, None) for name in POSITIONS)
-        return next((number for number in found if isinstance(number, int) and number > 0), None)
+        """The positions that the model knows, None where nothing in it counts them."""
+        return positions(self.model)
 
     @property
     def embedding(self) -> nn.Embedding:
         """The token embedding."""
         return self.model.get_input_embeddings()
 
-    def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        from transformers import DynamicCache
+    def settle(self, longest: int, piece: int) -> Decision:
+        """Find out how texts of up to `longest` tokens are read rightly in pieces of `piece`, and read so from here on.
 
+        Raises NotStreamable, with the figures, where no way is right or the state would not fit.
+        """
+        decision = decide(self.caller, longest, self.embedding.num_embeddings, self.positions, piece)
+        self.way = decision.way
+        return decision
+
+    def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         before = len(self.begin) if state is None else 0
         if before:
             tokens = torch.cat([self.begin.expand(len(tokens), -1), tokens], 1)
-        known, needed = self.positions, tokens.shape[1] + (state[0][0].shape[-2] if state else 0)
+        known, needed = self.positions, tokens.shape[1] + (state.seen if state else 0)
         if known is not None and needed > known:
             raise ValueError(
                 f"{type(self.model).__name__} knows {known:,} positions, not {needed:,}: ask shorter lengths."
             )
-        cache = DynamicCache()
-        for layer, (keys, values) in enumerate(state or ()):
-            cache.update(keys, values, layer)
-        out = self.model(input_ids=tokens, past_key_values=cache, use_cache=True)
-        layers = getattr(out.past_key_values, "layers", [])
-        if not layers or any(getattr(layer, "keys", None) is None for layer in layers):
-            raise ValueError(
-                f"{type(self.model).__name__} keeps no keys and values; only attention caches can be used."
-            )
-        if any(type(layer).__name__ != "DynamicLayer" for layer in layers):
-            raise ValueError(
-                f"{type(self.model).__name__} drops keys beyond its window, so a state cannot be used twice."
-            )
-        return out.logits[:, before:], tuple((layer.keys, layer.values) for layer in layers)
+        read = ways_of_reading.WAYS[self.way]
+        logits, state = read(self.caller, tokens, state or ways_of_reading.beginning(tokens))
+        return logits[:, before:], state
 
 
 def load(path: str, gguf: str | None = None, dtype: str = "float32") -> Pretrained:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -86,9 +87,21 @@ def test_a_missing_model_is_told_in_one_sentence(tmp_path):
         pretrained.load(str(tmp_path))
 
 
-def test_it_is_asked_from_the_command_line_in_its_own_tokens(tmp_path, capsys, monkeypatch):
+def test_code_beside_the_weights_is_not_run(tmp_path):
+    mine = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.C", "AutoModelForCausalLM": "mine.M"}}
+    (tmp_path / "config.json").write_text(json.dumps(mine), encoding="utf-8")
+    (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'was_run')!r}, 'w')\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="No causal language model could be loaded"):
+        pretrained.load(str(tmp_path))
+    with pytest.raises(ValueError, match="No tokenizer"):
+        pretrained.tokenizer_file(str(tmp_path), tmp_path / "out")
+    assert not (tmp_path / "was_run").exists()
+
+
+@pytest.mark.parametrize("name", ["small", "mamba"])
+def test_it_is_asked_from_the_command_line_in_its_own_tokens(name, tmp_path, capsys, monkeypatch):
     import tokenizers
-    from transformers import PreTrainedTokenizerFast
+    from transformers import MambaConfig, MambaForCausalLM, PreTrainedTokenizerFast
 
     import bench
 
@@ -98,17 +111,17 @@ def test_it_is_asked_from_the_command_line_in_its_own_tokens(tmp_path, capsys, m
     inner.decoder = tokenizers.decoders.ByteLevel()
     alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
     inner.train_from_iterator(["the"], tokenizers.trainers.BpeTrainer(initial_alphabet=alphabet, show_progress=False))
-    config = LlamaConfig(
-        vocab_size=inner.get_vocab_size(),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-    )
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "small")
-    PreTrainedTokenizerFast(tokenizer_object=inner).save_pretrained(tmp_path / "small")
+    size = {"vocab_size": inner.get_vocab_size(), "hidden_size": 32, "num_hidden_layers": 1}
+    if name == "mamba":
+        model = MambaForCausalLM(MambaConfig(**size, state_size=8, initializer_range=0.2))
+    else:
+        model = LlamaForCausalLM(LlamaConfig(**size, intermediate_size=64, num_attention_heads=4))
+    model.save_pretrained(tmp_path / name)
+    PreTrainedTokenizerFast(tokenizer_object=inner).save_pretrained(tmp_path / name)
     settings = {"variants": "['s-niah-1']", "length": 128, "test_lengths": "[128]", "depths": "[0.5]", "samples": 2}
     words = [word for key, value in settings.items() for word in ("--set", f"needle.{key}={value}")]
-    assert bench.main(["ask", str(tmp_path / "small"), "needle", *words]) == 0
+    assert bench.main(["ask", str(tmp_path / name), "needle", *words]) == 0
     said = capsys.readouterr().out
-    assert "small, asked needle" in said and "unit small" in said and "compact_exact_match" in said
+    assert f"{name}, asked needle" in said and f"unit {name}" in said and "compact_exact_match" in said
+    way = "token by token after the first piece" if name == "mamba" else "in pieces"
+    assert f"Read {way}: relative error to the whole text" in " ".join(said.split())

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 
+import bench
 from runner.checkpoints import store
-from runner.checkpoints.export import byte_tokenizer, card, export
+from runner.checkpoints.export import CODE, LOADER, byte_tokenizer, card, export
 from runner.checkpoints.trained_model import CheckpointSettings
+from schema.places import ROOT
 from tests.runner.checkpoints.test_checkpoints import CELL, key, trained_by
 
 TEXT = {"length": 64, "test_bytes": 512}
@@ -71,11 +77,75 @@ def test_symbols_and_folders_that_are_there_are_refused(tmp_path, checkpoint, fo
         export(tmp_path / key(of_symbols), tmp_path / "out")
 
 
+def test_without_this_project_nobody_is_told_to_install_a_stranger_of_its_name(monkeypatch):
+    monkeypatch.setitem(sys.modules, "runner.checkpoints.causal_lm", None)
+    with pytest.raises(ImportError, match="needs the project Titanomachy, installed from its own repository"):
+        exec(LOADER, {})
+
+
+def test_what_is_exported_is_asked_again_and_its_code_is_not_run(folder, tmp_path, capsys):
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "model" / CODE).write_text(f"open({str(tmp_path / 'was_run')!r}, 'w')\n", encoding="utf-8")
+    settings = {"variants": "['s-niah-1']", "length": 64, "test_lengths": "[64]", "depths": "[0.5]", "samples": 1}
+    words = [word for name, value in settings.items() for word in ("--set", f"needle.{name}={value}")]
+    assert bench.main(["ask", str(tmp_path / "model"), "needle", *words]) == 0
+    assert "gated-deltanet, trained on" in capsys.readouterr().out and not (tmp_path / "was_run").exists()
+
+
+ELSEWHERE = """
+import sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)
+given = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True)("Emma", return_tensors="pt")
+made = model.generate(**given, max_new_tokens=12, do_sample=False)
+torch.save({"tokens": made, "logits": model(made).logits.detach()}, sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+def test_a_fresh_process_elsewhere_gives_the_checkpoints_logits_and_asks_nothing(checkpoint, folder, tmp_path):
+    pytest.importorskip("transformers")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", ELSEWHERE, str(folder), str(tmp_path / "found")]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "custom code" not in done.stdout + done.stderr
+    found = torch.load(tmp_path / "found")
+    with torch.no_grad():
+        expected, _ = store.load(checkpoint).model(found["tokens"])
+    torch.testing.assert_close(
+        found["logits"], expected, rtol=1e-4, atol=1e-5
+    )  # another process, another number of threads
+    assert torch.equal(found["tokens"][0, 4:], found["logits"][0, 3:-1].argmax(-1))
+
+
+@pytest.mark.slow
+def test_lm_evaluation_harness_asks_it_by_its_own_type(loaded):
+    pytest.importorskip("accelerate", reason="lm-eval's type hf needs accelerate")
+    HFLM = pytest.importorskip("lm_eval.models.huggingface").HFLM
+    from lm_eval.api.instance import Instance
+
+    model, tokenizer = loaded
+    asker = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1, device="cpu")
+    said = [Instance("loglikelihood", {}, ("The sky is", ending), 0) for ending in (" blue", " a cat")]
+    for (value, _), ending in zip(asker.loglikelihood(said), (" blue", " a cat"), strict=True):
+        tokens = torch.tensor([list(("The sky is" + ending).encode())])
+        with torch.no_grad():
+            chances = model(tokens).logits.log_softmax(-1)[0, :-1].gather(-1, tokens[0, 1:, None])
+        assert value == pytest.approx(chances[-len(ending) :].sum().item(), abs=1e-4)
+    (written,) = asker.generate_until(
+        [Instance("generate_until", {}, ("Emma", {"until": ["\n"], "max_gen_toks": 6}), 0)]
+    )
+    assert isinstance(written, str)
+
+
 @pytest.fixture(scope="module")
 def loaded(folder):
     transformers = pytest.importorskip("transformers")
     model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), trust_remote_code=True)
-    return model, transformers.AutoTokenizer.from_pretrained(str(folder))
+    return model, transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=True)
 
 
 def test_transformers_loads_it_with_the_same_logits_and_loss(checkpoint, loaded):

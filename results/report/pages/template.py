@@ -23,6 +23,7 @@ def template(name: str) -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    made.policies["json.dumps_kwargs"] = {}  # facts in the order in which a page tells them
     made.filters |= {"markdown": markdown, "anchor": _anchor}
     return made.get_template(name)
 

@@ -114,7 +114,13 @@ def _number(evaluation: Evaluation, model: Model, column: Column, beside: Evalua
 def _figures(drawings: Sequence[Drawing]) -> list[dict[str, Any]]:
     """The figures that were drawn, each with what it shows."""
     return [
-        {"name": one.name, "evaluation": one.evaluation, "title": one.title, "vector": _inline(one, f"f{number}-")}
+        {
+            "name": one.name,
+            "evaluation": one.evaluation,
+            "title": one.title,
+            "vector": _inline(one, f"f{number}-"),
+            "files": [(path.suffix[1:].upper(), f"figures/{path.name}") for path in one.files],
+        }
         for number, one in enumerate(drawings)
         if one.files
     ]

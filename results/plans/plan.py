@@ -50,6 +50,7 @@ class Plan:
     printed: tuple[Printed, ...] = ()  # tables of papers that stand beside ours
     figures: tuple[Form, ...] = ()  # in papers' own forms
     show: tuple[str, ...] = ()  # models that figures draw in colour, however many there are
+    opens_with: str = ""  # the figure that the page shows first, by its file's name; "" for that of most claims
     dtype: str = "float32"
     provider: str = "auto"
     device: str = "cpu"

@@ -13,6 +13,7 @@ from results.report.evaluations import Evaluation, grouped
 from results.report.evaluations import curves as training_curves
 from results.report.families import Families, ShownFamily
 from results.report.figures import catalogue
+from results.report.figures.catalogue import Drawing
 from results.report.findings import pairwise
 from results.report.findings.claims import ClaimVerdict, judge, markdown
 from results.report.pages import html_page, markdown_page, opening
@@ -40,6 +41,7 @@ def report(
     sections: Sequence[Section] = (),
     tables: Sequence[Printed] = (),
     forms: Sequence[Form] = (),
+    opens_with: str = "",
     families: Iterable[ShownFamily] = (),
     width: str = "page",
     curves: Path | None = None,
@@ -52,7 +54,8 @@ def report(
     or the `tables` that the plan names; `forms` are figures in papers' own form; `claims` are judged, at the looks of
     `schedule`; `sections` are further text, each below its evaluation or at the end; `families` says the order, titles and
     looks of the models' families; `width` of the figures is a page's or a column's; `curves` is the folder of the cells'
-    training curves. Raises ValueError if there are no rows, or a curve that cannot be read.
+    training curves; `opens_with` names the figure that stands first. Raises ValueError if there are no rows, or a curve
+    that cannot be read.
     """
     known_families = Families(families)
     evaluations = grouped(rows, known_families)
@@ -63,6 +66,7 @@ def report(
     out_dir, known = Path(out_dir), grouped(reference, known_families)
     beside = [_beside(evaluation, known) for evaluation in evaluations]
     drawings = catalogue.draw(evaluations, out_dir / "figures", only, {reference_model, *show}, forms, width)
+    drawings += _missed(opens_with, drawings)
     verdicts = judge(claims, evaluations, schedule)
     look = PageText(
         title or "Report",
@@ -72,7 +76,7 @@ def report(
         sections=(*sections, *(printed.sections(tables) if with_printed else [])),
         printed=_printed(evaluations) if with_printed and not tables else {},
         told=opening.sentences(verdicts, evaluations),
-        leading=opening.leading(drawings, verdicts, [form.name for form in forms], evaluations),
+        leading=opening.leading(drawings, verdicts, forms, evaluations, opens_with),
     )
     drawn = {
         one.slug: _tables(one, other, reference_model) | _curve_files(one)
@@ -89,6 +93,15 @@ def report(
     )
     _clear(out_dir, page)
     return out_dir / "report.md"
+
+
+def _missed(opens_with: str, drawings: Sequence[Drawing]) -> list[Drawing]:
+    """The figure that the page is to open with as one that is not drawn, where there is none of its name."""
+    if not opens_with or opens_with in [one.name for one in drawings]:
+        return []
+    return [
+        Drawing(opens_with, opens_with, reason="the plan opens with it, and these rows give no figure of this name")
+    ]
 
 
 def _printed_files(look: PageText, tables: Sequence[Printed]) -> dict[str, str]:

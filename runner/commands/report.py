@@ -144,6 +144,7 @@ def draw(
         "tables": plan.printed,
         "forms": plan.figures,
         "show": (*plan.show, *show),
+        "opens_with": plan.opens_with,
     }
     about = {"title": plan.title, "question": plan.question, "families": families(), "width": width}
     about["curves"] = folder / curves.FOLDER

@@ -11,6 +11,7 @@ from typing import Any
 
 from results.plans.learning_rates import METRIC
 from results.report.curves import TRAINING, VALIDATION, CurvePoint, write
+from schema import whole_file
 
 SECONDS = 5.0  # from one writing to the next, while a training goes on
 EVERY = "losses"  # what a cell reports for its curve alone: the list of all steps' losses
@@ -64,6 +65,20 @@ class Recorder:
             self.is_warned = True
         now = time.monotonic()
         self.next = now + max(self.seconds, SHARE * (now - begun))
+
+
+def keep(path: Path, curve: bytes | None) -> None:
+    """Keep a curve that another machine recorded, or remove that of an earlier attempt where there is none.
+
+    What the disk does not take is told in a warning and costs no cell.
+    """
+    try:
+        if curve is None:
+            path.unlink(missing_ok=True)
+        else:
+            whole_file.write(path, curve)
+    except OSError as error:
+        warnings.warn(f"The training curve could not be kept: {error}. The cell goes on.", stacklevel=2)
 
 
 @contextmanager

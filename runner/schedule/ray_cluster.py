@@ -15,19 +15,23 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType, TracebackType
 from typing import Any
 
 from filelock import AcquireReturnProxy, BaseFileLock, FileLock, Timeout
 
 from results.cell import Cell
+from results.report.curves import FOLDER, path_of
 from results.rows import provenance, store
 from results.rows.row import Identity
-from runner.schedule import worker
+from runner.schedule import curves, worker
 from runner.schedule.schedule import TICK, TIMING_LOCK, Job, RunEvent, Work, environment_of
 from schema.words import warn_in_one_line
 
 LOCAL = "local"
+Outcome = tuple[list[dict[str, Any]], bytes | None, bytes | None]  # rows, and as files' bytes predictions and curve
 OWN = "TITANOMACHY_"  # environment variables that nodes are given too
 LIKE_HERE = "every node needs the project at the same path, with the same packages and data as here"
 
@@ -147,11 +151,11 @@ class RayCluster:
             if work.timeout is not None and flight.begun and time.monotonic() - flight.begun > work.timeout:
                 self.ray.cancel(task, force=True)
                 reason = f"timed out after {work.timeout:g} s"
-                self._record(work, flight, store.failure(flight.job.cell, flight.job.identity, reason), None)
+                self._record(work, flight, store.failure(flight.job.cell, flight.job.identity, reason))
                 flights.pop(task).lock.release()
 
-    def _outcome(self, task: Any, job: Job) -> tuple[list[dict[str, Any]], bytes | None]:
-        """Rows and predictions of a cell that ended, however it did."""
+    def _outcome(self, task: Any, job: Job) -> Outcome:
+        """Rows, predictions and training curve of a cell that ended, however it did."""
         errors = self.ray.exceptions
         try:
             return self.ray.get(task)
@@ -162,9 +166,17 @@ class RayCluster:
             reason = "out of memory"
         except errors.RayError as error:
             reason = f"worker died ({type(error).__name__})"
-        return store.failure(job.cell, job.identity, reason), None
+        return store.failure(job.cell, job.identity, reason), None, None
 
-    def _record(self, work: Work, flight: _Flight, rows: list[dict[str, Any]], predictions: bytes | None) -> None:
+    def _record(
+        self,
+        work: Work,
+        flight: _Flight,
+        rows: list[dict[str, Any]],
+        predictions: bytes | None = None,
+        curve: bytes | None = None,
+    ) -> None:
+        curves.keep(path_of(work.rows_path.parent / FOLDER, flight.job.key), curve)
         worker.keep(work.rows_path, flight.job.key, rows, predictions)
         work.measured(flight.job, rows)
 
@@ -233,7 +245,7 @@ def _measure(
     initializer: Callable[..., None] | None,
     initargs: Sequence[Any],
     timed: bool,
-) -> tuple[list[dict[str, Any]], bytes | None]:
+) -> Outcome:
     """On a node: measure one cell, a timed one while no other is timed on the machine."""
     post = _Post(mailbox)
     worker.listen(post)
@@ -244,7 +256,12 @@ def _measure(
         raise RuntimeError(f"its code, data or device for {cell.describe()} differ from those of the run")
     with _machine_alone(post, identity.key) if timed else nullcontext():
         post.put((identity.key, "started", {}))
-        return worker.measured(cell, identity, measure)
+        with TemporaryDirectory() as folder:
+            path = path_of(Path(folder), identity.key)
+            with curves.recorded(path) as recorder:
+                rows, predictions = worker.measured(cell, identity, measure, recorder.news)
+                recorder.rows(rows)
+            return rows, predictions, path.read_bytes() if path.exists() else None
 
 
 def _machine_alone(post: _Post, key: str) -> AcquireReturnProxy:

@@ -171,6 +171,26 @@ def test_a_number_says_which_rows_it_is_from(show, pages):
     assert not dialog.is_visible() and button.evaluate("one => one === document.activeElement")
 
 
+def test_a_number_of_the_overview_says_which_rows_it_is_from_and_leads_to_its_tables(show, pages):
+    page = show(pages["overview"])
+    button, dialog = page.locator("#matrix td button").first, page.locator("dialog#provenance")
+    button.click()
+    assert dialog.is_visible()
+    page.keyboard.press("Escape")
+    with focused(page, button):
+        page.keyboard.press("Enter")
+    cells = button.get_attribute("data-cells").split()
+    assert len(cells) == 2 and dialog.locator("h3").all_text_contents() == [f"cell {cell}" for cell in cells]
+    assert {"commit", "when", "seed", "settings"} <= set(dialog.locator("dt").all_text_contents())
+    link = dialog.locator("#provenance-page a")
+    assert link.get_attribute("href") == button.get_attribute("data-page")
+    link.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/large/report.html#numbers-*")
+    opened = page.evaluate("document.getElementById(location.hash.slice(1)).closest('details').open")
+    assert opened and page.locator("details[open] table").first.is_visible()
+
+
 @pytest.mark.parametrize("name", ["comparison", "overview"])
 def test_what_is_wider_than_a_telephone_scrolls_by_keyboard(show, pages, name: str):
     page = show(pages[name], width=390)
@@ -221,7 +241,7 @@ def test_the_overview_sorts_the_better_first_and_sets_two_side_by_side(show, pag
         text.startswith(("retnet", "mamba", "equal"))
         for text in page.locator("#pair td:last-child").all_text_contents()
     )
-    assert page.locator("#matrix thead a").first.get_attribute("href") == "../large/report.md"
+    assert page.locator("#matrix thead a").first.get_attribute("href").startswith("../large/report.html#numbers-")
 
 
 @pytest.mark.skipif(find_spec("material") is None, reason='mkdocs-material is not installed (pip install -e ".[docs]")')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,10 +31,14 @@ def links(page: Path) -> list[tuple[str, str]]:
     return [(place, heading) for place, heading in found if "://" not in place and (place or heading)]
 
 
+@cache
 def headings(page: Path) -> set[str]:
-    """The names under which a page's headings are linked to."""
-    titles = re.findall(r"^#+ (.*)$", FENCED.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+    """The names under which a page's headings and anchors are linked to."""
+    text = FENCED.sub("", page.read_text(encoding="utf-8"))
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return set(re.findall(r'<a id="([^"]+)"></a>', text)) | {
+        re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles
+    }
 
 
 @pytest.mark.parametrize("page", [*PAGES, *REPORTS], ids=name_of)

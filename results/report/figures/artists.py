@@ -50,7 +50,8 @@ class Curves(Artist):
         for look, rows in self.strokes:
             pen = self._pen(renderer, look["color"], look["linewidth"])
             pen.set_dashes(*_dashes(look))
-            renderer.draw_path(pen, _joined(self._pixels(rows)), IdentityTransform())
+            aside = renderer.points_to_pixels(look["aside"])
+            renderer.draw_path(pen, _joined(self._pixels(rows, aside)), IdentityTransform())
         for look, rows in self.marks:
             pen = self._pen(renderer, look["edgecolors"], look["linewidths"])
             shape = MarkerStyle(look["marker"])
@@ -60,8 +61,9 @@ class Curves(Artist):
             size = renderer.points_to_pixels(look["s"] ** 0.5)
             placed = shape.get_transform() + Affine2D().scale(size)
             filled = to_rgba(look["color"]) if shape.is_filled() else None
+            aside = renderer.points_to_pixels(look.get("aside", 0.0))
             renderer.draw_markers(
-                pen, shape.get_path(), placed, Path(self._pixels(rows)[0]), IdentityTransform(), filled
+                pen, shape.get_path(), placed, Path(self._pixels(rows, aside)[0]), IdentityTransform(), filled
             )
 
     def _pen(self, renderer: Any, colour: Any, wide: float) -> Any:
@@ -74,13 +76,16 @@ class Curves(Artist):
             pen.set_clip_rectangle(self.panel.bbox)
         return pen
 
-    def _pixels(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [self.panel.transData.transform(row) for row in rows]
+    def _pixels(self, rows: Sequence[np.ndarray], aside: float = 0.0) -> list[np.ndarray]:
+        return [self.panel.transData.transform(row) + (aside, 0.0) for row in rows]
 
 
 def lines(panel: Axes, drawn: Iterable[Line], clip_on: bool = True) -> None:
-    """Draw lines and, where their looks name any, their markers; those that stand higher above the panel later."""
-    drawn = [(xs, ys, HEIGHT | look) for xs, ys, look in drawn if len(xs)]
+    """Draw lines and, where their looks name any, their markers; those that stand higher above the panel later.
+
+    A look's `aside` is how many points to the right of its places it is drawn.
+    """
+    drawn = [(xs, ys, HEIGHT | {"aside": 0.0} | look) for xs, ys, look in drawn if len(xs)]
     for height in sorted({look["zorder"] for _, _, look in drawn}):
         made = Curves(panel, height, clip_on)
         strokes: dict[str, Stroke] = {}
@@ -88,7 +93,7 @@ def lines(panel: Axes, drawn: Iterable[Line], clip_on: bool = True) -> None:
         for xs, ys, look in drawn:
             if look["zorder"] == height:
                 row = np.column_stack([np.asarray(xs, float), np.asarray(ys, float)])
-                _among(strokes, {name: look[name] for name in ("color", "linewidth", "linestyle")}).append(row)
+                _among(strokes, {name: look[name] for name in ("color", "linewidth", "linestyle", "aside")}).append(row)
                 if "marker" in look:
                     _among(marks, _marker(look)).append(row[look.get("markevery", slice(None))])
         made.strokes = list(strokes.values())
@@ -138,6 +143,7 @@ def _marker(look: dict[str, Any]) -> dict[str, Any]:
         "edgecolors": look.get("markeredgecolor", look["color"]),
         "linewidths": look.get("markeredgewidth", 0.0),
         "s": look.get("markersize", SIZE) ** 2,
+        "aside": look["aside"],
     }
 
 

@@ -13,7 +13,7 @@ from results.plans.paper import Form
 from results.report.evaluations import Evaluation, Model, everyone
 from results.report.figures import canvas, pool, style
 from results.report.figures.cast import FEW, cast
-from results.report.figures.kinds import bar, contest, curve, families, heat_map, line, paper, rank
+from results.report.figures.kinds import bar, contest, curve, families, heat_map, line, paper, rank, ticks
 from results.rows import metrics
 
 ABILITIES, FEWEST_ABILITIES = "models by ability", 3
@@ -199,7 +199,11 @@ def _depths(evaluation: Evaluation, models: list[Model], kept: Collection[str]) 
         if models and {"depth", "length"} <= {key for where in evaluation.wheres(metric) for key in where}:
             for where in heat_map.panels(evaluation, metric):
                 part = "-".join(str(value) for value in where.values())
-                title = f"{evaluation.title}: {metrics.words(metric)} by depth and length{f', {part}' if part else ''}"
+                title = ", ".join(
+                    filter(
+                        None, [f"{evaluation.title}: {metrics.words(metric)} by depth and length", ticks.said(where)]
+                    )
+                )
                 name = "-".join(filter(None, [evaluation.slug, metric.replace("_", "-"), "map", part]))
                 yield (
                     name,

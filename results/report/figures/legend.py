@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from results.report.figures import artists, canvas, words
 from results.report.figures.cast import Cast
 
-LINE, SAMPLE, GAP = 0.15, 0.34, 0.16  # inches: of a line of text, a line's sample, and between columns at least
+LINE, SAMPLE, GAP = 0.15, 0.48, 0.16  # inches: of a line of text, a line's sample, and between columns at least
 MOST = 0.4  # inches more between columns
 POINTS = 7.5
 HEADING = {"weight": "bold", "colour": "#555555"}

@@ -18,14 +18,19 @@ from schema.terms import tolerance
 def quantity(metric: str, value: float) -> str:
     """A difference of a metric in words, without a sign: shares in points."""
     points = 100 * value
-    return f"{points:.3g} point{'' if points == 1 else 's'}" if metrics.is_accuracy(metric) else f"{value:.3g}"
+    return f"{points:.3g} point{'' if points == 1 else 's'}" if metrics.is_accuracy(metric) else _short(value)
+
+
+def _short(value: float, sign: str = "-") -> str:
+    """Three figures of a number, thousands whole."""
+    return f"{value:{sign},.0f}" if abs(value) >= 1000 else f"{value:{sign}.3g}"
 
 
 def difference(metric: str, gap: Difference) -> str:
     """A difference with its interval: "difference +1.2 points [+0.3, +2.1]"; shares lie 100 points apart at most."""
     scale, unit, most = (100, " points", 1.0) if metrics.is_accuracy(metric) else (1, "", math.inf)
     known = [value for value in (gap.mean, gap.low, gap.high) if value is not None]
-    numbers = [f"{scale * max(-most, min(most, value)):+.3g}" for value in known]
+    numbers = [_short(scale * max(-most, min(most, value)), "+") for value in known]
     interval = f" [{numbers[1]}, {numbers[2]}]" if len(numbers) == 3 else ""
     return f"difference {numbers[0]}{unit}{interval}"
 

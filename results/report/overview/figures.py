@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -19,6 +22,7 @@ from results.rows import metrics
 
 NUMBER, HEAD, UNIT = 6.5, 8.0, 6.5  # points of letters in the matrix: a number, a column's head and its unit
 HIGH, ACROSS = 2.9, 2  # inches of a panel with the words around it; panels in a row
+FEW_NAMES = 24  # points of a panel that are all named
 Point = tuple[Model, float, float]  # a model, what it costs and what it is worth
 
 
@@ -70,9 +74,10 @@ def cost(one: Evidence, found: Iterable[Evidence]) -> Figure | None:
     if not panels:
         return None
     drawn, axes = canvas.grid(len(panels), HIGH, ACROSS)
-    front_is = "in colour: the Pareto front, where no other model is better in both"
-    note = f"{one.source.title}; {metrics.axis(one.column.metric)}; {front_is}"
-    canvas.title(drawn, f"{one.ability.name}: what quality costs", note)
+    parts = [one.source.title, metrics.axis(one.column.metric)]
+    parts += ["bars: 95 % confidence interval"] if any(known.low is not None for known in one.entries.values()) else []
+    note = "; ".join([*parts, "in colour: the Pareto front, where no other model is better in both"])
+    canvas.title(drawn, f"What quality costs: {one.ability.name}", note)
     for place, (panel, (name, points)) in enumerate(zip(axes, panels, strict=True)):
         _panel(panel, one, name, points)
         if not place % ACROSS:
@@ -110,21 +115,54 @@ def _panel(panel: Axes, one: Evidence, name: str, points: Sequence[Point]) -> No
     ability, metric = COST[name], one.column.metric
     best = front(points, metrics.direction(ability.metric), metrics.direction(metric))
     dots = {"color": style.FLOOR, "linewidth": 1.0, "linestyle": ":", "zorder": 1}
-    artists.lines(panel, [([x for _, x, _ in best], [y for *_, y in best], dots)])
+    bars = list(_intervals(one, points, best))
+    artists.lines(panel, [([x for _, x, _ in best], [y for *_, y in best], dots), *bars])
     for model, x, y in points:
         artists.scatter(panel, [(x, y)], style.point(model, is_bright=(model, x, y) in best))
     right, up = metrics.direction(ability.metric), metrics.direction(metric)  # names stand where nobody is better
-    named = [names.Name(model.title, x, y, style.text_colour(model)) for model, x, y in best]
-    names.beside(panel, named, [(x, y) for model, x, y in points if (model, x, y) not in best], (right, up))
-    is_bytes = ability.name == "state"
-    panel.set_xscale("log")
-    panel.xaxis.set_major_locator(LogLocator(base=16.0) if is_bytes else LogLocator(subs=(1.0, 3.0)))
+    shown = [*best, *(point for point in points if point not in best)] if len(points) <= FEW_NAMES else best
+    colours = [style.text_colour(point[0]) if point in best else style.FLOOR for point in shown]
+    named = [names.Name(model.title, x, y, colour) for (model, x, y), colour in zip(shown, colours, strict=True)]
+    unnamed = [(x, y) for model, x, y in points if (model, x, y) not in shown]
+    names.beside(panel, named, [*unnamed, *_along(best), *_across(bars)], (right, up))
+    panel.set(xscale="log", xlabel=metrics.axis(ability.metric), title=name)
+    panel.xaxis.set_major_locator(_costs(panel, name, [x for _, x, _ in points]))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(ability.metric, value)))
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(metric, value)))
     panel.margins(x=0.22, y=0.12)
-    panel.set_xlabel(metrics.axis(ability.metric))
-    panel.set_title(name)
+
+
+def _costs(panel: Axes, name: str, costs: Sequence[float]) -> LogLocator:
+    """Where the ticks of costs stand: bytes at powers of 4, of 16 where these would not fit side by side."""
+    if name != "state":
+        return LogLocator(subs=(1.0, 3.0))
+    most = 4 ** (4 if panel.get_gridspec().ncols > 1 else 7)
+    return LogLocator(base=4.0 if max(costs) <= most * min(costs) else 16.0)
+
+
+def _intervals(one: Evidence, points: Sequence[Point], best: Sequence[Point]) -> Iterator[artists.Line]:
+    """A bar for each interval over seeds, faint where another model is better in both."""
+    known = {(model.family, model.label): one.entries[model.family, model.label] for model, *_ in points}
+    for point in points:
+        model, x, _ = point
+        entry = known[model.family, model.label]
+        if entry.low is not None:
+            colour = style.colour(model) if point in best else to_rgba(style.FAINT, 0.7)
+            yield [x, x], [entry.low, entry.high], {"color": colour, "linewidth": 1.0, "zorder": 1.4}
+
+
+def _along(best: Sequence[Point]) -> list[tuple[float, float]]:
+    """Places on the front's line, whose axis of costs is logarithmic: no name is to stand on it."""
+    found = []
+    for (_, x, y), (_, right, high) in pairwise(best):
+        found += [(x ** (1 - t) * right**t, y + t * (high - y)) for t in np.linspace(0.1, 0.9, 9)]
+    return found
+
+
+def _across(bars: Iterable[artists.Line]) -> list[tuple[float, float]]:
+    """Places on intervals' bars, on which no name is to stand either."""
+    return [(x, low + t * (high - low)) for (x, _), (low, high), _ in bars for t in np.linspace(0.0, 1.0, 13)]
 
 
 def _short(metric: str, value: float) -> str:

@@ -9,6 +9,8 @@ from functools import cached_property
 from results.report.evaluations import Evaluation, Model
 from results.report.findings.claims import ClaimVerdict
 from results.report.overview.abilities import ABILITIES, Ability
+from results.report.pages import provenance
+from results.report.pages.provenance import Origin
 from results.report.tables import table
 from results.report.tables.columns import Column
 from results.rows import metrics
@@ -27,13 +29,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Entry:
-    """One number of the matrix: as tables print it, with its interval, and its place among the column's models."""
+    """One number of the matrix: as tables print it, its interval, its place among the column's models, and its rows."""
 
     text: str
     value: float
     low: float | None
     high: float | None
     rank: int
+    origin: Origin
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,16 @@ class Evidence:
         }
         return {
             _key(model): Entry(
-                table.cell(self.evaluation, model, self.column), point.value, point.low, point.high, 1 + better[model.label]
+                table.cell(self.evaluation, model, self.column), point.value, point.low, point.high, 1 + better[model.label],
+                provenance.origin(self.evaluation, model, self.column) or Origin(),
             )
             for model, point in ordered
         }  # fmt: skip
+
+    @property
+    def place(self) -> str:
+        """Where its comparison's page shows the column with its conditions, from the overview's folder."""
+        return f"{self.source.page}#{provenance.anchor(self.evaluation)}"
 
     @property
     def seeds(self) -> int:

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from results.report.evaluations import Model
 from results.report.overview import figures
 from results.report.overview.matrix import Evidence, Source, entry, evidence, leading, models
+from results.report.pages import provenance
 from results.report.pages.template import template
 from results.rows import metrics
 
 TITLE = "All comparisons at a glance"
+CAPTION = "Models by abilities, coloured by rank"
 NOTE = (
     "Every number is of one comparison, under its conditions; none is averaged with another's. A comparison has its own size and "
-    "budget, so numbers are compared within a column, not across. ranks are counted within a column, 1 is the best."
-).replace("ranks are", "Ranks are")
+    "budget, so numbers are compared within a column, not across."
+)
+MARKS = (
+    "In brackets, or behind ±: the 95 % confidence interval over seeds, of timings the spread of the repeats. Small: the rank "
+    "within the column, by the mean alone; bold: the best, underlined: the second. ✓ better than the best trivial baseline and "
+    "the best shortcut heuristic by that interval, (✓) better, but one seed gives no interval. Empty: not measured in that "
+    "comparison."
+)
+LINKED = {
+    "md": "Every number leads to the tables and conditions it is from.",
+    "html": "Every number opens the rows it is from.",
+}
 
 
 def write(sources: Sequence[Source], folder: Path, fixed: Iterable[str] = ()) -> Path:
@@ -35,7 +47,7 @@ def write(sources: Sequence[Source], folder: Path, fixed: Iterable[str] = ()) ->
     folder.mkdir(parents=True, exist_ok=True)
     pages = {
         "overview.md": markdown(sources, found, drawn),
-        "overview.html": html(sources, found, drawn, fixed),
+        "overview.html": html(sources, found, drawn, fixed, {one.name: _page(one, folder) for one in sources}),
         "overview.csv": csv_text(found),
     }
     for name, text in pages.items():
@@ -50,23 +62,21 @@ def write(sources: Sequence[Source], folder: Path, fixed: Iterable[str] = ()) ->
 def markdown(sources: Sequence[Source], found: Sequence[Evidence], drawn: Mapping[str, list[Path]]) -> str:
     """The overview as Markdown: the matrix, then figures, all columns by ability, and every claim."""
     first = leading(found)
-    parts = [f"# {TITLE}", NOTE]
+    parts = [f"# {TITLE}", " ".join([_counted(found), _tally(sources)]), NOTE]
     if "matrix" in drawn:
-        parts.append(f"![models by abilities, coloured by rank](figures/{drawn['matrix'][0].name})")
-    parts += ["## Models and abilities", _matrix(first, links=True), _conditions(first)]
+        parts.append(f"![{CAPTION}](figures/{drawn['matrix'][0].name})")
+    parts += ["## Models and abilities", f"{LINKED['md']} {MARKS}", _matrix(first), _conditions(first)]
     parts += ["## What quality costs"] if len(drawn) > 1 else []
-    parts += [
-        f"![{name.replace('-', ' ')}](figures/{files[0].name})" for name, files in drawn.items() if name != "matrix"
-    ]
-    parts += ["## Every claim", _tally(sources), _claims(sources)]
+    parts += [f"![{_caption(name)}](figures/{files[0].name})" for name, files in drawn.items() if name != "matrix"]
+    parts += ["## Every claim", _claims(sources) or _tally(sources)]
     others = [one for one in found if one not in first]
     if others:
-        parts += ["## The other evaluations of each ability", _matrix(others, links=True), _conditions(others)]
+        parts += ["## The other evaluations of each ability", _matrix(others), _conditions(others)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _matrix(found: Sequence[Evidence], links: bool) -> str:
-    heads = [f"[{one.ability.name}]({one.source.page})<br>{one.column.header}" for one in found] if links else []
+def _matrix(found: Sequence[Evidence]) -> str:
+    heads = [f"[{one.ability.name}]({one.place})<br>{one.column.header}" for one in found]
     lines = ["| family | model | " + " | ".join(heads) + " |", "|---|---|" + "---:|" * len(found)]
     for model in models(found):
         cells = [_told(one, model) for one in found]
@@ -75,16 +85,28 @@ def _matrix(found: Sequence[Evidence], links: bool) -> str:
 
 
 def _told(one: Evidence, model: Model) -> str:
-    """A number with its rank, the best in bold and the second underlined."""
+    """A number that links to its table, with its rank; the best in bold and the second underlined."""
     known = entry(one, model)
     if known is None:
         return ""
-    text = f"**{known.text}**" if known.rank == 1 else f"<u>{known.text}</u>" if known.rank == 2 else known.text
-    return f"{text} <sub>{known.rank}</sub>"
+    text = {1: f"**{known.text}**", 2: f"<u>{known.text}</u>"}.get(known.rank, known.text)
+    return f"[{text}]({one.place}) <sub>{known.rank}</sub>"
 
 
 def _conditions(found: Sequence[Evidence]) -> str:
     return "\n".join(f"- *{one.ability.name}* ({one.ability.asks}): {one.conditions}" for one in found)
+
+
+def _counted(found: Sequence[Evidence]) -> str:
+    """How much is looked over, in a sentence."""
+    compared = len({one.source.name for one in found})
+    return f"{len(models(found))} models in {compared} comparisons, {len(leading(found))} abilities and costs."
+
+
+def _page(source: Source, folder: Path) -> str:
+    """A comparison's page from the overview's folder: the one that a browser shows, where it is drawn."""
+    page = Path(source.page).with_suffix(".html")
+    return page.as_posix() if (folder / page).is_file() else source.page
 
 
 def _tally(sources: Sequence[Source]) -> str:
@@ -121,34 +143,54 @@ def csv_text(found: Sequence[Evidence]) -> str:
 
 
 def html(
-    sources: Sequence[Source], found: Sequence[Evidence], drawn: Mapping[str, list[Path]], fixed: Iterable[str]
+    sources: Sequence[Source],
+    found: Sequence[Evidence],
+    drawn: Mapping[str, list[Path]],
+    fixed: Iterable[str],
+    pages: Mapping[str, str],
 ) -> str:
-    """The overview as one page that asks for nothing but its figures."""
+    """The overview as one page that asks for nothing but its figures; `pages` are the comparisons' own, by name."""
     first, kept = leading(found), set(fixed)
     return template("overview/overview.html").render(
         title=TITLE,
+        opening=f"{_counted(found)} {_tally(sources)}",
         note=NOTE,
-        evidence=[_column(one, one in first) for one in found],
+        marks=f"{LINKED['html']} {MARKS}",
+        evidence=[_column(one, one in first, pages) for one in found],
         lines=[_line(model, found, kept) for model in models(found)],
         families=list(dict.fromkeys(model.group for model in models(found))),
         comparisons=list(dict.fromkeys(one.source.name for one in found)),
-        figures=[(name.replace("-", " "), f"figures/{_vector(files)}") for name, files in drawn.items()],
+        figures=[(_caption(name), f"figures/{_vector(files)}") for name, files in drawn.items()],
         tally=_tally(sources),
-        claims=[(source, one) for source in sources for one in source.verdicts],
+        claims=[(source, pages[source.name], one) for source in sources for one in source.verdicts],
+        rows=provenance.facts(_rows(found)),
     )
+
+
+def _caption(name: str) -> str:
+    """What a figure shows, in words."""
+    return CAPTION if name == "matrix" else f"What quality costs: {name.removeprefix('cost-of-').replace('-', ' ')}"
 
 
 def _vector(files: Sequence[Path]) -> str:
     return next(path.name for path in files if path.suffix == ".svg")
 
 
-def _column(one: Evidence, is_first: bool) -> dict[str, Any]:
+def _rows(found: Iterable[Evidence]) -> Iterator[dict[str, Any]]:
+    """The rows behind every number of the columns."""
+    for one in found:
+        cells = {cell for known in one.entries.values() for cell in known.origin.cells}
+        yield from (row for rows in one.evaluation.rows.values() for row in rows if row["cell"] in cells)
+
+
+def _column(one: Evidence, is_first: bool, pages: Mapping[str, str]) -> dict[str, Any]:
     return {
         "ability": one.ability.name,
         "asks": one.ability.asks,
         "header": one.column.header,
         "comparison": one.source.name,
-        "page": one.source.page,
+        "page": pages[one.source.name],
+        "place": f"{pages[one.source.name]}#{provenance.anchor(one.evaluation)}",
         "conditions": one.conditions,
         "first": is_first,
         "way": metrics.direction(one.column.metric),

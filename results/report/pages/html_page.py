@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 from results.report.evaluations import Evaluation, Model
 from results.report.figures.catalogue import Drawing
+from results.report.pages import provenance
 from results.report.pages.template import template
 from results.report.section import PageText, Section
-from results.report.tables import columns, printed, summary, table
+from results.report.tables import printed, summary, table
 from results.report.tables.columns import Column, Table
 from results.rows import metrics
-
-FACTS = ("commit", "when", "device", "threads", "dtype", "provider", "lr", "seed", "protocol", "code_hash", "data_hash")
 
 
 class TableNumber(NamedTuple):
@@ -54,7 +53,7 @@ def page(
         figures=[one for one in rest if not one["evaluation"]],
         missing=[one for one in drawings if one.reason],
         printed_heading=printed.HEADING,
-        rows=_provenance(evaluations),
+        rows=provenance.facts(row for one in evaluations for rows in one.rows.values() for row in rows),
     )
 
 
@@ -70,6 +69,7 @@ def _evaluation(
     is_last = evaluation is [one for one in evaluations if one.task == evaluation.task][-1]
     return {
         "evaluation": evaluation,
+        "anchor": provenance.anchor(evaluation),
         "tables": [_table(evaluation, one, beside, look) for one in table.layout(evaluation)],
         "sections": [one for one in (*cards, *look.sections) if one.evaluation == evaluation.slug],
         "figures": [one for one in figures if one["evaluation"] == evaluation.slug],
@@ -103,38 +103,24 @@ def _line(
 
 def _number(evaluation: Evaluation, model: Model, column: Column, beside: Evaluation | None) -> TableNumber:
     text = table.cell(evaluation, model, column, beside)
-    point = evaluation.point(model.label, column.metric, column.where)
-    rows = [row for row in evaluation.rows.get(model.label, []) if point is None or _counts(row, column)]
-    if not rows:
+    origin = provenance.origin(evaluation, model, column)
+    if origin is None:
         return TableNumber(text)
-    what = ", ".join(filter(None, [model.label, metrics.words(column.metric), columns.where_text(column.where)]))
-    if point is not None:
-        spread = f"; 95 % confidence interval {point.low:.6g} to {point.high:.6g}" if point.low is not None else ""
-        what += f": {point.value:.6g} from {point.count:,} items, {point.seeds} seed(s){spread}"
-    cells = " ".join(dict.fromkeys(row["cell"] for row in rows))
-    days = sorted({row["when"][:10] for row in rows})
-    hover = f"commit {rows[0]['commit'][:10] or 'unknown'}, {days[0]}; click for all"
-    return TableNumber(text, "" if point is None else repr(float(point.value)), cells, what, hover)
-
-
-def _counts(row: dict[str, Any], column: Column) -> bool:
-    return row["metric"] == column.metric and column.where.items() <= row["where"].items()
-
-
-def _provenance(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Any]]:
-    """What stands behind each cell's rows, by key."""
-    found: dict[str, dict[str, Any]] = {}
-    for evaluation in evaluations:
-        for row in sorted((r for rows in evaluation.rows.values() for r in rows), key=lambda r: (r["cell"], r["when"])):
-            facts = {name: row[name] for name in FACTS} | {"settings": row["settings"], **row["versions"]}
-            found[row["cell"]] = {**facts, "commit": row["commit"] + (" with changes" if row["dirty"] else "")}
-    return found
+    point = evaluation.point(model.label, column.metric, column.where)
+    value = "" if point is None else repr(float(point.value))
+    return TableNumber(text, value, " ".join(origin.cells), origin.what, origin.hover)
 
 
 def _figures(drawings: Sequence[Drawing]) -> list[dict[str, Any]]:
     """The figures that were drawn, each with what it shows."""
     return [
-        {"name": one.name, "evaluation": one.evaluation, "title": one.title, "vector": _inline(one, f"f{number}-")}
+        {
+            "name": one.name,
+            "evaluation": one.evaluation,
+            "title": one.title,
+            "vector": _inline(one, f"f{number}-"),
+            "files": [(path.suffix[1:].upper(), f"figures/{path.name}") for path in one.files],
+        }
         for number, one in enumerate(drawings)
         if one.files
     ]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from results.report.evaluations import Evaluation
 from results.report.figures.catalogue import Drawing
+from results.report.pages import provenance
 from results.report.section import PageText, Section
 from results.report.tables import summary
 
@@ -66,6 +67,7 @@ def _evaluation(
     return [
         f"## {evaluation.title}",
         *(_image(drawing) for drawing in drawings if drawing.evaluation == evaluation.slug and drawing.files),
+        f'<a id="{provenance.anchor(evaluation)}"></a>',
         f"<details><summary>All numbers of {evaluation.title}, with conditions and the fairness card</summary>",
         tables[f"{evaluation.slug}.md"].rstrip("\n"),
         "</details>",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
-from results.report.evaluations import Evaluation, Point
+from results.plans.paper import Form
+from results.report.evaluations import Evaluation, Model, Point
 from results.report.figures.catalogue import Drawing
 from results.report.findings.claims import UNDECIDED, ClaimVerdict
 from results.report.tables import summary
@@ -22,14 +23,25 @@ def sentences(verdicts: Sequence[ClaimVerdict], evaluations: Sequence[Evaluation
 def leading(
     drawings: Sequence[Drawing],
     verdicts: Sequence[ClaimVerdict],
-    forms: Collection[str],
+    forms: Sequence[Form],
     evaluations: Sequence[Evaluation],
+    named: str = "",
 ) -> str:
-    """The name of the figure that shows what is claimed: a paper's own form, else the first of the task; "" for none."""
-    tasks = [one.claim.task for one in verdicts]
+    """The name of the figure that shows what is claimed: the one `named`, else the paper's form of most claims, else the first.
+
+    "" where nothing is drawn.
+    """
+    claims = [one.claim for one in verdicts]
+    asked = {
+        form.name: sum(form.task == claim.task and form.where.items() <= claim.where.items() for claim in claims)
+        for form in forms
+    }
+    tasks = [claim.task for claim in claims]
     slugs = [evaluation.slug for evaluation in evaluations if evaluation.task in tasks]
     drawn = [one for one in drawings if one.files]
-    ordered = sorted(drawn, key=lambda one: (one.name not in forms, one.evaluation not in slugs))
+    if named in [one.name for one in drawn]:
+        return named
+    ordered = sorted(drawn, key=lambda one: (-asked.get(one.name, -1), one.evaluation not in slugs))
     return ordered[0].name if ordered else ""
 
 
@@ -54,9 +66,18 @@ def _led(evaluation: Evaluation, column: Column) -> str:
         names = [model.label for model, _ in others if summary.ties(way, known[0][1], evaluation, model, column)]
         parts.append(_tied(names) if names else f"then {others[0][0].title} with {_value(column, others[0][1])}")
     if evaluation.bar(column.metric, column.where):
-        learned = sum(evaluation.learned(m.label, column.metric, column.where) == "yes" for m, _ in known)
-        parts.append(f"{learned} of {len(known)} models are better than {evaluation.counted()} by their interval")
+        parts.append(_learned(evaluation, column, [model for model, _ in known]))
     return f"**{evaluation.title}, {column.header}**: {'; '.join(parts)}."
+
+
+def _learned(evaluation: Evaluation, column: Column, models: Sequence[Model]) -> str:
+    """How many are better than all that need not learn, by their interval or, of one seed, without any."""
+    verdicts = [evaluation.learned(model.label, column.metric, column.where) for model in models]
+    sure, unsure = verdicts.count("yes"), verdicts.count("maybe")
+    better = f"of {len(models)} models are better than {evaluation.counted()}"
+    if not unsure:
+        return f"{sure} {better} by their interval"
+    return f"{unsure} {better}, of one seed without an interval" + (f", {sure} more by their interval" if sure else "")
 
 
 def _value(column: Column, point: Point) -> str:

@@ -23,13 +23,15 @@ def template(name: str) -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    made.policies["json.dumps_kwargs"] = {}  # facts in the order in which a page tells them
     made.filters |= {"markdown": markdown, "anchor": _anchor}
     return made.get_template(name)
 
 
 def markdown(text: str) -> str:
-    """Markdown as HTML; raw HTML in it is shown, not obeyed, but for underlines."""
+    """Markdown as HTML; raw HTML in it is shown, not obeyed, but for underlines and line breaks."""
     made = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    made = made.replace("&lt;br&gt;", "<br>")
     return re.sub(r"&lt;u&gt;([^<>&]*)&lt;/u&gt;", r"<u>\1</u>", made)
 
 

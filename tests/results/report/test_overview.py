@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -105,8 +106,10 @@ class Tags(HTMLParser):
 def test_the_page_holds_every_number_and_claim(sources, tmp_path):
     written = page.write(sources, tmp_path, fixed=["retnet"])
     text = written.read_text()
-    assert "**2.500 ± 0.000** <sub>1</sub>" in text
-    assert "<u>" in text and "[text](../large/report.md)" in text and "[text](../small/report.md)" in text
+    place = "../large/report.md#numbers-language-modelling"
+    assert f"[**2.500 ± 0.000**]({place}) <sub>1</sub>" in text and f"[text]({place})" in text
+    assert "<u>" in text and "[text](../small/report.md#numbers-language-modelling)" in text
+    assert "4 models in 2 comparisons, 3 abilities and costs. 1 claims of papers: " in text
     assert "1 claims of papers" in text and "RetNet beats attention" in text
     assert "## The other evaluations of each ability" in text
     html = (tmp_path / "overview.html").read_text()
@@ -142,3 +145,42 @@ def test_abilities_name_tasks_that_there_are():
     named = {task for ability in ABILITIES for task in ability.tasks} - {"throughput"}
     later = {"overflow", "nonlinear-recall", "flow", "modular-arithmetic", "flip-flop"}
     assert named - set(tasks.names()) <= later
+
+
+def test_every_number_of_the_page_opens_its_rows_and_leads_to_the_page_that_is_drawn(sources, tmp_path):
+    drawn = tmp_path / "large"
+    drawn.mkdir()
+    (drawn / "report.html").touch()
+    folder = page.write(sources, tmp_path / "overview").parent
+    parser = Buttons()
+    parser.feed((folder / "overview.html").read_text())
+    rows = json.loads(parser.rows)
+    assert len(parser.buttons) == len(pd.read_csv(folder / "overview.csv"))
+    shown = [cell for button in parser.buttons for cell in button["data-cells"].split()]
+    measured = {
+        row["cell"] for source in sources for one in source.evaluations for of in one.rows.values() for row in of
+    }
+    assert set(rows) == set(shown) <= measured
+    assert list(rows[shown[0]])[:2] == ["commit", "when"]
+    pages = {button["data-page"].partition("#")[0] for button in parser.buttons}
+    assert pages == {"../large/report.html", "../small/report.md"}  # the other's is not drawn
+
+
+class Buttons(HTMLParser):
+    """The buttons of a page that open rows, and the rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.buttons, self.rows, self.inside = [], "", False
+
+    def handle_starttag(self, tag, attributes):
+        known = dict(attributes)
+        self.inside = known.get("id") == "rows"
+        if tag == "button" and "data-cells" in known:
+            self.buttons.append(known)
+
+    def handle_data(self, data):
+        self.rows += data if self.inside else ""
+
+    def handle_endtag(self, tag):
+        self.inside = False

@@ -74,19 +74,25 @@ def test_the_page_is_well_formed_and_asks_for_nothing_else(page):
     ids = [attributes["id"] for _, attributes in read.elements if "id" in attributes]
     assert len(ids) == len(set(ids)) > 5
     links = [a[name] for _, a in read.elements for name in ("href", "src", "xlink:href", "action") if a.get(name)]
-    assert links and all(link.startswith("#") or link == "data:," for link in links)
+    files = [
+        a["href"] for a in read.all("a") if a["href"].startswith("figures/")
+    ]  # which a reader may take, and no page loads
+    assert files == ["figures/a.svg"] * 2
+    assert links and all(link.startswith("#") or link == "data:," or link in files for link in links)
     assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
     assert "url(http" not in page and "@import" not in page and "fetch(" not in page
     assert "{{" not in page and "{%" not in page and "Made &lt;up&gt;" in page and "<b>1</b>" not in page
 
 
 def test_a_reader_sees_every_part_in_its_order_and_every_cell_of_every_table(page, exams):
-    texts = Reader(page).texts
+    read = Reader(page)
+    texts = read.texts
     chapters = [*(exam.title for exam in exams), "Findings"]
     headings = [text for tag, text in texts if tag in ("h1", "h2") and text]
     assert headings == ["Made <up>", "At a glance", *chapters]
     assert [text for tag, text in texts if tag == "li"] == chapters
-    assert [text for tag, text in texts if tag == "figcaption"] == ["Figure & one", "Figure & two"]
+    assert [svg["aria-label"] for svg in read.all("svg")] == ["Figure & one", "Figure & two"]
+    assert [text for tag, text in texts if tag == "figcaption"] == ["As a file: SVG"] * 2
     said = [text for tag, text in texts if tag == "p"]
     assert said[:1] == ["Which?"] and "None." in said
     for exam in exams:

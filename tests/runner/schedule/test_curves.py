@@ -19,7 +19,7 @@ from runner.commands.comparison import cells
 from runner.measure import measure
 from runner.schedule import worker
 from runner.schedule.board import Board, folder_of
-from runner.schedule.curves import EVERY, Recorder, recorded
+from runner.schedule.curves import EVERY, Recorder, keep, recorded
 from runner.schedule.schedule import RunEvent
 from schema.places import ROOT
 from tasks.harness import curve
@@ -121,6 +121,18 @@ def test_a_full_disk_is_told_once_and_costs_nothing(tmp_path, monkeypatch):
             recorder.next = 0.0
             recorder.news({EVERY: [1.0]})
     assert len(told) == 1
+
+
+def test_a_curve_of_another_machine_is_kept_and_none_takes_the_place_of_an_earlier_one(tmp_path):
+    there, here = tmp_path / "there.csv", path_of(tmp_path / FOLDER, "cell")
+    with recorded(there) as recorder:
+        recorder.news({"step": 1, "loss": 3.0})
+    keep(here, there.read_bytes())
+    assert read(here) == [CurvePoint(1, TRAINING, 3.0)]
+    keep(here, None)
+    assert not here.exists()
+    with pytest.warns(UserWarning, match="could not be kept"):
+        keep(there / "below-a-file", b"step,split,loss")
 
 
 def test_measured_cells_keep_the_losses_of_their_checkpoints_and_a_trial_its_validation(queue, results):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from results.report.curves import FOLDER, TRAINING, CurvePoint, path_of, read
 from results.rows import predictions, store
 from runner.schedule import schedule, worker
 from runner.schedule.ray_cluster import RayCluster
@@ -52,6 +53,11 @@ def test_every_way_to_fail_is_a_row_and_harms_only_its_cell(cluster, tmp_path):
     assert kinds["started"] == 7 and kinds["finished"] == 2 and kinds["failed"] == 5
     kept = predictions.read(tmp_path / predictions.FOLDER, identify(cells[0]).key)
     assert kept == [{"exam": 0, "hits": "01"}]
+    curves = {one.model: read(path_of(tmp_path / FOLDER, identify(one).key)) for one in cells}
+    told = [CurvePoint(1, TRAINING, 3.0)]
+    assert curves == {
+        name: [] if name in ("dies", "slow") else told for name in curves
+    }  # of these no node tells any more
     again, _ = run(cluster, cells, path, timeout=2)
     assert (again.measured, again.failed, again.skipped) == (0, 0, 7)
 

@@ -21,6 +21,7 @@ from results.rows.row import canonical
 
 SPEEDS = ("training_tokens_per_second", "prefill_tokens_per_second", "decoding_milliseconds_per_token")
 FEW_BANDS = 4  # lines whose bands a reader still tells apart
+STEP, MOST_ASIDE = 1.7, 12.0  # points between the bars of two lines at one place, and of the first and the last
 ONE, MANY = 3.0, 2.15  # inches high: a panel alone, and one of several
 PANEL = 2.2  # inches across that a panel of several has at least
 
@@ -153,9 +154,13 @@ def _between(evaluation: Evaluation, model: Model, point: Point, ends: list[str]
 
 def draw(panel: Axes, tracks: Sequence[Track], cast: Cast, scale: float, may_name: bool = False) -> Collection[str]:
     """Draw tracks with bands for those in colour; returns the labels that are named at their ends, where there is room."""
-    artists.lines(panel, [(t.xs, [scale * p.value for p in t.points], cast.line(t.model)) for t in tracks])
     bright = [track for track in tracks if track.model.label in cast.bright and track.points]
-    _intervals(panel, bright, scale)
+    aside = _aside(bright)
+    looks = [cast.line(t.model) | {"aside": aside.get(t.model.label, 0.0)} for t in tracks]
+    artists.lines(
+        panel, [(t.xs, [scale * p.value for p in t.points], look) for t, look in zip(tracks, looks, strict=True)]
+    )
+    _intervals(panel, bright, scale, aside)
     ends = [names.Name(t.model.title, t.xs[-1], scale * t.points[-1].value, style.text_colour(t.model)) for t in bright]
     if not may_name or not names.fit(ends, ONE - 0.5):
         return ()
@@ -163,7 +168,15 @@ def draw(panel: Axes, tracks: Sequence[Track], cast: Cast, scale: float, may_nam
     return {track.model.label for track in bright}
 
 
-def _intervals(panel: Axes, tracks: Sequence[Track], scale: float) -> None:
+def _aside(tracks: Sequence[Track]) -> dict[str, float]:
+    """By how many points the lines of many stand side by side, so that none of their bars hides another."""
+    if len(tracks) <= FEW_BANDS or not any(point.low is not None for track in tracks for point in track.points):
+        return {}
+    step = min(STEP, MOST_ASIDE / (len(tracks) - 1))
+    return {track.model.label: step * (at - (len(tracks) - 1) / 2) for at, track in enumerate(tracks)}
+
+
+def _intervals(panel: Axes, tracks: Sequence[Track], scale: float, aside: Mapping[str, float]) -> None:
     """Bands along a few lines, bars at the points of many, whose bands would hide one another."""
     known = [
         [(x, scale * p.low, scale * p.high) for x, p in zip(t.xs, t.points, strict=True) if p.low is not None]
@@ -177,7 +190,15 @@ def _intervals(panel: Axes, tracks: Sequence[Track], scale: float) -> None:
         ]
         artists.bands(panel, [artists.Band(*span, colour) for span, colour in spans])
         return
-    pens = [{"color": to_rgba(style.colour(t.model), 0.55), "linewidth": 0.9, "zorder": 1.6} for t in tracks]
+    pens = [
+        {
+            "color": to_rgba(style.colour(t.model), 0.7),
+            "linewidth": 0.9,
+            "zorder": 1.6,
+            "aside": aside.get(t.model.label, 0.0),
+        }
+        for t in tracks
+    ]
     bars = [([x, x], [low, high], pen) for ends, pen in zip(known, pens, strict=True) for x, low, high in ends]
     artists.lines(panel, bars)
 
@@ -226,7 +247,5 @@ def note(evaluation: Evaluation, metric: str, cast: Cast) -> str:
 
 
 def _label(axes: Sequence[Axes], xlabel: str, metric: str) -> None:
-    """Axis labels: the metric's name where there is one panel, else its unit."""
-    one = len(axes) == 1
-    text = metrics.label(metric) if one else metrics.metric(metric).unit or metrics.metric(metric).title
-    ticks.outer(axes, xlabel, text, (ONE if one else MANY) - 0.7)
+    """Axis labels: what is asked for, and the metric with its unit."""
+    ticks.outer(axes, xlabel, metrics.label(metric), (ONE if len(axes) == 1 else MANY) - 0.7)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from results.plans.method.claims import Claim
-from results.report import evaluations
+from results.plans.paper import Form, Printed
+from results.report import evaluations, report
 from results.report.figures.catalogue import Drawing
 from results.report.findings.claims import judge
 from results.report.pages import markdown_page, opening
+from results.report.pages.template import markdown
 from results.report.section import PageText
 from results.report.tables import summary
 from tests.support.synthetic import cell, rows_of
@@ -62,11 +66,17 @@ def test_a_page_opens_with_a_sentence_a_claim_and_its_figure(found):
         "difference +30.7"
     )
     assert "3 shared seeds" in sentence
-    drawings = [
-        Drawing(name, name, slug, ["figure"]) for name, slug in (("a", "other"), ("b", "needle"), ("form", "needle"))
-    ]
+    places = (("a", "other"), ("b", "needle"), ("form", "needle"), ("long", "needle"))
+    drawings = [Drawing(name, name, slug, ["figure"]) for name, slug in places]
+    form = Form("form", "A paper's figure", "needle", "accuracy", Printed("any"))
+    other = replace(form, name="long", where={"length": 64})
     assert opening.leading(drawings, verdicts, [], found) == "b"
-    assert opening.leading(drawings, verdicts, ["form"], found) == "form"
+    assert opening.leading(drawings, verdicts, [form], found) == "form"
+    assert opening.leading(drawings, verdicts, [other, form], found) == "form"  # the claim is of all lengths
+    asked = [replace(one, claim=replace(claim, where={"length": 64})) for one in verdicts]
+    assert opening.leading(drawings[:2] + drawings[3:], asked, [other], found) == "long"
+    assert opening.leading(drawings, verdicts, [form], found, "a") == "a"
+    assert opening.leading(drawings, verdicts, [form], found, "aa") == "form"
     assert opening.leading([], verdicts, [], found) == ""
 
 
@@ -78,3 +88,23 @@ def test_without_claims_it_says_who_leads(found):
         found, {found[0].slug: {f"{found[0].slug}.md": "numbers"}}, [], PageText("T", told=(sentence,))
     )
     assert page.index(sentence) < page.index("| family | model |") < page.index("## needle") < page.index("<details>")
+
+
+def test_of_one_seed_it_says_that_there_is_no_interval():
+    rows = rows_of(
+        cell("", "language-modelling", "floors"), [("floor: guess", "bits_per_byte", 4.0, 400, {"length": 64})]
+    )
+    for model, value in (("transformer", 3.0), ("mamba", 2.5), ("rmt", 4.5)):
+        rows += rows_of(cell(model, "language-modelling"), [(None, "bits_per_byte", value, 400, {"length": 64})])
+    (sentence,) = opening.sentences([], evaluations.grouped(rows))
+    assert "2 of 3 models are better than the best trivial baseline, of one seed without an interval." in sentence
+
+
+def test_a_page_breaks_lines_in_a_table():
+    assert "70.0<br>1 of 5" in markdown("| a |\n|---|\n| 70.0<br>1 of 5 |") and "&lt;i&gt;" in markdown("<i>")
+
+
+def test_a_page_says_that_the_figure_it_is_to_open_with_is_not_drawn(tmp_path):
+    rows = rows_of(cell("transformer", "needle"), [(None, "accuracy", 0.5, 400, {"length": 64})])
+    page = report.report(rows, tmp_path, opens_with="no-such-figure").read_text()
+    assert "- no-such-figure: the plan opens with it" in page

@@ -171,8 +171,12 @@ def _closure(own: frozenset[Path], measured_by: tuple[str, ...]) -> set[Path]:
     """Every file that these import; of the runner's files each alone, since they know every wing."""
     named = {ROOT / name for name in measured_by}
     runner = {path for path in named if path.is_relative_to(ROOT / "runner")}
-    never = {path for pattern in NEVER for path in provenance.matching(ROOT, pattern)}
-    return provenance.import_closure(ROOT, own | named - runner, without=never - own, whole=ROOT / WHOLE) | runner
+    return provenance.import_closure(ROOT, own | named - runner, without=_never() - own, whole=ROOT / WHOLE) | runner
+
+
+@cache  # a run asks for a closure a model and task, and the patterns search the whole tree
+def _never() -> frozenset[Path]:
+    return frozenset(path for pattern in NEVER for path in provenance.matching(ROOT, pattern))
 
 
 def _task_files(cell: Cell) -> set[Path]:

@@ -15,7 +15,6 @@ from rich.table import Table
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
-import tasks
 from models import registry
 from models.conformance import costs
 from models.language_model import check_settings
@@ -29,7 +28,7 @@ from results.cell import UNKNOWN_RATE, Cell
 from results.rows.metrics import byte_size
 from results.rows.row import canonical
 from runner.build import settings_of, sized, terms, with_provider
-from runner.cell_key import training_key_of
+from runner.cell_key import as_trained, training_key_of
 from runner.checkpoints import store
 from runner.checkpoints.trained_model import CheckpointSettings
 from runner.preflight import capacity
@@ -56,6 +55,10 @@ class ForecastFacts(TypedDict):
     task: str
     vocab: int
     data_hash: str
+    model: str
+    seed: int
+    lr: float
+    dtype: str
 
 
 def of_cell(cell: Cell, checkpoints: CheckpointSettings | None, past: Sequence[Row] = ()) -> Cost:
@@ -88,21 +91,31 @@ def of_cell(cell: Cell, checkpoints: CheckpointSettings | None, past: Sequence[R
 
 
 def _is_trained(cell: Cell, checkpoints: CheckpointSettings | None) -> bool:
-    """Whether the cell's model is kept, trained on data of any hash that a checkpoint of its task had."""
+    """Whether the cell's model is kept, trained on data of any hash that a checkpoint like it had.
+
+    A key takes the code of model and task, so none is asked for where no checkpoint names what stands in it besides.
+    """
     if checkpoints is None or cell.lr == UNKNOWN_RATE:
         return False
-    trained, _ = tasks.trained(cell.task, cell.task_settings)
+    asked = as_trained(cell)
     known = {
-        (facts["vocab"], facts["data_hash"]) for facts in _kept_facts(checkpoints.folder) if facts["task"] == trained
+        (facts["vocab"], facts["data_hash"])
+        for facts in _kept_facts(checkpoints.folder)
+        if all(facts[name] == getattr(asked, name) for name in ("task", "model", "seed", "lr", "dtype"))
     }
     keys = (training_key_of(cell, *one) for one in known)
     return any((checkpoints.folder / key / store.FACTS).exists() for key in keys)
 
 
-def _kept_facts(folder: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted(folder.glob(f"*/{store.FACTS}")):
+def _kept_facts(folder: Path) -> Iterator[ForecastFacts]:
+    for path in folder.glob(f"*/{store.FACTS}"):
         with suppress(OSError, ValueError):  # what is damaged is told where it would be used
-            yield read_json(path, ForecastFacts)
+            yield _facts(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)  # every cell of a plan asks for those of all checkpoints
+def _facts(path: Path, changed: int) -> ForecastFacts:
+    return read_json(path, ForecastFacts)
 
 
 def _row_work(row: Row) -> float | None:

@@ -159,9 +159,9 @@ def named(root: Path, files: Iterable[Path], packages: Iterable[Path] = ()) -> l
 
     Those in one of the folders `packages` are named from it, with its own name.
     """
-    roots = [Path(root).resolve(), *(Path(package).resolve().parent for package in packages)]
+    roots = [_resolved(root), *(_resolved(package).parent for package in packages)]
     found = []
-    for path in sorted(Path(file).resolve() for file in files):
+    for path in sorted(map(_resolved, files)):
         above = next((one for one in roots if path.is_relative_to(one)), path.parent)
         found.append((path.relative_to(above).as_posix(), path))
     return found
@@ -184,12 +184,11 @@ def import_closure(
     include too. Modules in `without` are neither counted nor followed. Raises SyntaxError for a file that is not Python,
     FileNotFoundError for one that is not there.
     """
-    root = Path(root).resolve()
-    left_out = {Path(file).resolve() for file in without}
-    waiting = [Path(file).resolve() for file in files]
+    root = _resolved(root)
+    left_out = set(map(_resolved, without))
+    waiting = list(map(_resolved, files))
     closure: set[Path] = set()
     packages: set[Path] = set()  # of `whole`, met so far
-    places: dict[str, list[Path]] = {}  # most files import the same names
     while waiting:
         file = waiting.pop()
         if file in closure or file in left_out:
@@ -199,15 +198,18 @@ def import_closure(
             waiting += _included(file)
             continue
         for name in _imported(root, file):
-            if name not in places:
-                places[name] = _module_files(root, name)
-            waiting += places[name]
+            waiting += _module_files(root, name)
         if whole is not None and file.is_relative_to(whole) and file.parent != whole:
             package = whole / file.relative_to(whole).parts[0]
             if package not in packages:
                 packages.add(package)
                 waiting += (found for suffix in (".py", *C_FILES) for found in package.rglob(f"*{suffix}"))
     return closure
+
+
+@lru_cache(maxsize=4096)  # every closure of a run names the same files
+def _resolved(path: Path) -> Path:
+    return Path(path).resolve()
 
 
 def _included(file: Path) -> list[Path]:
@@ -250,11 +252,15 @@ def _names(content: bytes, package: tuple[str, ...], filename: str) -> tuple[str
     return tuple(found)
 
 
-def _module_files(root: Path, name: str) -> list[Path]:
-    """The file of a module below `root`, and the __init__.py of every package above it; none for anything else."""
+@lru_cache(maxsize=8192)  # most files import the same names
+def _module_files(root: Path, name: str) -> tuple[Path, ...]:
+    """The file of a module below `root`, and the __init__.py of every package above it; none for anything else.
+
+    Which files there are is asked of the disk once a process; what is in them, each time.
+    """
     parts = [part for part in name.split(".") if part]
     found: list[Path] = []
     for depth in range(1, len(parts) + 1):
         place = root.joinpath(*parts[:depth])
         found += [path for path in (place / "__init__.py", place.with_suffix(".py")) if path.is_file()]
-    return found
+    return tuple(found)

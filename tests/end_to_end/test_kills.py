@@ -25,21 +25,21 @@ DRIVER = (
 )
 SNAPSHOTS = "\nsnapshot_minutes = 0.005"
 RATES = "learning_rates = [1e-3, 1e-2]\nsearch = { fraction = 0.25, seed = 0 }"
-TIMES = ("training_seconds", "evaluation_seconds", "weights_age_seconds")
+TIMES = ("training_seconds", "evaluation_seconds", "weights_age_seconds", "training_peak_memory_bytes")  # of one run
 OF_ITS_TIME = ("when", "commit", "dirty")  # the checkout may change meanwhile
 
 
 class Runs:
     """`bench.py run tiny` in a results folder of its own, with a cache of its own."""
 
-    def __init__(self, folder: Path, steps: int, rates: str = RATES):
+    def __init__(self, folder: Path, steps: int, rates: str = RATES, batch_tokens: int = 512):
         self.results, self.cache = folder / "results", folder / "cache"
         (self.results / "tiny").mkdir(parents=True)
         plan = tiny_plan(
             models=["deltanet", "titans-mac"],
             seeds=[0],
             rates=rates + SNAPSHOTS,
-            budget=f"steps = {steps}, batch_tokens = 512",
+            budget=f"steps = {steps}, batch_tokens = {batch_tokens}",
             lengths=[64, 128],
             samples=2,
         )
@@ -79,7 +79,7 @@ class Runs:
         return len(list(self.cache.glob(f"checkpoints/*/{store.SNAPSHOT}")))
 
     def numbers(self) -> list[str]:
-        """All rows but times, without when they were written."""
+        """All rows but times and memory, without when they were written."""
         rows = [row for row in record.read(self.rows) if row["metric"] not in TIMES]
         return sorted(json.dumps({**row, **dict.fromkeys(OF_ITS_TIME)}, sort_keys=True) for row in rows)
 
@@ -99,10 +99,12 @@ def test_a_run_that_is_killed_inside_a_training_leaves_a_snapshot(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", PARALLEL)
 def test_a_training_of_two_processes_that_is_killed_goes_on_to_the_same_numbers(tmp_path, kind):
     flags = ("--parallel", kind, "--processes", "2", "--models", "deltanet")
-    calm, killed = (Runs(tmp_path / name, steps=200, rates="learning_rate = 1e-3") for name in ("calm", "killed"))
+    one_rate = {"steps": 200, "rates": "learning_rate = 1e-3", "batch_tokens": 480}  # 20 rows at first
+    calm, killed = (Runs(tmp_path / name, **one_rate) for name in ("calm", "killed"))
     calm.finish(*flags)
     run, end = killed.start(*flags), time.monotonic() + 300
     while not killed.snapshots() and run.poll() is None and time.monotonic() < end:

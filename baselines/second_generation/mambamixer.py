@@ -26,6 +26,8 @@ from torch import Tensor, nn
 from models import registry
 from models.law import Law
 from models.layers import RMSNorm, linear_flops
+from models.ops.channel_scan import channel_scan
+from models.ops.channel_scan.recurrence import BlockWeights
 from models.ops.flops import Flops
 from models.registry import register
 from models.shell.carried_state import StateMismatch
@@ -41,14 +43,13 @@ class ChannelMixer(nn.Module):
         super().__init__()
         if groups < 1 or width % groups:
             raise ValueError(f"groups {groups} must divide the width {width}; change groups.")
-        self.groups, mamba = groups, registry.entry(MAMBA).cls
+        self.groups, self.provider, mamba = groups, provider, registry.entry(MAMBA).cls
         self.norm = RMSNorm(width)
         self.scans = nn.ModuleList(mamba(width // groups, 1, provider=provider) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         pieces = self.norm(x).flatten(0, 1).unflatten(-1, (self.groups, -1))
-        forwards, backwards = self.scans
-        y = forwards(pieces)[0] + backwards(pieces.flip(1))[0].flip(1)
+        y = channel_scan(pieces, *map(_weights, self.scans), provider=self.provider)
         return x + y.flatten(1).view_as(x)
 
     def flops(self, time: int) -> Flops:
@@ -58,6 +59,15 @@ class ChannelMixer(nn.Module):
 
     def _more(self, scan: nn.Module, rows: int) -> tuple[Flops, Flops]:
         return scan.flops(rows), linear_flops(scan, rows)
+
+
+def _weights(scan: nn.Module) -> BlockWeights:
+    """What a Mamba block learns, for the scan over channels."""
+    taps, step = scan.convolution, scan.step
+    return BlockWeights(
+        scan.project.weight, taps.weight[:, 0], taps.bias, scan.select.weight, step.weight, step.bias, -scan.A_log.exp(),
+        scan.D, scan.out.weight,
+    )  # fmt: skip
 
 
 def sum_of(parts: Sequence[Flops]) -> Flops:

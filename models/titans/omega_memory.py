@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
-from itertools import combinations_with_replacement
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from models.layers import l2_norm
 from models.ops.associative_memory import window_memory
+from models.ops.associative_memory.features import polynomial_features
 from models.ops.associative_memory.flops import omega_flops
 from models.ops.associative_memory.window_recurrence import WindowRule
 from models.ops.flops import Flops
@@ -56,28 +54,21 @@ class PolynomialFeatures(nn.Module):
 
     no_weight_decay = ("factors",)
 
-    def __init__(self, width: int, degree: int):
+    def __init__(self, width: int, degree: int, provider: str = "auto"):
         super().__init__()
         if degree < 1:
             raise ValueError(f"degree must be at least 1, which leaves keys as they are, not {degree}.")
-        self.degree = degree
+        self.degree, self.provider = degree, provider
         self.features = sum(math.comb(width + i - 1, i) for i in range(degree + 1)) if degree > 1 else width
-        if degree == 1:
-            return
-        self.factors = nn.Parameter(torch.tensor([1 / math.factorial(i) for i in range(degree + 1)]))
-        for i in range(2, degree + 1):
-            places = torch.tensor(list(combinations_with_replacement(range(width), i)), dtype=torch.long).T
-            self.register_buffer(f"places_{i}", places.contiguous(), persistent=False)
+        if degree > 1:
+            self.factors = nn.Parameter(torch.tensor([1 / math.factorial(i) for i in range(degree + 1)]))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.degree == 1:
             return x
-        factors = self.factors.to(x.dtype)
-        parts = [factors[:1].expand(*x.shape[:-1], 1), factors[1] * x]
-        for i in range(2, self.degree + 1):
-            chosen = (x.index_select(-1, places) for places in getattr(self, f"places_{i}"))
-            parts.append(factors[i] * reduce(torch.mul, chosen))
-        return l2_norm(torch.cat(parts, -1))
+        # The compiled form is of degree 2; others of a model that asks for it are computed as they can be.
+        provider = "auto" if self.provider == "native" and self.degree != 2 else self.provider
+        return polynomial_features.form_or_auto(provider)(x, self.factors)
 
 
 class Omega(MemoryLayer):
@@ -99,7 +90,7 @@ class Omega(MemoryLayer):
             raise ValueError(f"key_width must be at least 1, not {memory.key_width}.")
         gates = 4 if momentum else 3
         super().__init__(width, heads, keys, values, gates, memory.convolution, memory.unit_values, provider)
-        self.features = PolynomialFeatures(keys, memory.degree)
+        self.features = PolynomialFeatures(keys, memory.degree, provider)
         self.rule = WindowRule(memory.chunk, memory.activation, memory.window, orthogonal)
         self.period = max(memory.chunk, memory.window)
         self.sizes = sizes_of(self.features.features, values, memory.memory_depth, memory.expansion)

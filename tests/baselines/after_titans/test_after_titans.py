@@ -111,3 +111,18 @@ def test_impossible_settings_say_what_to_do():
     ):
         with pytest.raises(ValueError, match=sentence):
             construct(cls, WIDTH, HEADS, **settings)
+
+
+@pytest.mark.parametrize(("layers", "apart"), [(1, (0, 1e-13)), (2, (1e-11, 1e-4))])
+def test_only_an_atlas_of_several_layers_amplifies_rounding_and_says_so(layers, apart):
+    """Two texts that differ by 1e-12 at their first token, a thousand tokens later."""
+    torch.manual_seed(0)
+    mixer = construct(Atlas, 16, 1, memory_depth=layers).double()
+    one = torch.randn(1, 1024, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    other = one.clone()
+    other[0, 0] *= 1 + 1e-12
+    with torch.no_grad():
+        y, z = mixer(one)[0], mixer(other)[0]
+    left = (y - z)[0, -64:].abs().max() / y.abs().max()
+    assert apart[0] <= left < apart[1]
+    assert bool(mixer.amplifies_rounding) == (layers > 1)

@@ -91,9 +91,7 @@ static void write_back(const piece *c, const shares *s, shares *ds, const networ
   LAYERS(l) {
     long at = AT(l), count = WIDE(l) * OUT(l);
     if (ORTHOGONAL) {
-      newton_schulz(after + at, WIDE(l), OUT(l), w->room, w->orthogonal);
-      ds->amount[end] += dot(w->room, w->G + at, count);
-      newton_schulz_back(after + at, WIDE(l), OUT(l), w->G + at, s->amount[end], w->GS + at, w->orthogonal);
+      ds->amount[end] += newton_schulz_back(after + at, WIDE(l), OUT(l), w->G + at, s->amount[end], w->GS + at, w->orthogonal);
     } else
       write_layer_back(net, l, s->T + last, ds->T + last, c->keys, w->G + at, k, w);
     ds->g[end] += add_and_compare(w->B + at, w->G + at, s->g[end], M + at, count);

@@ -1,0 +1,77 @@
+"""Training speed of models over `transformer`'s, and their floors: `python -m tests.support.time_of_training atlas mambamixer`.
+
+Models of the plan `generations` (width 64, depth 3, heads 4, float32) take steps in turn on 8 rows of 512 tokens and on one of
+4,096. Printed are seconds of the processor, the least of each, and the speed over the transformer's. Beside them the floor: what the
+model's matrix products as its law counts them (three times those of a forward pass) take at the speed of large products, and of
+products as small as a head's state, both measured in the same rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+import baselines  # noqa: F401  fills the registry
+from models.language_model import Size, seeded
+from models.matching import counts
+
+REFERENCE, VOCAB = "transformer", 256
+SIZE = Size(VOCAB, 64, 3, 4)
+SHAPES = ((8, 512), (1, 4096))
+LARGE, SMALL, PRODUCTS = (
+    512,
+    16,
+    4096,
+)  # sides of the products that give the machine's speed; how many small ones go together
+
+
+def step_of(model: torch.nn.Module, text: torch.Tensor) -> Callable[[], None]:
+    """A training step without the optimiser's."""
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        F.cross_entropy(model(text[:, :-1])[0].flatten(0, 1), text[:, 1:].flatten()).backward()
+
+    return step
+
+
+def times(steps: dict[str, Callable], rounds: int) -> dict[str, float]:
+    """The least processor seconds of each, taken in turn after one round that warms up."""
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(rounds + 1):
+        for name, step in steps.items():
+            begun = time.process_time()
+            step()
+            if turn:
+                taken[name].append(time.process_time() - begun)
+    return {name: min(found) for name, found in taken.items()}
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    asked.add_argument("models", nargs="+")
+    asked.add_argument("--rounds", type=int, default=7)
+    asked.add_argument("--threads", type=int, default=1)
+    given = asked.parse_args()
+    torch.set_num_threads(given.threads)
+    large, small = torch.randn(LARGE, LARGE), torch.randn(PRODUCTS, SMALL, SMALL)
+    for rows, length in SHAPES:
+        text = torch.randint(VOCAB, (rows, length + 1), generator=torch.Generator().manual_seed(0))
+        models = {name: seeded(name, SIZE, 0) for name in (REFERENCE, *given.models)}
+        steps: dict[str, Callable] = {name: step_of(model, text) for name, model in models.items()}
+        found = times(steps | {"large": lambda: large @ large, "small": lambda: torch.bmm(small, small)}, given.rounds)
+        speed = {"large": 2 * LARGE**3 / found["large"], "small": 2 * PRODUCTS * SMALL**3 / found["small"]}
+        print(f"{rows} x {length}: products {speed['large'] / 1e9:.0f} GFLOP/s, small ones {speed['small'] / 1e9:.0f}")
+        for name, model in models.items():
+            work = 3 * rows * counts.flops(model, length).forward
+            floors = ", ".join(f"{kind} {work / pace:.3f} s" for kind, pace in speed.items())
+            ratio = found[REFERENCE] / found[name]
+            print(f"  {name}: {found[name]:.3f} s, speed {ratio:.2f}; {work / 1e9:.1f} GFLOP, floor {floors}")
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,8 +42,11 @@ def killed(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(killed):
-    with data_parallel.rank_zero("ddp", 2, "cpu", group_of_two.undisturbed_and_resumed, (killed,)) as group:
-        return group_of_two.undisturbed_and_resumed(group, killed)
+    copies = {
+        kind: shutil.copy(path, f"{path}.copy") for kind, path in killed.items()
+    }  # going on, each takes further ones
+    with data_parallel.rank_zero("ddp", 2, "cpu", group_of_two.undisturbed_and_resumed, (copies,)) as group:
+        return group_of_two.undisturbed_and_resumed(group, copies)
 
 
 def test_the_snapshot_holds_whole_weights_and_the_generators_of_both(killed):

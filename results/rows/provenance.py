@@ -106,7 +106,7 @@ def code_hash(files: Iterable[tuple[str, Path]], besides: str = "") -> str:
     return digest.hexdigest()[:16]
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=4096)  # more than there are files, or a run over all models reads each again and again
 def _effective(content: bytes) -> bytes:
     """Python source without comments, docstrings and empty lines outside strings; as it is where it does not parse.
 
@@ -232,7 +232,7 @@ def _tree(content: bytes, filename: str) -> ast.Module:
         raise
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=4096)
 def _parsed(content: bytes) -> ast.Module:
     return ast.parse(content)
 

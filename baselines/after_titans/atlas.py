@@ -18,12 +18,12 @@ Where the paper is silent, or has two readings:
   move a layer by at most 0.75 in spectral norm.
 - theta is 0.9 and eta 0.05 of its bound at first: NS5 brings up small singular values of S, and with them rounding, by up to
   485. A memory that has learned large rates is noisy in half precision; the law itself is.
-- A memory of two layers does not forget what two texts once differed by, rounding included. It lies in the law: in its float64 loop
-  at width 64, texts that differ by 1e-15 at their first token are 4e-14 of the largest output apart after 512 tokens, 2e-11 after
-  1,024, 3e-6 after 2,048; the compiled form does the same, and is at 5e-2 after 3,072. NS5 alone is not why: at width 16 it brings
-  up a random difference of S by 11 to 13 (S's singular values lie a hundred to six hundred apart), but by 16 in a memory of one
-  layer (`memory.memory_depth=1`), which forgets: 1e-15 after 4,096. Of two layers each steps at the other's weights. So only a
-  memory of more layers than one says that it amplifies rounding.
+- A memory of two layers does not forget what two texts once differed by, rounding included. It lies in the law: in its float64
+  loop at width 64, texts 1e-15 apart at their first token are 4e-14 of the largest output apart after 512 tokens, 2e-11 after
+  1,024, 3e-6 after 2,048; the compiled form does the same, and is at 5e-2 after 3,072. NS5 alone is not why: at width 16 it
+  brings up a random difference of S by 11 to 13 (S's singular values lie a hundred to six hundred apart), but by 16 in a memory
+  of one layer (`memory.memory_depth=1`), which forgets: 1e-15 after 4,096. Of two layers each steps at the other's weights. So
+  only a memory of more layers than one says that it amplifies rounding.
 - NS5 divides by |S| + 1e-3, not Muon's + 1e-7: its gradient grows as the inverse.
 
 Deviation: alpha, eta, theta and gamma are one number a head.

@@ -1,9 +1,9 @@
 """Training speed of models over `transformer`'s, and their floors: `python -m tests.support.time_of_training atlas mambamixer`.
 
 Models of the plan `generations` (width 64, depth 3, heads 4, float32) take steps in turn on 8 rows of 512 tokens and on one of
-4,096. Printed are seconds of the processor, the least of each, and the speed over the transformer's. Beside them the floor: what the
-model's matrix products as its law counts them (three times those of a forward pass) take at the speed of large products, and of
-products as small as a head's state, both measured in the same rounds.
+4,096. Printed are seconds of the processor, the least of each, and the speed over the transformer's. Beside them the floor: what
+the model's matrix products as its law counts them (three times those of a forward pass) take at the speed of large products, and
+of products of 16 x 16, both measured in the same rounds.
 """
 
 from __future__ import annotations

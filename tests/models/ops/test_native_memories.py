@@ -93,6 +93,24 @@ def test_float32_and_half_precision(kind: str):
     assert relative(y.double(), right[0]) < 2e-2
 
 
+def test_orthogonal_steps_keep_float32s_digits_where_they_go_two_at_a_time():
+    """Of long matrices: all five steps from one Gram matrix would lose three digits more, which float64 does not show."""
+    rule, given, initial = (
+        WindowRule(8, window=3, orthogonal="chunk"),
+        windowed(40, True, 33, 16),
+        memory(33, hidden=16, width=16),
+    )
+    right = answers(window_law, given, initial, [40], rule)
+    single, plain = (
+        answers(one, float32_of(given), tuple(w.float() for w in initial), [40], rule)
+        for one in (window.native, window_chunked)
+    )
+    for name, expected in right.items():
+        if expected is not None and expected.numel():
+            lost = relative(plain[name].double(), expected)
+            assert relative(single[name].double(), expected) < max(1e-5, 5 * lost), name
+
+
 @pytest.mark.parametrize("kind", ["memora", "atlas", "ttt"])
 def test_two_threads_give_the_digits_of_one(kind: str):
     found = []

@@ -7,6 +7,9 @@ import torch
 
 from models.ops.channel_scan import channel_scan
 from models.ops.channel_scan.recurrence import BlockWeights
+from models.ops.native_build import compiler
+
+compiled = pytest.mark.skipif(not compiler(), reason="no C compiler is here")
 
 
 def block(width: int, channels: int, states: int, rank: int, kernel: int = 4) -> list[torch.Tensor]:
@@ -29,7 +32,7 @@ def apart(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
     return max(((one.double() - other).abs().max() / other.abs().max()).item() for one, other in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("form", ["chunked", "native"])
+@pytest.mark.parametrize("form", ["chunked", pytest.param("native", marks=compiled)])
 @pytest.mark.parametrize(
     ("rows", "pieces", "sizes"),
     [(5, 6, (4, 8, 16, 1)), (19, 3, (3, 5, 2, 2)), (1, 1, (2, 4, 3, 1)), (33, 17, (2, 4, 3, 1))],
@@ -40,6 +43,7 @@ def test_forms_are_the_law_with_all_gradients(form, rows, pieces, sizes):
     assert apart(answers(form, leaves), answers("recurrence", leaves)) < 1e-11
 
 
+@compiled
 def test_native_keeps_float32s_digits_and_does_not_hang_on_threads():
     torch.manual_seed(0)
     leaves = [torch.randn(70, 8, 4, dtype=torch.float64), *block(4, 8, 16, 1), *block(4, 8, 16, 1)]
@@ -53,6 +57,7 @@ def test_native_keeps_float32s_digits_and_does_not_hang_on_threads():
         torch.set_num_threads(threads)
 
 
+@compiled
 def test_half_precision_is_computed_in_float32():
     torch.manual_seed(0)
     x, *weights = [torch.randn(9, 4, 4, dtype=torch.float64), *block(4, 8, 2, 1), *block(4, 8, 2, 1)]
@@ -63,6 +68,7 @@ def test_half_precision_is_computed_in_float32():
     assert (y.double() - right).abs().max() < 1e-2 * right.abs().max()
 
 
+@compiled
 def test_weights_of_another_shape_are_refused_and_no_token_is_nothing():
     weights = BlockWeights(*block(4, 8, 2, 1))
     with pytest.raises(ValueError, match="skip has the shape"):

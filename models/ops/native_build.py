@@ -43,6 +43,7 @@ REGISTERS = (
 )  # instruction set of x86 -> bytes of a vector register; 16 on all other processors
 
 
+REGISTER = 64  # bytes: a multiple of what any register holds
 _remembered: list[Any] = []
 
 
@@ -87,6 +88,11 @@ def lanes(width: int, kind: torch.dtype) -> int:
     """How many numbers a compiled form puts side by side: what a register holds, or a part of that which divides `width`."""
     held = next((size for word, size in REGISTERS if word in _processor().split()), 16)
     return math.gcd(width, held // kind.itemsize)
+
+
+def whole_vectors(width: int, kind: torch.dtype) -> int:
+    """The least multiple of a vector's numbers that holds `width`."""
+    return width + -width % lanes(REGISTER, kind)
 
 
 @remembered

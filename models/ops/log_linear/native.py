@@ -1,4 +1,4 @@
-"""Log-linear attention compiled: `models/ops/compiled_chunks/native.c` with the states of all levels."""
+"""Log-linear attention compiled: `native.c`, called through `chunks.py`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.ops.compiled_chunks.chunks import Inputs, in_chunks, whole_vectors
+from models.ops.log_linear.chunks import Inputs, in_chunks
 from models.ops.log_linear.recurrence import State
-from models.ops.native_build import expect, kind_of
+from models.ops.native_build import expect, kind_of, whole_vectors
 from models.ops.scan.native import Law, matrix_state
 
 CHUNK = 64  # tokens of a chunk without a comparison

@@ -1,6 +1,6 @@
 """The matrix state's law compiled: token by token, the state in the processor's first cache. The C lies in `native.c`.
 
-Larger states with one gate a head, or none, train in pieces of a few tokens instead (`models/ops/compiled_chunks/matrix_state`).
+Larger states with one gate a head, or none, train in pieces of a few tokens instead (`pieces.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.ops.autograd import by_hand
-from models.ops.compiled_chunks.matrix_state import in_pieces
 from models.ops.native_build import (
     address,
     compiled,
@@ -28,6 +27,7 @@ from models.ops.native_build import (
     remembered,
     without_autocast,
 )
+from models.ops.scan.pieces import in_pieces
 
 SOURCE = Path(__file__).with_name("native.c")
 WHOLE, SPLIT = 8, 4  # a value that is no multiple of SPLIT is filled up with zeros to one of WHOLE

@@ -46,6 +46,7 @@ def _pieces(word: str) -> str:
     return r"\allowbreak{}".join(map(escape, found))
 
 
+@cache
 def _letter(letter: str) -> str:
     if letter in SPECIAL:
         return SPECIAL[letter]
@@ -56,8 +57,7 @@ def _letter(letter: str) -> str:
 
 def width(text: str, size: int = 8, style: str = "") -> float:
     """Points that one line of plain text takes in Computer Modern at a size and style of STRETCH, without kerning."""
-    plain = "".join(letter if letter in SPECIAL else _letter(letter) for letter in text)
-    return size * STRETCH[size, style] * sum(_em(letter) for letter in plain)
+    return size * STRETCH[size, style] * sum(map(_em, text))
 
 
 def lines(text: str, room: float, size: int = 8) -> list[str]:
@@ -78,8 +78,11 @@ def widest(texts: list[str], size: int = 8) -> float:
     return max((width(text, size) for text in texts), default=0.0)
 
 
+@cache
 def _em(letter: str) -> float:
-    return SYMBOLS.get(letter) or _metrics().get(letter, OTHER)
+    """The width of a letter as it is set, in parts of its size."""
+    plain = letter if letter in SPECIAL else _letter(letter)
+    return sum(SYMBOLS.get(one) or _metrics().get(one, OTHER) for one in plain)
 
 
 @cache

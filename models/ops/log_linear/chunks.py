@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from models.ops.autograd import by_hand
-from models.ops.native_build import lanes, library, pointer
+from models.ops.native_build import REGISTER, lanes, library, pointer, whole_vectors
 
 SOURCE = Path(__file__).with_name("native.c")
-REGISTER = 64  # a multiple of what any register holds
 INPUTS = ("q", "k", "v", "weights", "a", "b", "table", "turns")
 
 
@@ -26,7 +25,7 @@ class Inputs(NamedTuple):
     q: Tensor | None
     k: Tensor | None
     v: Tensor
-    weights: Tensor | None
+    weights: Tensor
     log_forget: Tensor | None
     rate: Tensor | None
     table: Tensor | None
@@ -53,14 +52,9 @@ def in_chunks(given: Inputs, size: int, count: int = 0) -> tuple[Tensor, Tensor]
     return _forward(given, size, count, train=False)[:2]
 
 
-def whole_vectors(width: int, kind: torch.dtype) -> int:
-    """The least multiple of a vector's numbers that holds `width`."""
-    return width + -width % lanes(REGISTER, kind)
-
-
 def _built(given: Inputs, size: int) -> ctypes.CDLL:
     keys, values = given.states.shape[-2:]
-    form = {"CHUNK": size, "COMPARE": given.table is not None, "LEVELED": given.weights is not None}
+    form = {"CHUNK": size, "COMPARE": given.table is not None}
     built = library(SOURCE, given.v.dtype, K=keys, V=values, LANES=lanes(REGISTER, given.v.dtype), **form)
     built.slots.restype = ctypes.c_long
     return built

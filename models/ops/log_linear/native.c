@@ -2,19 +2,19 @@
 
      y_t = sum_s w_t[level of s] P_ts v_s + sum_j w_t[level of j] S_j^T R_t,        S_j <- M S_j,   S <- S + W_s v_s^T
 
-   s are the chunk's tokens up to t, j the older states: one, or with LEVELED the buckets of a counter, read with the weights of
+   s are the chunk's tokens up to t, j the older states: the buckets of a counter, read with the weights of
    their levels. Without a comparison, with c_t the sum of log a up to token t,
 
      P_ts = e^{c_t - c_s} q_t . k_s,   R_t = e^{c_t} q_t,   W_s = e^{c - c_s} k_s,   M = e^c,   and b_s v_s in the place of v_s
 
    Factors between two tokens are products of the decays that lie between, so that a closed gate costs no digit. With a comparison
    (COMPARE) the matrix state's own law has made P, R, W and M, by reading the tokens' writes side by side
-   (`log_linear/native.py`).
+   (`native.py`).
 
    Chunks start at multiples of CHUNK tokens; a text that begins or ends inside one has a piece of it, whose tokens are known by
    their places in the chunk. Level and bucket of a token hang on the binary digits in which two places in the text differ.
 
-   REAL float or double   K, V widths of keys and values   LANES numbers a vector   CHUNK a power of two   COMPARE, LEVELED 0 or 1
+   REAL float or double   K, V widths of keys and values   LANES numbers a vector   CHUNK a power of two   COMPARE 0 or 1
 
    Layouts: q, k [batch, time, heads or 1, K]; v, y [batch, time, heads, V]; weights [.., levels]; a, b [batch, time, heads], NULL
    for 1; scores q . k [batch, heads or 1, pieces, CHUNK, CHUNK]; table P and R [batch, pieces, CHUNK, heads, WIDE]; turns W^T and
@@ -96,12 +96,11 @@ static void inside_back(const text *x, long n, long h, const piece *own, piece_b
   memset(d->slope, 0, sizeof d->slope);
   EACH_STRIP(r, rows, own) {
     multiply(d->slope[r], CHUNK, d->y[r], BROAD, 1, d->over[0], CHUNK, rows, V, smaller(CHUNK, WHOLE_VECTORS(r + rows)));
-    multiply(d->v[r], BROAD, WEIGHED(own)[r] + r, 1, CHUNK, d->y[r], BROAD, rows, own->to - r, BROAD);
+    multiply(d->v[r], BROAD, own->weighed[r] + r, 1, CHUNK, d->y[r], BROAD, rows, own->to - r, BROAD);
   }
   for (int t = own->from; t < own->to; t++) {
     memset(d->slope[t], 0, own->from * sizeof(real));
     for (int s = t + 1; s < CHUNK; s++) d->slope[t][s] = 0;
-    if (!LEVELED) continue;
     long row = row_of(x, n, own->origin + t, h) * x->levels;
     run runs[16];
     int count = runs_of(x, own, t, runs);
@@ -120,11 +119,10 @@ static void inside_back(const text *x, long n, long h, const piece *own, piece_b
 /* Back over an old bucket S that was read and turned: G is the gradient of the bucket where it went, `next` that of S. */
 static void bucket_back(const text *x, long n, long h, piece *own, piece_back *d, int j, const state S, const state G, state next,
                         const gradients *to) {
-  real (*met)[TALL] = LEVELED ? d->met : d->R; /* without weights these are the gradients of R */
   transpose(d->state_over[0], TALL, S[0], BROAD, TALL, BROAD);
-  if (LEVELED) memset(d->met, 0, sizeof d->met);
-  multiply(met[own->from], TALL, d->y[own->from], BROAD, 1, d->state_over[0], TALL, own->to - own->from, V, TALL);
-  for (int t = own->from; LEVELED && t < own->to; t++) {
+  memset(d->met, 0, sizeof d->met);
+  multiply(d->met[own->from], TALL, d->y[own->from], BROAD, 1, d->state_over[0], TALL, own->to - own->from, V, TALL);
+  for (int t = own->from; t < own->to; t++) {
     long token = begin(x, before(x, own), j);
     long place = row_of(x, n, own->origin + t, h) * x->levels + level(x, x->count + own->origin + t, token);
     to->weights[place] += dot(own->R[t], d->met[t], TALL);

@@ -1,5 +1,5 @@
 /* A piece of a text whose tokens go together: its rows laid side by side, what stays from token to token, and what each gives to
-   the others. The words are those of `matrix_state.c`; include native.h and tiles.h before it. */
+   the others. The words are those of `pieces.c`; include native.h and tiles.h before it. */
 #define TALL UP(K)
 #define BROAD UP(V)
 #define ROWS ((1 + COMPARE) * CHUNK)

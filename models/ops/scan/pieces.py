@@ -1,4 +1,4 @@
-"""The matrix state's law in pieces of a few tokens, compiled. The C lies in `matrix_state.c`.
+"""The matrix state's law in pieces of a few tokens, compiled. The C lies in `pieces.c`.
 
 Where a state leaves the registers, products of a piece's tokens with it do more with each load than the law token by token.
 """
@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from models.ops.autograd import by_hand
-from models.ops.compiled_chunks.chunks import REGISTER, whole_vectors
-from models.ops.native_build import address, compiled, lanes, remembered
+from models.ops.native_build import REGISTER, address, compiled, lanes, remembered, whole_vectors
 
-SOURCE = Path(__file__).with_name("matrix_state.c")
+SOURCE = Path(__file__).with_name("pieces.c")
 INPUTS = ("q", "p", "w", "v", "a", "b")
 
 

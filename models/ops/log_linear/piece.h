@@ -1,5 +1,5 @@
 /* A piece of a chunk: what its tokens give to one another, to a state and from one, and where buckets go as tokens are counted.
-   The words are those of `native.c`. Without levels there is one bucket, and it is always full. */
+   The words are those of `native.c`. */
 #include "products.h"
 
 #define TALL WHOLE_VECTORS(K)
@@ -29,20 +29,14 @@ typedef struct {
   state turned;
 } piece;
 
-#if LEVELED
-#define WEIGHED(own) (own)->weighed
-#else
-#define WEIGHED(own) (own)->P
-#endif
-
 static inline int smaller(long one, long other) { return one < other ? one : other; }
 static inline int digits(long number) { return number ? 8 * sizeof number - __builtin_clzl(number) : 0; }
 static inline int level(const text *x, long one, long other) { return smaller(digits(one ^ other), x->levels - 1); }
 static inline int last_bucket(const text *x) { return x->levels - 2; }
 /* After `count` tokens: where a token is, and what has been filled. */
-static inline int bucket(const text *x, long count, long token) { return LEVELED ? level(x, count, token) - 1 : 0; }
+static inline int bucket(const text *x, long count, long token) { return level(x, count, token) - 1; }
 static inline int is_full(const text *x, long count, int j) {
-  return !LEVELED || (j < last_bucket(x) ? count >> j & 1 : count >> j > 0);
+  return j < last_bucket(x) ? count >> j & 1 : count >> j > 0;
 }
 static inline long begin(const text *x, long count, int j) { return j < last_bucket(x) ? count >> (j + 1) << (j + 1) : 0; }
 static inline long row_of(const text *x, long n, long t, long h) { return (n * x->time + t) * x->heads + h; }
@@ -86,7 +80,6 @@ static inline int runs_of(const text *x, const piece *own, int place, run *found
 }
 
 static void weigh(const text *x, long n, long h, piece *own) {
-  if (!LEVELED) return;
   for (int t = own->from; t < own->to; t++) {
     const real *weights = x->weights + row_of(x, n, own->origin + t, h) * x->levels;
     run runs[16];
@@ -133,7 +126,6 @@ static void make_parts(const text *x, long n, long h, const real *scores, piece 
 
 /* What every token reads of a bucket: R times its weight, with which the bucket is read as a product. */
 static const real *weigh_reads(const text *x, long n, long h, piece *own, int j) {
-  if (!LEVELED) return own->R[own->from];
   long token = begin(x, before(x, own), j);
   for (int t = own->from; t < own->to; t++) {
     real w = x->weights[row_of(x, n, own->origin + t, h) * x->levels + level(x, x->count + own->origin + t, token)];
@@ -182,7 +174,7 @@ static void read_piece(const text *x, long n, long h, piece *own, const state *S
   weigh(x, n, h, own);
   memset(own->y, 0, sizeof own->y);
   EACH_STRIP(r, rows, own)
-  multiply(own->y[r], BROAD, WEIGHED(own)[r] + own->from, CHUNK, 1, own->v[own->from], BROAD, rows, r + rows - own->from, BROAD);
+  multiply(own->y[r], BROAD, own->weighed[r] + own->from, CHUNK, 1, own->v[own->from], BROAD, rows, r + rows - own->from, BROAD);
   for (int j = 0; j <= last_bucket(x); j++) {
     if (!is_full(x, before(x, own), j)) continue;
     const real *reads = weigh_reads(x, n, h, own, j);

@@ -7,7 +7,7 @@ building the module and first imports its compiler. What cannot change a shape i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,17 +62,32 @@ class _Uncomputed(TorchDispatchMode):
             return torch.empty(shape, dtype=dtype, device="meta")
         elif name in ALIKE and not kwargs.get("dtype") and _is_uncomputed(args[0]):
             return torch.empty(args[0].shape, dtype=args[0].dtype, device="meta")
-        elif name == "stack" and all(map(_is_uncomputed, args[0])) and (shape := _stacked(*args, **kwargs)) is not None:
-            return torch.empty(shape, dtype=args[0][0].dtype, device="meta")
-        elif name in ("bmm", "mm") and not kwargs and (shape := _multiplied(*args)) is not None:
-            return torch.empty(shape, dtype=args[0].dtype, device="meta")
+        elif name in SHAPES and (shape := _told(name, args, kwargs)) is not None:
+            return torch.empty(shape, dtype=_first(args).dtype, device="meta")
         elif name == "linalg_qr" and len(args) == 1 and not kwargs and _is_uncomputed(args[0]) and args[0].dim() > 1:
             *rows, high, wide = args[0].shape
             return args[0].new_empty((*rows, high, min(high, wide))), args[0].new_empty((*rows, min(high, wide), wide))
-        elif name == "repeat" and _is_uncomputed(args[0]) and len(args[1]) >= args[0].dim():
-            shape = (*[1] * (len(args[1]) - args[0].dim()), *args[0].shape)
-            return args[0].new_empty([times * size for times, size in zip(args[1], shape, strict=True)])
+        elif name == "native_layer_norm" and _is_uncomputed(args[0]) and args[2:4] == (None, None) and _ends(*args[:2]):
+            rows = [1 if dim >= args[0].dim() - len(args[1]) else size for dim, size in enumerate(args[0].shape)]
+            return tuple(torch.empty(shape, dtype=args[0].dtype, device="meta") for shape in (args[0].shape, rows, rows))
         return func(*args, **kwargs)
+
+
+def _first(args: tuple) -> Tensor:
+    """The first tensor, or the first of a list of them."""
+    return args[0][0] if isinstance(args[0], list | tuple) else args[0]
+
+
+def _told(name: str, args: tuple, kwargs: dict[str, Any]) -> tuple[int, ...] | None:
+    """The shape of one of SHAPES; None where it computes with a tensor that is not ours, or torch has an error to tell."""
+    tensors = (
+        [*args[0]] if isinstance(args[0], list | tuple) else [value for value in args if isinstance(value, Tensor)]
+    )
+    return SHAPES[name](*args, **kwargs) if all(map(_is_uncomputed, tensors)) else None
+
+
+def _ends(x: Tensor, shape: Sequence[int]) -> bool:
+    return bool(shape) and tuple(x.shape[-len(shape) :]) == tuple(shape)
 
 
 def _stacked(tensors: list[Tensor], dim: int = 0) -> tuple[int, ...] | None:
@@ -87,10 +102,41 @@ def _stacked(tensors: list[Tensor], dim: int = 0) -> tuple[int, ...] | None:
     return tuple(shape)
 
 
+def _joined(tensors: list[Tensor], dim: int = 0) -> tuple[int, ...] | None:
+    """The shape of `torch.cat`; None where torch has an error to tell, dtypes to unite, or an empty vector to leave out."""
+    first = tensors[0]
+    if not -first.dim() <= dim < first.dim():
+        return None
+    dim %= first.dim()
+    others = {(each.dtype, (*each.shape[:dim], *each.shape[dim + 1 :]), each.dim()) for each in tensors}
+    if len(others) != 1 or any(each.shape == (0,) for each in tensors):
+        return None
+    return (*first.shape[:dim], sum(each.shape[dim] for each in tensors), *first.shape[dim + 1 :])
+
+
+def _over(
+    x: Tensor, order: float = 2, dims: Sequence[int] | None = None, keepdim: bool = False
+) -> tuple[int, ...] | None:
+    """That of a norm along dimensions; None where it is over all of them, or torch has an error to tell."""
+    if not x.is_floating_point() or not dims or not all(-x.dim() <= dim < x.dim() for dim in dims):
+        return None
+    gone = {dim % x.dim() for dim in dims}
+    if len(gone) < len(dims):
+        return None
+    return tuple(1 if dim in gone else size for dim, size in enumerate(x.shape) if keepdim or dim not in gone)
+
+
 def _multiplied(one: Tensor, other: Tensor) -> tuple[int, ...] | None:
     """That of a matrix product; None where torch has an error to tell."""
     fits = one.shape[:-2] == other.shape[:-2] and one.shape[-1] == other.shape[-2] and one.dtype == other.dtype
-    return (*one.shape[:-1], other.shape[-1]) if fits and _is_uncomputed(one) and _is_uncomputed(other) else None
+    return (*one.shape[:-1], other.shape[-1]) if fits else None
+
+
+def _repeated(x: Tensor, times: Sequence[int]) -> tuple[int, ...] | None:
+    """That of `Tensor.repeat`; None where torch has an error to tell."""
+    if len(times) < x.dim():
+        return None
+    return tuple(many * size for many, size in zip(times, (*[1] * (len(times) - x.dim()), *x.shape), strict=True))
 
 
 def _drawn(args: tuple) -> tuple[int, ...] | None:
@@ -111,6 +157,15 @@ def _spaced(args: tuple) -> tuple[int] | None:
     return (args[2],) if all(isinstance(value, int | float) for value in args) and args[2] >= 0 else None
 
 
+# Operations whose result is of their first tensor's dtype.
+SHAPES = {
+    "bmm": _multiplied,
+    "cat": _joined,
+    "linalg_vector_norm": _over,
+    "mm": _multiplied,
+    "repeat": _repeated,
+    "stack": _stacked,
+}
 ROWS = {"arange": _counted, "linspace": _spaced, "rand": _drawn, "randn": _drawn}  # operations that make a tensor
 
 

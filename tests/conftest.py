@@ -33,6 +33,12 @@ torch.set_num_threads(1)
 os.environ["XDG_STATE_HOME"] = str(_folder / "state")  # what tests name is not what the user of this machine named
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """One thread again: a cell that is timed inside a test leaves torch at as many as its plan says."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def light_fonts(monkeypatch) -> None:
     """PDF figures with outlines of the letters they use: choosing them from a font file takes as long as the drawing.

@@ -158,11 +158,16 @@ def _build(source: Path, macros: Sequence[str], command: Sequence[str], place: P
 
 def _fingerprint(source: Path, macros: Sequence[str], command: Sequence[str]) -> str:
     """A hash of all that a library's machine code depends on, the headers beside its source among them."""
-    version = subprocess.run([*command, "--version"], capture_output=True, text=True).stdout
-    parts = [*FLAGS, *_wide(), *macros, version, _processor()]
+    parts = [*FLAGS, *_wide(), *macros, _version(tuple(command)), _processor()]
     headers = (header for folder in (source.parent, Path(__file__).parent) for header in sorted(folder.glob("*.h")))
     parts += [path.read_text() for path in (source, *headers)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
+
+
+@remembered
+def _version(command: tuple[str, ...]) -> str:
+    """What a compiler says of itself."""
+    return subprocess.run([*command, "--version"], capture_output=True, text=True).stdout
 
 
 @cache

@@ -33,6 +33,21 @@ torch.set_num_threads(1)
 os.environ["XDG_STATE_HOME"] = str(_folder / "state")  # what tests name is not what the user of this machine named
 
 
+@pytest.hookimpl(tryfirst=True)  # before slow tests are left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`sampled(n)`: of a test's many settings the quick suite takes every n-th, the slow suite the others."""
+    settings: dict[tuple, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sampled") and not item.get_closest_marker("slow"):
+            settings.setdefault((item.path, item.originalname), []).append(item)
+    for several in settings.values():
+        several.sort(key=lambda item: tuple(item.callspec.indices.values()))  # in whatever order they are run
+        every = several[0].get_closest_marker("sampled").args[0]
+        for place, item in enumerate(several):
+            if place % every:
+                item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """One thread again: a cell that is timed inside a test leaves torch at as many as its plan says."""

@@ -46,6 +46,7 @@ def rows_of(cell):
     return found if isinstance(found, list) else store.rows(cell, identify(cell), found)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in registry.names()]
 )

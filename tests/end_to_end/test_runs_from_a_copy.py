@@ -37,15 +37,6 @@ def project(tmp_path) -> Path:
     return copy
 
 
-# One process for several commands: it takes longer to start than they take.
-SEVERAL = "import json, sys, bench; sys.exit(max(bench.main(each) for each in json.loads(sys.argv[1])))"
-
-
-def call_all(project: Path, *commands: list[str]) -> subprocess.CompletedProcess:
-    asked = [sys.executable, "-c", SEVERAL, json.dumps(commands)]
-    return subprocess.run(asked, cwd=project, capture_output=True, text=True, timeout=200)
-
-
 def call(project: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "bench.py", *arguments], cwd=project, capture_output=True, text=True, timeout=200
@@ -84,8 +75,6 @@ def test_a_baseline_is_one_file(project, tmp_path):
     )
     mine = tmp_path / "mine.py"
     mine.write_text(source)
-    done = call_all(project, ["list"], ["check", "new-hgrn2"])  # the file itself is checked in test_user_file.py
-    assert done.returncode == 0 and "new-hgrn2" in done.stdout, done.stderr
     few = ("--seeds", "0", "--workers", "1")  # a process takes longer to start than these trainings take
     done = call(project, "run", "tiny", "--models", f"transformer,new-hgrn2,{mine}", *few)
     assert done.returncode == 0, done.stderr

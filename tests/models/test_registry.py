@@ -101,6 +101,7 @@ def test_a_hybrid_has_the_laws_of_its_layers():
     assert entry.says("reading", {"layers": "liquid-s4,retnet"}).startswith("liquid-s4: causal")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("name", "size"),
     [

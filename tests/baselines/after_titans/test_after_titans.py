@@ -59,6 +59,7 @@ def test_layer_in_pieces_is_its_law_with_gradients(case: str):
         assert (got - expected).norm() <= 1e-9 * expected.norm()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("case", ["yaad", "moneta", "memora", "omeganet", "atlas"])
 @torch.no_grad()
 def test_memory_stays_bounded_at_the_largest_rate_under_equal_tokens(case: str):

@@ -77,6 +77,7 @@ def test_law_is_its_definition(layers):
     assert state[2] == 3
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("pieces", [[1], [5], [8], [24], [37], [3, 5, 1, 20, 7, 1]], ids=str)

@@ -19,10 +19,7 @@ CAUSALITY = {"causality by perturbation", "causality by gradient"}
 PIECES = SPLITS | {"short texts", "state carries gradient", "eval mode", "empty piece", "state of another dtype"}
 EVERYTHING = set(PROPERTIES)
 SLOW = {"overfits one batch", "initial statistics", "loss at initialisation", "determinism", "round trip"}
-STEP_BY_STEP = {
-    "split: single tokens",
-    "state bounded",
-}  # take as long as all others together; the slow suite asks them of all
+LONG = SPLITS | CAUSALITY | {"state bounded", "reference", "family"}  # take nearly all of the others' time
 
 # The properties that must fail, and those that may besides.
 BROKEN: list[tuple[type, set[str], set[str]]] = [
@@ -80,12 +77,11 @@ def test_sound_model_passes_everything(enter, cls):
     assert all(each.detail for each in properties)
 
 
-@pytest.mark.parametrize(
-    "left_out", [SLOW | STEP_BY_STEP, pytest.param(SLOW, marks=pytest.mark.slow)], ids=["most", "all"]
-)
+@pytest.mark.parametrize("is_quick", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["few", "all"])
 @pytest.mark.parametrize(("cls", "must", "may"), BROKEN, ids=lambda value: getattr(value, "__name__", ""))
-def test_broken_mixer_is_caught_by_the_right_property(enter, cls, must, may, left_out):
-    asked = [name for name in PROPERTIES if name not in left_out or name in must]
+def test_broken_mixer_is_caught_by_the_right_property(enter, cls, must, may, is_quick):
+    """The quick suite asks what must fail and what is cheap; the slow one asks whether anything else fails too."""
+    asked = [name for name in PROPERTIES if name in must or name not in SLOW and not (is_quick and name in LONG)]
     faults = failed(check(enter(cls), only=asked))
     assert must <= faults <= must | may
 

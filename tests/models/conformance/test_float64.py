@@ -43,6 +43,7 @@ def model_of(name: str, **settings) -> torch.nn.Module:
     return model
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", core_first())
 def test_no_operation_in_float64_makes_fewer_digits(name):
     model = model_of(name)
@@ -54,6 +55,7 @@ def test_no_operation_in_float64_makes_fewer_digits(name):
     assert logits.dtype == torch.float64
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", core_first(PROVIDED))
 def test_fast_form_in_float64_is_the_law(name):
     fast, law = model_of(name), model_of(name, provider="recurrence")

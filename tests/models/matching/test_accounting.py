@@ -67,6 +67,7 @@ def projections(model: nn.Module, time: int) -> float:
     return 2 * time * vocab * width + counts.linear_flops(model, time).forward
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("time", LENGTHS)
 @pytest.mark.parametrize("name", core_first())
 def test_formula_agrees_with_the_counter(name, time):

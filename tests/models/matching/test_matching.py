@@ -49,6 +49,7 @@ def size_of(name: str) -> Size:
     return deep_enough(registry.entry(name), SIZE)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", core_first())
 def test_training_flops_are_the_references(name):
     with torch.device("meta"):
@@ -68,6 +69,7 @@ def test_equal_flops_let_parameters_float():
     assert shape("transformer", FLOPS) == shape("transformer", Match())
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW or name not in CORE)) for name in registry.names()],

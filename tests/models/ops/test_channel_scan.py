@@ -32,6 +32,7 @@ def apart(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
     return max(((one.double() - other).abs().max() / other.abs().max()).item() for one, other in zip(a, b, strict=True))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("form", ["chunked", pytest.param("native", marks=compiled)])
 @pytest.mark.parametrize(
     ("rows", "pieces", "sizes"),

@@ -60,6 +60,7 @@ def exact(law, form, kind: torch.dtype, given: dict[str, Tensor], **fixed) -> No
         assert error <= EXACT[kind], f"{name}: {error:.1e}"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", EXACT, ids=str)
 @pytest.mark.parametrize("gates", [LOGARITHMS, *((-1e-3, value) for value in LOGARITHMS[3:])], ids=str)
 @pytest.mark.parametrize("law", ["hebb", "one key for all heads", "delta rule", "per key channel"])

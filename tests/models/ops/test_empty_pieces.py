@@ -43,6 +43,7 @@ def cast(state, kind):
     return tree_map(lambda x: x.to(kind) if isinstance(x, torch.Tensor) and x.is_floating_point() else x, state)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("name", "settings"), BUILDS, ids=str)
 @torch.no_grad()
 def test_empty_piece_gives_no_logits_and_the_state_as_it_was(name, settings):
@@ -58,6 +59,7 @@ def test_empty_piece_gives_no_logits_and_the_state_as_it_was(name, settings):
     assert difference(torch.cat([begin, end], 1), whole) < 1e-4
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("name", "settings"), BUILDS, ids=str)
 @torch.no_grad()
 def test_batch_without_rows_keeps_shapes(name, settings):
@@ -69,6 +71,7 @@ def test_batch_without_rows_keeps_shapes(name, settings):
     assert all(len(leaf) == 0 for leaf in tree_leaves(state) if isinstance(leaf, torch.Tensor))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", core_first())
 @torch.no_grad()
@@ -83,6 +86,7 @@ def test_state_of_another_dtype_goes_on_in_the_models_own(name, kind):
     ]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", core_first())
 @torch.no_grad()
 def test_state_goes_on_across_every_precision(name):
@@ -123,6 +127,7 @@ def test_state_on_another_device_is_refused_in_one_sentence(name):
         model(text(2, 20), elsewhere)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", core_first())
 @torch.no_grad()
 def test_state_of_another_model_is_refused_in_one_sentence(name):

@@ -73,6 +73,7 @@ def test_chunked_is_the_law(time, before, erases, form):
     agree(tensors(time, erases=erases), form=form, before=before)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", EXACT, ids=str)
 @pytest.mark.parametrize(("before", "erases"), ROWS)
 @pytest.mark.parametrize("gates", GATES)

@@ -59,6 +59,7 @@ def agree(form, given: dict[str, Tensor], compare: bool, begun: tuple | None = N
         assert (fast[name] - expected).norm() <= BOUND * expected.norm().clamp_min(1e-6), name
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("compare", [False, True], ids=["hebb", "delta"])
 @pytest.mark.parametrize("time", [1, 3, CHUNK, 3 * CHUNK + 37])
@@ -73,6 +74,7 @@ def test_chunks_are_the_law_at_every_gate(gates, compare, form):
     agree(form, drawn(CHUNK + 21, compare, gates=gates), compare)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("compare", [False, True], ids=["hebb", "delta"])
 @pytest.mark.parametrize("levels", [2, 4, 8])

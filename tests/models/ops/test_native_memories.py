@@ -25,6 +25,7 @@ CUTS = [1, 6, 2, 5, 9]
 ORTHOGONAL = 1e-8  # Newton-Schulz brings up small singular values, and rounding with them, in every form
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "kind", [kind for kind in RETENTION if kind not in ("titans", "plain")]
 )  # Yaad's without a threshold
@@ -51,6 +52,7 @@ def test_a_loss_of_sign_and_absolute_value(power: float):
     agree(retention_law, retention.native, retained(9), memory(), rule, [9], within=2e-13)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("window_length", [1, 3, 7])
 @pytest.mark.parametrize(("orthogonal", "momentum"), [one for one in WINDOW if one[0] != "token"])
 def test_window_is_the_law(orthogonal: str | None, momentum: bool, window_length: int):
@@ -71,6 +73,7 @@ def float32_of(given: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: x.float() for name, x in given.items()}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["yaad", "moneta", "memora", "omeganet"])
 def test_float32_and_half_precision(kind: str):
     if kind == "omeganet":
@@ -111,6 +114,7 @@ def test_orthogonal_steps_keep_float32s_digits_where_they_go_two_at_a_time():
             assert relative(single[name].double(), expected) < max(1e-5, 5 * lost), name
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", ["memora", "atlas", "ttt"])
 def test_two_threads_give_the_digits_of_one(kind: str):
     found = []

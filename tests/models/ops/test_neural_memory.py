@@ -162,6 +162,7 @@ def test_linear_form_is_the_law(form, chunk: int, kind: str):
     agree(form, inputs(sum(pieces), kind), memory(1), Rule(chunk), pieces)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("form", LINEAR)
 @pytest.mark.parametrize("options", [{"decayed": True}, {"exclusive": True}, {"decayed": True, "exclusive": True}])
 @pytest.mark.parametrize("chunk", [1, 10, 32])
@@ -175,6 +176,7 @@ def test_linear_form_at_single_gates_ends(form, kind: str):
     agree(form, inputs(70, kind), memory(1), Rule(4), [70])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("form", DEEP)
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 @pytest.mark.parametrize("kind", ["mixed", "ends"])

@@ -79,6 +79,7 @@ def agree(law, fast, given: dict[str, Tensor], **settings) -> None:
         assert got.dtype == torch.float64, name
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("time", LENGTHS)
 @pytest.mark.parametrize(("forget", "compare"), [("none", False), ("none", True), *GATED])
@@ -86,6 +87,7 @@ def test_chunked_is_the_law(time, forget, compare, form):
     agree(recurrence, form, tensors(time, forget, "mixed", True, compare, False, True), compare=compare)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("gates", GATES)
 @pytest.mark.parametrize(("forget", "compare"), GATED)

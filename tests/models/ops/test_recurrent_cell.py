@@ -83,6 +83,7 @@ def test_fast_form_in_float32_is_the_law_to_its_digits(cell, option):
     agree(given(cell, 37, option=option), cell, torch.float32, 1e-5)
 
 
+@pytest.mark.sampled(4)
 @COMPILED
 @pytest.mark.parametrize("time", [1, 2, 37])
 @pytest.mark.parametrize("heads", [1, 2])
@@ -92,6 +93,7 @@ def test_compiled_form_is_the_law(cell, option, heads, time):
     agree(given(cell, time, heads, option), cell, torch.float32, 1e-5, native)
 
 
+@pytest.mark.sampled(3)
 @COMPILED
 @pytest.mark.parametrize("scale", [30.0, 300.0])
 @pytest.mark.parametrize(("cell", "option"), IN_C)

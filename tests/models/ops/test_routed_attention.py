@@ -62,6 +62,7 @@ def test_loop_is_its_definition(kind, window):
     assert (y - by_definition(*wide.values(), choice, window, kind)).abs().max() < 1e-12
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("carried", [False, True], ids=["from nothing", "carried"])
 @pytest.mark.parametrize("time", [1, 4, 5, 37])
 @pytest.mark.parametrize("window", [1, 4, 9])

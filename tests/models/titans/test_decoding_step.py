@@ -21,6 +21,7 @@ def drawn(*shape: int) -> torch.Tensor:
     return torch.randn(shape, dtype=KIND)
 
 
+@pytest.mark.sampled(3)
 @needs_compiler
 @pytest.mark.parametrize("rule", [Rule(1), Rule(5), Rule(4, "silu", decayed=True), Rule(3, exclusive=True)])
 @pytest.mark.parametrize(("depth", "gates"), [(1, 1), (2, 1), (2, 2), (3, 1)])

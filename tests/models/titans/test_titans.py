@@ -14,6 +14,7 @@ from schema.settings import construct
 from tests.support.titans_layers import CASES, HEADS, mixer, relative, text
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", CASES)
 @torch.no_grad()
 def test_any_split_gives_the_whole(case: str):

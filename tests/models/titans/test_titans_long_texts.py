@@ -88,6 +88,7 @@ def test_memory_stays_bounded_under_correlated_keys_at_full_rate(kind: str, chun
         assert y.isfinite().all() and y.norm(dim=-1).max() < 8, momentum
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "chunk, depth, options",
     [(1, 1, {}), (16, 1, {}), (16, 2, {}), (64, 2, {}), (16, 2, {"residual": True}), (16, 2, {"decayed": True})],

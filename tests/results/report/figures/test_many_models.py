@@ -64,6 +64,7 @@ def exams():
     return found
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", catalogue.KINDS, ids=lambda kind: kind.name)
 def test_every_model_is_named_inside_the_canvas(exams, kind):
     with style.settings():

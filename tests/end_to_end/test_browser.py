@@ -204,6 +204,7 @@ def test_what_is_wider_than_a_telephone_scrolls_by_keyboard(show, pages, name: s
 
 def test_the_overview_filters_families_states_and_columns(show, pages):
     page = show(pages["overview"])
+    page.locator("summary").first.click()
     shown = page.locator("#matrix tbody tr:not([hidden]) th")
     assert set(shown.all_text_contents()) == set(MODELS)
     heads = page.locator("#matrix thead th:not([hidden])")

@@ -50,11 +50,9 @@ def matrix(first: Sequence[Evidence]) -> Figure:
     panel = canvas.panel(drawn)
     squares = []
     for x, one in enumerate(first):
-        worst = max(known.rank for known in one.entries.values())
         for y, model in enumerate(shown):
             if (known := entry(one, model)) is not None:
-                shade = 1 - (known.rank - 1) / max(1, worst - 1)
-                squares.append(tiles.Tile(x, y, shade, metrics.number(one.column.metric, known.value)))
+                squares.append(tiles.Tile(x, y, known.shade, metrics.number(one.column.metric, known.value)))
     tiles.draw(panel, squares, (len(shown), len(first)), NUMBER)
     ticks.fixed(panel.yaxis, range(len(shown)), [model.title for model in shown])
     around = frame.of(panel)

@@ -29,13 +29,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Entry:
-    """One number of the matrix: as tables print it, its interval, its place among the column's models, and its rows."""
+    """One number of the matrix: as tables print it, its interval, its place among the column's models, and its rows.
+
+    `shade` says how strongly its cell is coloured: 1 for the first rank of the column, 0 for the last.
+    """
 
     text: str
     value: float
     low: float | None
     high: float | None
     rank: int
+    shade: float
     origin: Origin
 
 
@@ -58,14 +62,15 @@ class Evidence:
             if (point := self.evaluation.point(model.label, metric, self.column.where)) is not None
         }
         ordered = sorted(points.values(), key=lambda pair: (-way * pair[1].value, pair[0].rank))
-        better = {
-            label: sum(way * (other.value - one.value) > 0 for _, other in ordered)
+        ranks = {
+            label: 1 + sum(way * (other.value - one.value) > 0 for _, other in ordered)
             for label, (_, one) in points.items()
         }
+        steps = max(1, max(ranks.values(), default=1) - 1)
         return {
             _key(model): Entry(
-                table.cell(self.evaluation, model, self.column), point.value, point.low, point.high, 1 + better[model.label],
-                provenance.origin(self.evaluation, model, self.column) or Origin(),
+                table.cell(self.evaluation, model, self.column), point.value, point.low, point.high, ranks[model.label],
+                1 - (ranks[model.label] - 1) / steps, provenance.origin(self.evaluation, model, self.column) or Origin(),
             )
             for model, point in ordered
         }  # fmt: skip

@@ -29,7 +29,7 @@ MARKS = (
 )
 LINKED = {
     "md": "Every number leads to the tables and conditions it is from.",
-    "html": "Every number opens the rows it is from.",
+    "html": "Every number opens the rows it is from; the darker its ground, the better its rank in the column.",
 }
 
 
@@ -115,7 +115,7 @@ def _tally(sources: Sequence[Source]) -> str:
     if not counts:
         return "No plan states a claim."
     told = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
-    return f"{sum(counts.values())} claims of papers: {told}."
+    return f"{sum(counts.values())} claims: {told}."
 
 
 def _claims(sources: Sequence[Source]) -> str:

@@ -29,7 +29,7 @@ MARKS = (
 )
 LINKED = {
     "md": "Every number leads to the tables and conditions it is from.",
-    "html": "Every number opens the rows it is from; the darker its ground, the better its rank in the column.",
+    "html": "Every number opens the rows it is from; the stronger its colour, the better its rank in the column.",
 }
 
 

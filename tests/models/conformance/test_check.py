@@ -65,6 +65,7 @@ BROKEN: list[tuple[type, set[str], set[str]]] = [
 ]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "cls",
     [broken.Sound, broken.SoundWithReference, broken.DetachesAtBorders, broken.Turns, broken.Whole],

@@ -39,6 +39,7 @@ def test_stored_states_change_no_gradient(case: str):
     assert relative(*grads) < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["lmm", pytest.param("lmm linear", marks=pytest.mark.slow)])
 def test_memory_grows_with_stored_states_not_with_chunks(case: str):
     """From a text to one of twice its length, what is kept grows by the projections and by one state per `store_every`."""

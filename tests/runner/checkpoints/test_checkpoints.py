@@ -222,6 +222,7 @@ HARM = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("harm", HARM)
 def test_a_corrupt_checkpoint_is_told_and_trained_anew(checkpoints, trainings, harm):
     first = measure(CELL, quiet, checkpoints)

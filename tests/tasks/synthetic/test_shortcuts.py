@@ -47,6 +47,7 @@ SOLVES = {
 SIGMA = 4.0  # some 700 comparisons are made
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", SMALL)
 def test_no_reader_without_understanding_beats_the_floors_and_cheats(name):
     task = tasks.create(name, **SMALL[name])

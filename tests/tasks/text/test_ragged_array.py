@@ -86,6 +86,7 @@ for is_crossed in (False, True):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads how much memory a process has from /proc")
 def test_a_corpus_needs_no_memory_for_its_size(tmp_path):
     """96 MB of text are prepared, drawn from and scored with 48 MB, its texts apart and then crossed."""

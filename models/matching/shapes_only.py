@@ -69,7 +69,9 @@ class _Uncomputed(TorchDispatchMode):
             return args[0].new_empty((*rows, high, min(high, wide))), args[0].new_empty((*rows, min(high, wide), wide))
         elif name == "native_layer_norm" and _is_uncomputed(args[0]) and args[2:4] == (None, None) and _ends(*args[:2]):
             rows = [1 if dim >= args[0].dim() - len(args[1]) else size for dim, size in enumerate(args[0].shape)]
-            return tuple(torch.empty(shape, dtype=args[0].dtype, device="meta") for shape in (args[0].shape, rows, rows))
+            return tuple(
+                torch.empty(shape, dtype=args[0].dtype, device="meta") for shape in (args[0].shape, rows, rows)
+            )
         return func(*args, **kwargs)
 
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from results.plans.paper import Form
 from results.report.evaluations import Evaluation, Model, Point
 from results.report.figures.catalogue import Drawing
-from results.report.findings.claims import UNDECIDED, ClaimVerdict
+from results.report.findings.claims import LEVEL, NOT_REPRODUCED, OPPOSITE, REPRODUCED, SAME, UNDECIDED, ClaimVerdict
 from results.report.tables import summary
 from results.report.tables.columns import Column
 from results.rows import metrics
+
+SIGNS = {SAME: "✔", REPRODUCED: "✔", OPPOSITE: "✘", NOT_REPRODUCED: "✘", LEVEL: "=", UNDECIDED: "?"}
 
 
 def sentences(verdicts: Sequence[ClaimVerdict], evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
@@ -46,11 +48,12 @@ def leading(
 
 
 def _judged(one: ClaimVerdict) -> str:
+    """A sign for the verdict, the claim, what came out, and in small letters how sure that is."""
     claim = one.claim
     where = "".join(f", {key} {value}" for key, value in claim.where.items())
-    sentence = one.sentence[0].upper() + one.sentence[1:] if one.verdict == UNDECIDED else one.sentence
     asked = f"{metrics.words(claim.metric)} of {claim.task}{where}"
-    return f"**{claim.text}: {one.verdict}.** {sentence} ({asked}: {one.reason})."
+    came_out = "" if one.verdict == UNDECIDED else f"{one.sentence}; "
+    return f"{SIGNS[one.verdict]} **{claim.text}** *{one.verdict}*<br><small>{came_out}{asked}: {one.reason}</small>"
 
 
 def _led(evaluation: Evaluation, column: Column) -> str:

@@ -10,6 +10,7 @@ from results.plans.method.claims import Claim
 from results.plans.paper import Form, Printed
 from results.report import evaluations, report
 from results.report.figures.catalogue import Drawing
+from results.report.findings import claims
 from results.report.findings.claims import judge
 from results.report.pages import markdown_page, opening
 from results.report.pages.template import markdown
@@ -61,11 +62,15 @@ def test_a_page_opens_with_a_sentence_a_claim_and_its_figure(found):
     claim = Claim("Attention finds more", "a paper", "transformer", "mamba", "needle", "accuracy")
     verdicts = judge([claim], found)
     (sentence,) = opening.sentences(verdicts, found)
-    assert sentence.startswith(
-        "**Attention finds more: undecided.** Whether transformer or mamba does better is not decided (accuracy of needle: "
-        "difference +30.7"
-    )
+    assert sentence.startswith("? **Attention finds more** *undecided*<br><small>accuracy of needle: difference +30.7")
     assert "3 shared seeds" in sentence
+    shown = markdown(sentence)
+    assert "<br><small>accuracy" in shown and shown.endswith("</small></p>\n")
+    opposite = opening.sentences([replace(one, verdict=claims.OPPOSITE) for one in verdicts], found)
+    assert opposite[0].startswith(
+        "✘ **Attention finds more** *opposite direction at this scale*<br>"
+        "<small>mamba does better than transformer, against the claim; "
+    )
     places = (("a", "other"), ("b", "needle"), ("form", "needle"), ("long", "needle"))
     drawings = [Drawing(name, name, slug, ["figure"]) for name, slug in places]
     form = Form("form", "A paper's figure", "needle", "accuracy", Printed("any"))

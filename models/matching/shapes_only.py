@@ -62,7 +62,7 @@ class _Uncomputed(TorchDispatchMode):
             return torch.empty(shape, dtype=dtype, device="meta")
         elif name in ALIKE and not kwargs.get("dtype") and _is_uncomputed(args[0]):
             return torch.empty(args[0].shape, dtype=args[0].dtype, device="meta")
-        elif name in SHAPES and (shape := _told(name, args, kwargs)) is not None:
+        elif name in SHAPES and not kwargs and (shape := _told(name, args)) is not None:
             return torch.empty(shape, dtype=_first(args).dtype, device="meta")
         elif name == "linalg_qr" and len(args) == 1 and not kwargs and _is_uncomputed(args[0]) and args[0].dim() > 1:
             *rows, high, wide = args[0].shape
@@ -80,12 +80,12 @@ def _first(args: tuple) -> Tensor:
     return args[0][0] if isinstance(args[0], list | tuple) else args[0]
 
 
-def _told(name: str, args: tuple, kwargs: dict[str, Any]) -> tuple[int, ...] | None:
+def _told(name: str, args: tuple) -> tuple[int, ...] | None:
     """The shape of one of SHAPES; None where it computes with a tensor that is not ours, or torch has an error to tell."""
     tensors = (
         [*args[0]] if isinstance(args[0], list | tuple) else [value for value in args if isinstance(value, Tensor)]
     )
-    return SHAPES[name](*args, **kwargs) if all(map(_is_uncomputed, tensors)) else None
+    return SHAPES[name](*args) if tensors and all(map(_is_uncomputed, tensors)) else None
 
 
 def _ends(x: Tensor, shape: Sequence[int]) -> bool:

@@ -67,12 +67,25 @@ def test_a_killed_run_goes_on_and_measures_nothing_twice(project):
     assert len(numbers) == len(set(numbers))
 
 
-def test_a_baseline_is_one_file(project, tmp_path):
+def new_baseline(project: Path) -> str:
+    """The guide's example, put into the copy as the baseline `new-hgrn2`; returns the example."""
     page = (ROOT / "docs" / "add_a_baseline.md").read_text()
     source = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "@register" in block)
-    (project / "baselines" / "second_generation" / "new_hgrn2.py").write_text(
-        source.replace('"my-hgrn2"', '"new-hgrn2"')
-    )
+    place = project / "baselines" / "second_generation" / "new_hgrn2.py"
+    place.write_text(source.replace('"my-hgrn2"', '"new-hgrn2"'))
+    return source
+
+
+@pytest.mark.slow
+def test_a_new_baseline_is_listed_and_checked(project):
+    new_baseline(project)
+    for command in (["list"], ["check", "new-hgrn2"]):
+        done = call(project, *command)
+        assert done.returncode == 0 and "new-hgrn2" in done.stdout, done.stderr
+
+
+def test_a_baseline_is_one_file(project, tmp_path):
+    source = new_baseline(project)
     mine = tmp_path / "mine.py"
     mine.write_text(source)
     few = ("--seeds", "0", "--workers", "1")  # a process takes longer to start than these trainings take

@@ -65,9 +65,9 @@ def report(
         evaluation.curves = training_curves.of(evaluation, curves)
     out_dir, known = Path(out_dir), grouped(reference, known_families)
     beside = [_beside(evaluation, known) for evaluation in evaluations]
-    drawings = catalogue.draw(evaluations, out_dir / "figures", only, {reference_model, *show}, forms, width)
+    verdicts, kept = judge(claims, evaluations, schedule), {reference_model, *show}
+    drawings = catalogue.draw(evaluations, out_dir / "figures", only, kept, forms, width, verdicts)
     drawings += _missed(opens_with, drawings)
-    verdicts = judge(claims, evaluations, schedule)
     look = PageText(
         title or "Report",
         question,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from results.report.families import PLAIN, Look
@@ -39,5 +40,11 @@ class Model:
         return readers.kind(self.label) if self.is_floor else None
 
     @property
-    def rank(self) -> tuple[int, str, str]:
-        return self.order, self.family, self.label
+    def rank(self) -> tuple[int, str, tuple[tuple[bool, int, str], ...]]:
+        """Its place in tables and legends: families in order, then by name, numbers in it by their size ("4" before "16")."""
+        parts = re.findall(r"\d+|\D+", self.label)
+        return (
+            self.order,
+            self.family,
+            tuple((False, int(part), "") if part.isdecimal() else (True, 0, part) for part in parts),
+        )

@@ -11,7 +11,8 @@ from results.report.families import YOURS
 from results.report.figures import style
 from results.rows import metrics
 
-FEW = 8  # models that a reader tells apart in one panel
+FEW = 8  # models whose lines a reader tells apart in one panel
+POINTS = 16  # models whose points find room for their names in one panel
 
 
 @dataclass(frozen=True)
@@ -53,3 +54,8 @@ def cast(
         score = float("-inf") if point is None else way * point.value
         best[model.family] = max(best.get(model.family, (score, model.label)), (score, model.label))
     return Cast(tuple(models), frozenset(bright | {label for _, label in best.values()}))
+
+
+def pointed(evaluation: Evaluation, metric: str, models: Sequence[Model], kept: Collection[str] = ()) -> Cast:
+    """The cast of a figure where each model is one point: with its name beside it, it is told apart where a line would not be."""
+    return cast(evaluation, metric, models, [model.label for model in models] if len(models) <= POINTS else kept)

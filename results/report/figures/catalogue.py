@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from results.plans.paper import Form
 from results.report.evaluations import Evaluation, Model, everyone
 from results.report.figures import canvas, pool, style
-from results.report.figures.cast import FEW, cast
-from results.report.figures.kinds import bar, contest, curve, families, heat_map, line, paper, rank, ticks
+from results.report.figures.cast import FEW, cast, pointed
+from results.report.figures.findings import claims, rank
+from results.report.figures.kinds import bar, contest, curve, families, heat_map, line, paper, ticks
+from results.report.findings.claims import ClaimVerdict
 from results.rows import metrics
 
 ABILITIES, FEWEST_ABILITIES = "models by ability", 3
@@ -47,15 +49,17 @@ def draw(
     kept: Collection[str] = (),
     forms: Sequence[Form] = (),
     width: str = "page",
+    verdicts: Sequence[ClaimVerdict] = (),
 ) -> list[Drawing]:
     """Draw every figure that the evaluations have numbers for, as `folder`/NAME.png, .svg and .pdf.
 
     `only` names the models that are shown, `kept` those that are in colour however many there are; `forms` are figures in
-    papers' own form; `width` is one of style.WIDTHS. Of several set-ups of an evaluation, the one with the most models is drawn.
+    papers' own form; `width` is one of style.WIDTHS; `verdicts` are those on the comparison's claims. Of several set-ups of an
+    evaluation, the one with the most models is drawn.
     """
     from results.report.figures.formats import files  # noqa: F401 - once, before there are several processes
 
-    wanted = asked(evaluations, only, kept, forms)
+    wanted = asked(evaluations, only, kept, forms, verdicts)
     texts = [text for evaluation in evaluations for text in evaluation.texts()]
     with style.settings([*texts, *(text for form in forms for text in paper.texts(form))], width):
         jobs = [partial(_drawn, one, folder) for one in wanted if isinstance(one, Asked)]
@@ -68,11 +72,12 @@ def asked(
     only: Sequence[str] | None = None,
     kept: Collection[str] = (),
     forms: Sequence[Form] = (),
+    verdicts: Sequence[ClaimVerdict] = (),
 ) -> list[Asked | Drawing]:
     """The figures that the evaluations have numbers for, and those that they have none for, in the order of a report."""
     shown = [evaluation for evaluation in evaluations if evaluation.main]
     kinds, papers = _of_kinds(shown, only, kept), _of_forms(shown, forms, kept)
-    return [*kinds, *papers, *_of_all(shown, evaluations, only)]
+    return [*kinds, *papers, *_of_claims(verdicts), *_of_all(shown, evaluations, only)]
 
 
 def _of_kinds(
@@ -99,6 +104,11 @@ def _of_forms(shown: Sequence[Evaluation], forms: Sequence[Form], kept: Collecti
         else:
             reason = f"no rows give {metrics.words(form.metric)} of {form.task} by length"
             yield Drawing(form.name, form.title, reason=reason)
+
+
+def _of_claims(verdicts: Sequence[ClaimVerdict]) -> Iterator[Asked]:
+    if claims.in_one_unit(verdicts):
+        yield Asked(claims.NAME, claims.TITLE, "", partial(claims.figure, verdicts))
 
 
 def _of_all(
@@ -254,7 +264,7 @@ def _states(evaluation: Evaluation, models: list[Model], kept: Collection[str]) 
             yield (
                 f"{evaluation.slug}-accuracy-by-state",
                 title,
-                lambda m=metric, t=title: bar.by_state(evaluation, m, cast(evaluation, m, models, kept), t),
+                lambda m=metric, t=title: bar.by_state(evaluation, m, pointed(evaluation, m, models, kept), t),
             )
 
 

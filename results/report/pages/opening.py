@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from results.plans.paper import Form
 from results.report.evaluations import Evaluation, Model, Point
 from results.report.figures.catalogue import Drawing
+from results.report.figures.findings import claims as claimed
 from results.report.findings.claims import LEVEL, NOT_REPRODUCED, OPPOSITE, REPRODUCED, SAME, UNDECIDED, ClaimVerdict
 from results.report.tables import summary
 from results.report.tables.columns import Column
@@ -29,7 +30,8 @@ def leading(
     evaluations: Sequence[Evaluation],
     named: str = "",
 ) -> str:
-    """The name of the figure that shows what is claimed: the one `named`, else the paper's form of most claims, else the first.
+    """The name of the figure that shows what is claimed: the one `named`, else the paper's form of most claims, else that of
+    the claims, else the first.
 
     "" where nothing is drawn.
     """
@@ -43,8 +45,11 @@ def leading(
     drawn = [one for one in drawings if one.files]
     if named in [one.name for one in drawn]:
         return named
-    ordered = sorted(drawn, key=lambda one: (-asked.get(one.name, -1), one.evaluation not in slugs))
-    return ordered[0].name if ordered else ""
+
+    def place(one: Drawing) -> tuple[int, bool, bool]:
+        return -asked.get(one.name, 0), one.name != claimed.NAME, one.name not in asked and one.evaluation not in slugs
+
+    return min(drawn, key=place).name if drawn else ""
 
 
 def _judged(one: ClaimVerdict) -> str:

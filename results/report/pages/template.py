@@ -29,9 +29,9 @@ def template(name: str) -> Template:
 
 
 def markdown(text: str) -> str:
-    """Markdown as HTML; raw HTML in it is shown, not obeyed, but for underlines, small letters and line breaks."""
+    """Markdown as HTML; raw HTML in it is shown, not obeyed, but for underlines, small and low letters and line breaks."""
     made = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
-    made = re.sub(r"&lt;(br|small|/small)&gt;", r"<\1>", made)
+    made = re.sub(r"&lt;(br|/?small|/?sub)&gt;", r"<\1>", made)
     return re.sub(r"&lt;u&gt;([^<>&]*)&lt;/u&gt;", r"<u>\1</u>", made)
 
 

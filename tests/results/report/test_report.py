@@ -12,6 +12,7 @@ import pytest
 import baselines  # noqa: F401 - registers every model
 from models import registry
 from results.report import evaluations, report
+from results.report.evaluations import Model
 from results.report.families import Families, ShownFamily
 from results.report.figures import style
 from results.report.tables import printed
@@ -169,3 +170,10 @@ def test_committed_tables_are_what_the_committed_rows_give(folder):
         ShownFamily(one.name, one.title, one.place, one.hue, one.marker, one.looks) for one in registry.families()
     ]
     assert report.stale_tables(store.read(folder / "rows.jsonl"), folder, families=families) == []
+
+
+def test_numbers_in_names_are_ordered_by_their_size():
+    names = ["mamba2-64", "mamba2-4", "mamba2", "mamba", "mamba2-16", "16-heads"]
+    models = [Model(label=name, name=name, family="second_generation", order=20) for name in names]
+    ordered = [model.label for model in sorted(models, key=lambda model: model.rank)]
+    assert ordered == ["16-heads", "mamba", "mamba2", "mamba2-4", "mamba2-16", "mamba2-64"]

@@ -83,7 +83,9 @@ def by_state(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Fig
     panel.margins(x=0.1, y=0.1)
     shown = [(m.title, m.state_bytes, 100 * p.value, style.text_colour(m)) for m, p in known if m.label in cast.bright]
     rest = [(m.state_bytes, 100 * p.value) for m, p in known if m.label not in cast.bright]
-    names.beside(panel, [names.Name(*one) for one in shown], rest, (1, 0), [100 * value for _, value in lines.values()])
+    levels = [100 * value for _, value in lines.values()]
+    bars = [(model.state_bytes, 100 * point.low, 100 * point.high) for model, point in sure]
+    names.beside(panel, [names.Name(*one) for one in shown], rest, (1, 0), levels, bars)
     told = {f"best {NAMED[kind]}: {label.split(': ')[-1]}": line.LINES[kind] for kind, (label, _) in lines.items()}
     legend(drawn, replace(cast, models=tuple(model for model, _ in known)), readers=told, named=cast.bright)
     return drawn

@@ -70,10 +70,12 @@ def beside(
     others: Sequence[tuple[float, float]],
     way: tuple[int, int],
     levels: Sequence[float] = (),
+    bars: Sequence[tuple[float, float, float]] = (),
 ) -> None:
     """Write names beside their points, first towards `way`; they cover none of them.
 
-    Of the `others`, and of lines across the panel at the heights `levels`, they cover as few as may be.
+    Of the `others`, of lines across the panel at the heights `levels`, and of upright `bars` (x, from, to), they cover as few
+    as may be.
     """
     texts = Words([Word(name.text, 0, 0, SMALL, name.colour, ha="left", va="baseline") for name in names])
     texts.set_in_layout(False)
@@ -90,13 +92,17 @@ def beside(
         lines_at = (
             panel.transData.transform([(names[0].x, level) for level in levels])[:, 1] if levels and names else []
         )
+        ends = panel.transData.transform([(x, y) for x, low, high in bars for y in (low, high)] or [(0, 0)])
+        upright = [Bbox([low, high]) for low, high in zip(ends[::2], ends[1::2], strict=False)]
         taken = [
             Bbox.from_bounds(x - POINT * unit, y - POINT * unit, 2 * POINT * unit, 2 * POINT * unit) for x, y in points
         ]
         words, lines = [], []
         for point, word in zip(points, texts.words, strict=True):
             size = width(word.text, word.size) * panel.figure.dpi, SMALL * unit
-            found = min(_around(point, size, unit, way), key=lambda one: _cost(one, taken, rest, lines_at, box))
+            found = min(
+                _around(point, size, unit, way), key=lambda one: _cost(one, taken, rest, lines_at, upright, box)
+            )
             taken.append(found[0].padded(CLEAR * unit, 0))
             words.append(word._replace(x=found[0].x0, y=found[0].y0 + DESCENT * size[1]))
             end = np.clip(point, found[0].min, found[0].max)
@@ -123,14 +129,19 @@ def _around(
 
 
 def _cost(
-    found: tuple[Bbox, float], taken: Sequence[Bbox], others: np.ndarray, levels: Sequence[float], room: Bbox
+    found: tuple[Bbox, float],
+    taken: Sequence[Bbox],
+    others: np.ndarray,
+    levels: Sequence[float],
+    bars: Sequence[Bbox],
+    room: Bbox,
 ) -> float:
     """How bad a place is: outside the panel or on a name worst of all, then on points and lines, then far."""
     box, far = found
     outside = box.x0 < room.x0 or box.x1 > room.x1 or box.y0 < room.y0 or box.y1 > room.y1
     on = sum(box.overlaps(other) for other in taken)
     covered = ((others > box.min) & (others < box.max)).all(axis=1).sum()
-    struck = sum(box.y0 < level < box.y1 for level in levels)
+    struck = sum(box.y0 < level < box.y1 for level in levels) + sum(box.overlaps(bar) for bar in bars)
     return 10_000 * (outside + on) + 6 * float(covered + struck) + far
 
 

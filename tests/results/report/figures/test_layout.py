@@ -12,6 +12,7 @@ from results.report.figures import canvas, catalogue, frame, style
 from results.report.figures.kinds import names
 from results.report.figures.kinds.names import apart
 from results.report.figures.words import Word, Words
+from results.report.findings.claims import judge
 from results.rows import store
 from runner.commands.comparison import families
 from schema.places import ROOT
@@ -27,7 +28,8 @@ def figures(name: str, width: str = "page") -> dict[str, list[str]]:
     (folder,) = (ROOT / "results" / "comparisons").glob(f"*/{name}")
     plan = reader.load(folder / "plan.toml")
     found = evaluations.grouped(store.read(folder / "reference" / "rows.jsonl", name), Families(families()))
-    asked = catalogue.asked(found, kept={"transformer", *plan.show}, forms=plan.figures)
+    verdicts = judge(plan.claims, found, plan.schedule)
+    asked = catalogue.asked(found, kept={"transformer", *plan.show}, forms=plan.figures, verdicts=verdicts)
     with style.settings(width=width):
         return {one.name: faults(one.make()) for one in asked if isinstance(one, catalogue.Asked)}
 
@@ -40,8 +42,9 @@ def test_no_figure_of_a_committed_comparison_has_faults(name):
     assert found and not any(found.values()), {figure: told for figure, told in found.items() if told}
 
 
-def test_figures_fit_the_width_of_a_column():
-    found = figures("gdn-fig3", "column")
+@pytest.mark.parametrize("name", ["gdn-fig3", pytest.param("overwriting", marks=pytest.mark.slow)])
+def test_figures_fit_the_width_of_a_column(name):
+    found = figures(name, "column")
     assert found and not any(found.values()), found
 
 
@@ -81,6 +84,20 @@ def test_names_beside_points_are_not_struck_by_lines_and_stand_on_no_other():
         (texts,) = [artist for artist in panel.artists if isinstance(artist, Words)]
         (one, other), height = [line.box for line in texts.placed()], panel.transData.transform((0.2, 0.5))[1]
     assert not one.overlaps(other) and not any(box.y0 < height < box.y1 for box in (one, other))
+
+
+def test_names_beside_points_are_not_struck_by_upright_bars():
+    with style.settings():
+        drawn = canvas.figure(2.0)
+        panel = canvas.panel(drawn)
+        panel.set(xlim=(0, 1), ylim=(0, 1))
+        bar = (0.23, 0.3, 0.7)
+        names.beside(panel, [names.Name("beside it", 0.2, 0.5, "black")], [], (1, 0), bars=[bar])
+        drawn.get_layout_engine().execute(drawn)
+        (texts,) = [artist for artist in panel.artists if isinstance(artist, Words)]
+        (box,) = [line.box for line in texts.placed()]
+        ends = panel.transData.transform([(bar[0], bar[1]), (bar[0], bar[2])])
+    assert not (box.x0 < ends[0, 0] < box.x1 and box.y0 < ends[1, 1] and ends[0, 1] < box.y1)
 
 
 def test_names_keep_apart_and_near_their_lines():

@@ -83,6 +83,10 @@ def test_a_page_opens_with_a_sentence_a_claim_and_its_figure(found):
     assert opening.leading(drawings, verdicts, [form], found, "a") == "a"
     assert opening.leading(drawings, verdicts, [form], found, "aa") == "form"
     assert opening.leading([], verdicts, [], found) == ""
+    drawings.append(Drawing("claims", "claims", "", ["figure"]))
+    assert opening.leading(drawings, verdicts, [], found) == "claims"
+    assert opening.leading(drawings, verdicts, [form], found) == "form"
+    assert opening.leading(drawings, verdicts, [replace(form, task="mqar")], found) == "claims"
 
 
 def test_without_claims_it_says_who_leads(found):
@@ -107,6 +111,7 @@ def test_of_one_seed_it_says_that_there_is_no_interval():
 
 def test_a_page_breaks_lines_in_a_table():
     assert "70.0<br>1 of 5" in markdown("| a |\n|---|\n| 70.0<br>1 of 5 |") and "&lt;i&gt;" in markdown("<i>")
+    assert markdown("<sub>A note.</sub>") == "<p><sub>A note.</sub></p>\n"
 
 
 def test_a_page_says_that_the_figure_it_is_to_open_with_is_not_drawn(tmp_path):

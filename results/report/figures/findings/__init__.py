@@ -1,0 +1,1 @@
+"""Figures of what is found over a whole comparison: verdicts on claims, average ranks."""

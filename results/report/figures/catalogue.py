@@ -13,8 +13,8 @@ from results.plans.paper import Form
 from results.report.evaluations import Evaluation, Model, everyone
 from results.report.figures import canvas, pool, style
 from results.report.figures.cast import FEW, cast, pointed
-from results.report.figures.findings import claims, rank
 from results.report.figures.kinds import bar, contest, curve, families, heat_map, line, paper, ticks
+from results.report.figures.kinds.findings import claims, rank
 from results.report.findings.claims import ClaimVerdict
 from results.rows import metrics
 

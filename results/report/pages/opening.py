@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from results.plans.paper import Form
 from results.report.evaluations import Evaluation, Model, Point
 from results.report.figures.catalogue import Drawing
-from results.report.figures.findings import claims as claimed
+from results.report.figures.kinds.findings import claims as claimed
 from results.report.findings.claims import LEVEL, NOT_REPRODUCED, OPPOSITE, REPRODUCED, SAME, UNDECIDED, ClaimVerdict
 from results.report.tables import summary
 from results.report.tables.columns import Column

@@ -10,7 +10,7 @@ from results.plans.method.claims import Claim
 from results.report import evaluations
 from results.report.figures import catalogue, style
 from results.report.figures.artists import Curves
-from results.report.figures.findings import claims as figure
+from results.report.figures.kinds.findings import claims as figure
 from results.report.figures.words import Words
 from results.report.findings import claims
 from tests.support import synthetic

@@ -9,8 +9,8 @@ from results.report import evaluations
 from results.report.evaluations.pooling import Point
 from results.report.figures import catalogue, style
 from results.report.figures.cast import FEW, cast
-from results.report.figures.findings import rank
 from results.report.figures.kinds import paper
+from results.report.figures.kinds.findings import rank
 from results.report.overview import figures as overview
 from results.report.overview import matrix
 from tests.support import figure_faults, synthetic

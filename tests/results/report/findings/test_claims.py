@@ -10,7 +10,7 @@ from results.plans.method.claims import Claim, read_claim
 from results.plans.toml_reader import PlanError, TableReader
 from results.report import evaluations, report, statistics
 from results.report.figures import style
-from results.report.figures.findings import rank
+from results.report.figures.kinds.findings import rank
 from results.report.findings import claims, grounds, pairwise
 from tests.support import synthetic
 

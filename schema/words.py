@@ -54,7 +54,9 @@ def message(error: BaseException, longest: int = LONGEST_FAULT) -> str:
     """An exception's message on one line, cut in the middle; "" where it has none, or none that can be had."""
     try:
         text = " ".join(str(error).split())
-    except Exception:  # its own __str__ may be wrong too
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # its own __str__ may raise anything, sys.exit too
         return ""
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     if len(text) <= longest:

@@ -127,6 +127,11 @@ class Mute(Exception):
         raise RuntimeError
 
 
+class Leaving(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(0)
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -134,6 +139,7 @@ class Mute(Exception):
         (SystemExit(0), "SystemExit: 0"),
         (AssertionError(), "AssertionError"),
         (Mute(), "Mute"),
+        (Leaving(), "Leaving"),
         (ValueError("\x1b[31mred"), "ValueError: ?[31mred"),
     ],
 )

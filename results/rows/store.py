@@ -180,6 +180,11 @@ def doubled(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if (it := _measurement(row)) in seen or seen.add(it)]
 
 
+def distinct(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of all attempts, each once."""
+    return list({_measurement(row): row for row in reversed(list(rows))}.values())[::-1]
+
+
 def _once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found: dict[tuple, dict[str, Any]] = {}
     for row in rows:

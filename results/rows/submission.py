@@ -39,8 +39,9 @@ class SubmissionError(ValueError):
 
 @dataclass(frozen=True)
 class Packed:
-    """What was packed: cells with predictions, and those without, with the reason."""
+    """What was packed: rows, cells with predictions, and those without, with the reason."""
 
+    rows: int
     cells: int
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -48,30 +49,47 @@ class Packed:
 def pack(comparison: Path, plan: Path, rows: Iterable[dict[str, Any]]) -> Packed:
     """Put `rows` (of a comparison's folder) with the file of its plan and its cells' predictions into its `reference/`.
 
-    Predictions of more than LARGEST bytes stay behind and are named. Raises SubmissionError where there are no rows.
+    A row that stands twice is packed once; predictions of more than LARGEST bytes stay behind and are named. Raises
+    SubmissionError where there are no rows or a file of predictions is damaged, RecordError for two numbers of one thing,
+    before anything of the reference is touched.
     """
     rows, reference = list(rows), Path(comparison) / "reference"
     if not rows:
         raise SubmissionError(f"There are no rows of {Path(comparison).name} to submit; run the comparison first.")
+    store.attempts(rows)
+    rows = store.distinct(rows)
+    sources, left_out = _predictions(Path(comparison) / FOLDER, rows)
     store.pack(reference / "rows.jsonl", rows)
     shutil.copyfile(plan, reference / "plan.toml")
     folder = reference / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
-    left_out: dict[str, str] = {}
-    taken: list[Path] = []
-    for cell in sorted({row["cell"] for row in rows if row["status"] == "ok"}):
-        source = predictions.path_of(Path(comparison) / FOLDER, cell)
-        if not source.exists():
-            left_out[cell] = "no predictions were kept"
-        elif source.stat().st_size > LARGEST:
-            left_out[cell] = f"its predictions take {source.stat().st_size:,} bytes, more than {LARGEST:,}"
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            taken.append(Path(shutil.copyfile(source, folder / source.name)))
+    if sources:
+        folder.mkdir(parents=True)
+    taken = [Path(shutil.copyfile(source, folder / source.name)) for source in sources]
     hashes = {path.relative_to(reference).as_posix(): predictions.digest(path) for path in taken}
     hashes |= {name: predictions.digest(reference / name) for name in HASHED}
     _write(reference, {"sha256": dict(sorted(hashes.items())), "left_out": left_out})
-    return Packed(len(taken), left_out)
+    return Packed(len(rows), len(taken), left_out)
+
+
+def _predictions(folder: Path, rows: list[dict[str, Any]]) -> tuple[list[Path], dict[str, str]]:
+    """The files of predictions that are packed, and the cells without one, with the reason."""
+    sources: list[Path] = []
+    left_out: dict[str, str] = {}
+    for cell in sorted({row["cell"] for row in rows if row["status"] == "ok"}):
+        source = predictions.path_of(folder, cell)
+        if not source.exists():
+            left_out[cell] = "no predictions were kept"
+            continue
+        if source.stat().st_size > LARGEST:
+            left_out[cell] = f"its predictions take {source.stat().st_size:,} bytes, more than {LARGEST:,}"
+            continue
+        try:
+            predictions.read(folder, cell)
+        except predictions.PredictionFileError as error:
+            raise SubmissionError(f"{error} Delete it to submit the cell without, or measure the cell again.") from None
+        sources.append(source)
+    return sources, left_out
 
 
 def seal(reference: Path) -> None:

@@ -101,7 +101,7 @@ def submit(arguments: argparse.Namespace, console: Console) -> int:
     if missing:
         raise ValueError(f"{missing} cells of {plan.comparison} are not measured here; run it before submitting it.")
     packed = submission.pack(folder, file_of(folder), rows)
-    console.print(f"{len(rows)} rows and the predictions of {packed.cells} cells in {shown(folder / 'reference')}")
+    console.print(f"{packed.rows} rows and the predictions of {packed.cells} cells in {shown(folder / 'reference')}")
     for reason in dict.fromkeys(packed.left_out.values()):
         without = [cell for cell, why in packed.left_out.items() if why == reason]
         console.print(f"{len(without)} cells without predictions: {reason}", style="yellow", markup=False)

@@ -127,6 +127,22 @@ def test_what_no_file_can_hold_is_its_cells_failed_row(tmp_path, predictions, mo
     assert [row["status"] for row in store.read(tmp_path / "rows.jsonl")] == ["failed"]
 
 
+def test_a_submission_takes_rows_that_stand_twice_once_and_touches_nothing_where_it_refuses(tmp_path):
+    plan, rows = tmp_path / "plan.toml", made()
+    plan.write_text("title = 'x'\n")
+    prediction_files.write(tmp_path / "predictions", rows[0]["cell"], [{"exam": 0}])
+    packed = submission.pack(tmp_path, plan, rows * 2)
+    assert (packed.rows, packed.cells) == (3, 1) and store.read(tmp_path / "reference" / "rows.jsonl") == rows
+    before = {path: path.read_bytes() for path in (tmp_path / "reference").rglob("*") if path.is_file()}
+    with pytest.raises(store.RecordError, match="two numbers of one thing, 0.5 and 0.75"):
+        submission.pack(tmp_path, plan, [*rows, {**rows[0], "value": 0.75}])
+    kept = prediction_files.path_of(tmp_path / "predictions", rows[0]["cell"])
+    kept.write_bytes(kept.read_bytes()[:-20])
+    with pytest.raises(submission.SubmissionError, match=f"{kept.name} is damaged .* Delete it"):
+        submission.pack(tmp_path, plan, rows)
+    assert before == {path: path.read_bytes() for path in (tmp_path / "reference").rglob("*") if path.is_file()}
+
+
 def test_a_manifest_that_is_missing_or_none_is_told(tmp_path):
     (tmp_path / "plan.toml").write_text("title = 'x'\n")
     submission.pack(tmp_path, tmp_path / "plan.toml", made())

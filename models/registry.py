@@ -17,6 +17,7 @@ from typing import Any
 
 from models.family import OTHERS, YOURS, Family
 from models.law import NONE, Law
+from schema import shortened
 
 
 @dataclass(frozen=True)
@@ -172,9 +173,9 @@ def entry(name: str) -> Entry:
     if name in _entries:
         return _entries[name]
     if not _entries:
-        raise UnknownModel(f"Unknown model '{name}': no model is registered yet; import baselines first.")
+        raise UnknownModel(f"Unknown model {shortened(name)}: no model is registered yet; import baselines first.")
     close = difflib.get_close_matches(name, _entries, n=1)
     guess = f" Did you mean '{close[0]}'?" if close else ""
     raise UnknownModel(
-        f"Unknown model '{name}'.{guess} Registered are: {', '.join(names())} (import baselines registers them all)."
+        f"Unknown model {shortened(name)}.{guess} Registered are: {', '.join(names())} (import baselines registers them all)."
     )

@@ -50,6 +50,13 @@ class Parser(argparse.ArgumentParser):
         """Raise UsageError."""
         raise UsageError(f"{message}; {self.prog} --help lists what there is.")
 
+    def _get_value(self, action: argparse.Action, text: str) -> Any:
+        try:
+            return super()._get_value(action, text)
+        except argparse.ArgumentError:
+            wanted = {int: "a whole number", float: "a number"}.get(action.type, "something else")
+            raise argparse.ArgumentError(action, f"must be {wanted}, not {shortened(text)}") from None
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             word, known = f"{shortened(value)}{suggestion(str(value), action.choices)}", ", ".join(action.choices)
@@ -59,11 +66,15 @@ class Parser(argparse.ArgumentParser):
         """The words; UsageError for one that is left over."""
         found, left = self.parse_known_args(args, namespace)
         if left:
-            commands = next(a.choices for a in self._actions if isinstance(a, argparse._SubParsersAction))
-            flags = [flag for action in commands[found.command]._actions for flag in action.option_strings]
+            command = self.command(found.command)
+            flags = [flag for action in command._actions for flag in action.option_strings]
             word = f"{shortened(left[0])}{suggestion(left[0].partition('=')[0], flags)}"
-            commands[found.command].error(f"{found.command} does not know {word}")
+            command.error(f"{found.command} does not know {word}")
         return found
+
+    def command(self, name: str) -> argparse.ArgumentParser:
+        """The parser of a command's own words."""
+        return next(a.choices for a in self._actions if isinstance(a, argparse._SubParsersAction))[name]
 
 
 def parser(description: str, commands: Mapping[str, Command | None]) -> argparse.ArgumentParser:
@@ -94,11 +105,12 @@ def parsed(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argp
     Raises UsageError, also for a word without content: a shell variable that is not set would choose everything.
     """
     found = parser.parse_args(words)
-    for name, value in vars(found).items():
+    for action in parser.command(found.command)._actions:
+        value = getattr(found, action.dest, None)
         for word in value if isinstance(value, list) else [value]:
             if isinstance(word, str) and not word.strip(", "):
-                flag = name if name in ("comparison", "model", "task", "checkpoint") else f"--{name.replace('_', '-')}"
-                raise UsageError(f"{flag} is empty; say what it is to be, or leave it out.")
+                called = action.option_strings[-1] if action.option_strings else action.dest
+                raise UsageError(f"{called} is empty; say what it is to be, or leave it out.")
     if getattr(found, "scale", None) not in (None, LAPTOP):
         found.comparison = f"{found.comparison}/{found.scale}"
     return found

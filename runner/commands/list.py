@@ -23,6 +23,7 @@ from results.plans.files import LAPTOP, scales
 from runner import costs
 from runner.commands import comparison, terminal
 from runner.commands.arguments import Command, size_in
+from schema import shortened
 from tasks.speed.throughput import Throughput
 
 WIDEST = 140  # columns of the laws
@@ -61,7 +62,9 @@ def list_all(arguments: argparse.Namespace, console: Console) -> int:
         console.print(plans_table())
         return 0
     if arguments.models:
-        raise ValueError(f"list takes {arguments.models[0]} with --costs alone; add it, or leave the name out.")
+        raise ValueError(
+            f"list takes {shortened(arguments.models[0])} with --costs alone; add it, or leave the name out."
+        )
     console.print(*laws(console.width), sep="\n")
     console.print(tasks_table())
     table = Table("comparison", "scales", "question", title="Comparisons")

@@ -10,9 +10,10 @@ from pathlib import Path
 from rich.console import Console
 
 from schema.places import ROOT
-from schema.words import one_line, warn_in_one_line
+from schema.words import one_line, shortened, warn_in_one_line
 
 WIDE = 10_000  # columns where no terminal is: wider than any table, so that none is cut and no line is wrapped
+LONGEST_PATH = 300  # characters of a file's name that a message repeats
 TRACE = "TITANOMACHY_TRACE"
 # What bad input raises, by the house's own sentences or by Python's and torch's; all else is a fault of the program.
 OF_INPUT = (ValueError, KeyError, RuntimeError, OSError, ImportError)
@@ -46,6 +47,10 @@ def told(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in FULL:
         where = f" {error.filename}" if error.filename else ""
         return f"The disk takes no more ({error.strerror}){where}: make room and run it again; what was written whole stands."
+    if (
+        isinstance(error, OSError) and error.filename and error.strerror
+    ):  # its number says nothing, its name may be of any length
+        text = f"{error.strerror}: {shortened(str(error.filename), LONGEST_PATH)}"
     if isinstance(error, OF_INPUT) and text and not isinstance(error, NotImplementedError | RecursionError):
         return text
     limit = next((words for kind, words in OF_LIMITS.items() if isinstance(error, kind)), None)

@@ -19,6 +19,7 @@ from schema import parse_toml
 from schema.words import LONGEST_LINE
 from tests.support.tiny_plan import tiny_plan
 
+LONG = "y" * 100_000
 CLAIM = """
 [[claims]]
 text = "A beats B"
@@ -44,6 +45,8 @@ metric = "exact_match"
         ),
         (["run", "tiny", "--scale", ""], "--scale is empty"),
         (["report", ""], "comparison is empty"),
+        (["export", "checkpoint", ""], "bench.py: folder is empty"),
+        (["list", ""], "bench.py: models is empty"),
         (["run", "tiny", "--set", "retnet.no_such=1"], "no model or task of this run"),
         (["run", "tiny", "--dtype", "bfloat17"], "did you mean bfloat16?"),
         (["run", "tiny", "--provider", "chunkd"], "did you mean chunked?"),
@@ -125,3 +128,21 @@ def test_a_fault_is_told_in_one_line_with_its_place():
 def test_a_full_disk_is_told_as_one(number):
     said = terminal.told(OSError(number, os.strerror(number)))
     assert said.startswith(f"The disk takes no more ({os.strerror(number)})") and "make room" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", LONG], "File name too long"),
+        (["check", LONG], "Unknown model"),
+        (["check", f"{LONG}.py"], "File name too long"),
+        (["ask", LONG, "needle"], "File name too long"),
+        (["list", LONG], "with --costs alone"),
+        (["run", "tiny", "--steps", LONG], "--steps: must be a whole number, not 'yyy"),
+        (["report", "tiny", "--scale", LONG], "File name too long"),
+    ],
+)
+def test_a_long_word_is_cut_wherever_it_stands(results, capsys, arguments, says):
+    assert bench.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert says in error and "Errno" not in error and error.count("y") < 400

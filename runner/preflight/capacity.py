@@ -12,6 +12,7 @@ from models.shell.model import default_feed
 from results.cell import Cell
 from results.rows.metrics import byte_size
 from schema import shortened
+from tasks.outline import outline
 
 TOKEN = 8  # bytes of a token, as texts are drawn
 WEIGHT = 4  # bytes
@@ -39,11 +40,12 @@ def check_size(
     width, depth = size["width"], size["depth"]
     numbers = depth * (4 * width * width + 3 * width * default_feed(width))
     needed = bytes_a_number * numbers + WEIGHT * KEPT * tokens * width * depth
-    _refuse(needed, f"a model of size {shortened(size)}", device, elsewhere)
+    at_once = f" with {shortened(tokens)} tokens at once" if tokens else ""
+    _refuse(needed, f"a model of size {shortened(size)}{at_once}", device, elsewhere)
 
 
 def check_cell(cell: Cell, elsewhere: bool = False) -> None:
-    """ValueError where a cell asks for more than the memory of its device holds: its model, or one text of its task.
+    """ValueError where a cell asks for more than the memory of its device holds: its model, its batch, or the texts of its task.
 
     `elsewhere` says that another machine measures it: only what none could hold is refused.
     """
@@ -53,11 +55,22 @@ def check_cell(cell: Cell, elsewhere: bool = False) -> None:
     _refuse(
         TOKEN * longest, f"a text of {shortened(longest)} tokens ({', '.join(setting) or 'length'})", "cpu", elsewhere
     )
+    samples = cell.task_settings.get("samples", 1)
+    if isinstance(samples, int):
+        what = f"{shortened(samples)} samples of {shortened(longest)} tokens or more (samples)"
+        _refuse(TOKEN * samples * longest, what, "cpu", elsewhere)
+    if cell.kind == "contest":
+        rows, width = cell.task_settings.get("batch", 1), cell.size.get("width", 1)
+        what = f"a batch of {shortened(rows)} rows of {shortened(longest)} tokens, {shortened(width)} numbers each,"
+        _refuse(WEIGHT * rows * longest * width, what, cell.device, elsewhere)
     if cell.size:
         learns = cell.kind in ("training", "trial")
         tokens = at_once(cell.budget) if learns else 0
         tokens //= 2 if cell.dtype == "bfloat16" else 1
         check_size(cell.size, TRAINED if learns else WEIGHT, tokens, cell.device, elsewhere)
+        vocab = (outline(cell.task, cell.task_settings).vocab or 0) if learns else 0  # 0: only a file would say it
+        what = f"a vocabulary of {shortened(vocab)} tokens at width {cell.size['width']}"
+        _refuse(TRAINED * vocab * cell.size["width"], what, cell.device, elsewhere)
 
 
 def at_once(budget: dict[str, Any]) -> int:

@@ -14,6 +14,8 @@ import bench
         (["run", "tiny", "--size", "width=1000000000,heads=1"], "of memory or more"),
         (["run", "tiny", "--size", "width=4611686018427387904,heads=1"], "of memory or more"),
         (["run", "tiny", "--set", "needle.length=1000000000000"], "a text of 1000000000000 tokens (length"),
+        (["run", "tiny", "--set", "needle.samples=1000000000000"], "1000000000000 samples of 64 tokens"),
+        (["run", "tiny", "--dry-run", "--set", "needle.samples=9223372036854775808"], "samples of 64 tokens"),
         (["run", "tiny", "--set", "needle.test_lengths=[1000000000000]"], "a text of 1000000000000 tokens"),
         (
             ["run", "tiny", "--dry-run", "--device", "cuda", "--size", "width=1000000000,heads=1"],
@@ -22,6 +24,7 @@ import bench
         (["run", "tiny", "--dry-run", "--size", "width=4611686018427387904,heads=1"], "of memory or more"),
         (["list", "--costs", "--size", "width=1000000000,heads=1"], "of memory or more"),
         (["profile", "retnet", "--threads", "2147483648"], "processors of this machine"),
+        (["profile", "retnet", "--batch", "4611686018427387904"], "a batch of 4611686018427387904 rows"),
         (["run", "tiny", "--seeds", "18446744073709551616"], "a seed has 64 bits"),
         (["run", "tiny", "--dry-run", "--size", "width=16,depth=100000,heads=2"], "of memory or more"),
         (["run", "tiny", "--dry-run", "--set", "needle.length=1000000000000"], "of memory or more"),
@@ -36,3 +39,21 @@ def test_what_cannot_fit_is_refused_in_one_sentence(results, capsys, arguments, 
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1 and len(error) < 400
     assert not (results / "tiny" / "rows.jsonl").exists()
+
+
+@pytest.mark.parametrize("vocab", [10**12, 2**63])
+def test_a_vocabulary_that_cannot_fit_is_refused(results, capsys, vocab):
+    plan = results / "tiny" / "plan.toml"
+    plan.write_text(plan.read_text().partition("[[tasks]]")[0] + f'[[tasks]]\nname = "mqar"\nvocab = {vocab}\n')
+    for more in ([], ["--dry-run"]):
+        assert bench.main(["run", "tiny", *more]) == 2
+        error = capsys.readouterr().err
+        assert f"a vocabulary of {vocab} tokens at width 16 needs" in error and error.count("\n") == 1
+    assert not (results / "tiny" / "rows.jsonl").exists()
+
+
+def test_tokens_at_once_that_cannot_fit_are_told(results, capsys):
+    plan = results / "tiny" / "plan.toml"
+    plan.write_text(plan.read_text().replace("batch_tokens = 256", "batch_tokens = 4611686018427387904"))
+    assert bench.main(["run", "tiny"]) == 2
+    assert "with 4611686018427387904 tokens at once" in capsys.readouterr().err

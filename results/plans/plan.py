@@ -20,6 +20,7 @@ from schema import shortened, suggestion
 from schema.terms import DTYPES, PARALLEL
 
 DEVICES = ("cpu", "cuda")
+MOST = 2**63 - 1  # of what is counted: no row holds more
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,10 @@ def _of_training(plan: Plan) -> Rules:
         any(value < 1 for budget in budgets for value in budget.values()),
         "steps, batch_tokens and micro_batch_tokens must be positive",
     )
+    yield (
+        any(value > MOST for budget in budgets for value in budget.values()),
+        f"steps, batch_tokens and micro_batch_tokens are at most {MOST}",
+    )
     yield any(not math.isfinite(rate) or rate <= 0 for rate in rates), "learning_rate must be positive and finite"
 
 
@@ -236,6 +241,7 @@ def _of_machine(plan: Plan) -> Rules:
     yield plan.threads < 1, "threads must be at least 1"
     yield plan.parallel not in ("", *PARALLEL), _unknown("parallel", plan.parallel, PARALLEL)
     yield plan.processes < 1, "processes must be at least 1"
+    yield max(plan.workers, plan.threads, plan.processes) > MOST, f"workers, threads and processes are at most {MOST}"
     yield plan.processes > 1 and not plan.parallel, f"processes needs parallel: {' or '.join(PARALLEL)}"
     yield (
         bool(plan.parallel and (plan.timings or plan.contests)),

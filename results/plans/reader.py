@@ -56,7 +56,9 @@ def _plan(comparison: str, table: dict[str, Any], reader: TableReader) -> Plan:
     for name in settings:
         reader.take(settings, name, dict, where="[settings] ")
     variants = reader.take(table, "variants", dict, {})
-    variants = {name: read_variant(name, reader.take(variants, name, dict), reader) for name in variants}
+    variants = {
+        name: read_variant(name, reader.take(variants, name, dict, where="[variants] "), reader) for name in variants
+    }
     trains, asks = "tasks" in table, "tasks" in table or "timings" in table
     size = sizes.read(table, reader) if asks or "size" in table else {}
     budget = read_budget(table, reader) if trains or "budget" in table else {}

@@ -75,7 +75,7 @@ def judge(
     judged = []
     for (claim, one, p, q, count, r), verdict in zip(every, verdicts, strict=True):
         if one is None:
-            judged.append(ClaimVerdict(claim, UNDECIDED, "not measured here"))
+            judged.append(ClaimVerdict(claim, UNDECIDED, _lacking(claim, evaluations)))
             continue
         parts = [grounds.ground(claim, one, p, q, verdict == LEVEL)]
         parts += [count.told(r)] if count else []
@@ -85,6 +85,18 @@ def judge(
             ClaimVerdict(claim, verdict, "; ".join(filter(None, parts)), grounds.control(claim, one), price, one)
         )
     return judged
+
+
+def _lacking(claim: Claim, evaluations: Sequence[Evaluation]) -> str:
+    """Why there is no evidence: a model has no rows, or rows that do not tell what the claim, perhaps misspelt, asks."""
+    asked = ", ".join([metrics.words(claim.metric), *(f"{key} {value}" for key, value in claim.where.items())])
+    for evaluation in evaluations:
+        if not evaluation.main or evaluation.task != claim.task:
+            continue
+        for name in (claim.better, claim.worse):
+            if evaluation.measured(name) and not evaluation.by_seed(name, claim.metric, claim.where):
+                return f"{name} is measured here, but none of its rows tells {asked}"
+    return "not measured here"
 
 
 def markdown(verdicts: Sequence[ClaimVerdict], schedule: Schedule | None = None) -> str:

@@ -48,7 +48,8 @@ def test_directions_follow_the_metric_and_the_evidence():
     assert few.verdict == "undecided" and "4 shared seeds; a direction is stated from 5 up" in few.reason
     assert verdict(exams(LOW, HIGH), task="needle").reason == "not measured here"
     assert verdict(exams(LOW, HIGH), better="mamba").reason == "not measured here"
-    assert verdict(exams(LOW, HIGH), where={"length": 9}).reason == "not measured here"
+    elsewhere = verdict(exams(LOW, HIGH), where={"lenght": 512})
+    assert elsewhere.reason == "retnet is measured here, but none of its rows tells bits per byte, lenght 512"
 
 
 def test_the_interval_of_a_difference_of_shares_ends_at_100_points():

@@ -49,7 +49,7 @@ def markdown(evaluations: Sequence[Evaluation]) -> str:
         if any(best):
             named = [f and f"{metrics.number(c.metric, f[1])} ({f[0]})" for f, (_, c) in zip(best, shown, strict=True)]
             cells = [*(text or "none" for text in named), *("" for _ in costs)]
-            lines.append(f"| *{readers.NAMED[kind]}s* | *the best of each* | " + " | ".join(cells) + " |")
+            lines.append(f"| *{readers.NAMED[kind]}s* | *best {readers.NAMED[kind]}* | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

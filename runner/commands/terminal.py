@@ -47,10 +47,9 @@ def told(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in FULL:
         where = f" {error.filename}" if error.filename else ""
         return f"The disk takes no more ({error.strerror}){where}: make room and run it again; what was written whole stands."
-    if (
-        isinstance(error, OSError) and error.filename and error.strerror
-    ):  # its number says nothing, its name may be of any length
-        text = f"{error.strerror}: {shortened(str(error.filename), LONGEST_PATH)}"
+    if isinstance(error, OSError) and error.filename and error.strerror:  # its number says nothing
+        files = [shortened(str(name), LONGEST_PATH) for name in (error.filename, error.filename2) if name]
+        text = f"{error.strerror}: {' and '.join(files)}"
     if isinstance(error, OF_INPUT) and text and not isinstance(error, NotImplementedError | RecursionError):
         return text
     limit = next((words for kind, words in OF_LIMITS.items() if isinstance(error, kind)), None)

@@ -57,12 +57,13 @@ def check_cell(cell: Cell, elsewhere: bool = False) -> None:
     )
     samples = cell.task_settings.get("samples", 1)
     if isinstance(samples, int):
-        what = f"{shortened(samples)} samples of {shortened(longest)} tokens or more (samples)"
-        _refuse(TOKEN * samples * longest, what, "cpu", elsewhere)
+        # not their texts: a task may draw them a few at a time, and fewer of the long ones
+        _refuse(TOKEN * samples, f"what is kept of the answers to {shortened(samples)} samples", "cpu", elsewhere)
     if cell.kind == "contest":
         rows, width = cell.task_settings.get("batch", 1), cell.size.get("width", 1)
         what = f"a batch of {shortened(rows)} rows of {shortened(longest)} tokens, {shortened(width)} numbers each,"
-        _refuse(WEIGHT * rows * longest * width, what, cell.device, elsewhere)
+        number = WEIGHT // 2 if cell.dtype == "bfloat16" else WEIGHT
+        _refuse(number * rows * longest * width, what, cell.device, elsewhere)
     if cell.size:
         learns = cell.kind in ("training", "trial")
         tokens = at_once(cell.budget) if learns else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from results.plans.method.claims import Claim
 from results.plans.method.looks import Schedule
@@ -26,11 +27,16 @@ def _short(value: float, sign: str = "-") -> str:
     return f"{value:{sign},.0f}" if abs(value) >= 1000 else f"{value:{sign}.3g}"
 
 
+def in_unit(metric: str, values: Sequence[float | None]) -> list[float | None]:
+    """Differences in the unit that they are told in: points of shares, at most 100 apart; else the metric's own."""
+    scale, most = (100, 1.0) if metrics.is_accuracy(metric) else (1, math.inf)
+    return [None if value is None else scale * max(-most, min(most, value)) for value in values]
+
+
 def difference(metric: str, gap: Difference) -> str:
     """A difference with its interval: "difference +1.2 points [+0.3, +2.1]"; shares lie 100 points apart at most."""
-    scale, unit, most = (100, " points", 1.0) if metrics.is_accuracy(metric) else (1, "", math.inf)
-    known = [value for value in (gap.mean, gap.low, gap.high) if value is not None]
-    numbers = [_short(scale * max(-most, min(most, value)), "+") for value in known]
+    unit = " points" if metrics.is_accuracy(metric) else ""
+    numbers = [_short(value, "+") for value in in_unit(metric, (gap.mean, gap.low, gap.high)) if value is not None]
     interval = f" [{numbers[1]}, {numbers[2]}]" if len(numbers) == 3 else ""
     return f"difference {numbers[0]}{unit}{interval}"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 import bench
+from runner.preflight import capacity
+from tests.support import synthetic
 
 
 @pytest.mark.parametrize(
@@ -14,8 +16,11 @@ import bench
         (["run", "tiny", "--size", "width=1000000000,heads=1"], "of memory or more"),
         (["run", "tiny", "--size", "width=4611686018427387904,heads=1"], "of memory or more"),
         (["run", "tiny", "--set", "needle.length=1000000000000"], "a text of 1000000000000 tokens (length"),
-        (["run", "tiny", "--set", "needle.samples=1000000000000"], "1000000000000 samples of 64 tokens"),
-        (["run", "tiny", "--dry-run", "--set", "needle.samples=9223372036854775808"], "samples of 64 tokens"),
+        (["run", "tiny", "--set", "needle.samples=1000000000000"], "the answers to 1000000000000 samples"),
+        (
+            ["run", "tiny", "--dry-run", "--set", "needle.samples=9223372036854775808"],
+            "the answers to 9223372036854775808 samples",
+        ),
         (["run", "tiny", "--set", "needle.test_lengths=[1000000000000]"], "a text of 1000000000000 tokens"),
         (
             ["run", "tiny", "--dry-run", "--device", "cuda", "--size", "width=1000000000,heads=1"],
@@ -57,3 +62,12 @@ def test_tokens_at_once_that_cannot_fit_are_told(results, capsys):
     plan.write_text(plan.read_text().replace("batch_tokens = 256", "batch_tokens = 4611686018427387904"))
     assert bench.main(["run", "tiny"]) == 2
     assert "with 4611686018427387904 tokens at once" in capsys.readouterr().err
+
+
+def test_many_samples_beside_one_long_text_are_not_refused(monkeypatch):
+    monkeypatch.setattr(capacity, "memory_of", lambda device: 2**30)
+    asked = {"samples": 1000, "long_samples": 1, "test_lengths": [128, 10**6]}  # BABILong draws them a few at a time
+    cell = synthetic.variant(synthetic.cell("retnet", "babilong"), task_settings=asked)
+    capacity.check_cell(cell)
+    with pytest.raises(ValueError, match="the answers to 1000000000 samples"):
+        capacity.check_cell(synthetic.variant(cell, task_settings=asked | {"samples": 10**9}))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from results.plans.method.claims import Claim
+from results.report.evaluations import Model
 from results.report.figures import artists, canvas, frame, style
 from results.report.figures.kinds import ticks
 from results.report.figures.words import Word, Words, wrapped
+from results.report.findings import grounds
 from results.report.findings.claims import LEVEL, NOT_REPRODUCED, OPPOSITE, REPRODUCED, SAME, UNDECIDED, ClaimVerdict
-from results.report.statistics import Difference
 from results.rows import metrics
 
 NAME, TITLE = "claims", "claims: how far apart the two models of each lie"
@@ -40,6 +40,7 @@ class Effect(NamedTuple):
     low: float | None
     high: float | None
     margin: float | None
+    winner: Model | None  # who does better, where that is decided
 
 
 def in_one_unit(verdicts: Sequence[ClaimVerdict]) -> list[Effect]:
@@ -47,8 +48,7 @@ def in_one_unit(verdicts: Sequence[ClaimVerdict]) -> list[Effect]:
     units: dict[str, list[Effect]] = {}
     for one in verdicts:
         if one.evidence is not None:
-            unit = "points" if metrics.is_accuracy(one.claim.metric) else metrics.label(one.claim.metric)
-            units.setdefault(unit, []).append(_effect(one))
+            units.setdefault(_unit(one.claim), []).append(_effect(one))
     most = max(units.values(), key=len, default=[])
     return most if len(most) >= FEWEST else []
 
@@ -66,63 +66,46 @@ def figure(verdicts: Sequence[ClaimVerdict]) -> Figure:
     _marks(panel, effects)
     panel.axvline(0.0, color=style.INK, linewidth=0.9, zorder=1.1)
     looks = {"ha": "left", "dx": 7, "size": frame.TICK}
-    said = [Word(SHORT[one.verdict.verdict], 1.0, y, colour=_ink(one), **looks) for y, one in enumerate(effects)]
+    inks = [style.FLOOR if one.winner is None else style.text_colour(one.winner) for one in effects]
+    said = [
+        Word(SHORT[one.verdict.verdict], 1.0, y, colour=ink, **looks)
+        for y, (one, ink) in enumerate(zip(effects, inks, strict=True))
+    ]
     panel.add_artist(Words(said, panel.get_yaxis_transform()))
     ticks.fixed(panel.yaxis, range(len(effects)), _labels([one.verdict.claim for one in effects]))
     frame.of(panel).left_looks = [{}] * len(effects)
-    claim = effects[0].verdict.claim
-    unit = "difference (points)" if metrics.is_accuracy(claim.metric) else f"difference: {metrics.label(claim.metric)}"
-    panel.set(xlabel=wrapped(unit, canvas.width() / 2, frame.LABEL))
+    panel.set(xlabel=wrapped(_unit(effects[0].verdict.claim), canvas.width() / 2, frame.LABEL))
     panel.margins(x=0.05)
     panel.set_ylim(len(effects) - 0.4, -0.6)
     return drawn
 
 
+def _unit(claim: Claim) -> str:
+    """What the axis says of a claim's differences."""
+    return "difference (points)" if metrics.is_accuracy(claim.metric) else f"difference: {metrics.label(claim.metric)}"
+
+
 def _effect(one: ClaimVerdict) -> Effect:
     claim, found = one.claim, one.evidence
     decision = found.level if one.verdict == LEVEL else found.direction
-    gap: Difference = found.differences[decision.look]
-    is_share = metrics.is_accuracy(claim.metric)
-    scale, most = (100.0, 100.0) if is_share else (1.0, math.inf)
-    way = metrics.direction(claim.metric) or 1
-    ends = [] if gap.low is None else sorted(max(-most, min(most, way * scale * end)) for end in (gap.low, gap.high))
-    margin = None if claim.margin is None else scale * claim.margin
-    return Effect(one, way * scale * gap.mean, *(ends or (None, None)), margin)
+    gap = found.differences[decision.look]
+    mean, *ends, margin = grounds.in_unit(claim.metric, (gap.mean, gap.low, gap.high, claim.margin))
+    way = metrics.direction(claim.metric)
+    low, high = (None, None) if gap.low is None else sorted(way * end for end in ends)
+    winner = {SAME: claim.better, REPRODUCED: claim.better, OPPOSITE: claim.worse, NOT_REPRODUCED: claim.worse}
+    model = next((model for model in found.evaluation.models if model.label == winner.get(one.verdict)), None)
+    return Effect(one, way * mean, low, high, margin, model)
 
 
 def _marks(panel: Axes, effects: Sequence[Effect]) -> None:
     """The margins, the intervals and the points, from back to front."""
     margins = [([-one.margin, one.margin], [y, y], MARGIN) for y, one in enumerate(effects) if one.margin]
-    pens = [{"color": _colour(one), "linewidth": 1.8, "zorder": 2} for one in effects]
+    colours = [style.FLOOR if one.winner is None else style.colour(one.winner) for one in effects]
+    pens = [{"color": colour, "linewidth": 1.8, "zorder": 2} for colour in colours]
     rows = enumerate(zip(effects, pens, strict=True))
     artists.lines(panel, [*margins, *(([e.low, e.high], [y, y], pen) for y, (e, pen) in rows if e.low is not None)])
     for y, one in enumerate(effects):
-        artists.scatter(panel, [(one.mean, y)], _point(one))
-
-
-def _winner(one: Effect) -> Any:
-    """The model that does better, where that is decided; None otherwise."""
-    verdict = one.verdict.verdict
-    if verdict in (LEVEL, UNDECIDED):
-        return None
-    claim = one.verdict.claim
-    label = claim.better if verdict in (SAME, REPRODUCED) else claim.worse
-    return next(model for model in one.verdict.evidence.evaluation.models if model.label == label)
-
-
-def _point(one: Effect) -> Mapping[str, Any]:
-    winner = _winner(one)
-    return OPEN if winner is None else style.point(winner)
-
-
-def _colour(one: Effect) -> str:
-    winner = _winner(one)
-    return style.FLOOR if winner is None else style.colour(winner)
-
-
-def _ink(one: Effect) -> str:
-    winner = _winner(one)
-    return style.FLOOR if winner is None else style.text_colour(winner)
+        artists.scatter(panel, [(one.mean, y)], OPEN if one.winner is None else style.point(one.winner))
 
 
 def _labels(claims: Sequence[Claim]) -> list[str]:

@@ -13,10 +13,14 @@ layers are conv, linear, window, conv, conv. Weights are drawn N(0, 2 / (5 width
 sqrt(2 depth).
 
 Deviations: f is 8 and the window 32 tokens, its own with them, for models of width 64 and hundreds of tokens (theirs 16 and
-64); the embedding and the SwiGLU, of the solved width, are drawn as the shell draws them.
+64); the embedding and the SwiGLU, of the solved width, are drawn as the shell draws them. A size of fewer than three layers,
+which would leave attention out, is refused.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,6 +33,7 @@ from models.ops.kernel_attention import kernel_attention
 from models.ops.kernel_attention.flops import kernel_attention_flops
 from models.registry import register
 from models.shell.model import Block, LanguageModel, Size
+from schema.settings import parameters
 
 EPSILON = 1e-12  # beside the sum of weights, which is at least 1/2 a token
 
@@ -116,12 +121,18 @@ class Based(LanguageModel):
         provider: str = "auto",
     ):
         """`feature` is the width of a query or key of linear attention, `kernel` that of the convolutions."""
-        names = [name.strip() for name in pattern.split(",")]
+        names = _kinds(pattern)
         if not set(names) <= {"conv", "linear", "window"}:
             raise ValueError(f"Based's pattern is made of conv, linear and window, parted by commas, not '{pattern}'.")
         if min(feature, window, kernel) < 1:
             raise ValueError(
                 f"Based needs feature, window and kernel of at least 1, not {feature}, {window}, {kernel}."
+            )
+        least = _least_depth(names)
+        if size.depth < least:
+            raise ValueError(
+                f"Based's layers ({', '.join(names[:least])}, ...) do not fit into a depth of {size.depth}: give the size a "
+                f"depth of {least} or more, or a shorter pattern."
             )
         built = {
             "conv": lambda: GatedConvolution(size.width, kernel, provider),
@@ -133,6 +144,11 @@ class Based(LanguageModel):
         for mixer in mixers:
             self._draw(mixer, (0.4 / size.width) ** 0.5)
 
+    @classmethod
+    def declares(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """A model without its attention layers, which come after a convolution, would be another."""
+        return {"least_depth": _least_depth(_kinds(settings.get("pattern", parameters(cls)["pattern"].default)))}
+
     def _draw(self, mixer: nn.Module, deviation: float) -> None:
         """The authors' first weights of a mixer's maps; the convolution keeps its own."""
         for name, layer in mixer.named_children():
@@ -141,3 +157,12 @@ class Based(LanguageModel):
                 nn.init.normal_(layer.weight, std=deviation * shrunk)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
+
+
+def _kinds(pattern: str) -> list[str]:
+    return [name.strip() for name in pattern.split(",")]
+
+
+def _least_depth(names: list[str]) -> int:
+    """The depth at which each kind of layer has stood once."""
+    return 1 + max(names.index(name) for name in names)

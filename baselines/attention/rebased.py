@@ -23,7 +23,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from models.law import Law
-from models.layers import ShortConvolution, at_least_float32, split_heads
+from models.layers import ShortConvolution, at_least_float32, layer_norm, split_heads
 from models.ops.flops import Flops
 from models.ops.kernel_attention import kernel_attention
 from models.ops.kernel_attention.flops import kernel_attention_flops
@@ -90,7 +90,9 @@ class ReBased(nn.Module):
     def _normed(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
         """[b, t, h f] -> [b, t, h, f] behind the norm, in float32: weights may be tiny, and are squares."""
         x = at_least_float32(x)
-        return split_heads(norm(x), self.heads) if self.norm == "all" else norm(split_heads(x, self.heads))
+        if self.norm == "all":
+            return split_heads(layer_norm(x, norm), self.heads)
+        return layer_norm(split_heads(x, self.heads), norm)
 
     def flops(self, time: int) -> Flops:
         """Of the sums."""

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.law import Law
-from models.layers import at_least_float32, linear_flops, rotary, split_heads
+from models.layers import linear_flops, rotary, split_heads
 from models.ops.flops import Flops, attention_flops, filled
 from models.ops.providers import note
 from models.registry import register
@@ -123,7 +123,7 @@ class BMojo(nn.Module):
         note("sdpa")
         ssm, before, faded, own, table, read = self._begun(x) if state is None else state
         with torch.autocast(x.device.type, enabled=False):  # rounding would change the choice
-            z, ssm = self.ssm(at_least_float32(x), ssm)
+            z, ssm = self.ssm(x.to(self.query.weight.dtype), ssm)
             ranks, before = _ranks(z.detach(), before.to(z.dtype), read)
         q, k, kz = (rotary(split_heads(part, self.heads), read) for part in (self.query(x), self.key(x), self.key(z)))
         v, vz = (split_heads(self.value(part), self.heads) for part in (x, z))

@@ -71,9 +71,9 @@ class MemoryBlock(Block):
 
     def write(self, memory: Tensor, rows: Tensor) -> Tensor:
         """The memory [b, k, D] behind a segment with these rows [b, t, D]."""
-        found = at_least_float32(self.reader.attend(self.slot_query(memory), self.write_norm(rows)))
-        memory = at_least_float32(memory)
-        kept = at_least_float32(self.write_gate(torch.cat([memory, found], -1))).sigmoid()
+        rows, memory = self.write_norm(rows), at_least_float32(memory)
+        found = self.reader.attend(self.slot_query(memory.to(rows.dtype)), rows)
+        kept = at_least_float32(self.write_gate(torch.cat([memory.to(rows.dtype), found.to(rows.dtype)], -1))).sigmoid()
         return kept * memory + (1 - kept) * found
 
 

@@ -47,12 +47,16 @@ class LocalGRU(nn.Module):
         seen = torch.cat([before, x], 1)
         given, h = self.project(seen), torch.zeros_like(x)
         for step in range(self.inputs):
-            h = gru(given[:, step : step + x.shape[1]], self.recurrent(h), h)
+            # At h = 0 the bias alone, where a later step gives the matrix its gradient.
+            recurrent = self.recurrent(h) if step or self.inputs == 1 else self.recurrent.bias.to(given.dtype)
+            h = gru(given[:, step : step + x.shape[1]], recurrent, h)
         return h, seen[:, x.shape[1] :].clone()
 
     def flops(self, time: int) -> Flops:
-        """Of the steps but the first, and of the inputs before the text."""
-        return linear_flops(self.recurrent, (self.inputs - 1) * time).plus(linear_flops(self.project, self.inputs - 1))
+        """Of the steps but the first two, one of which is counted without being told, and of the inputs before the text."""
+        return linear_flops(self.recurrent, max(0, self.inputs - 2) * time).plus(
+            linear_flops(self.project, self.inputs - 1)
+        )
 
 
 def gru(given: Tensor, recurrent: Tensor, h: Tensor) -> Tensor:
@@ -117,10 +121,3 @@ class RTransformer(LanguageModel):
     def declares(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
         """A window makes the state one of a fixed size."""
         return {"fixed_state": settings.get("window") is not None}
-
-    def flops(self, time: int) -> Flops:
-        """Of the RNNs' further steps and of attention."""
-        total = Flops(0.0, 0.0)
-        for block in self.blocks:
-            total = total.plus(block.mixer.flops(time))
-        return total

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import at_least_float32, linear_flops, split_heads
+from models.layers import at_least_float32, layer_norm, linear_flops, split_heads
 from models.ops.flops import Flops, product_flops
 
 
@@ -22,7 +22,8 @@ class SlotAttention(nn.Module):
             nn.init.normal_(layer.weight, std=scale * width**-0.5)
 
     def attend(self, slots: Tensor, x: Tensor) -> Tensor:
-        """What slots [b, k, D] find in themselves and in rows [b, t, D]."""
+        """What slots [b, k, D] find in themselves and in rows [b, t, D], in whose dtype."""
+        slots = slots.to(x.dtype)
         q = split_heads(self.query(slots), self.heads).transpose(1, 2)
         (own_k, own_v), (k, v) = (self._keys_values(part) for part in (slots, x))
         scores = torch.cat([(q * own_k).sum(-1, keepdim=True), q @ k.mT], -1) / (q.shape[-1] ** 0.5 * self.temperature)
@@ -74,8 +75,8 @@ class SlotLayer(SlotAttention):
         nn.init.normal_(self.down.weight, std=0.5 * (width // 2) ** -0.5)
 
     def forward(self, slots: Tensor, x: Tensor) -> Tensor:
-        slots = self.attention_norm(slots + self.attend(slots, x))
-        return self.feed_norm(slots + self.down(F.gelu(self.up(slots))))
+        slots = layer_norm(slots + self.attend(slots, x), self.attention_norm)
+        return layer_norm(slots + self.down(F.gelu(self.up(slots.to(x.dtype)))), self.feed_norm)
 
     def cost(self, slots: int, rows: int) -> Flops:
         """`SlotAttention.cost` with the network."""
@@ -97,15 +98,15 @@ class GatedWriter(nn.Module):
 
     def first(self, rows: int) -> Tensor:
         """The slots before a text, [rows, k, D]."""
-        return at_least_float32(self.norm(self.bias)).expand(rows, -1, -1)
+        return layer_norm(at_least_float32(self.bias), self.norm).expand(rows, -1, -1)
 
     def forward(self, slots: Tensor, x: Tensor) -> Tensor:
         new = slots
         for layer in self.layers:
             new = layer(new, x)
-        taken = at_least_float32(self.gate(new)).sigmoid()
+        taken = at_least_float32(self.gate(new.to(x.dtype))).sigmoid()
         slots = taken * new + (1 - taken) * slots
-        return at_least_float32(self.norm(slots + at_least_float32(self.bias)))
+        return layer_norm(slots + at_least_float32(self.bias), self.norm)
 
     def cost(self, slots: int, rows: int) -> Flops:
         """Operations for `slots` slots and a segment of `rows` rows."""

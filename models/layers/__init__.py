@@ -149,6 +149,12 @@ def head_norm(y: Tensor, norm: nn.GroupNorm) -> Tensor:
     return y if norm.bias is None else y + norm.bias.to(y.dtype)
 
 
+def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """`norm` of x in the digits of x, which may be more than those of the norm's own weights."""
+    weight, bias = (None if part is None else part.to(x.dtype) for part in (norm.weight, norm.bias))
+    return F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
+
+
 def l2_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
     """`x / sqrt(sum(x^2) + eps)` over the last axis: unit keys and queries of the delta-rule models."""
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)

@@ -81,7 +81,7 @@ class CrossAttention(nn.Module):
 
     def attend(self, q: Tensor, rows: Tensor) -> Tensor:
         """What queries [b, n, d] find in the rows, before the output projection."""
-        k, v = self.key_value(rows).chunk(2, dim=-1)
+        k, v = self.key_value(rows.to(q.dtype)).chunk(2, dim=-1)  # rows of a memory may be kept in more digits
         q, k, v = (split_heads(part, self.heads).transpose(1, 2) for part in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 

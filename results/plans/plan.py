@@ -184,6 +184,8 @@ Rules = Iterator[tuple[bool, str]]  # whether it is broken, and the sentence tha
 def _of_contents(plan: Plan) -> Rules:
     asks = bool(plan.tasks or plan.timings)
     yield not plan.models and asks, "models is empty; name some, or write models = ['all']"
+    twice = next((name for name in plan.models if plan.models.count(name) > 1), None)
+    yield twice is not None, f"models names {shortened(twice)} twice; name it once"
     yield (
         not asks and not plan.contests,
         "there is no [[tasks]] and no [[timings]] and no [[contests]]; add at least one",

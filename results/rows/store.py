@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import lzma
 import re
+import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,9 @@ def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 def read(path: Path, comparison: str | None = None, metrics: Collection[str] | None = None) -> list[dict[str, Any]]:
     """All complete rows, oldest first; none if there is no file, packed or not.
 
-    A whole last row counts though its newline is gone; of a cell whose last row is torn no row counts. Raises RecordError,
-    naming file and line, for anything else that is no row, and, where `comparison` says whose rows these must be, for another's.
-    With `metrics`, the rows of these alone: others are not looked at, so that what is wrong with them is not told.
+    A whole last row counts though its newline is gone; of a cell whose last row is torn no row counts, which a warning tells.
+    Raises RecordError, naming file and line, for anything else that is no row, and, where `comparison` says whose rows these
+    must be, for another's. With `metrics`, the rows of these alone: what is wrong with others is not told.
     """
     path = Path(path)
     packed_path = path.with_name(path.name + ".xz")
@@ -104,8 +105,10 @@ def _text(rows: Iterable[dict[str, Any]]) -> bytes:
 def _rows(
     path: Path, data: bytes, comparison: str | None, metrics: Collection[str] | None = None
 ) -> list[dict[str, Any]]:
-    rows, may_hold = [], _holding(metrics)
-    for number, line in enumerate(_lines(data), 1):
+    rows, may_hold, lines = [], _holding(metrics), _lines(data)
+    if sum(map(bool, lines)) < sum(map(bool, data.split(b"\n"))):
+        warnings.warn(f"The last row of {path} is torn, and its cell does not count: run it again.", stacklevel=4)
+    for number, line in enumerate(lines, 1):
         if not may_hold(line):
             continue
         source = f"{path}, line {number}"

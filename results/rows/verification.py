@@ -13,6 +13,19 @@ from results.rows.predictions import PredictionFileError
 from results.rows.row import FLOOR_FAMILY, canonical, exam_of, key_of_row
 from schema import shortened
 
+LEAST_ALIKE = 2  # seeds that must agree on what there is before another is said to lack it
+SAME_BUT_SEED = (
+    "task",
+    "model",
+    "settings",
+    "size",
+    "lr",
+    "budget",
+    "dtype",
+    "device",
+    "provider_requested",
+    "code_hash",
+)
 RELATIVE = 1e-9  # sums in another order differ by less
 TOLD_BY_TRIALS = {"split", "full_steps"}  # what a trial's loss stands under, and its cell's key covers
 
@@ -97,12 +110,33 @@ def verify(
         return verdict
     for row in rows:
         cells.setdefault(row["cell"], []).append(row)
+    verdict.differences += _lost(cells)
     for cell, mine in cells.items():
         where = next((row["where"] for row in mine if TOLD_BY_TRIALS <= set(row["where"])), {})
         for row in mine:
             _identity(verdict, row, where, comparison)
         _cell(verdict, cell, mine, folder, rederive, rebuild)
     return verdict
+
+
+def _lost(cells: dict[str, list[Row]]) -> list[str]:
+    """What one seed of a model lacks that each of its others has: a row that nothing gives again is missed in no other way."""
+    seeds: dict[str, list[tuple[Row, set[str]]]] = {}
+    for rows in cells.values():
+        found = {f"{row['metric']} {canonical(row['where'])}" for row in rows if row["status"] == "ok"}
+        same = {column: rows[0][column] for column in SAME_BUT_SEED} | {"exam": exam_of(rows[0])}
+        if found and not labels.is_contest(rows[0]["settings"]["task"]):
+            seeds.setdefault(canonical(same), []).append((rows[0], found))
+    lost = []
+    for group in seeds.values():
+        for row, found in group if len(group) > LEAST_ALIKE else ():
+            others = [metrics for other, metrics in group if other is not row]
+            lost += [
+                f"{row['task']}, {row['model']}, seed {row['seed']}, cell {row['cell']}: {name} has no row, though all other "
+                f"{len(others)} seeds have one."
+                for name in sorted(set.intersection(*others) - found)
+            ]
+    return lost
 
 
 def _identity(verdict: Verification, row: Row, where: dict[str, Any], comparison: str | None) -> None:

@@ -26,6 +26,7 @@ from runner.commands.arguments import Command, size_in
 from schema import shortened
 from tasks.speed.throughput import Throughput
 
+CONTEXT = 1024  # tokens of which costs are told
 WIDEST = 140  # columns of the laws
 MARK = "*"
 LEGEND = "our own reading, where the paper is silent, not causal, or has no code"
@@ -46,7 +47,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--plans", action="store_true", help="how each comparison decides, and what its claims lack")
     command.add_argument("models", nargs="*", metavar="MODEL|FILE.py", help="with --costs: these alone, not all")
     command.add_argument("--size", metavar="width=256,depth=4,heads=4", help="with --costs: the size")
-    command.add_argument("--length", type=int, default=1024, help="with --costs: tokens of context")
+    command.add_argument("--length", type=int, metavar=str(CONTEXT), help="with --costs: tokens of context")
 
 
 def list_all(arguments: argparse.Namespace, console: Console) -> int:
@@ -56,15 +57,15 @@ def list_all(arguments: argparse.Namespace, console: Console) -> int:
         return 0
     if arguments.costs:
         names = [name for word in arguments.models for name in _named(word)] or None
-        console.print(costs.table(size_in(arguments.size) if arguments.size else {}, arguments.length, names))
+        size = size_in(arguments.size) if arguments.size else {}
+        console.print(costs.table(size, CONTEXT if arguments.length is None else arguments.length, names))
         return 0
     if arguments.plans:
         console.print(plans_table())
         return 0
-    if arguments.models:
-        raise ValueError(
-            f"list takes {shortened(arguments.models[0])} with --costs alone; add it, or leave the name out."
-        )
+    flags = [f"--{flag}" for flag in ("size", "length") if getattr(arguments, flag) is not None]
+    for word in [*map(shortened, arguments.models), *flags]:
+        raise ValueError(f"list takes {word} with --costs alone; add that, or leave {word} out.")
     console.print(*laws(console.width), sep="\n")
     console.print(tasks_table())
     table = Table("comparison", "scales", "question", title="Comparisons")

@@ -72,7 +72,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     found = cells(plan, here, keys_among(here)) if arguments.dry_run else cells(plan, here)
     absent = plan.device == "cuda" and not torch.cuda.is_available()
     elsewhere = arguments.launcher == "ray" or (arguments.dry_run and absent)
-    with surroundings.kept():  # a user's constructor may change what the workers inherit
+    with (
+        surroundings.kept(),
+        console.status("building each model once"),
+    ):  # a constructor may change what workers inherit
         check_cells(found, elsewhere=elsewhere, unread=arguments.dry_run)
     checkpoints = None if arguments.no_checkpoints else CheckpointSettings(default_folder(), plan.snapshot_minutes)
     if arguments.dry_run:
@@ -153,7 +156,7 @@ def _dry_run(
         keys_among(here),
         partial(costs.of_cell, checkpoints=checkpoints, past=past),
     )
-    with surroundings.kept():  # a user's code is asked what it costs
+    with surroundings.kept(), console.status("counting operations and memory"):  # a user's code is asked what it costs
         table, line = forecast(plan, cells, lambda cell: done.get(key(cell)) if done else None, past, known)
     console.print(table)
     if (standings := matched(plan, cells, known)) is not None:

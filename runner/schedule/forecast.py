@@ -19,7 +19,7 @@ from schema.terms import MatchReport
 
 TIMES = ("training_seconds", "evaluation_seconds", "timing_seconds")
 REFERENCE = "transformer"
-KINDS = {"training": "", "trial": ", trials", "floors": "", "timing": "", "contest": ""}
+SECTIONS = {True: "trials:", False: "then:"}  # of the table: trials of learning rates, and what follows them
 OWN_TIME = 3.0  # seconds that a cell takes besides training and examining: building, reading data, counting state
 
 
@@ -128,6 +128,7 @@ class _Group:
 
     model: str
     task: str
+    is_trial: bool = False
     cells: int = 0
     missing: int = 0
     examined: int = 0  # of the missing, whose model is kept
@@ -167,7 +168,7 @@ def forecast(
     for cell in cells:
         stands, costs = statuses(cell), cost(cell)
         model = cell.variant or cell.model or ("all in turn" if cell.kind == "contest" else "floors")
-        group = groups.setdefault((model, cell.task, cell.kind), _Group(model, f"{cell.task}{KINDS[cell.kind]}"))
+        group = groups.setdefault((model, cell.task, cell.kind), _Group(model, cell.task, cell.kind == "trial"))
         group.cells, group.failed = group.cells + 1, group.failed + (stands == "failed")
         group.memory, group.match_report = max(group.memory, costs.memory or 0), costs.match_report
         notes |= set() if costs.has_vocab else {"vocabulary"}
@@ -186,10 +187,22 @@ def forecast(
             totals[basis] += seconds / (1 if cell.is_timed or basis == "stated" else plan.workers)
         if basis in ("measured", "stated"):
             sources[costs.rate.source] = None
-    table = Table("model", "task", "to do", "FLOPs", "memory", "time", title=plan.title, box=None, pad_edge=False)
-    for group in groups.values():
-        table.add_row(*group.row(6))
-    return table, _line(plan, list(groups.values()), totals, counts, list(sources), notes)
+    return _table(plan.title, list(groups.values())), _line(
+        plan, list(groups.values()), totals, counts, list(sources), notes
+    )
+
+
+def _table(title: str, groups: Sequence[_Group]) -> Table:
+    """One row a model and task, each on one line of a terminal of 80 columns; trials stand first, under a word of their own."""
+    table = Table("model", "task", "to do", "FLOPs", "memory", "time", title=title, box=None, pad_edge=False)
+    kinds = sorted({group.is_trial for group in groups}, reverse=True)
+    for is_trial in kinds:
+        if len(kinds) > 1 or is_trial:
+            table.add_row(SECTIONS[is_trial])
+        for group in groups:
+            if group.is_trial == is_trial:
+                table.add_row(*group.row(6))
+    return table
 
 
 def matched(plan: Plan, cells: Sequence[Cell], cost: Callable[[Cell], Cost]) -> Table | None:

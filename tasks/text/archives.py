@@ -71,18 +71,18 @@ def opened(name: str, raw: BinaryIO, packed: int, source: str) -> io.RawIOBase:
         ".xz": lzma.open,
         ".txz": lzma.open,
         ".tgz": gzip.open,
-        ".zst": _zstandard,
+        ".zst": partial(_zstandard, source=source),
     }
     way = ways.get(PurePosixPath(name).suffix.lower())
     return Bounded(way(raw) if way else raw, packed, source)
 
 
-def _zstandard(raw: BinaryIO) -> BinaryIO:
+def _zstandard(raw: BinaryIO, source: str) -> BinaryIO:
     try:
         import zstandard
     except ImportError as error:
         raise ValueError(
-            "A .zst file needs the package zstandard: pip install -e '.[text]', or repack it as .xz."
+            f"{source}: a .zst file needs the package zstandard: pip install -e '.[text]', or repack it as .xz."
         ) from error
     return zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
 

@@ -84,3 +84,8 @@ def test_what_cannot_be_built_says_why():
         Based(Size(16, 8, 3, HEADS), 8, pattern="conv,attention")
     with pytest.raises(ValueError, match="of at least 1, not 8, 0, 3"):
         Based(Size(16, 8, 3, HEADS), 8, window=0)
+    with pytest.raises(
+        ValueError, match=r"\(conv, linear, window, ...\) do not fit into a depth of 2: .* a depth of 3 or more"
+    ):
+        Based(Size(16, 8, 2, HEADS), 8)
+    assert len(Based(Size(16, 8, 2, HEADS), 8, pattern="conv,linear").blocks) == 2

@@ -23,9 +23,13 @@ FLOPS, STATE = Match("flops", flops_length=LENGTH), Match("state", state_bytes=B
 # It grows; has no setting; is larger at the least width; comes with more parameters.
 KEEP_STATE = {"transformer", "hybrid", "rmt", "ttt-mlp", "titans-mac", "lact", "rwkv6", "log-linear-mamba2"}
 KEEP_STATE |= {
+    "bahdanau",
+    "based",
     "bmojo",
     "knn-lm",
     "memoryllm",
+    "polysketch",
+    "scatterbrain",
     "r-transformer",
     "armt",
     "block-recurrent",
@@ -35,8 +39,8 @@ KEEP_STATE |= {
 }
 # A vector is their state: a few numbers a channel, which no width within the parameters brings to so many bytes.
 KEEP_STATE |= {"lstm", "gru", "janet", "slstm", "lru", "s5", "rwkv4", "hawk", "mingru", "minlstm"}
-# 128 states for every head, convolutions of 64 numbers a channel, products of blocks: most of their work, whatever the width.
-KEEP_FLOPS = {"mamba3", "log-linear-mamba2", "s4", "xlstm"}
+# 128 states for every head, convolutions of 64 numbers a channel, seven steps of a cell a token: most of the work at any width.
+KEEP_FLOPS = {"mamba3", "log-linear-mamba2", "s4", "r-transformer"}
 SLOW = ("titans-mac", "titans-mal")
 
 

@@ -147,6 +147,7 @@ def test_a_wrong_override_is_one_clear_sentence(plan, override, message):
         ('title = "Quick"', "", "title is missing; add it"),
         ('title = "Quick"', 'title = " "', "title is empty"),
         ('models = ["all"]', "models = []", "models is empty"),
+        ('models = ["all"]', 'models = ["gla", "gla"]', "models names 'gla' twice; name it once"),
         ('models = ["all"]', "models = [1]", "each of models must be text, not 1"),
         ('models = ["all"]', 'models = "all"', "models must be a list"),
         ("learning_rate = 3e-3", "learning_rate = -1", "learning_rate must be positive"),

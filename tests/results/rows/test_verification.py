@@ -101,6 +101,20 @@ def test_a_row_that_was_taken_away_is_missed(folder):
     assert any("that no row has" in difference for difference in verdict(rows[1:], folder).differences)
 
 
+def test_a_row_that_nothing_gives_again_is_missed_where_the_other_seeds_have_one(tmp_path):
+    def rows_of(seed: int) -> list:
+        cell = dataclasses.replace(CELL, seed=seed)
+        who = identity.Identity(identity.key(cell, "data", "code"), "first_generation", 1, "code", "data")
+        found = [*numbers(None, RECORDS), (None, "training_seconds", 3.0 + seed, 2, {})]
+        predictions.write(tmp_path / "predictions", who.key, RECORDS)
+        return identity.rows(cell, who, identity.Measured(10, 10, "trained", "chunked", found))
+
+    whole = [row for seed in range(3) for row in rows_of(seed)]
+    assert verdict(whole, tmp_path).differences == []
+    (missed,) = verdict(whole[:-1], tmp_path).differences
+    assert "seed 2" in missed and "training_seconds" in missed and "all other 2 seeds" in missed
+
+
 def test_a_forged_prediction_is_caught_by_its_marks_and_by_its_hash(folder):
     rows = store.read(folder / "rows.jsonl")
     packed = submission.pack(folder, folder / "plan.toml", rows)

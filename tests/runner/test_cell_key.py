@@ -37,7 +37,7 @@ from models import registry
 from results.cell import Cell
 from runner.cell_key import identify
 
-some = {"transformer", "retnet", "mamba", "deltanet", "ttt-linear", "ttt-mlp", "rmt", "titans-lmm", "hybrid", "later", "another"}
+some = {"transformer", "mamba", "deltanet", "ttt-linear", "ttt-mlp", "titans-lmm", "hybrid", "later", "another"}
 size, budget = {"width": 32, "depth": 2, "heads": 2}, {"steps": 2, "batch_tokens": 64}
 task, nothing = {"pairs": [2], "length": 16, "vocab": 16, "samples": 2}, {}
 found = {}

@@ -36,6 +36,7 @@ def run(cells, path, **options):
     return schedule.run(cells, measure, identify, path, initializer=prepare, **options)
 
 
+@pytest.mark.slow
 def test_a_cell_of_two_processes_gives_the_rows_of_one(tmp_path):
     path = tmp_path / "rows.jsonl"
     one, two = cell(), cell(parallel="ddp", processes=2)

@@ -19,7 +19,10 @@ from tasks.harness.snapshots import SharedSnapshots, Snapshots
 from tasks.harness.train import optimiser
 from tests.support import group_of_two
 
-pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
+pytestmark = [
+    pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed"),
+    pytest.mark.slow,  # two groups of processes are started, one of them to be killed
+]
 
 DIES_AT = 3  # of 5 steps, when three are in the snapshot
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -10,15 +13,37 @@ import torch
 import baselines  # noqa: F401  registers every baseline, in worker processes too
 from models import language_model, registry
 from models.matching.match import PARAMETERS, Match
+from models.matching.shapes_only import shapes_only
 from models.shell.model import Size, layer_arguments
 from results.cell import Cell
 from schema.settings import construct, parameters
+
+ONE_VOCABULARY = 256  # of models of which only shapes are asked
 
 
 def build(cell: Cell, vocab: int) -> torch.nn.Module:
     """A cell's model as its seed initialises it."""
     size, match = terms(cell.size, vocab)
     return language_model.seeded(cell.model, size, cell.seed, match=match, **settings_of(cell))
+
+
+def unfilled(name: str, size: Size, match: Match, settings: str) -> torch.nn.Module:
+    """A model without memory for its weights, at ONE_VOCABULARY: cells that differ in task, seed or rate share it.
+
+    `settings` as JSON. Raises ValueError as `language_model.build`.
+    """
+    return _unfilled(registry.entry(name), at_one_vocabulary(size), match, settings)
+
+
+def at_one_vocabulary(size: Size) -> Size:
+    """The size at which shapes are asked for the cells of all tasks, whatever their vocabularies."""
+    return replace(size, vocab=ONE_VOCABULARY)
+
+
+@cache
+def _unfilled(entry: registry.Entry, size: Size, match: Match, settings: str) -> torch.nn.Module:
+    with shapes_only():
+        return language_model.seeded(entry.name, size, 0, match=match, **json.loads(settings))
 
 
 def terms(size: dict[str, Any], vocab: int) -> tuple[Size, Match]:

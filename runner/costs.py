@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,16 @@ from typing_extensions import TypedDict
 
 from models import registry
 from models.conformance import costs
-from models.language_model import check_settings
 from models.matching.counts import training_flops
 from models.matching.match import PARAMETERS, Match
-from models.matching.shapes_only import shapes_only
 from models.matching.solver import solve
+from models.ops.flops import product_flops
 from models.ops.providers import probing
 from models.shell.model import Shape, Size, assemble
 from results.cell import UNKNOWN_RATE, Cell
 from results.rows.metrics import byte_size
 from results.rows.row import canonical
-from runner.build import settings_of, sized, terms, with_provider
+from runner.build import ONE_VOCABULARY, at_one_vocabulary, settings_of, sized, terms, unfilled, with_provider
 from runner.cell_key import as_trained, training_key_of
 from runner.checkpoints import store
 from runner.checkpoints.trained_model import CheckpointSettings
@@ -42,7 +41,6 @@ from tasks.outline import outline
 NUMBERS = 4  # a weight, its gradient, and the optimiser's two averages
 PROBED = 128  # width of the model that is run to see what is kept for a backward pass, where the asked one is wider
 BYTES = 4  # each is kept in float32
-TIMED_VOCABULARY = 256  # of the model in a timing
 SHORTEST = 128  # tokens of the text that shows what a forward pass keeps
 NO_VOCABULARY = 2  # where only a file that is not here would say it: the rest of the model is counted
 
@@ -70,7 +68,7 @@ def of_cell(cell: Cell, checkpoints: CheckpointSettings | None, past: Sequence[R
     operations are done. Where the plan matches something beside parameters: how near the model comes.
     """
     if cell.kind not in ("training", "trial"):
-        return Cost(match_report=_match_report(cell, TIMED_VOCABULARY)) if cell.kind == "timing" else Cost()
+        return Cost(match_report=_match_report(cell, ONE_VOCABULARY)) if cell.kind == "timing" else Cost()
     vocab, length = outline(cell.task, cell.task_settings)
     has_vocab, vocab, length = vocab is not None, vocab or NO_VOCABULARY, length or cell.budget["batch_tokens"]
     (size, match), settings = terms(cell.size, vocab), canonical(settings_of(cell))
@@ -82,12 +80,14 @@ def of_cell(cell: Cell, checkpoints: CheckpointSettings | None, past: Sequence[R
     if cell.budget.get("activation_checkpointing"):  # one block's, and the inputs of all
         kept = kept / size.depth + BYTES * size.width * size.depth
     logits = tokens * vocab if has_vocab else 0
-    if getattr(_unfilled(cell.model, size, match, settings), "has_head", False):
+    if getattr(unfilled(cell.model, size, match, settings), "has_head", False):
         logits = min(logits, LOGITS_AT_ONCE)
     memory = BYTES * (NUMBERS * numbers + 2 * logits) + round(tokens * kept)
     capacity.check_forecast(memory, f"training {cell.model} on {cell.task}")
     found = Cost(operations, memory, _is_trained(cell, checkpoints), _match_report(cell, vocab), has_vocab=has_vocab)
-    return found if operations is None else replace(found, rate=rates.of(cell, numbers, past, _row_work))
+    if operations is None:
+        return found
+    return replace(found, rate=cache(partial(rates.of, cell, numbers, past, _row_work)))
 
 
 def _is_trained(cell: Cell, checkpoints: CheckpointSettings | None) -> bool:
@@ -143,23 +143,20 @@ def _solved_match(name: str, size: Size, match: Match, settings: str) -> MatchRe
 
 @cache
 def _model(name: str, size: Size, match: Match, settings: str, length: int) -> tuple[int, float | None]:
-    """All learned numbers of a model, its embedding too, and the operations of training it on one token."""
-    model = _unfilled(name, size, match, settings)
-    return sum(parameter.numel() for parameter in model.parameters()), training_flops(model, length)
+    """All learned numbers of a model, its embedding too, and the operations of training it on one token.
 
-
-@lru_cache(maxsize=64)
-def _unfilled(name: str, size: Size, match: Match, settings: str) -> nn.Module:
-    """A model without memory for its weights; cells that differ in task, seed or rate share it."""
-    own, entry = json.loads(settings), registry.entry(name)
-    check_settings(entry, own)
-    with shapes_only():
-        return assemble(entry, size, _shape(name, size, settings, match), own)
+    Both grow by as much with each token of the vocabulary, as the embedding and the output that is tied to it do.
+    """
+    model = unfilled(name, size, match, settings)
+    further = (size.vocab - ONE_VOCABULARY) * size.width
+    numbers, work = sum(parameter.numel() for parameter in model.parameters()), training_flops(model, length)
+    output = product_flops(further)
+    return numbers + further, None if work is None else work + output.forward + output.backward
 
 
 def _shape(name: str, size: Size, settings: str, match: Match) -> Shape:
     """The solved shape, which no vocabulary changes: at one vocabulary for all, as a search for it takes a while."""
-    return solve(registry.entry(name), replace(size, vocab=TIMED_VOCABULARY), json.loads(settings), match)
+    return solve(registry.entry(name), at_one_vocabulary(size), json.loads(settings), match)
 
 
 @cache

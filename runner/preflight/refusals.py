@@ -12,10 +12,10 @@ from torch import nn
 
 import tasks
 from models import language_model, registry
-from models.matching.shapes_only import shapes_only
 from models.ops import providers
 from results.cell import Cell
-from runner.build import build, opponents
+from results.rows.row import canonical
+from runner.build import ONE_VOCABULARY, opponents, settings_of, terms, unfilled
 from runner.preflight import capacity
 from tasks.harness import data_parallel
 from tasks.speed.throughput import Throughput
@@ -59,8 +59,9 @@ def check_cells(cells: Sequence[Cell], elsewhere: bool = False, unread: bool = F
         asked = (cell.model, repr(cell.settings), repr(cell.size), cell.provider, cell.variant)
         if cell.model and asked not in built:
             built.add(asked)
-            with shapes_only():
-                structure = _structure(build(cell, 256))
+            structure = _structure(
+                unfilled(cell.model, *terms(cell.size, ONE_VOCABULARY), canonical(settings_of(cell)))
+            )
             name = cell.variant or cell.model
             other = names.setdefault(structure, name)
             if other != name:

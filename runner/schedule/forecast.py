@@ -37,15 +37,15 @@ class Cost:
     """What a cell costs beside time: operations of its training, bytes that it takes at least; None where nobody can say.
 
     `is_trained`: its model is kept, so that it will only be examined. `match_report`: where more than parameters is matched.
-    `rate`: at which the operations are done where the cell itself was never timed. `has_vocab`: the vocabulary is known, else
-    neither operations nor memory count it.
+    `rate` says, when asked, how fast the operations are done where the cell was never timed. `has_vocab`: the vocabulary is
+    known, else neither operations nor memory count it.
     """
 
     operations: float | None = None
     memory: int | None = None
     is_trained: bool = False
     match_report: MatchReport | None = None
-    rate: Rate | None = None
+    rate: Callable[[], Rate | None] = lambda: None
     has_vocab: bool = True
 
 
@@ -186,7 +186,7 @@ def forecast(
         if seconds is not None:
             totals[basis] += seconds / (1 if cell.is_timed or basis == "stated" else plan.workers)
         if basis in ("measured", "stated"):
-            sources[costs.rate.source] = None
+            sources[costs.rate().source] = None
     return _table(plan.title, list(groups.values())), _line(
         plan, list(groups.values()), totals, counts, list(sources), notes
     )
@@ -233,9 +233,9 @@ def _time(cell: Cell, past: Sequence[dict[str, Any]], costs: Cost) -> tuple[floa
     """Seconds of a cell, and what they rest on: an earlier timing of it, another training's rate, a statement."""
     if (seconds := expected_seconds(cell, past, costs.is_trained)) is not None:
         return seconds, "timed"
-    if costs.rate is None or costs.operations is None or costs.is_trained:
+    if costs.operations is None or costs.is_trained or (rate := costs.rate()) is None:
         return None, "unknown"
-    return costs.operations / costs.rate.operations, "measured" if costs.rate.is_measured else "stated"
+    return costs.operations / rate.operations, "measured" if rate.is_measured else "stated"
 
 
 def _line(

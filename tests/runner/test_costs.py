@@ -7,9 +7,16 @@ import dataclasses
 import pytest
 import torch
 
+import baselines  # noqa: F401  fills the registry
+from models import registry
 from models.conformance import costs as accounting
 from models.language_model import Size, seeded
+from models.matching.counts import training_flops
+from models.matching.match import PARAMETERS
+from models.matching.shapes_only import shapes_only
+from models.matching.solver import solve
 from models.ops.providers import probing
+from models.shell.model import assemble, deep_enough
 from results.cell import Cell
 from runner import costs
 from runner.build import build
@@ -54,6 +61,19 @@ def test_what_a_forward_pass_keeps_grows_with_the_tokens(name):
     assert costs._kept_per_token(name, size, "{}") * tokens.numel() == pytest.approx(expected, rel=0.2)
 
 
+@pytest.mark.sampled(4)
+@pytest.mark.parametrize("name", registry.names())
+def test_numbers_and_operations_at_any_vocabulary_are_those_of_the_model(name):
+    """Though a model is built at one vocabulary alone."""
+    size = deep_enough(registry.entry(name), Size(40, 32, 1, 2))
+    numbers, work = costs._model(name, size, PARAMETERS, "{}", 64)
+    shape = solve(registry.entry(name), dataclasses.replace(size, vocab=256), {})
+    with shapes_only():
+        model = assemble(registry.entry(name), size, shape, {})
+    assert numbers == sum(parameter.numel() for parameter in model.parameters())
+    assert work == pytest.approx(training_flops(model, 64))
+
+
 def test_a_kept_model_is_known(tmp_path):
     import tasks
 
@@ -79,6 +99,6 @@ def test_a_forecast_reads_no_data_and_tells_what_a_missing_tokenizer_leaves_out(
     known = costs.of_cell(cell, None)
     unknown = costs.of_cell(dataclasses.replace(cell, task_settings=asked | {"tokenizer": "absent.json"}), None)
     assert known.has_vocab and not unknown.has_vocab and known.memory > unknown.memory + 8 * 50_000 * 128
-    assert known.rate is None  # nothing was timed on a CPU
+    assert known.rate() is None  # nothing was timed on a CPU
     gpu = costs.of_cell(dataclasses.replace(cell, device="cuda", dtype="bfloat16"), None)
-    assert not gpu.rate.is_measured and "40%" in gpu.rate.source
+    assert not gpu.rate().is_measured and "40%" in gpu.rate().source

@@ -89,7 +89,9 @@ def test_operations_and_memory_are_printed_and_summed_over_what_is_missing(plan)
 def test_what_was_never_timed_is_scaled_by_its_operations_or_said_to_be_unknown(plan):
     cells = [cell for cell in plans.cells(plan, ["retnet"]) if cell.kind == "training"]
     slow = Rate(1e9, "a stated rate")
-    shown = printed(*forecast(plan, cells, nothing, [], lambda cell: Cost(3.6e14, 1, rate=slow))).replace("\n", " ")
+    shown = printed(*forecast(plan, cells, nothing, [], lambda cell: Cost(3.6e14, 1, rate=lambda: slow))).replace(
+        "\n", " "
+    )
     assert "an estimate of 200 GPU hours" in shown and "at a stated rate" in shown and "minutes" not in shown
     shown = printed(*forecast(plan, cells, nothing, [])).replace("\n", " ")
     assert "2 of unknown time" in shown and "about" not in shown
@@ -97,7 +99,9 @@ def test_what_was_never_timed_is_scaled_by_its_operations_or_said_to_be_unknown(
 
 def test_a_row_is_a_model_and_a_task_and_fits_eighty_columns(plan):
     cells = plans.cells(plan, ["retnet"])
-    table, _ = forecast(plan, cells, nothing, [], lambda cell: Cost(3.6e14, 2**40, rate=Rate(1e9, "a stated rate")))
+    table, _ = forecast(
+        plan, cells, nothing, [], lambda cell: Cost(3.6e14, 2**40, rate=lambda: Rate(1e9, "a stated rate"))
+    )
     console = Console(width=80, record=True, file=open("/dev/null", "w"))
     console.print(table)
     lines = [line for line in console.export_text().splitlines() if "needle" in line]

@@ -181,12 +181,12 @@ def _kept_per_token(name: str, size: Size, settings: str, match: Match = PARAMET
     for blocks in (step, 2 * step) if shape.depth > step else (step,):
         with torch.random.fork_rng(devices=[]):
             model = assemble(entry, replace(small, depth=blocks), replace(shape, depth=blocks), own)
-        found.append(_kept(model))
+        found.append(_kept(model, 2 * (own.get("store_every") or 0)))
     return (found[0] + (found[-1] - found[0]) * (shape.depth / step - 1)) / share
 
 
-def _kept(model: nn.Module) -> float:
-    """Bytes a token that one model's forward pass keeps."""
+def _kept(model: nn.Module, least: int = 0) -> float:
+    """Bytes a token that one model's forward pass keeps of a text of at least so many tokens."""
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -196,7 +196,7 @@ def _kept(model: nn.Module) -> float:
             kept[storage._cdata] = storage.nbytes()
         return tensor, storage  # which is held, so that no other takes its place
 
-    tokens = torch.zeros(1, max(SHORTEST, 2 * model.period), dtype=torch.long)
+    tokens = torch.zeros(1, max(SHORTEST, 2 * model.period, least), dtype=torch.long)
     with probing(), torch.autograd.graph.saved_tensors_hooks(keep, lambda held: held[0]):
         model(tokens)
     return sum(kept.values()) / tokens.numel()

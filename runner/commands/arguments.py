@@ -121,7 +121,9 @@ def add_comparison(command: argparse.ArgumentParser, help: str, may_lack: bool =
     command.add_argument("comparison", help=help, nargs="?" if may_lack else None).complete = dict.fromkeys(
         COMPLETES, "_titanomachy_comparisons"
     )
-    command.add_argument("--scale", metavar="NAME", help="laptop (plan.toml), or one-gpu, paper: the file beside it")
+    command.add_argument(
+        "--scale", metavar="NAME", help="laptop (plan.toml), one-gpu-quick, one-gpu, paper: the file beside it"
+    )
 
 
 def add_with_committed(command: argparse.ArgumentParser) -> None:

@@ -194,7 +194,10 @@ def forecast(
 
 def _table(title: str, groups: Sequence[_Group]) -> Table:
     """One row a model and task, each on one line of a terminal of 80 columns; trials stand first, under a word of their own."""
-    table = Table("model", "task", "to do", "FLOPs", "memory", "time", title=title, box=None, pad_edge=False)
+    columns = ("model", "task", "to do", "FLOPs", "memory", "time")
+    table = Table(
+        *columns, title=title, box=None, pad_edge=False, padding=(0, 1, 0, 0)
+    )  # the longest names leave one blank
     kinds = sorted({group.is_trial for group in groups}, reverse=True)
     for is_trial in kinds:
         if len(kinds) > 1 or is_trial:

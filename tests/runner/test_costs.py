@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -59,6 +60,15 @@ def test_what_a_forward_pass_keeps_grows_with_the_tokens(name):
         model(tokens)
     expected = sum(storage.nbytes() for storage in kept.values())
     assert costs._kept_per_token(name, size, "{}") * tokens.numel() == pytest.approx(expected, rel=0.2)
+
+
+def test_states_that_are_stored_now_and_then_are_not_counted_as_if_all_were_kept():
+    size = Size(256, 32, 2, 2)
+    all_kept, now_and_then = (
+        costs._kept_per_token("titans-lmm", size, json.dumps({"expansion": 4, "store_every": every}))
+        for every in (None, 256)
+    )
+    assert now_and_then < 0.5 * all_kept
 
 
 @pytest.mark.sampled(4)

@@ -88,6 +88,7 @@ class Runs:
         return [line for line in lines if not any(metric in line for metric in TIMES)]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_inside_a_training_leaves_a_snapshot(tmp_path):
     runs = Runs(tmp_path, steps=4000, rates="learning_rate = 1e-3")  # a trial keeps nothing
     run = runs.start("--models", "deltanet")

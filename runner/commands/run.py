@@ -72,10 +72,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     found = cells(plan, here, keys_among(here)) if arguments.dry_run else cells(plan, here)
     absent = plan.device == "cuda" and not torch.cuda.is_available()
     elsewhere = arguments.launcher == "ray" or (arguments.dry_run and absent)
-    with (
-        surroundings.kept(),
-        console.status("building each model once"),
-    ):  # a constructor may change what workers inherit
+    # What the workers inherit, a user's constructor may change.
+    with surroundings.kept(), console.status("building each model once"):
         check_cells(found, elsewhere=elsewhere, unread=arguments.dry_run)
     checkpoints = None if arguments.no_checkpoints else CheckpointSettings(default_folder(), plan.snapshot_minutes)
     if arguments.dry_run:

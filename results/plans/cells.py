@@ -38,8 +38,9 @@ def cells(plan: Plan, names: Sequence[str], as_trained: learning_rates.Trained =
         for model in _chosen(plan, entry, chosen, names)
     ]
     timing = [
-        _cell(plan, entry, "timing", model, plan.seeds[0])
+        _cell(plan, entry, "timing", model, plan.seeds[0] + turn)  # models in turn, so that a slow hour is everybody's
         for entry in plan.timings
+        for turn in range(entry.rounds)
         for model in _chosen(plan, entry, chosen, names)
     ]
     template = _cell(plan, TaskEntry("", {}), "contest", "", plan.seeds[0])

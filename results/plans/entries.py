@@ -14,17 +14,22 @@ BUDGET = ("steps", "tokens", "batch_tokens", "micro_batch_tokens")
 CHECKPOINTING = "activation_checkpointing"  # of a budget too, but true or false
 MEMORY = ("micro_batch_tokens", CHECKPOINTING)  # what of a budget saves memory and changes numbers by rounding alone
 TIMINGS = ("throughput",)  # what a [[timings]] table may name
+MOST_ROUNDS = 100
 
 
 @dataclass(frozen=True)
 class TaskEntry:
-    """One [[tasks]] or [[timings]] table: the task's name and settings, and what it overrides."""
+    """One [[tasks]] or [[timings]] table: the task's name and settings, and what it overrides.
+
+    `rounds`: how often every model is timed, all models in turn, so that a claim about speed has repeats to rest on.
+    """
 
     name: str
     settings: dict[str, Any]
     budget: dict[str, int] = field(default_factory=dict)
     learning_rate: float | None = None
     models: tuple[str, ...] | None = None
+    rounds: int = 1
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,17 @@ def read_variant(name: str, table: dict[str, Any], reader: TableReader) -> Model
 def read_entry(table: dict[str, Any], kind: str, reader: TableReader) -> TaskEntry:
     """One [[tasks]] or [[timings]] table, as `kind` says."""
     where = f"[[{kind}]] "
-    own = ("name", "models") if kind == "timings" else ("name", "models", "budget", "learning_rate")
-    budget, rate = {}, None
+    own = ("name", "models", "rounds") if kind == "timings" else ("name", "models", "budget", "learning_rate")
+    budget, rate, rounds = {}, None, 1
     if kind == "tasks":
         budget = _budget(table, reader, where)
         if {"steps", "tokens"} <= set(budget):
             raise PlanError(f"{reader.source}: {where}budget takes steps or tokens, not both.")
         rate = reader.take(table, "learning_rate", float, None, where)
+    else:
+        rounds = reader.take(table, "rounds", int, 1, where)
+        if not 1 <= rounds <= MOST_ROUNDS:
+            raise PlanError(f"{reader.source}: {where}rounds is {rounds}; take 1 to {MOST_ROUNDS}.")
     name = reader.take(table, "name", str, where=where)
     if kind == "timings" and name not in TIMINGS:
         word = f"{shortened(name)}{suggestion(name, TIMINGS)}"
@@ -61,6 +70,7 @@ def read_entry(table: dict[str, Any], kind: str, reader: TableReader) -> TaskEnt
         budget=budget,
         learning_rate=rate,
         models=tuple(reader.take_list(table, "models", str, where=where)) if "models" in table else None,
+        rounds=rounds,
     )
 
 

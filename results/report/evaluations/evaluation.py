@@ -36,6 +36,15 @@ class Evaluation:
         return bool(self.setup["size"]) and not self.setup["budget"]
 
     @property
+    def repeat(self) -> str:
+        """What its rows are repeated over, in a word: a timing has no seed that would change it, but rounds."""
+        return "round" if self.is_timing else "seed"
+
+    def repeats(self, count: int) -> str:
+        """So many of them in words: "5 seeds"."""
+        return f"{count} {self.repeat}{'s' if count != 1 else ''}"
+
+    @property
     def is_contest(self) -> bool:
         return labels.is_contest(self.settings)
 

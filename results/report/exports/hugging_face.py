@@ -76,7 +76,7 @@ def _notes(evaluation: Evaluation, model: Model, score: Score) -> str:
     if point.low is not None:
         low, high = (f"{_scale(score.metric) * end:.4g}" for end in (point.low, point.high))
         parts.append(f"95 % interval {low} to {high}")
-    parts += [f"{point.seeds} seed{'s' if point.seeds > 1 else ''}", f"{point.count:,} items"]
+    parts += [evaluation.repeats(point.seeds), f"{point.count:,} items"]
     parts += [f"{model.parameters:,} parameters"] if model.parameters else []
     parts += [f"trained on {budget['steps'] * budget['batch_tokens']:,} tokens"] if budget else []
     return "; ".join(filter(None, parts))

@@ -111,7 +111,8 @@ def markdown(verdicts: Sequence[ClaimVerdict], schedule: Schedule | None = None)
         asked = ", ".join([claim.task, metrics.words(claim.metric), *(f"{k} {v}" for k, v in claim.where.items())])
         cells = [claim.text, claim.source, asked, f"{one.verdict}: {one.sentence}", one.ground]
         lines.append("| " + " | ".join([*cells, *([one.control or "none"] if has_control else [])]) + " |")
-    note = f"<sub>{grounds.note(schedule)}{_without_control(verdicts)}</sub>"
+    has_timings = any(one.evidence is not None and one.evidence.evaluation.is_timing for one in verdicts)
+    note = f"<sub>{grounds.note(schedule, has_timings)}{_without_control(verdicts)}</sub>"
     return "\n".join(lines) + "\n\n" + note
 
 

@@ -15,6 +15,8 @@ from results.report.statistics import Difference
 from results.rows import metrics
 from schema.terms import tolerance
 
+ROUNDS = "Of a claim about speed read round for seed: all models are timed in turn, once a round, on this machine. "
+
 
 def quantity(metric: str, value: float) -> str:
     """A difference of a metric in words, without a sign: shares in points."""
@@ -47,18 +49,18 @@ def ground(claim: Claim, found: Evidence, p: float, level: float | None, is_leve
     gap = found.differences[look]
     text = difference(claim.metric, gap)
     if gap.seeds < statistics.FEWEST_SEEDS or not found.is_reached:
-        few = f"{gap.seeds} shared seed{'s' if gap.seeds > 1 else ''}"
+        few = f"{gap.seeds} shared {found.evaluation.repeats(gap.seeds).split()[1]}"
         if gap.seeds < statistics.FEWEST_SEEDS:
             return f"{text}, {few}; a direction is stated from {statistics.FEWEST_SEEDS} up"
         return f"{text}, {few}; the first look is at {len(found.schedule.looks[0])}"
-    parts = [f"{text}, p {p:.2g}, {gap.seeds} seeds" + _looks(found, look)]
+    parts = [f"{text}, p {p:.2g}, {found.evaluation.repeats(gap.seeds)}" + _looks(found, look)]
     if level is not None:
         parts.append(f"within {quantity(claim.metric, claim.margin)}: p {level:.2g}")
     if not is_level and p >= statistics.LEVEL:
         parts.append("no difference shown")
     last = found.differences[-1]
     if last.seeds > gap.seeds:
-        parts.append(f"over all {last.seeds} seeds {difference(claim.metric, last)}")
+        parts.append(f"over all {found.evaluation.repeats(last.seeds)} {difference(claim.metric, last)}")
     return "; ".join(parts)
 
 
@@ -90,7 +92,11 @@ def control(claim: Claim, found: Evidence) -> str:
     if claim.control == claim.worse:
         return f"{claim.control}, the other model of the claim{near}"
     gap = statistics.paired(claim.better, claim.control, found.values)
-    told = "not measured here" if gap is None else f"{difference(claim.metric, gap)}, {gap.seeds} seeds, not corrected"
+    told = (
+        "not measured here"
+        if gap is None
+        else f"{difference(claim.metric, gap)}, {found.evaluation.repeats(gap.seeds)}, not corrected"
+    )
     return f"{claim.control}{near}: {claim.better} against it: {told}"
 
 
@@ -105,24 +111,25 @@ def price(claim: Claim, found: Evidence, error: float) -> str:
     """How many seeds, or questions a seed, would decide an open claim at the difference and spread seen."""
     gap = found.differences[-1]
     if gap.seeds < 2:
-        return "one seed shows no spread, so nobody can say what would decide it"
-    ways = _by_seeds(claim, gap, error)
+        return f"one {found.evaluation.repeat} shows no spread, so nobody can say what would decide it"
+    ways = _by_seeds(claim, gap, error, found.evaluation.repeat + "s")
     is_stated = gap.seeds >= statistics.FEWEST_SEEDS  # of fewer seeds no question would do
     if is_stated and metrics.is_accuracy(claim.metric) and gap.mean and gap.spread:
         ways.append(_by_questions(claim, found, gap, error))
     return f"to decide it at the spread seen (power {prices.POWER:g}): {', or '.join(ways)}"
 
 
-def _by_seeds(claim: Claim, gap: Difference, error: float) -> list[str]:
-    most = f"more than {prices.MOST_SEEDS:,} seeds"
+def _by_seeds(claim: Claim, gap: Difference, error: float, seeds: str) -> list[str]:
+    """`seeds` is what they are called: a timing has rounds."""
+    most = f"more than {prices.MOST_SEEDS:,} {seeds}"
     if not gap.mean:
-        ways = ["no number of seeds for a difference of 0"]
+        ways = [f"no number of {seeds} for a difference of 0"]
     else:
         enough = prices.seeds_for_direction(gap.mean, gap.spread, error)
-        ways = [f"{f'{enough} seeds' if enough else most} for such a difference"]
+        ways = [f"{f'{enough} {seeds}' if enough else most} for such a difference"]
     if claim.margin is not None and abs(gap.mean) < claim.margin:
         enough = prices.seeds_for_level(gap.mean, gap.spread, claim.margin, error)
-        ways.append(f"{f'{enough} seeds' if enough else most} for level")
+        ways.append(f"{f'{enough} {seeds}' if enough else most} for level")
     return ways
 
 
@@ -139,8 +146,8 @@ def _by_questions(claim: Claim, found: Evidence, gap: Difference, error: float) 
     return f"at least {enough:,} questions a seed with {gap.seeds} seeds (now {now:,.0f})"
 
 
-def note(schedule: Schedule | None) -> str:
-    """How verdicts are reached, and what they cost."""
+def note(schedule: Schedule | None, has_timings: bool = False) -> str:
+    """How verdicts are reached, and what they cost; `has_timings`: a claim rests on rounds."""
     paid = ""
     if schedule is not None:
         looks = ", ".join(str(len(seeds)) for seeds in schedule.looks)
@@ -149,6 +156,7 @@ def note(schedule: Schedule | None) -> str:
             f"these looks ({schedule.spending}, Lan and DeMets), and p stands for all looks so far; intervals are those of one. "
         )
     return (
+        f"{ROUNDS if has_timings else ''}"
         f"A direction is stated from {statistics.FEWEST_SEEDS} shared seeds up, where the paired t test over seeds, "
         f"corrected by Holm over all claims, gives p < 0.05. {paid}"
         "Level is said where the plan names a margin beforehand and both one-sided t tests, corrected by Holm "

@@ -94,7 +94,7 @@ class Evidence:
         parts = [self.source.title, self.evaluation.title, self.column.header]
         parts += [", ".join(f"{name} {value}" for name, value in setup["size"].items())] if setup["size"] else []
         parts += [table.work(setup["budget"])] if setup["budget"] else []
-        return "; ".join([*parts, f"{self.seeds} seed{'s' if self.seeds != 1 else ''}"])
+        return "; ".join([*parts, self.evaluation.repeats(self.seeds)])
 
 
 def _key(model: Model) -> tuple[str, str]:

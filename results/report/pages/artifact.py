@@ -81,10 +81,20 @@ def _check_list(asked: Asked, rows: Sequence[Row]) -> str:
         ("commit", ", ".join(commits)),
         ("measured", days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"),
         ("rows", f"{len(rows):,}, of {total.cells + total.untimed:,} cells{failed}"),
-        ("seeds", table.distinct([row for row in rows if row["family"] != FLOOR_FAMILY], "seed")),
+        *_repeats([row for row in rows if row["family"] != FLOOR_FAMILY]),
         *_totals(total),
     ]
     return "\n".join(["## Check-list", "", "| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in lines)])
+
+
+def _repeats(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Seeds of what was trained, rounds of what was timed more than once."""
+    timed = [row for row in rows if row["protocol"] == "timing"]
+    rounds = table.distinct(timed, "seed")
+    if len({row["seed"] for row in timed}) < 2:
+        return [("seeds", table.distinct(rows, "seed"))]
+    trained = table.distinct([row for row in rows if row["protocol"] != "timing"], "seed")
+    return [*([("seeds", trained)] if trained else []), ("rounds of timings", rounds)]
 
 
 def _totals(total: Effort) -> list[tuple[str, str]]:

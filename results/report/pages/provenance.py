@@ -35,7 +35,7 @@ def origin(evaluation: Evaluation, model: Model, column: Column) -> Origin | Non
     what = ", ".join(filter(None, [model.label, metrics.words(column.metric), columns.where_text(column.where)]))
     if point is not None:
         spread = f"; 95 % confidence interval {point.low:.6g} to {point.high:.6g}" if point.low is not None else ""
-        what += f": {point.value:.6g} from {point.count:,} items, {point.seeds} seed(s){spread}"
+        what += f": {point.value:.6g} from {point.count:,} items, {evaluation.repeats(point.seeds)}{spread}"
     days = sorted({row["when"][:10] for row in rows})
     hover = f"commit {rows[0]['commit'][:10] or 'unknown'}, {days[0]}; click for all"
     return Origin(tuple(dict.fromkeys(row["cell"] for row in rows)), what, hover)

@@ -148,4 +148,4 @@ def _note(evaluation: Evaluation, one: PaperTable, reasons: dict[str, str], belo
 
 def _over(evaluation: Evaluation) -> str:
     seeds = table.most_seeds(evaluation)
-    return f" over {seeds} seeds" if seeds > 1 else ""
+    return f" over {evaluation.repeats(seeds)}" if seeds > 1 else ""

@@ -60,7 +60,7 @@ def conditions(evaluation: Evaluation, reference_model: str = "transformer", bes
     parts = [f"Protocol: {distinct(ok, 'protocol')}"] if distinct(ok, "protocol") else []
     parts += [", ".join(f"{name} {value}" for name, value in size.items())] if size else []
     parts += [work(budget)] if budget else []
-    parts += [f"seed{'s' if len({r['seed'] for r in rows}) > 1 else ''} {distinct(rows, 'seed')}"]
+    parts += [f"{evaluation.repeat}{'s' if len({r['seed'] for r in rows}) > 1 else ''} {distinct(rows, 'seed')}"]
     parts += [f"learning rate {distinct(rows, 'lr')}"] if budget else []
     parts += [f"{evaluation.setup['dtype']}, {distinct(ok, 'device')}, {_threads(evaluation)}"]
     parts += [
@@ -92,8 +92,10 @@ def notes(evaluation: Evaluation, table: Table) -> str:
     used = [column.metric for column in table.columns]
     if (seeds := most_seeds(evaluation)) > 1:
         shares = [metrics.is_accuracy(metric) for metric in used]
-        parts += [f"mean (95 % confidence interval) over {seeds} seeds"] if any(shares) else []
-        parts += [f"mean ± half of the 95 % confidence interval over {seeds} seeds"] if not all(shares) else []
+        parts += [f"mean (95 % confidence interval) over {evaluation.repeats(seeds)}"] if any(shares) else []
+        parts += (
+            [f"mean ± half of the 95 % confidence interval over {evaluation.repeats(seeds)}"] if not all(shares) else []
+        )
     if any(evaluation.bar(column.metric, column.where) for column in table.columns):
         parts.append(
             f"✓ better than {evaluation.counted()} by its 95 % confidence interval, (✓) better, but one seed gives no interval; "

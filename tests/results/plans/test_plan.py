@@ -73,6 +73,14 @@ def test_cells_come_as_floors_then_training_then_timing(plan):
     assert cells[-1].task_settings == {"lengths": [128, 512]} and cells[-1].seed == 0
 
 
+def test_rounds_of_a_timing_take_all_models_in_turn(tmp_path):
+    plan = plans.load(write(tmp_path, GOOD.replace('name = "throughput"', 'name = "throughput"\nrounds = 3')))
+    timed = [(cell.seed, cell.model) for cell in plans.cells(plan, NAMES) if cell.kind == "timing"]
+    assert timed == [(turn, name) for turn in range(3) for name in NAMES]
+    settings = [cell.task_settings for cell in plans.cells(plan, NAMES) if cell.kind == "timing"]
+    assert all(one == {"lengths": [128, 512]} for one in settings)  # how often is no part of what is timed
+
+
 def test_cells_survive_json_and_pickle(plan):
     for cell in plans.cells(plan, NAMES):
         assert pickle.loads(pickle.dumps(cell)) == cell
@@ -173,6 +181,7 @@ def test_a_wrong_override_is_one_clear_sentence(plan, override, message):
         ("[settings.mamba2]\nstate = 64", "[settings]\nmamba2 = 3", "mamba2 must be a table"),
         ("[settings.mamba2]\nstate = 64", "[variants]\nlarge = 3", r"\[variants\] large must be a table"),
         ('name = "throughput"', "", r"\[\[timings\]\] name is missing"),
+        ('name = "throughput"', 'name = "throughput"\nrounds = 0', r"\[\[timings\]\] rounds is 0; take 1 to 100"),
         ('question = "Who remembers?"', "question = [", "is no TOML"),
     ],
 )

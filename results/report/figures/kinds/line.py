@@ -238,7 +238,7 @@ def known_readers(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
 def note(evaluation: Evaluation, metric: str, cast: Cast) -> str:
     """What stands below a figure's title: the metric, which way is better, what bands are, and who is grey."""
     seeds = max((len({row["seed"] for row in evaluation.rows[model.label]}) for model in cast.models), default=1)
-    over = f" over {seeds} seeds" if seeds > 1 else ""
+    over = f" over {evaluation.repeats(seeds)}" if seeds > 1 else ""
     has_bands = metrics.is_accuracy(metric) or seeds > 1
     drawn_as = "bands" if len(cast.bright) <= FEW_BANDS else "bars"
     parts = [metrics.axis(metric), f"{drawn_as}: 95 % confidence interval{over}" if has_bands else ""]

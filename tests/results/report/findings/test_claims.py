@@ -12,6 +12,7 @@ from results.report import evaluations, report, statistics
 from results.report.figures import style
 from results.report.figures.kinds.findings import rank
 from results.report.findings import claims, grounds, pairwise
+from results.report.tables import table
 from tests.support import synthetic
 
 FEW = ("transformer", "retnet")
@@ -50,6 +51,32 @@ def test_directions_follow_the_metric_and_the_evidence():
     assert verdict(exams(LOW, HIGH), better="mamba").reason == "not measured here"
     elsewhere = verdict(exams(LOW, HIGH), where={"lenght": 512})
     assert elsewhere.reason == "retnet is measured here, but none of its rows tells bits per byte, lenght 512"
+
+
+def timings(rounds):
+    """An evaluation where RetNet takes in a hundred tokens a second more than attention in each round."""
+    rows = []
+    for model, faster in (("retnet", 100.0), ("transformer", 0.0)):
+        for turn in range(rounds):
+            cell = synthetic.cell(model, "throughput", "timing", turn)
+            speed = 1000.0 + faster + 50 * (turn % 2)
+            rows += synthetic.rows_of(cell, [(None, "training_tokens_per_second", speed, 3, {"length": 512})])
+    return evaluations.grouped(rows)
+
+
+def test_a_claim_about_speed_rests_on_rounds_and_says_so():
+    asked = {"task": "throughput", "metric": "training_tokens_per_second"}
+    one = verdict(timings(1), **asked)
+    assert one.verdict == "undecided" and "1 shared round; a direction is stated from 5 up" in one.reason
+    assert "one round shows no spread" in one.price
+    five = verdict(timings(5), **asked)
+    assert five.verdict == "same direction at this scale" and "5 rounds" in five.reason and "seed" not in five.reason
+    assert "read round for seed" in claims.markdown([five])
+    assert "read round for seed" not in claims.markdown([verdict(exams(LOW, HIGH))])
+    [found] = timings(5)
+    assert "over 5 rounds" in table.notes(found, table.layout(found)[0]) and "rounds 0, 1, 2, 3, 4" in table.conditions(
+        found
+    )
 
 
 def test_the_interval_of_a_difference_of_shares_ends_at_100_points():

@@ -124,7 +124,8 @@ def _note(effects: Sequence[Effect], claims: int) -> str:
         "right of 0: as claimed; in colour: decided, with the mark of the model that does better; hollow: level or undecided"
     ]
     if any(one.low is not None for one in effects):
-        parts.append("bars: 95 % confidence interval over seeds")
+        over = {one.verdict.evidence.evaluation.repeat + "s" for one in effects}
+        parts.append(f"bars: 95 % confidence interval over {' or '.join(sorted(over))}")
     if any(one.margin for one in effects):
         parts.append("grey: within this margin models count as level")
     if claims > len(effects):

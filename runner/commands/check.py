@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -16,6 +18,7 @@ from models.conformance import diagnosis, kit
 from models.shell.model import Size
 from runner.build import sized
 from runner.commands.arguments import SETTING, Command, settings_in, size_in
+from runner.preflight.device import hour
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
@@ -28,10 +31,21 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--thorough", action="store_true", help="the long properties too")
     add("--size", metavar="NAME|width=64,...", help="by name, or vocab, width, depth, heads; else width 32, two layers")
     add("--set", **SETTING)
+    add(
+        "--device",
+        choices=("cuda", "cpu"),
+        help="what only this device can tell: laws, kernels, speed, memory, in one go",
+    )
+    add("--minutes", type=float, default=hour.MINUTES, help="with --device: how long at most (%(default)g)")
+    add("--dry-run", action="store_true", help="with --device: say what it would do")
 
 
 def check(arguments: argparse.Namespace, console: Console) -> int:
     """Hold a registered model, the models of a file, or all of them to the contract; print one line a property."""
+    if arguments.device:
+        return on_device(arguments, console)
+    if arguments.dry_run or arguments.minutes != hour.MINUTES:
+        raise ValueError("--dry-run and --minutes go with --device: python bench.py check --device cuda --dry-run")
     if arguments.parity:
         return 1 if parity(arguments.model, arguments.rows, arguments.markdown, console) else 0
     if arguments.model is None:
@@ -44,6 +58,28 @@ def check(arguments: argparse.Namespace, console: Console) -> int:
         raise ValueError(f"--set names {', '.join(sorted(set(settings) - set(names)))}, which is not checked here.")
     size = sized(asdict(kit.TINY), size_in(arguments.size) if arguments.size else {})
     return 1 if contract(names, settings, arguments.thorough, console, size) else 0
+
+
+def on_device(arguments: argparse.Namespace, console: Console) -> int:
+    """The first hour on a device, of all models or of one; or what it would do."""
+    if (
+        arguments.parity
+        or arguments.thorough
+        or arguments.size
+        or arguments.set
+        or arguments.rows
+        or arguments.markdown
+    ):
+        raise ValueError("--device takes a model's name, --minutes and --dry-run; it asks at sizes of its own.")
+    if not 0 < arguments.minutes < math.inf:
+        raise ValueError(f"--minutes must be positive, not {arguments.minutes:g}.")
+    names = registry.names() if arguments.model in (None, "all") else [registry.entry(arguments.model).name]
+    if arguments.dry_run:
+        hour.plan(arguments.device, arguments.minutes, console)
+        return 0
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("torch sees no CUDA device here; --dry-run says what would be done with one.")
+    return hour.run(names, arguments.device, arguments.minutes, console)
 
 
 def contract(

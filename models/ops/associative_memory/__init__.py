@@ -1,5 +1,6 @@
 """Memories after Titans: other losses and ways of retaining, `retention_memory(...)`; steps on a window, `window_memory(...)`."""
 
+from models.ops.associative_memory.features import polynomial_features as polynomial_features
 from models.ops.providers import Operation
 
 retention_memory = Operation(

@@ -31,6 +31,7 @@ class ClaimVerdict:
     reason: str
     control: str = ""
     price: str = ""  # of an open claim: what would decide it
+    extreme: str = ""  # that the question was too hard for both models, or too easy
     evidence: Evidence | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -79,10 +80,12 @@ def judge(
             continue
         parts = [grounds.ground(claim, one, p, q, verdict == LEVEL)]
         parts += [count.told(r)] if count else []
-        parts += [grounds.extreme(claim, one)]
+        parts += [extreme := grounds.extreme(claim, one)]
         price = grounds.price(claim, one, error) if verdict == UNDECIDED else ""
         judged.append(
-            ClaimVerdict(claim, verdict, "; ".join(filter(None, parts)), grounds.control(claim, one), price, one)
+            ClaimVerdict(
+                claim, verdict, "; ".join(filter(None, parts)), grounds.control(claim, one), price, extreme, one
+            )
         )
     return judged
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from results.report.evaluations import Model
+from results.report.findings.claims import UNDECIDED
 from results.report.overview import figures
 from results.report.overview.matrix import Evidence, Source, entry, evidence, leading, models
 from results.report.pages import provenance
@@ -115,7 +116,13 @@ def _tally(sources: Sequence[Source]) -> str:
     if not counts:
         return "No plan states a claim."
     told = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
-    return f"{sum(counts.values())} claims: {told}."
+    little = sum(bool(one.extreme) and one.verdict != UNDECIDED for source in sources for one in source.verdicts)
+    what = (
+        "asks what neither of its models learned or both know, and says"
+        if little == 1
+        else ("ask what neither of their models learned or both know, and say")
+    )
+    return f"{sum(counts.values())} claims: {told}." + (f" {little} of the decided {what} little." if little else "")
 
 
 def _claims(sources: Sequence[Source]) -> str:

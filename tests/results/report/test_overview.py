@@ -184,3 +184,21 @@ class Buttons(HTMLParser):
 
     def handle_endtag(self, tag):
         self.inside = False
+
+
+def test_the_tally_says_which_decided_claims_say_little(sources):
+    """Five seeds that both know all: level, and counted as a question too easy for both."""
+    rows = _rows(
+        "needle", "exact_match", {"transformer": 1.0, "retnet": 1.0}, 5, {"length": 1024, "variant": "s-niah-1"}
+    )
+    asked = {"task": "needle", "metric": "exact_match", "where": {"length": 1024}, "margin": 0.05}
+    evaluations = tuple(grouped(rows))
+    level = judge([read_claim(TABLE | asked, TableReader("x"))], evaluations)
+    assert [(one.verdict, one.extreme) for one in level] == [
+        ("level at this scale", "the question is too easy for both")
+    ]
+    easy = Source("easy", "Easy", "../easy/report.md", evaluations, tuple(level))
+    assert page._tally([easy]) == (
+        "1 claims: 1 level at this scale. 1 of the decided asks what neither of its models learned or both know, and says little."
+    )
+    assert "says little" not in page._tally(sources)

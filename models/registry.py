@@ -176,6 +176,8 @@ def entry(name: str) -> Entry:
         raise UnknownModel(f"Unknown model {shortened(name)}: no model is registered yet; import baselines first.")
     close = difflib.get_close_matches(name, _entries, n=1)
     guess = f" Did you mean '{close[0]}'?" if close else ""
+    if (Path(name) / "__init__.py").is_file():
+        guess = f" A package of yours is named with a slash: {name}/."
     raise UnknownModel(
         f"Unknown model {shortened(name)}.{guess} Registered are: {', '.join(names())} (import baselines registers them all)."
     )

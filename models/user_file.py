@@ -43,6 +43,8 @@ def load_file(path: str | Path, *, own_process: bool = False) -> list[str]:
     import (with its error), ends the process, registers no model, or has the file name of another that is loaded.
     """
     file = Path(path).expanduser().resolve()
+    if file.is_dir() and not (file / PACKAGE).is_file():
+        raise BadFile(f"The folder {path} has no {PACKAGE}; write one that imports the modules which register a model.")
     if not (file / PACKAGE).is_file() and (file.suffix != ".py" or not file.is_file()):
         raise BadFile(
             f"There is no Python file {path}; give the path of one that registers a model, or of a folder with an {PACKAGE}."
@@ -124,7 +126,25 @@ def _run(module: ModuleType, file: Path) -> None:
             if came:
                 raise KeyboardInterrupt from None
             name, line = _where(error, file) or (file.name, None)
-            raise BadFile(f"{name} fails to import{f', line {line}' if line else ''}: {fault(error)}") from error
+            told = f"{name} fails to import{f', line {line}' if line else ''}: {fault(error)}"
+            raise BadFile(told + _advice(error, file)) from error
+
+
+def _advice(error: BaseException, place: Path) -> str:
+    """What to do about an import of one's own files that was written as for a package that is installed; "" for any other."""
+    if isinstance(error, ImportError) and "no known parent package" in str(error):
+        return f"; give the folder that holds it instead ({place.parent.name}{os.sep}), with an {PACKAGE}"
+    folder = place if place.is_dir() else place.parent
+    name = (getattr(error, "name", None) or "").partition(".")[0]
+    if (
+        isinstance(error, ModuleNotFoundError)
+        and name
+        and ((folder / f"{name}.py").is_file() or (folder / name).is_dir())
+    ):
+        if place.is_dir():
+            return f"; write `from .{name} import ...`: a package's own modules are imported relatively"
+        return f"; a single file imports no other of yours: give the folder, with an {PACKAGE} and relative imports"
+    return ""
 
 
 def _where(error: BaseException, place: Path) -> tuple[str, int | None] | None:
@@ -138,10 +158,14 @@ def _where(error: BaseException, place: Path) -> tuple[str, int | None] | None:
 
 def blamed(error: BaseException) -> str | None:
     """One line for an exception that came out of a user's file: "mine.py, line 3: ValueError: ..."; None for any other."""
-    if isinstance(error, BadFile):
-        return None
+    place = None if isinstance(error, BadFile) else place_of(error)
+    return f"{place}: {fault(error)}" if place else None
+
+
+def place_of(error: BaseException) -> str | None:
+    """The last line of a user's file that an exception came through: "mine.py, line 3"; None for any other."""
     places = [_where(error, place) for place in set(_brought.values())]
-    return next((f"{place[0]}, line {place[1]}: {fault(error)}" for place in places if place), None)
+    return next((f"{place[0]}, line {place[1]}" for place in places if place), None)
 
 
 @contextmanager

@@ -107,7 +107,7 @@ def names_of(layers: Layers) -> tuple[str, ...]:
         name, star, times = (part.strip() for part in word.partition("*"))
         if not name or (star and not (times.isdecimal() and int(times))):
             raise ValueError(
-                f"layers has {shortened(word)}: write a name, or a name and how often, as gated-deltanet*3."
+                f"layers has {shortened(word)}: write names parted by commas, each alone or with how often, as gated-deltanet*3."
             )
         found += [name] * (int(times) if star else 1)
     if not found:
@@ -120,7 +120,8 @@ def mixer_of(name: str) -> registry.Entry:
     if name not in registry.names():
         word = f"{shortened(name)}{suggestion(name, registry.names())}"
         raise ValueError(
-            f"layers names {word}, which is no registered token mixer: `bench.py list` shows what there is."
+            f"layers names {word}, which is no registered token mixer: `bench.py list` shows what there is, and a file of "
+            "yours that registers it stands in --models beside hybrid."
         )
     entry = registry.entry(name)
     if entry.is_language_model:
@@ -135,7 +136,8 @@ def chosen_settings(pattern: tuple[str, ...], given: Mapping[str, Any]) -> dict[
         name, dot, setting = key.rpartition(".")
         if not dot or name not in found:
             listed = ", ".join(f"{name}.SETTING" for name in found)
-            raise ValueError(f"layer_settings has {shortened(key)}; write {listed}.")
+            absent = f", and {shortened(name)} is none of the layers" if dot and name not in found else ""
+            raise ValueError(f"layer_settings has {shortened(key)}{absent}; write {listed}.")
         found[name][setting] = value
     for name, own in found.items():
         check_settings("Layer", name, own, settings_of(mixer_of(name).cls))

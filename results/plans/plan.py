@@ -120,7 +120,12 @@ def known(name: str, names: Sequence[str], what: str, where: str) -> str:
 
 def _only_tasks(plan: Plan, tasks: Sequence[str]) -> Plan:
     names = list(dict.fromkeys(entry.name for entry in (*plan.tasks, *plan.timings, *plan.contests)))
-    wanted = {known(name, names, "task", "") for name in tasks}
+    for name in tasks:
+        if name not in names:
+            raise PlanError(
+                f"{plan.comparison} asks no task {shortened(name)}{suggestion(name, names)}; it asks: {', '.join(names)}."
+            )
+    wanted = set(tasks)
     kinds = ("tasks", "timings", "contests")
     keep = {kind: tuple(e for e in getattr(plan, kind) if e.name in wanted) for kind in kinds}
     return replace(plan, **keep)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -129,7 +130,9 @@ def reason(error: BaseException) -> str:
         return "out of memory"
     if isinstance(error, FloatingPointError):
         return f"diverged: {text}" if text else "diverged"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    loaded = sys.modules.get("models.user_file")  # without it no user's file is there to be blamed
+    place = loaded.place_of(error) if loaded else None
+    return (f"{type(error).__name__}: {text}" if text else type(error).__name__) + (f" ({place})" if place else "")
 
 
 def _reporter(key: str, told: Progress | None) -> Progress:

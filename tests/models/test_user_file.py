@@ -16,6 +16,7 @@ from models.conformance.kit import check
 from models.language_model import Size, build
 from models.law import NONE
 from models.user_file import BadFile, blamed, files_in, files_of, is_path, load_file, load_files, source_of
+from runner.schedule.worker import reason
 from schema.places import ROOT
 
 pytestmark = pytest.mark.usefixtures("no_user_files")
@@ -81,8 +82,8 @@ def test_relative_path_is_found_from_where_the_user_stands(write, monkeypatch):
     assert load_file("mine.py") == ["mine"]
 
 
-@pytest.mark.parametrize("path", ["missing.py", ".", "notes.txt"])
-def test_missing_file_folder_and_other_files_are_refused(tmp_path, path):
+@pytest.mark.parametrize("path", ["missing.py", "notes.txt"])
+def test_missing_file_and_other_files_are_refused(tmp_path, path):
     (tmp_path / "notes.txt").write_text("x = 1")
     with pytest.raises(BadFile, match="There is no Python file .*; give the path"):
         load_file(tmp_path / path)
@@ -211,6 +212,8 @@ def test_an_exception_out_of_a_user_s_code_is_told_with_its_line(write):
     with pytest.raises(AssertionError) as caught:
         build("mine", Size(16, 8, 1, 2))
     assert re.fullmatch(r"mine\.py, line \d+: AssertionError", blamed(caught.value))
+    assert re.fullmatch(r"AssertionError \(mine\.py, line \d+\)", reason(caught.value))  # of a failed row
+    assert reason(ValueError("of the house")) == "ValueError: of the house"
     assert blamed(ValueError("of the house")) is None
 
 
@@ -256,8 +259,34 @@ def test_a_package_that_fails_names_the_file_and_leaves_nothing(package, write):
 
 
 def test_a_folder_without_init_is_refused(tmp_path):
-    with pytest.raises(BadFile, match="or of a folder with an __init__.py"):
+    with pytest.raises(BadFile, match=f"The folder {re.escape(str(tmp_path))} has no __init__.py; write one"):
         load_file(tmp_path)
+    with pytest.raises(BadFile, match="There is no Python file .*or of a folder with an __init__.py"):
+        load_file(tmp_path / "none")
+
+
+def test_a_package_that_imports_its_own_files_otherwise_says_how(package, write):
+    (package / "model.py").write_text("import numbers_of_mine\n")
+    (package / "numbers_of_mine.py").write_text("WIDTH = 1.0\n")
+    with pytest.raises(
+        BadFile, match=r"mine/model.py fails to import, line 1: .*; write `from .numbers_of_mine import ...`"
+    ):
+        load_file(package)
+    write("from .numbers import WIDTH\n", "mine/model.py")
+    with pytest.raises(BadFile, match=r"; give the folder that holds it instead \(mine/\), with an __init__.py"):
+        load_file(package / "model.py")
+    (package / "model.py").write_text("import numbers_of_mine\n")
+    with pytest.raises(BadFile, match="; a single file imports no other of yours: give the folder"):
+        load_file(package / "model.py")
+    (package / "model.py").write_text("import nowhere_at_all\n")
+    with pytest.raises(BadFile, match="No module named 'nowhere_at_all'$"):
+        load_file(package)
+
+
+def test_a_package_without_its_slash_is_told_so(package, monkeypatch):
+    monkeypatch.chdir(package.parent)
+    with pytest.raises(registry.UnknownModel, match="A package of yours is named with a slash: mine/."):
+        registry.entry("mine")
 
 
 def test_files_of_a_package_are_all_but_what_is_hidden_or_cached(package, write):

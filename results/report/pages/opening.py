@@ -69,11 +69,18 @@ def _led(evaluation: Evaluation, column: Column) -> str:
     if not known or not way:
         return f"**{evaluation.title}**: {len(known)} models measured."
     (best, point), *others = known
+    bar = evaluation.bar(column.metric, column.where)
+    has_learner = any(evaluation.learned(model.label, column.metric, column.where) != "no" for model, _ in known)
+    if bar and not has_learner:
+        return (
+            f"**{evaluation.title}, {column.header}**: none of {len(known)} models is better than {evaluation.counted()} "
+            f"({metrics.number(column.metric, bar[1])}); {best.title} comes nearest with {_value(column, point)}."
+        )
     parts = [f"{best.title} is best with {_value(column, point)}"]
     if others:
         names = [model.label for model, _ in others if summary.ties(way, known[0][1], evaluation, model, column)]
         parts.append(_tied(names) if names else f"then {others[0][0].title} with {_value(column, others[0][1])}")
-    if evaluation.bar(column.metric, column.where):
+    if bar:
         parts.append(_learned(evaluation, column, [model for model, _ in known]))
     return f"**{evaluation.title}, {column.header}**: {'; '.join(parts)}."
 

@@ -86,14 +86,14 @@ def test_a_pattern_with_solved_depth_that_is_too_long_names_a_depth_too():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"layers": "retnett,gla"}, "layers names 'retnett' .did you mean retnet..*, which is no registered token mixer"),
+        ({"layers": "retnett,gla"}, "layers names 'retnett' .did you mean retnet..*no registered.*--models beside hybrid"),
         ({"layers": "rmt,gla"}, "layers names 'rmt', which is a whole language model"),
-        ({"layers": ("gla*0",)}, "layers has 'gla.0': write a name, or a name and how often"),
+        ({"layers": ("gla*0",)}, "layers has 'gla.0': write names parted by commas, each alone or with how often"),
         ({"layers": "gla,"}, "layers has ''"),
         ({"layers": ()}, "layers is empty"),
         ({"layers": 3}, "has the wrong type"),
         ({"layer_settings": {"window": 3}}, "layer_settings has 'window'; write gated-deltanet.SETTING, transformer.SETTING"),
-        ({"layer_settings": {"gla.inner": 3}}, "layer_settings has 'gla.inner'; write gated-deltanet.SETTING"),
+        ({"layer_settings": {"gla.inner": 3}}, "'gla.inner', and 'gla' is none of the layers; write gated-deltanet.SETTING"),
         ({"layer_settings": {"gated-deltanet.kernal": 3}}, "'gated-deltanet' has no setting 'kernal' .did you mean kernel"),
         ({"layer_settings": {"gated-deltanet.kernel": "3"}}, "gated-deltanet.kernel='3' has the wrong type"),
         ({"layer_settings": {"gated-deltanet.index": 3}}, "has no setting 'index'"),

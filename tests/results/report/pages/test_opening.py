@@ -109,6 +109,15 @@ def test_of_one_seed_it_says_that_there_is_no_interval():
     assert "2 of 3 models are better than the best trivial baseline, of one seed without an interval." in sentence
 
 
+def test_where_nobody_learned_nobody_is_called_best():
+    rows = rows_of(cell("", "needle", "floors"), [("floor: guess", "accuracy", 0.3, 400, {"length": 64})])
+    for model, value in (("transformer", 0.1), ("mamba", 0.2)):
+        rows += rows_of(cell(model, "needle"), [(None, "accuracy", value, 400, {"length": 64})])
+    (sentence,) = opening.sentences([], evaluations.grouped(rows))
+    assert "none of 2 models is better than the best trivial baseline (30.0); mamba comes nearest with 20.0" in sentence
+    assert "is best" not in sentence
+
+
 def test_a_page_breaks_lines_in_a_table():
     assert "70.0<br>1 of 5" in markdown("| a |\n|---|\n| 70.0<br>1 of 5 |") and "&lt;i&gt;" in markdown("<i>")
     assert markdown("<sub>A note.</sub>") == "<p><sub>A note.</sub></p>\n"

@@ -37,8 +37,11 @@ class Evaluation:
 
     @property
     def repeat(self) -> str:
-        """What its rows are repeated over, in a word: a timing has no seed that would change it, but rounds."""
-        return "round" if self.is_timing else "seed"
+        """What its rows are repeated over, in a word: a timing has no seed that would change it, but rounds.
+
+        A side-by-side benchmark has its rounds inside; its one seed draws weights and inputs.
+        """
+        return "round" if self.is_timing and not self.is_contest else "seed"
 
     def repeats(self, count: int) -> str:
         """So many of them in words: "5 seeds"."""

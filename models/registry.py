@@ -11,6 +11,7 @@ import difflib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,8 +177,9 @@ def entry(name: str) -> Entry:
         raise UnknownModel(f"Unknown model {shortened(name)}: no model is registered yet; import baselines first.")
     close = difflib.get_close_matches(name, _entries, n=1)
     guess = f" Did you mean '{close[0]}'?" if close else ""
-    if (Path(name) / "__init__.py").is_file():
-        guess = f" A package of yours is named with a slash: {name}/."
+    with suppress(OSError, ValueError):  # a word that no file could be called by
+        if (Path(name) / "__init__.py").is_file():
+            guess = f" A package of yours is named with a slash: {name}/."
     raise UnknownModel(
         f"Unknown model {shortened(name)}.{guess} Registered are: {', '.join(names())} (import baselines registers them all)."
     )

@@ -141,6 +141,6 @@ def test_every_number_leads_to_the_cells_that_it_came_from(page, exams):
     column = table.layout(needle)[0].columns[0]
     point = needle.point("titans-mac", column.metric, column.where)
     said = next(a for a in buttons if a["data-what"].startswith(f"titans-mac, {column.metric.replace('_', ' ')}"))
-    assert f"{point.value:.6g} from {point.count:,} items, 2 seed(s)" in said["data-what"]
+    assert f"{point.value:.6g} from {point.count:,} items, 2 seeds" in said["data-what"]
     assert len(said["data-cells"].split()) == 2
     assert "failed: out of &lt;memory&gt;" in page

@@ -28,7 +28,12 @@ BUILDS = [
     for name in names
 ]
 
-WITHOUT_STATE = {"softmax attention", "learned sketch", "channel scan", "polynomial features"}  # their own tests give them nothing to read
+WITHOUT_STATE = {
+    "softmax attention",
+    "learned sketch",
+    "channel scan",
+    "polynomial features",
+}  # their own tests give them nothing to read
 
 
 def model_of(name: str, settings: dict | None = None) -> torch.nn.Module:

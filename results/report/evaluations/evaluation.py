@@ -43,9 +43,9 @@ class Evaluation:
         """
         return "round" if self.is_timing and not self.is_contest else "seed"
 
-    def repeats(self, count: int) -> str:
-        """So many of them in words: "5 seeds"."""
-        return f"{count} {self.repeat}{'s' if count != 1 else ''}"
+    def repeats(self, count: int, kind: str = "") -> str:
+        """So many of them in words: "5 seeds", or "5 shared seeds" of the kind "shared "."""
+        return f"{count} {kind}{self.repeat}{'s' if count != 1 else ''}"
 
     @property
     def is_contest(self) -> bool:

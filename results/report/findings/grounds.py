@@ -49,7 +49,7 @@ def ground(claim: Claim, found: Evidence, p: float, level: float | None, is_leve
     gap = found.differences[look]
     text = difference(claim.metric, gap)
     if gap.seeds < statistics.FEWEST_SEEDS or not found.is_reached:
-        few = f"{gap.seeds} shared {found.evaluation.repeats(gap.seeds).split()[1]}"
+        few = found.evaluation.repeats(gap.seeds, "shared ")
         if gap.seeds < statistics.FEWEST_SEEDS:
             return f"{text}, {few}; a direction is stated from {statistics.FEWEST_SEEDS} up"
         return f"{text}, {few}; the first look is at {len(found.schedule.looks[0])}"

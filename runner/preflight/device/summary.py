@@ -54,9 +54,14 @@ def absent(rows: Iterable[Row]) -> list[str]:
 
 def show(rows: Sequence[Row], console: Console) -> None:
     """Print the table, then what is wrong and who took no part."""
-    table = Table(*HEAD, title="Largest relative errors to the law in float64")
-    for line in lines(rows):
-        table.add_row(*map(escape, line), style="red" if line[6] != "0" else None)
+    table = Table(title="Largest relative errors to the law in float64", box=None, padding=(0, 1, 0, 0))
+    for name in ("operation", "provider", "dtype", "hold", "other", "forward", "backward"):
+        table.add_column(name, no_wrap=name not in ("operation", "other"))
+    for operation, provider, dtype, calls, hold, *others, forward, backward in lines(rows):
+        counts = zip(others, HEAD[5:8], strict=True)
+        other = ", ".join(f"{count} {what}" for count, what in counts if count != "0")
+        cells = (operation, provider, dtype, f"{hold} of {calls}", other, forward, backward)
+        table.add_row(*map(escape, cells), style="red" if others[1] != "0" else None)
     console.print(table)
     for sentence in wrong(rows):
         console.print(sentence, style="red", markup=False)

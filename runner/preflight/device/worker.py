@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 import baselines  # noqa: F401, registers the models whose settings stand in calls
-import models.titans  # noqa: F401
 from runner.preflight.device import laws
 
 

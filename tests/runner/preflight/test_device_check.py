@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import subprocess
 import sys
 import time
@@ -79,6 +80,10 @@ def test_a_form_that_is_wrong_is_seen_in_its_values_and_in_its_gradients_alone(m
         y, state = whole(*inputs, **named)
         return 1.1 * y, state
 
+    def unheard(*inputs, **named):
+        y, state = whole(*inputs, **named)
+        return y, state * math.nan  # behind a right output
+
     def steeper(q, *inputs, **named):
         return whole(Doubled.apply(q), *inputs, **named)
 
@@ -89,7 +94,8 @@ def test_a_form_that_is_wrong_is_seen_in_its_values_and_in_its_gradients_alone(m
         raise NotCovered("not this row")
 
     for form, status, reason in (
-        (larger, "is off", "forward 1"), (steeper, "is off", "backward 1.0e+00, bound 0.01"),
+        (larger, "is off", "forward 1"),
+        (unheard, "is off", "forward inf, bound"), (steeper, "is off", "backward 1.0e+00, bound 0.001"),
         (raising, "failed", "ZeroDivisionError: no kernel"), (refusing, "not covered", "not this row"),
     ):  # fmt: skip
         monkeypatch.setattr(scan, "_imported", lambda provider, form=form: form)
@@ -130,7 +136,7 @@ def test_a_kernel_that_ends_the_process_is_one_failed_row(made, tmp_path, monkey
         return SimpleNamespace(returncode=status, stderr=f"Traceback\n{last}\n")
 
     monkeypatch.setattr(turns.providers, "check_provider", lambda name: None)
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(turns, "subprocess", SimpleNamespace(run=run, TimeoutExpired=subprocess.TimeoutExpired))
     found = list(turns._turn(tmp_path, "triton", mine, "cpu", time.monotonic() + 60))
     assert [row["status"] for row in found] == ["holds", "failed", *["holds"] * (len(mine) - 2)]
     assert found[1]["reason"] == "the process ended with -11: CUDA error: an illegal memory access"
@@ -155,8 +161,12 @@ def test_a_part_that_breaks_leaves_the_others(console, monkeypatch):
 
 def test_a_part_whose_time_is_over_is_stopped_as_ctrl_c_does(console, monkeypatch):
     program = "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('kept', flush=True)"
-    begun, popen = time.monotonic(), subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", lambda command, **named: popen([sys.executable, "-c", program]))
+    begun = time.monotonic()
+    stand_in = SimpleNamespace(
+        Popen=lambda command, **named: subprocess.Popen([sys.executable, "-c", program]),
+        TimeoutExpired=subprocess.TimeoutExpired,
+    )
+    monkeypatch.setattr(hour, "subprocess", stand_in)
     assert hour._timed(hour.PARTS[2], ["retnet"], "cpu", time.monotonic() + 2, console) is False
     assert time.monotonic() - begun < 30
     assert "run device --tasks throughput --device cpu --no-checkpoints --models retnet" in console.file.getvalue()
@@ -177,3 +187,19 @@ def test_the_command_says_what_it_would_do_and_refuses_what_it_cannot(capsys):
     if not torch.cuda.is_available():
         assert bench.main(["check", "--device", "cuda"]) == 2
         assert "sees no CUDA device" in capsys.readouterr().err
+
+
+def test_the_table_keeps_every_word_in_80_columns():
+    facts = {"decodes": False, "models": ["a"], "call": "x", "reason": "", "forward": 1e-7, "backward": 2e-7}
+    kinds = ["holds"] * 107 + ["not covered"] * 10 + ["not reached"] * 3
+    rows = [
+        {"operation": "window and kernel attention", "provider": "causal-conv1d", "dtype": "bfloat16", "status": kind}
+        | facts
+        for kind in kinds
+    ]
+    narrow = Console(file=io.StringIO(), width=80)
+    summary.show(rows, narrow)
+    told = narrow.file.getvalue()
+    assert "\u2026" not in told and max(map(len, told.splitlines())) <= 80
+    assert all(word in told for word in ("causal-conv1d", "bfloat16", "107 of 120", "1.0e-07", "2.0e-07"))
+    assert "10 not" in told and "3 not" in told

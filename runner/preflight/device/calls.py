@@ -48,16 +48,29 @@ class Call:
         return said(self.inputs, self.named)
 
 
-def of(names: Sequence[str], dtype: str, told: Callable[[str], None] = lambda name: None) -> list[Call]:
+def of(
+    names: Sequence[str],
+    dtype: str,
+    told: Callable[[str], None] = lambda name: None,
+    lost: dict[str, str] | None = None,
+) -> list[Call]:
     """Every distinct call that these models make, in `dtype` ("float32", or "bfloat16" under autocast).
 
     Each reads a text of 130 tokens, then one token behind it. Calls are the same if operation, shapes and settings are; the first
-    model's numbers stand for all. `told` hears of each model before it is built.
+    model's numbers stand for all. `told` hears of each model before it is built; one that raises is put into `lost`, if
+    given, with why.
     """
     found: dict[tuple[Any, ...], tuple[Made, list[str]]] = {}
     for name in names:
         told(name)
-        for decodes, made in _made(name, dtype):
+        try:
+            calls = list(_made(name, dtype))
+        except Exception as error:
+            if lost is None:
+                raise
+            lost[name] = f"{type(error).__name__}: {error}"
+            continue
+        for decodes, made in calls:
             key = made.operation, decodes, said(made.inputs, made.named)
             found.setdefault(key, (made, []))[1].append(name)
     return [Call(*made, dtype, key[1], tuple(dict.fromkeys(who))) for key, (made, who) in found.items()]
@@ -69,10 +82,11 @@ def _made(name: str, dtype: str) -> Iterator[tuple[bool, Made]]:
     half = torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16")
     with half, recorded() as read:
         model = build(name, SIZE)
-        _, state = model(tokens[:, :TOKENS])  # as in training
-        before = len(read)
+        model(tokens[:, :TOKENS])  # as in training, where an added memory is its base
         with torch.no_grad():
-            model.eval()(tokens[:, TOKENS:], state)
+            _, state = model.eval()(tokens[:, :TOKENS])
+            before = len(read)
+            model(tokens[:, TOKENS:], state)
     return ((place >= before, made) for place, made in enumerate(read))
 
 

@@ -50,7 +50,10 @@ def _prepared(
     found: dict[str, calls.Call] = {}
     broken: list[tuple[calls.Call, str]] = []
     for dtype in DTYPES:
-        for call in calls.of(names, dtype, lambda name, dtype=dtype: told(f"what {name} calls in {dtype}")):
+        lost: dict[str, str] = {}
+        made = calls.of(names, dtype, lambda name, dtype=dtype: told(f"what {name} calls in {dtype}"), lost)
+        broken += [(calls.Call("a whole model", (), {}, dtype, False, (name,)), why) for name, why in lost.items()]
+        for call in made:
             key = f"{len(found):04d}"
             try:
                 if time.monotonic() < until:

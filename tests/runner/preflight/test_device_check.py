@@ -203,3 +203,24 @@ def test_the_table_keeps_every_word_in_80_columns():
     assert "\u2026" not in told and max(map(len, told.splitlines())) <= 80
     assert all(word in told for word in ("causal-conv1d", "bfloat16", "107 of 120", "1.0e-07", "2.0e-07"))
     assert "10 not" in told and "3 not" in told
+
+
+def test_an_added_memory_decodes_from_the_state_of_its_own_reading():
+    """In training such a model is its base, whose state its reading in evaluation does not go on from."""
+    assert {call.decodes for call in calls.of(["knn-lm"], "float32")} == {True, False}
+    assert calls.of(["camelot", "memoryllm"], "float32")
+
+
+def test_a_model_that_breaks_is_one_failed_row(monkeypatch):
+    made = calls._made
+
+    def breaking(name, dtype):
+        if name == "retnet":
+            raise RuntimeError("no such kernel")
+        return made(name, dtype)
+
+    monkeypatch.setattr(calls, "_made", breaking)
+    found = list(turns.rows(["retnet"], "cpu", time.monotonic() + 60, lambda text: None))
+    assert [(row["models"], row["status"], row["reason"]) for row in found] == [
+        (["retnet"], "failed", "RuntimeError: no such kernel")
+    ] * 2

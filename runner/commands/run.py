@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from runner.schedule.forecast import TIMES, forecast, matched, timings
 from runner.schedule.progress import Display
 from runner.schedule.ray_cluster import RayCluster
 from schema import surroundings
+from tasks.harness.processes import torchrun_says
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
@@ -49,7 +51,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--dtype", help="float32, float32+onednn or bfloat16")
     add_provider(command, None)
     add("--workers", type=int, help="training cells side by side, one thread each")
-    add("--parallel", help="ddp or fsdp2: several processes of one machine train each cell")
+    add("--parallel", help="ddp or fsdp2: several processes train each cell, of this machine or those of torchrun")
     add("--processes", type=int, help="with --parallel: how many")
     add("--launcher", default="local", choices=("local", "ray"), help="where cells are measured")
     add("--ray-address", metavar="HOST:PORT", help="with --launcher ray: a cluster; default: start one here")
@@ -64,8 +66,34 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Measure the cells of a comparison that are missing, and draw its report; 1 where a cell failed."""
-    plan = changed(arguments)
+    """Measure the cells of a comparison that are missing, and draw its report; 1 where a cell failed.
+
+    Of the processes that torchrun started the first does so; the others train along and say nothing.
+    """
+    if not torchrun_says.started():
+        return _run(arguments, changed(arguments), console)
+    from tasks.harness.processes import torchrun
+
+    if torchrun_says.rank():
+        torchrun.follow()
+        return 0
+    with torchrun.leading():
+        return _run(arguments, _under_torchrun(arguments, changed(arguments)), console)
+
+
+def _under_torchrun(arguments: argparse.Namespace, plan: Plan) -> Plan:
+    """The plan with all processes of torchrun in each cell, which are then measured one after another."""
+    started = torchrun_says.processes()
+    if not plan.parallel:
+        raise ValueError(
+            f"torchrun started {started} processes, which train each cell together: add --parallel ddp or fsdp2."
+        )
+    if arguments.launcher == "ray" or (arguments.workers or 1) > 1:
+        raise ValueError("Under torchrun all processes train one cell at a time: leave out --launcher and --workers.")
+    return replace(plan, processes=arguments.processes or started, workers=1)
+
+
+def _run(arguments: argparse.Namespace, plan: Plan, console: Console) -> int:
     folder = folder_of(comparison.RESULTS, plan.comparison)
     here = store.read(folder / "rows.jsonl", plan.comparison)
     # a dry run reads and downloads no data

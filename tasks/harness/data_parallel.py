@@ -1,81 +1,33 @@
-"""One model trained by several processes of one machine, each on its rows of the same batch.
+"""One model trained by several processes, each on its rows of the same batch.
 
 Every process draws the whole batch of a step, which a task gives as a pure function of seed and step, and takes every
 n-th row of it. With s_r the sum of the cross entropy over the asked targets of process r's rows and c the number of
 asked targets in the whole batch, a step's loss is sum_r s_r / c, as in one process. DDP and FSDP2 average gradients
 over the n processes, so process r differentiates n s_r / c.
 
-The process that measures is the first of them (`rank_zero`); it starts the others, which end with it, however it ends.
+The process that measures is the first of them (`rank_zero`); the others it starts itself, or torchrun has started them.
 """
 
 from __future__ import annotations
 
 import copy
-import os
-import pickle
-import subprocess
-import sys
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from datetime import timedelta
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from schema.terms import PARALLEL
 from tasks.harness.loss import Gradients, asked_count, cross_entropy, in_parts, on_device, turns
+from tasks.harness.processes.group import ProcessGroup, check
+from tasks.harness.processes.rank_zero import rank_zero
 from tasks.harness.train import Training, train
 from tasks.task import Batch, Task
 
-HOST = "127.0.0.1"
-LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
-PATIENCE = timedelta(minutes=10)  # that a process waits for the others
-DYING_SECONDS = 5.0  # that the others have to end once one of them has failed
-TICK = 0.05
-# The paths are given after the start: in the environment a file beside a script could stand before Python's own.
-BEGIN = (
-    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
-    "from tasks.harness.data_parallel import work_along; work_along()"
-)
-READY = "ready/{}"  # what a process says before it joins
-FAILED = "failed"  # what the first process that fails writes its reason under
-
-
-class ProcessGroup(NamedTuple):
-    """The processes that train one model together, as one of them sees it."""
-
-    kind: str  # "ddp" | "fsdp2"
-    processes: int
-    rank: int
-    device: str
-
-
-def check(kind: str, processes: int, device: str) -> None:
-    """Raise ValueError, saying what to do, where these processes cannot be had on this machine."""
-    if kind not in PARALLEL:
-        raise ValueError(f"Data parallelism '{kind}' is unknown; choose one of {', '.join(PARALLEL)}.")
-    if processes < 1:
-        raise ValueError(f"Data parallelism needs at least one process, not {processes}.")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError(
-            "A cell starts its processes itself, on one machine: run bench.py without torchrun, with --parallel and "
-            "--processes; several machines share cells, not one cell (--launcher ray)."
-        )
-    backend = "nccl" if device == "cuda" else "gloo"
-    if not dist.is_available() or not dist.is_backend_available(backend):
-        raise ValueError(
-            f"This torch has no {backend}, which processes on {device} talk through; install one that has."
-        )
-    if device == "cuda" and processes > torch.cuda.device_count():
-        raise ValueError(
-            f"{processes} processes need a GPU each and {torch.cuda.device_count()} are here; lower --processes."
-        )
+__all__ = ["ProcessGroup", "check", "check_rows", "rank_zero", "shared_gradients", "train_together"]
 
 
 def check_rows(task: Task, seed: int, batch_tokens: int, processes: int) -> None:
@@ -169,9 +121,32 @@ def _sharded(group: ProcessGroup, total: _AskedLoss) -> nn.Module:
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(group.device, (group.processes,))
-    for block in getattr(total.model, "blocks", ()):
+    for block in repeated_blocks(total.model):
         fully_shard(block, mesh=mesh)
     return fully_shard(total, mesh=mesh)
+
+
+def repeated_blocks(model: nn.Module) -> list[nn.Module]:
+    """What FSDP2 gathers one after another: the house's `blocks`, or all modules in a user's lists of modules of one class.
+
+    A list inside a list's module is part of that module. Warns where there is no such list: all weights are then gathered
+    at once.
+    """
+    if isinstance(blocks := getattr(model, "blocks", None), nn.ModuleList):
+        return list(blocks)
+    found, inside = [], set()
+    for module in model.modules():  # what holds a module comes before it
+        if isinstance(module, nn.ModuleList) and module not in inside and len(module) > 1:
+            if len({type(one) for one in module}) == 1:
+                found += module
+                inside |= {inner for one in module for inner in one.modules()}
+    if not found:
+        warnings.warn(
+            f"{type(model).__name__} has no list of repeated blocks (an nn.ModuleList of modules of one class), so fsdp2 "
+            "gathers all its weights at once; hold its blocks in one to save memory.",
+            stacklevel=2,
+        )
+    return found
 
 
 def _gathered(model: nn.Module) -> dict[str, Tensor]:
@@ -179,119 +154,3 @@ def _gathered(model: nn.Module) -> dict[str, Tensor]:
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
     return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-
-
-@contextmanager
-def rank_zero(
-    kind: str, processes: int, device: str, worker_main: Callable[..., Any], arguments: Sequence[Any] = ()
-) -> Iterator[ProcessGroup]:
-    """Start the other processes, each at `worker_main(group, *arguments)`, and be the first of them inside the block.
-
-    `worker_main` and its arguments are pickled, so the function must be importable. The others must end by themselves when
-    the block does; they are killed where it raises. Raises ValueError as `check` does, RuntimeError with the reason of
-    another process that failed.
-    """
-    check(kind, processes, device)
-    store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False, timeout=PATIENCE)
-    others = [
-        _start(ProcessGroup(kind, processes, rank, device), store.port, worker_main, arguments)
-        for rank in range(1, processes)
-    ]
-    try:
-        _wait_until_ready(store, others)
-        with _joined(group := ProcessGroup(kind, processes, 0, device), store):
-            try:
-                yield group
-            except RuntimeError as error:
-                if reason := _failure(store, others):
-                    raise RuntimeError(reason) from error
-                raise
-        for other in others:
-            other.wait(PATIENCE.total_seconds())
-    finally:
-        for other in others:
-            other.kill()
-            other.wait()
-            with suppress(OSError):
-                other.stdin.close()
-
-
-def _start(
-    group: ProcessGroup, port: int, worker_main: Callable[..., Any], arguments: Sequence[Any]
-) -> subprocess.Popen:
-    """Another process; its standard input stays open as long as this process lives, and it ends when that closes."""
-    environment = {"TORCH_CPP_LOG_LEVEL": "ERROR", **os.environ}  # the first process's warnings are enough
-    process = subprocess.Popen([sys.executable, "-P", "-c", BEGIN], stdin=subprocess.PIPE, env=environment)
-    pickle.dump([path or os.getcwd() for path in sys.path], process.stdin)
-    pickle.dump((group, port, worker_main, tuple(arguments)), process.stdin)
-    process.stdin.flush()
-    return process
-
-
-def work_along() -> None:
-    """What a started process does: read its orders, join the group, work; exit 1 where that fails, the reason told."""
-    group, port, worker_main, arguments = pickle.load(sys.stdin.buffer)
-    threading.Thread(target=_end_with_rank_zero, daemon=True).start()
-    store = dist.TCPStore(HOST, port, is_master=False, timeout=PATIENCE)
-    try:
-        store.set(READY.format(group.rank), "")
-        with _joined(group, store):
-            worker_main(group, *arguments)
-    except Exception as error:
-        with suppress(RuntimeError):  # rank 0, and the store with it, may be gone
-            reason = f"process {group.rank} of {group.processes}: {type(error).__name__}: {error}"
-            store.compare_set(FAILED, "", reason)
-        os._exit(1)
-
-
-def _end_with_rank_zero() -> None:
-    os.read(
-        sys.stdin.fileno(), 1
-    )  # nothing more is sent; unbuffered, as a lock that is held would break the normal end
-    os._exit(1)
-
-
-@contextmanager
-def _joined(group: ProcessGroup, store: dist.Store) -> Iterator[None]:
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
-    if group.device == "cuda":
-        torch.cuda.set_device(group.rank)
-    backend = "nccl" if group.device == "cuda" else "gloo"
-    dist.init_process_group(
-        backend, store=store, rank=group.rank, world_size=group.processes, timeout=PATIENCE, device_id=_device_id(group)
-    )
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
-
-
-def _device_id(group: ProcessGroup) -> torch.device | None:
-    return torch.device("cuda", group.rank) if group.device == "cuda" else None
-
-
-def _wait_until_ready(store: dist.TCPStore, others: Sequence[subprocess.Popen]) -> None:
-    """Return when all others are about to join; joining would wait long for one that died before."""
-    for rank, other in enumerate(others, 1):
-        while not store.check([READY.format(rank)]):
-            if other.poll() is not None:
-                raise RuntimeError(_ended(rank, len(others) + 1, other.returncode))
-            time.sleep(TICK)
-
-
-def _failure(store: dist.TCPStore, others: Sequence[subprocess.Popen]) -> str:
-    """Why another process failed before this one did; "" if none did."""
-    if store.check([FAILED]):
-        return store.get(FAILED).decode()
-    for rank, other in enumerate(others, 1):
-        with suppress(subprocess.TimeoutExpired):
-            code = other.wait(DYING_SECONDS / len(others))
-            if store.check([FAILED]):
-                return store.get(FAILED).decode()
-            if code:
-                return _ended(rank, len(others) + 1, code)
-    return ""
-
-
-def _ended(rank: int, processes: int, code: int) -> str:
-    return f"process {rank} of {processes} died ({f'signal {-code}' if code < 0 else f'exit code {code}'})"

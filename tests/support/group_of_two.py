@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 import baselines  # noqa: F401
@@ -153,6 +154,13 @@ def fail(group: ProcessGroup) -> None:
 
 def die(group: ProcessGroup) -> None:
     kill_myself()
+
+
+def summed(group: ProcessGroup | None = None) -> float:
+    """How many take part in a sum over the group."""
+    one = torch.ones(1)
+    dist.all_reduce(one)
+    return one.item()
 
 
 def linger(group: ProcessGroup, note: str) -> None:

@@ -8,6 +8,10 @@ from models.ops.providers import Operation
 erase_and_write = Operation(
     "erase and write",
     __name__,
-    {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked", "native": "native:native"},
-    {"fla": "its kernels of KDA, Gated DeltaNet-2 and RWKV-7 are not called here yet"},
+    {
+        "recurrence": "recurrence:recurrence",
+        "chunked": "chunked:chunked",
+        "native": "native:native",
+        "fla": "fla:erase_and_write",
+    },
 )

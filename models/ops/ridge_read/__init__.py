@@ -2,4 +2,9 @@
 
 from models.ops.providers import Operation
 
-ridge_read = Operation("ridge read", __name__, {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked"})
+ridge_read = Operation(
+    "ridge read",
+    __name__,
+    {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked"},
+    {"fla": "its kernels of MesaNet round the states between chunks to bfloat16, in float32 too"},
+)

@@ -10,8 +10,9 @@ import math
 import pytest
 import torch
 
-from baselines.oracles.parity.fla import interpreter
+from baselines.oracles.parity.fla import interpreter, kernels_of_erasing
 from baselines.oracles.parity.fla.kernels import CALLS, TOKENS, Call, of_a_token, over_a_text, side
+from models.ops.erase_and_write import erase_and_write
 from models.ops.providers import NotCovered, ProviderAbsent, watch
 from models.ops.scan import scan
 from models.ops.ttt import test_time_training as ttt
@@ -56,6 +57,35 @@ def test_gates_near_one_and_zero(call: Call, gate: float):
     ours, law = (side(call, name)(**given) for name in ("fla", "recurrence"))
     for got, expected in zip(ours, law, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("time, carried", [(5, True), (64, False), (1, True)])
+@pytest.mark.parametrize("row", kernels_of_erasing.ROWS, ids=lambda row: row.model)
+def test_erasing_over_text_of_any_length_is_the_law(row, time: int, carried: bool):
+    errors = kernels_of_erasing.over_a_text(row, time, carried)
+    assert max(errors) < 1e-5, errors
+
+
+@pytest.mark.parametrize("carried", [True, False])
+@pytest.mark.parametrize("row", kernels_of_erasing.ROWS, ids=lambda row: row.model)
+def test_erasing_by_one_token_in_decoding_is_the_law(row, carried: bool):
+    assert kernels_of_erasing.of_a_token(row, carried).forward < 1e-6
+
+
+@pytest.mark.parametrize("gate", [-1e-4, -30.0, -500.0])
+def test_erasing_behind_gates_near_one_and_zero(gate: float):
+    interpreter.prepare()
+    given = kernels_of_erasing.inputs(kernels_of_erasing.ROWS[0], 70)
+    given["log_forget"] = torch.full_like(given["log_forget"], gate)
+    ours, law = (erase_and_write(**given, provider=name) for name in ("fla", "recurrence"))
+    for got, expected in zip(ours, law, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
+
+
+def test_keys_that_are_too_wide_to_erase_with_are_refused():
+    wide = torch.randn(1, 2, 1, 257)
+    with pytest.raises(NotCovered, match="keys of at most 256; use chunked"):
+        erase_and_write(wide, wide, wide, wide, log_forget=-wide.abs(), provider="fla")
 
 
 def test_provider_that_ran_is_noted_and_what_it_lacks_is_refused():

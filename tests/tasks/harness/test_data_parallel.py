@@ -96,10 +96,11 @@ def test_impossible_process_groups_are_refused(kind, processes, device, what):
         data_parallel.check(kind, processes, device)
 
 
-def test_torchrun_is_refused(monkeypatch):
+def test_torchrun_says_how_many_processes_there_are(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="without torchrun"):
-        data_parallel.check("ddp", 2, "cpu")
+    data_parallel.check("ddp", 2, "cpu")
+    with pytest.raises(ValueError, match="torchrun started 2 processes and 3 were asked for; leave --processes out"):
+        data_parallel.check("ddp", 3, "cpu")
 
 
 def test_rows_that_cannot_be_shared_are_refused():
@@ -109,6 +110,20 @@ def test_rows_that_cannot_be_shared_are_refused():
     batch, nobody = Uneven().training(0, 3, 0.0, 240), data_parallel.ProcessGroup("ddp", 8, 0, "cpu")
     with pytest.raises(ValueError, match="5 rows gives 8 processes no row each"):
         data_parallel._share(nobody, torch.nn.Identity(), 0, batch)
+
+
+def test_blocks_of_a_users_model_are_gathered_one_after_another():
+    linears = torch.nn.ModuleList(torch.nn.Linear(2, 2) for _ in range(3))
+    nested = torch.nn.ModuleList(torch.nn.ModuleDict({"inner": linears}) for _ in range(2))
+    mixed = torch.nn.ModuleList([torch.nn.Linear(2, 2), torch.nn.ReLU()])
+    model = torch.nn.ModuleDict({"layers": nested, "mixed": mixed})
+    assert data_parallel.repeated_blocks(model) == list(nested)
+    assert data_parallel.repeated_blocks(group_of_two.fresh("transformer"))[0].__class__.__name__ == "Block"
+
+
+def test_a_model_without_repeated_blocks_is_told_of():
+    with pytest.warns(UserWarning, match="Sequential has no list of repeated blocks .* hold its blocks in one"):
+        assert data_parallel.repeated_blocks(torch.nn.Sequential(torch.nn.Linear(2, 2))) == []
 
 
 def _pid(note: Path) -> int:

@@ -10,27 +10,24 @@ from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.table import Table
-from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from models import registry
 from models.conformance import costs
 from models.matching.counts import training_flops
-from models.matching.match import PARAMETERS, Match
-from models.matching.solver import solve
+from models.matching.match import Match
 from models.ops.flops import product_flops
-from models.ops.providers import probing
-from models.shell.model import Shape, Size, assemble
+from models.shell.model import Size
 from results.cell import UNKNOWN_RATE, Cell
 from results.rows.metrics import byte_size
 from results.rows.row import canonical
-from runner.build import ONE_VOCABULARY, at_one_vocabulary, settings_of, sized, terms, unfilled, with_provider
+from runner.build import ONE_VOCABULARY, settings_of, sized, terms, unfilled, with_provider
 from runner.cell_key import as_trained, training_key_of
 from runner.checkpoints import store
 from runner.checkpoints.trained_model import CheckpointSettings
 from runner.preflight import capacity
+from runner.preflight.kept_memory import kept_per_token
 from runner.schedule import rates
 from runner.schedule.forecast import Cost
 from schema import read_json
@@ -39,9 +36,7 @@ from tasks.harness.loss import LOGITS_AT_ONCE
 from tasks.outline import outline
 
 NUMBERS = 4  # a weight, its gradient, and the optimiser's two averages
-PROBED = 128  # width of the model that is run to see what is kept for a backward pass, where the asked one is wider
 BYTES = 4  # each is kept in float32
-SHORTEST = 128  # tokens of the text that shows what a forward pass keeps
 NO_VOCABULARY = 2  # where only a file that is not here would say it: the rest of the model is counted
 
 Row = dict[str, Any]
@@ -75,7 +70,7 @@ def of_cell(cell: Cell, checkpoints: CheckpointSettings | None, past: Sequence[R
     numbers, per_token = _model(cell.model, size, match, settings, length)
     operations = None if per_token is None else per_token * cell.budget["steps"] * cell.budget["batch_tokens"]
     tokens = max(length, capacity.at_once(cell.budget))
-    kept = _kept_per_token(cell.model, replace(size, vocab=NO_VOCABULARY), settings, match)
+    kept = kept_per_token(cell.model, replace(size, vocab=NO_VOCABULARY), settings, match)
     kept *= 0.5 if cell.dtype == "bfloat16" else 1.0
     if cell.budget.get("activation_checkpointing"):  # one block's, and the inputs of all
         kept = kept / size.depth + BYTES * size.width * size.depth
@@ -152,54 +147,6 @@ def _model(name: str, size: Size, match: Match, settings: str, length: int) -> t
     numbers, work = sum(parameter.numel() for parameter in model.parameters()), training_flops(model, length)
     output = product_flops(further)
     return numbers + further, None if work is None else work + output.forward + output.backward
-
-
-def _shape(name: str, size: Size, settings: str, match: Match) -> Shape:
-    """The solved shape, which no vocabulary changes: at one vocabulary for all, as a search for it takes a while."""
-    return solve(registry.entry(name), at_one_vocabulary(size), json.loads(settings), match)
-
-
-@cache
-def _kept_per_token(name: str, size: Size, settings: str, match: Match = PARAMETERS) -> float:
-    """Bytes that a model's forward pass keeps for its backward pass, for each token of a text of two periods or more.
-
-    Counted in a model of one block and one of two (a hybrid's: of its pattern once and twice), at most PROBED wide with heads of
-    the same width: what is kept grows in equal steps with depth and with the number of heads. Nothing is compiled for it: the
-    compiled forms keep as much or less. Logits are no part of it, so a size of one vocabulary serves the cells of all tasks.
-    """
-    own, entry = json.loads(settings), registry.entry(name)
-    if "provider" in own:
-        own["provider"] = "auto"  # the one asked for may need another device, and keeps about as much
-    shape = _shape(name, size, settings, match)
-    heads = max(1, size.heads * PROBED // size.width) if size.width > PROBED else size.heads
-    share = heads / size.heads
-    small = replace(size, width=size.width // size.heads * heads, heads=heads)
-    if share < 1:
-        inner = shape.inner and max(2 * heads, round(shape.inner * share / (2 * heads)) * 2 * heads)
-        shape = replace(shape, feed=round(shape.feed * share), inner=inner)
-    step, found = entry.says("least_depth", own, 1), []
-    for blocks in (step, 2 * step) if shape.depth > step else (step,):
-        with torch.random.fork_rng(devices=[]):
-            model = assemble(entry, replace(small, depth=blocks), replace(shape, depth=blocks), own)
-        found.append(_kept(model, 2 * (own.get("store_every") or 0)))
-    return (found[0] + (found[-1] - found[0]) * (shape.depth / step - 1)) / share
-
-
-def _kept(model: nn.Module, least: int = 0) -> float:
-    """Bytes a token that one model's forward pass keeps of a text of at least so many tokens."""
-    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> tuple[Tensor, torch.UntypedStorage]:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            kept[storage._cdata] = storage.nbytes()
-        return tensor, storage  # which is held, so that no other takes its place
-
-    tokens = torch.zeros(1, max(SHORTEST, 2 * model.period, least), dtype=torch.long)
-    with probing(), torch.autograd.graph.saved_tensors_hooks(keep, lambda held: held[0]):
-        model(tokens)
-    return sum(kept.values()) / tokens.numel()
 
 
 def table(changed: dict[str, int], length: int, names: Sequence[str] | None = None) -> Table:

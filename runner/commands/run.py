@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -101,7 +102,7 @@ def _run(arguments: argparse.Namespace, plan: Plan, console: Console) -> int:
     absent = plan.device == "cuda" and not torch.cuda.is_available()
     elsewhere = arguments.launcher == "ray" or (arguments.dry_run and absent)
     # What the workers inherit, a user's constructor may change.
-    with surroundings.kept(), console.status("building each model once"):
+    with _surroundings_kept(), console.status("building each model once"):
         check_cells(found, elsewhere=elsewhere, unread=arguments.dry_run)
     checkpoints = None if arguments.no_checkpoints else CheckpointSettings(default_folder(), plan.snapshot_minutes)
     if arguments.dry_run:
@@ -182,7 +183,7 @@ def _dry_run(
         keys_among(here),
         partial(costs.of_cell, checkpoints=checkpoints, past=past),
     )
-    with surroundings.kept(), console.status("counting operations and memory"):  # a user's code is asked what it costs
+    with _surroundings_kept(), console.status("counting operations and memory"):  # a user's code is asked what it costs
         table, line = forecast(plan, cells, lambda cell: done.get(key(cell)) if done else None, past, known)
     console.print(table)
     if (standings := matched(plan, cells, known)) is not None:
@@ -190,6 +191,14 @@ def _dry_run(
     for text in (line, *_method(plan)):
         console.print(text, highlight=False, markup=False)
     return 0
+
+
+@contextmanager
+def _surroundings_kept() -> Iterator[None]:
+    """Inside, models are built and asked on one thread: on tensors as small as theirs several wait for one another."""
+    with surroundings.kept():
+        torch.set_num_threads(1)
+        yield
 
 
 def _method(plan: Plan) -> list[str]:

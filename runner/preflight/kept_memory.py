@@ -1,0 +1,95 @@
+"""What a model's forward pass keeps for its backward pass, counted in a small model that is run once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models import registry
+from models.matching.match import PARAMETERS, Match
+from models.matching.solver import solve
+from models.ops.providers import probing
+from models.shell.model import LanguageModel, Shape, Size, assemble
+from runner.build import at_one_vocabulary
+
+PROBED = 128  # width of the model that is run to see what is kept for a backward pass, where the asked one is wider
+SHORTEST = 128  # tokens of the text that shows what a forward pass keeps
+
+
+def _shape(name: str, size: Size, settings: str, match: Match) -> Shape:
+    """The solved shape, which no vocabulary changes: at one vocabulary for all, as a search for it takes a while."""
+    return solve(registry.entry(name), at_one_vocabulary(size), json.loads(settings), match)
+
+
+@cache
+def kept_per_token(name: str, size: Size, settings: str, match: Match = PARAMETERS) -> float:
+    """Bytes that a model's forward pass keeps for its backward pass, for each token of a text of two periods or more.
+
+    Counted in a model of its least depth (of twice that where its blocks are not all alike), at most PROBED wide with heads of
+    the same width: what is kept grows in equal steps with depth and with the number of heads. Nothing is compiled for it: the
+    compiled forms keep as much or less. Logits are no part of it, so a size of one vocabulary serves the cells of all tasks.
+    """
+    own, entry = json.loads(settings), registry.entry(name)
+    if "provider" in own:
+        own["provider"] = "auto"  # the one asked for may need another device, and keeps about as much
+    shape = _shape(name, size, settings, match)
+    heads = max(1, size.heads * PROBED // size.width) if size.width > PROBED else size.heads
+    share = heads / size.heads
+    small = replace(size, width=size.width // size.heads * heads, heads=heads)
+    if share < 1:
+        inner = shape.inner and max(2 * heads, round(shape.inner * share / (2 * heads)) * 2 * heads)
+        shape = replace(shape, feed=round(shape.feed * share), inner=inner)
+
+    def built(depth: int) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            return assemble(entry, replace(small, depth=depth), replace(shape, depth=depth), own)
+
+    step, least = entry.says("least_depth", own, 1), 2 * (own.get("store_every") or 0)
+    return _at_depth(built, shape.depth, step, least) / share
+
+
+def _at_depth(built: Callable[[int], nn.Module], depth: int, step: int, least: int) -> float:
+    """Bytes a token at `depth`, from a model of `step` blocks, or of that and of twice as many where blocks differ."""
+    model = built(step)
+    if type(model) is LanguageModel:
+        whole, in_blocks = _kept(model, least)
+        return whole + in_blocks * (depth / step - 1)
+    one = _kept(model, least)[0]
+    return one if depth <= step else one + (_kept(built(2 * step), least)[0] - one) * (depth / step - 1)
+
+
+def _kept(model: nn.Module, least: int = 0) -> tuple[float, float]:
+    """Bytes a token that one model's forward pass keeps of a text of at least so many tokens: in all, and in its blocks."""
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+    inside: set[int] = set()
+    within = 0
+
+    def keep(tensor: Tensor) -> tuple[Tensor, torch.UntypedStorage]:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights and storage._cdata not in kept:
+            kept[storage._cdata] = storage.nbytes()
+            inside.update([storage._cdata] if within else [])
+        return tensor, storage  # which is held, so that no other takes its place
+
+    def step_in(*_: Any) -> None:
+        nonlocal within
+        within += 1
+
+    def step_out(*_: Any) -> None:
+        nonlocal within
+        within -= 1
+
+    for block in getattr(model, "blocks", ()):
+        block.register_forward_pre_hook(step_in)
+        block.register_forward_hook(step_out)
+    tokens = torch.zeros(1, max(SHORTEST, 2 * model.period, least), dtype=torch.long)
+    with probing(), torch.autograd.graph.saved_tensors_hooks(keep, lambda held: held[0]):
+        model(tokens)
+    return sum(kept.values()) / tokens.numel(), sum(kept[one] for one in inside) / tokens.numel()

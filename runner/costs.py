@@ -54,7 +54,7 @@ class ForecastFacts(TypedDict):
     dtype: str
 
 
-def of_cell(cell: Cell, checkpoints: CheckpointSettings | None, past: Sequence[Row] = ()) -> Cost:
+def of_cell(cell: Cell, checkpoints: CheckpointSettings | None, past: rates.Trainings | None = None) -> Cost:
     """What a cell will cost: the operations of its training, the memory that it takes at least, whether it is trained already.
 
     From the task's settings, without its data. Operations are those of texts of the task's training length. Memory is that
@@ -82,7 +82,7 @@ def of_cell(cell: Cell, checkpoints: CheckpointSettings | None, past: Sequence[R
     found = Cost(operations, memory, _is_trained(cell, checkpoints), _match_report(cell, vocab), has_vocab=has_vocab)
     if operations is None:
         return found
-    return replace(found, rate=cache(partial(rates.of, cell, numbers, past, _row_work)))
+    return replace(found, rate=cache(partial(rates.of, cell, numbers, past or {}, _row_work)))
 
 
 def _is_trained(cell: Cell, checkpoints: CheckpointSettings | None) -> bool:

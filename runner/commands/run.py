@@ -29,7 +29,7 @@ from runner.commands.comparison import cells, changed, committed_rows, shown
 from runner.commands.report import draw
 from runner.measure import measure, prepare
 from runner.preflight.refusals import check_cells
-from runner.schedule import schedule
+from runner.schedule import rates, schedule
 from runner.schedule.board import Board
 from runner.schedule.forecast import TIMES, forecast, matched, timings
 from runner.schedule.progress import Display
@@ -181,7 +181,7 @@ def _dry_run(
     done, key, known = (
         store.statuses(here),
         keys_among(here),
-        partial(costs.of_cell, checkpoints=checkpoints, past=past),
+        partial(costs.of_cell, checkpoints=checkpoints, past=rates.trainings(past)),
     )
     with _surroundings_kept(), console.status("counting operations and memory"):  # a user's code is asked what it costs
         table, line = forecast(plan, cells, lambda cell: done.get(key(cell)) if done else None, past, known)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from results.cell import Cell
@@ -15,17 +17,27 @@ PEAK = {"bfloat16": 989e12, "float32": 67e12}
 UTILISATION = 0.4
 
 
-def of(cell: Cell, parameters: int, past: Sequence[Row], work: Callable[[Row], float | None]) -> Rate | None:
+Trainings = Mapping[tuple[str, str], Sequence[Row]]  # earlier ones that were timed, by device and dtype
+
+
+def trainings(past: Sequence[Row]) -> Trainings:
+    """The rows among `past` that timed a training, by device and dtype: sorted out once for all cells of a plan."""
+    found = defaultdict(list)
+    for row in filter(_counts, past):
+        found[row["device"], row["dtype"]].append(row)
+    return dict(found)
+
+
+def of(cell: Cell, parameters: int, past: Trainings, work: Callable[[Row], float | None]) -> Rate | None:
     """The rate of the likest training among `past` on such a device: of the same model, else of the nearest size.
 
     `work` says the operations a token of an earlier training. Without one, a stated share of a GPU's peak; None on a CPU.
     """
-    known = [row for row in past if _counts(row) and (row["device"], row["dtype"]) == (cell.device, cell.dtype)]
 
     def distance(row: Row) -> tuple[bool, bool, float]:
         return row["model"] != cell.model, row["task"] != cell.task, abs(math.log(row["parameters"] / parameters))
 
-    for row in sorted(known, key=distance)[:3]:
+    for row in heapq.nsmallest(3, past.get((cell.device, cell.dtype), ()), key=distance):
         if (operations := work(row)) is not None:
             tokens, name = row["where"]["tokens"], f"{row['model']} on {row['task']}"
             return Rate(operations * tokens / row["value"], f"the measured rate of {name}", is_measured=True)

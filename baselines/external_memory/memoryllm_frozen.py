@@ -29,7 +29,7 @@ from models.ops.providers import note
 from models.registry import register
 from models.shell.added_memory import AddedMemory
 from models.shell.model import Block
-from models.shell.segments import pieces
+from models.shell.segments import cut
 
 Cache = tuple[Tensor, Tensor]  # keys, turned, and values [b, n, h, d]
 # The pool [b, L, N, D], without rows before the first update; updates; the open segment's embedded rows [b, n, D]; of each layer
@@ -82,8 +82,8 @@ class MemoryLLMFrozen(AddedMemory):
             none = x.new_zeros(len(x), 0, self.blocks[0].mixer.heads, x.shape[2] // self.blocks[0].mixer.heads)
             caches = ((none, none),) * len(self.blocks)
             state = x.new_zeros(len(x), len(self.blocks), 0, x.shape[2]), 0, x[:, :0], caches, caches, 0
-        for piece in pieces(tokens.shape[1], state[-1], self.period):
-            h, state = self._within(x[:, piece], state)
+        for piece in cut(x, state[-1], self.period):
+            h, state = self._within(piece, state)
             hidden.append(h)
             if self.pool and state[-1] % self.period == 0:
                 state = self._updated(*state[:3], state[4], state[5])

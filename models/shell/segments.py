@@ -27,6 +27,11 @@ def pieces(time: int, count: int, segment: int) -> Iterator[slice]:
         start = stop
 
 
+def cut(x: Tensor, count: int, segment: int) -> tuple[Tensor, ...]:
+    """x [b, t, ..] cut where `pieces` says. The gradients of all pieces are joined once: of slices, each would be one of all t."""
+    return x.split([piece.stop - piece.start for piece in pieces(x.shape[1], count, segment)], 1)
+
+
 def in_blocks(x: Tensor, before: int, size: int) -> Tensor:
     """x [b, t, ..] -> [b, n, size, ..]: whole blocks, zeros before the row that stands at place `before` and behind the last."""
     count = -(-(before + x.shape[1]) // size)
@@ -114,7 +119,7 @@ class SegmentModel(LanguageModel):
     def hidden(self, tokens: Tensor, state: Any) -> tuple[Tensor, tuple]:
         x, hidden = self.embedding(tokens), []
         state = self.begin(x) if state is None else state
-        for piece in pieces(tokens.shape[1], state[1], self.segment):
-            h, state = self.within(x[:, piece], state)
+        for piece in cut(x, state[1], self.segment):
+            h, state = self.within(piece, state)
             hidden.append(h)
         return torch.cat(hidden, dim=1), state

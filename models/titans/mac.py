@@ -30,7 +30,7 @@ from models.ops.neural_memory.recurrence import Weights
 from models.ops.providers import note
 from models.ops.softmax_attention.native import attend
 from models.registry import register
-from models.shell.segments import pieces
+from models.shell.segments import cut
 from models.titans.memory_layer import (
     Gating,
     HeadNorm,
@@ -115,11 +115,11 @@ class TitansMAC(nn.Module):
         own = [split_heads(part, self.heads) for part in qkv.chunk(3, dim=-1)]
         prefix = self._persistent(x.shape[0])
         ys, reads = [], []
-        for piece in pieces(x.shape[1], count, self.segment):
-            pooled, waiting = self._pool(asked[:, piece], waiting)
+        for inputs, queries, *parts in zip(*(cut(part, count, self.segment) for part in (x, asked, *own)), strict=True):
+            pooled, waiting = self._pool(queries, waiting)
             recalled = self._lift(self.memory.retrieve(weights, pooled))
-            y, rows = self._attend([part[:, piece] for part in own], recalled, prefix, rows, count)
-            y = x[:, piece] + y if self.inner_residual else y
+            y, rows = self._attend(parts, recalled, prefix, rows, count)
+            y = inputs + y if self.inner_residual else y
             read, memory = self._update(y, memory)
             ys.append(y)
             reads.append(read)

@@ -28,7 +28,7 @@ def pieces(time: int, count: int, segment: int) -> Iterator[slice]:
 
 
 def cut(x: Tensor, count: int, segment: int) -> tuple[Tensor, ...]:
-    """x [b, t, ..] cut where `pieces` says. The gradients of all pieces are joined once: of slices, each would be one of all t."""
+    """x [b, t, ..] cut where `pieces` says. Their gradients are joined once: of slices, each would be of all t."""
     return x.split([piece.stop - piece.start for piece in pieces(x.shape[1], count, segment)], 1)
 
 

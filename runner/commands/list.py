@@ -21,7 +21,7 @@ from models.law import Law
 from results.plans import reader
 from results.plans.files import LAPTOP, scales
 from runner import costs
-from runner.commands import comparison, terminal
+from runner.commands import comparison, operations, terminal
 from runner.commands.arguments import Command, size_in
 from schema import shortened
 from tasks.speed.throughput import Throughput
@@ -39,12 +39,15 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         nargs="?",
         const="laws",
         choices=MARKDOWN,
-        help="the README's table of laws, or with `updates` that of docs/models.md",
+        help="the README's table of laws; `updates`: docs/models.md's; `operations`: docs/operations.md",
     )
     command.add_argument(
         "--costs", action="store_true", help="parameters, state bytes and FLOPs per token of every model"
     )
     command.add_argument("--plans", action="store_true", help="how each comparison decides, and what its claims lack")
+    command.add_argument(
+        "--operations", action="store_true", help="what a mixer can be made of: calls, shapes, providers"
+    )
     command.add_argument("models", nargs="*", metavar="MODEL|FILE.py", help="with --costs: these alone, not all")
     command.add_argument("--size", metavar="width=256,depth=4,heads=4", help="with --costs: the size")
     command.add_argument("--length", type=int, metavar=str(CONTEXT), help="with --costs: tokens of context")
@@ -62,6 +65,9 @@ def list_all(arguments: argparse.Namespace, console: Console) -> int:
         return 0
     if arguments.plans:
         console.print(plans_table())
+        return 0
+    if arguments.operations:
+        operations.show(console)
         return 0
     flags = [f"--{flag}" for flag in ("size", "length") if getattr(arguments, flag) is not None]
     for word in [*map(shortened, arguments.models), *flags]:
@@ -153,7 +159,7 @@ def updates_markdown() -> str:
     return "\n".join(lines)
 
 
-MARKDOWN = {"laws": laws_markdown, "updates": updates_markdown}
+MARKDOWN = {"laws": laws_markdown, "updates": updates_markdown, "operations": operations.markdown}
 
 
 def _by_family() -> Iterator[tuple[str, list[registry.Entry]]]:

@@ -115,3 +115,12 @@ def test_pages_show_the_registry(page, table):
     text = (ROOT / page).read_text()
     shown = re.search(r"<!-- models: .*? -->\n(.*?)\n?<!-- end of models -->", text, re.DOTALL).group(1)
     assert shown == MARKDOWN[table](), f"paste the output of `python bench.py list --markdown {table}` into {page}"
+
+
+def test_the_page_of_operations_says_how_each_is_called():
+    text = (ROOT / "docs" / "operations.md").read_text()
+    assert text == MARKDOWN["operations"]() + "\n", (
+        "write `python bench.py list --markdown operations` into docs/operations.md"
+    )
+    assert 'scan(q, k, v, *, log_forget=None, rate=None, compare=False, state=None, provider="auto")' in text
+    assert 'short_convolution(x, weight, bias=None, state=None, *, provider="auto")' in text

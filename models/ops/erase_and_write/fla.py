@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from models.ops.fla_inputs import working_dtype
-from models.ops.providers import NotCovered, require
+from models.ops.providers import NotCovered, interpreted, require
 
 WIDEST_KEY = 256  # of a head, in these kernels
 
@@ -34,7 +34,8 @@ def erase_and_write(
 ) -> tuple[Tensor, Tensor]:
     """`recurrence.recurrence` by fla's kernels; same shapes. y comes back in q's dtype, the state in float32.
 
-    Raises NotCovered for keys wider than 256, for float64, and for tensors that Triton cannot reach.
+    Raises NotCovered for keys wider than 256, for float64, for a text in float32 on a GPU, which fla says does not run on all of
+    them, and for tensors that Triton cannot reach.
     """
     require("fla", q)
     if q.shape[-1] > WIDEST_KEY:
@@ -43,13 +44,16 @@ def erase_and_write(
 
     dtype, kind = q.dtype, working_dtype(q, compare, write, v)
     is_token = q.shape[1] == 1 and not torch.is_grad_enabled()
+    if kind == torch.float32 and not is_token and not interpreted():
+        raise NotCovered(
+            "Provider 'fla' erases and writes over a text in half precision only; use bfloat16, or chunked."
+        )
     with torch.autocast(q.device.type, enabled=False), warnings.catch_warnings():
         gate = (log_forget if log_forget.dim() == 4 else log_forget[..., None].expand(q.shape)).float()
         seen = compare if before else compare * gate.exp()
         erased = -(write if erase is None else erase)
         reads = (x.to(kind).contiguous() for x in (q, write, v, seen, erased))
-        # It warns that float32 does not run on some GPUs; where it does not, it fails.
-        warnings.filterwarnings("ignore", message=".*does not support float32", category=RuntimeWarning)
+        warnings.filterwarnings("ignore", message=".*does not support float32", category=RuntimeWarning)  # interpreted
         kernel = fused_recurrent_dplr_delta_rule if is_token else chunk_dplr_delta_rule
         state = None if state is None else state.float().contiguous()
         y, state = kernel(*reads, gk=gate.contiguous(), scale=1.0, initial_state=state, output_final_state=True)

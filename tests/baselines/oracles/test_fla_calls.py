@@ -88,6 +88,14 @@ def test_keys_that_are_too_wide_to_erase_with_are_refused():
         erase_and_write(wide, wide, wide, wide, log_forget=-wide.abs(), provider="fla")
 
 
+def test_a_text_in_float32_is_left_to_others_on_a_gpu(monkeypatch):
+    interpreter.prepare()
+    monkeypatch.setattr("models.ops.erase_and_write.fla.interpreted", lambda: False)
+    given = kernels_of_erasing.inputs(kernels_of_erasing.ROWS[0], 2)
+    with pytest.raises(NotCovered, match="half precision only"):
+        erase_and_write(**given, provider="fla")
+
+
 def test_provider_that_ran_is_noted_and_what_it_lacks_is_refused():
     interpreter.prepare()
     x = torch.randn(1, 3, 1, 16)

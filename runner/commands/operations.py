@@ -62,7 +62,7 @@ def markdown() -> str:
     lines = [TITLE]
     for operation in _ordered():
         lines += ["", f"## {operation.name}", "", "```python", *called(operation), "```", ""]
-        lines += ["```text", inspect.getdoc(operation.form("recurrence")), "```", ""]
+        lines += [inspect.getdoc(operation.form("recurrence")), ""]
         lines += [f"Providers: {', '.join(f'`{name}`' for name in operation.forms)}.", *_lacks(operation)]
     return "\n".join(lines)
 

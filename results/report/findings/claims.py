@@ -18,7 +18,7 @@ from results.rows import metrics
 
 NEAR = 0.05  # how far parameters and tokens may be from the paper's, as a share
 SAME, OPPOSITE = "same direction at this scale", "opposite direction at this scale"
-LEVEL, UNDECIDED = "level at this scale", "undecided"
+LEVEL, UNDECIDED, NOT_MEASURED = "level at this scale", "undecided", "not measured"
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 
 
@@ -50,6 +50,8 @@ class ClaimVerdict:
             return f"{worse} does better than {better}, against the claim"
         if self.verdict == LEVEL:
             return f"{better} and {worse} lie less than {grounds.quantity(claim.metric, claim.margin)} apart"
+        if self.verdict == NOT_MEASURED:
+            return f"no rows hold {better} against {worse}"
         return f"whether {better} or {worse} does better is not decided"
 
 
@@ -70,13 +72,13 @@ def judge(
     counts = [one and solved.counted(claim, one.values) for claim, one in zip(claims, found, strict=True)]
     apart = _corrected([count and count.p for count in counts])
     every = list(zip(claims, found, directions, levels, counts, apart, strict=True))
-    verdicts = [UNDECIDED if one is None else _verdict(claim, one, p, q) for claim, one, p, q, _, _ in every]
-    is_open = sum(one is not None and verdict == UNDECIDED for one, verdict in zip(found, verdicts, strict=True))
+    verdicts = [NOT_MEASURED if one is None else _verdict(claim, one, p, q) for claim, one, p, q, _, _ in every]
+    is_open = verdicts.count(UNDECIDED)
     error = statistics.LEVEL / max(1, is_open)
     judged = []
     for (claim, one, p, q, count, r), verdict in zip(every, verdicts, strict=True):
         if one is None:
-            judged.append(ClaimVerdict(claim, UNDECIDED, _lacking(claim, evaluations)))
+            judged.append(ClaimVerdict(claim, NOT_MEASURED, _lacking(claim, evaluations)))
             continue
         parts = [grounds.ground(claim, one, p, q, verdict == LEVEL)]
         parts += [count.told(r)] if count else []

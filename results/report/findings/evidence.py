@@ -39,10 +39,15 @@ class Evidence:
     level: Decision | None
     schedule: Schedule | None = None
 
-    @property
-    def spent(self) -> float:
-        """The error that the looks so far have spent, of 5 %."""
-        share = self.schedule.fractions[len(self.differences) - 1]
+    def shown(self, is_decided: bool, is_level: bool) -> int:
+        """The look (from 0) whose difference stands beside a verdict: the one that decided; of an open claim the last."""
+        if not is_decided:
+            return len(self.differences) - 1
+        return (self.level if is_level else self.direction).look
+
+    def spent(self, look: int) -> float:
+        """The error that is spent up to a look, of 5 %."""
+        share = self.schedule.fractions[look]
         return 2 * spending.spent(statistics.LEVEL / 2, share, self.schedule.spending)
 
 

@@ -45,7 +45,7 @@ def difference(metric: str, gap: Difference) -> str:
 
 def ground(claim: Claim, found: Evidence, p: float, level: float | None, is_level: bool) -> str:
     """What a verdict rests on, or why there is none; `p` and `level` are corrected over all claims."""
-    look = (found.level if is_level else found.direction).look
+    look = found.shown(is_level or p < statistics.LEVEL, is_level)
     gap = found.differences[look]
     text = difference(claim.metric, gap)
     if gap.seeds < statistics.FEWEST_SEEDS or not found.is_reached:
@@ -78,7 +78,7 @@ def extreme(claim: Claim, found: Evidence) -> str:
 def _looks(found: Evidence, look: int) -> str:
     if found.schedule is None:
         return ""
-    total, spent = len(found.schedule.looks), 100 * found.spent
+    total, spent = len(found.schedule.looks), 100 * found.spent(look)
     return f", look {look + 1} of {total} ({spent:.2g} % of the {100 * statistics.LEVEL:g} % of error spent)"
 
 
@@ -153,10 +153,11 @@ def note(schedule: Schedule | None, has_timings: bool = False) -> str:
         looks = ", ".join(str(len(seeds)) for seeds in schedule.looks)
         paid = (
             f"A claim is looked at with {looks} seeds until it is decided; {100 * statistics.LEVEL:g} % of error is spent over "
-            f"these looks ({schedule.spending}, Lan and DeMets), and p stands for all looks so far; intervals are those of one. "
+            f"these looks ({schedule.spending}, Lan and DeMets), p stands for all looks so far, and the "
+            "difference that is shown is that of the look that decided, of an open claim that of all seeds. "
         )
     return (
-        f"{ROUNDS if has_timings else ''}"
+        f"{ROUNDS if has_timings else ''}Intervals are those of one claim, not corrected. "
         f"A direction is stated from {statistics.FEWEST_SEEDS} shared seeds up, where the paired t test over seeds, "
         f"corrected by Holm over all claims, gives p < 0.05. {paid}"
         "Level is said where the plan names a margin beforehand and both one-sided t tests, corrected by Holm "

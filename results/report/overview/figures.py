@@ -20,7 +20,8 @@ from results.report.overview.abilities import COST, QUALITIES
 from results.report.overview.matrix import Evidence, entry, leading, models
 from results.rows import metrics
 
-NUMBER, HEAD, UNIT = 6.5, 8.0, 6.5  # points of letters in the matrix: a number, a column's head and its unit
+NUMBER, HEAD, UNIT = 6.5, 7.5, 6.5  # points of letters in the matrix: a number, a column's head and its unit
+TURN = 35  # degrees of a column's head
 HIGH, ACROSS = 2.9, 2  # inches of a panel with the words around it; panels in a row
 FEW_NAMES = 24  # points of a panel that are all named
 Point = tuple[Model, float, float]  # a model, what it costs and what it is worth
@@ -60,8 +61,9 @@ def matrix(first: Sequence[Evidence]) -> Figure:
     around.shows_below = False
     tiles.separate(panel, [model.family for model in shown], [""] * len(first), 1.0)
     units = [Word(metrics.metric(one.column.metric).unit, x, -0.5, UNIT, style.FLOOR) for x, one in enumerate(first)]
-    heads = [Word(one.ability.name.replace(" ", "\n"), x, -0.5, HEAD, weight="bold") for x, one in enumerate(first)]
-    above = [word._replace(va="bottom", dy=3) for word in units] + [word._replace(va="bottom", dy=13) for word in heads]
+    turned = {"ha": "left", "va": "bottom", "dx": -6, "dy": 13, "angle": TURN}  # side by side they would meet
+    heads = [Word(one.ability.name, x, -0.5, HEAD, weight="bold", **turned) for x, one in enumerate(first)]
+    above = [*(word._replace(va="bottom", dy=3) for word in units), *heads]
     panel.add_artist(Words(above, panel.transData))
     return drawn
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from results.report.evaluations import Model
-from results.report.findings.claims import UNDECIDED
+from results.report.findings.claims import NOT_MEASURED, UNDECIDED
 from results.report.overview import figures
 from results.report.overview.matrix import Evidence, Source, entry, evidence, leading, models
 from results.report.pages import provenance
@@ -20,13 +20,14 @@ TITLE = "All comparisons at a glance"
 CAPTION = "Models by abilities, coloured by rank"
 NOTE = (
     "Every number is of one comparison, under its conditions; none is averaged with another's. A comparison has its own size and "
-    "budget, so numbers are compared within a column, not across."
+    "budget, so numbers are compared within a column, not across. A number is the mean over all that its comparison asks of it "
+    "(lengths, variants, pairs), but for length, speeds and state, which are of the longest text."
 )
 MARKS = (
-    "In brackets, or behind ±: the 95 % confidence interval over seeds, of timings the spread of the repeats. Small: the rank "
-    "within the column, by the mean alone; bold: the best, underlined: the second. ✓ better than the best trivial baseline and "
-    "the best shortcut heuristic by that interval, (✓) better, but one seed gives no interval. Empty: not measured in that "
-    "comparison."
+    "Behind ±: half of the 95 % confidence interval over seeds or rounds; in brackets the interval itself, of timings from the "
+    "10 % to the 90 % quantile of the repeats. Small: the rank within the column, by the mean alone; bold: the best, underlined: "
+    "the second. ✓ better than the best trivial baseline and the best shortcut heuristic by that interval, (✓) better, but one "
+    "seed gives no interval. Empty: not measured in that comparison."
 )
 LINKED = {
     "md": "Every number leads to the tables and conditions it is from.",
@@ -116,7 +117,11 @@ def _tally(sources: Sequence[Source]) -> str:
     if not counts:
         return "No plan states a claim."
     told = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
-    little = sum(bool(one.extreme) and one.verdict != UNDECIDED for source in sources for one in source.verdicts)
+    little = sum(
+        bool(one.extreme) and one.verdict not in (UNDECIDED, NOT_MEASURED)
+        for source in sources
+        for one in source.verdicts
+    )
     what = (
         "asks what neither of its models learned or both know, and says"
         if little == 1

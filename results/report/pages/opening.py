@@ -8,12 +8,21 @@ from results.plans.paper import Form
 from results.report.evaluations import Evaluation, Model, Point
 from results.report.figures.catalogue import Drawing
 from results.report.figures.kinds.findings import claims as claimed
-from results.report.findings.claims import LEVEL, NOT_REPRODUCED, OPPOSITE, REPRODUCED, SAME, UNDECIDED, ClaimVerdict
+from results.report.findings.claims import (
+    LEVEL,
+    NOT_MEASURED,
+    NOT_REPRODUCED,
+    OPPOSITE,
+    REPRODUCED,
+    SAME,
+    UNDECIDED,
+    ClaimVerdict,
+)
 from results.report.tables import summary
 from results.report.tables.columns import Column
 from results.rows import metrics
 
-SIGNS = {SAME: "✔", REPRODUCED: "✔", OPPOSITE: "✘", NOT_REPRODUCED: "✘", LEVEL: "=", UNDECIDED: "?"}
+SIGNS = {SAME: "✔", REPRODUCED: "✔", OPPOSITE: "✘", NOT_REPRODUCED: "✘", LEVEL: "=", UNDECIDED: "?", NOT_MEASURED: "–"}
 
 
 def sentences(verdicts: Sequence[ClaimVerdict], evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
@@ -57,7 +66,7 @@ def _judged(one: ClaimVerdict) -> str:
     claim = one.claim
     where = "".join(f", {key} {value}" for key, value in claim.where.items())
     asked = f"{metrics.words(claim.metric)} of {claim.task}{where}"
-    came_out = "" if one.verdict == UNDECIDED else f"{one.sentence}; "
+    came_out = "" if one.verdict in (UNDECIDED, NOT_MEASURED) else f"{one.sentence}; "
     return f"{SIGNS[one.verdict]} **{claim.text}** *{one.verdict}*<br><small>{came_out}{asked}: {one.reason}</small>"
 
 

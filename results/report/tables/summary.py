@@ -12,11 +12,12 @@ from results.report.tables.columns import Column
 from results.rows import metrics, readers
 
 NOTE = (
-    "Bold: the best, and who lies within its interval of it; underlined: the second. ± half of the 95 % confidence interval. ✓ "
-    "better than the best trivial baseline and the best shortcut heuristic by that interval, (✓) better, but one seed gives no "
-    "interval; did not learn: an accuracy that is not better than guessing. Trivial baselines guess; shortcut heuristics read "
-    "without understanding what is asked. Where some seeds of a model have 95 % or more and others less than 75 %, "
-    "the number of those that solved the task stands below its mean."
+    "Bold: the best, and whoever lies within the interval of the best; underlined: the next, and whoever lies within its "
+    "interval. ± half of the 95 % confidence interval; in brackets behind a speed: from the 10 % to the 90 % quantile of its "
+    "repeats. ✓ better than the best trivial baseline and the best shortcut heuristic by that interval, (✓) better, but one seed "
+    "gives no interval; did not learn: an accuracy that is not better than guessing. Trivial baselines guess; shortcut "
+    "heuristics read without understanding what is asked. Where some seeds of a model have 95 % or more and others less than "
+    "75 %, the number of those that solved the task stands below its mean."
 )
 FEW = 4  # models that are named one by one
 NOT_LEARNED = "did not learn"
@@ -90,13 +91,13 @@ def ranked(evaluation: Evaluation, column: Column) -> dict[str, int]:
 
 
 def ties(way: int, best: Point, evaluation: Evaluation, model: Model, column: Column) -> bool:
-    """Whether the best number lies within a model's interval, or both are printed alike."""
+    """Whether a model's number lies within the best one's interval, or both are printed alike."""
     point = _point(evaluation, model, column)
     if point is None:
         return False
-    bound = point.high if way > 0 else point.low
+    bound = best.low if way > 0 else best.high
     alike = metrics.number(column.metric, point.value) == metrics.number(column.metric, best.value)
-    return alike or (bound is not None and way * (bound - best.value) >= 0)
+    return alike or (bound is not None and way * (point.value - bound) >= 0)
 
 
 def _point(evaluation: Evaluation, model: Model, column: Column) -> Point | None:

@@ -100,6 +100,7 @@ def speeds(evaluation: Evaluation, cast: Cast, title: str) -> Figure:
         panel.set(xscale="log", yscale="log")
         tracks = tracks_of(evaluation, metric, cast, [{"length": n} for n in lengths], lengths)
         named = draw(panel, tracks, cast, 1.0, len(present) == 1)
+        panel.margins(x=0.07)
         panel.set_title(f"{metrics.metric(metric).title}\n({metrics.metric(metric).unit}, {metrics.better(metric)})")
         frame.of(panel).title_size = 7.5
         ticks.plain_ticks(panel, lengths, across(len(present)))

@@ -69,7 +69,7 @@ def test_units_are_not_mixed_and_one_claim_is_no_figure(found):
     assert [one.verdict.claim.metric for one in figure.in_one_unit(mixed)] == ["accuracy", "accuracy"]
     with style.settings():
         note = figure.figure(mixed).get_layout_engine().heading[1].get_text()
-    assert "1 of 3 claims are not measured here or have another unit" in note.replace("\n", " ")
+    assert "1 of 3 claims is in the table alone: not measured, or in another unit" in note.replace("\n", " ")
     assert "claims" in [one.name for one in catalogue.asked(found, verdicts=mixed)]
     assert "claims" not in [one.name for one in catalogue.asked(found)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 
 import pytest
@@ -41,10 +42,19 @@ def line(found, model: str) -> str:
     return next(one for one in summary.markdown(found).splitlines() if f" {model} " in one)
 
 
-def test_the_best_is_bold_ties_share_it_and_the_second_is_underlined(found):
+def test_the_best_is_bold_and_the_second_is_underlined(found):
     assert "| **91.0 ± 2.5** ✓ |" in line(found, "transformer")
-    assert "| **84.3 ± " in line(found, "retnet")  # whose interval holds the best number
-    assert "| <u>60.3 ± " in line(found, "mamba")
+    assert "| <u>84.3 ± " in line(found, "retnet")  # that its wide interval holds the best number is no merit
+    assert "| <u>60.3 ± " in line(found, "mamba")  # within that of retnet
+
+
+def test_whoever_lies_within_the_interval_of_the_best_shares_its_mark(found):
+    evaluation, column = found[0], summary.headline(found[0])
+    best = evaluation.point("transformer", column.metric, column.where)
+    wide = dataclasses.replace(best, low=0.8)
+    named = [m.label for m in evaluation.learners if summary.ties(1, best, evaluation, m, column)]
+    more = [m.label for m in evaluation.learners if summary.ties(1, wide, evaluation, m, column)]
+    assert named == ["transformer"] and set(more) == {"transformer", "retnet"}
 
 
 def test_what_did_not_learn_says_so(found):
@@ -92,7 +102,7 @@ def test_a_page_opens_with_a_sentence_a_claim_and_its_figure(found):
 def test_without_claims_it_says_who_leads(found):
     (sentence,) = opening.sentences([], found)
     assert sentence.startswith("**needle, accuracy %, mean over all**: transformer is best with 91.0 ± 2.5; ")
-    assert "as good: retnet" in sentence and "3 of 5 models are better than the best" in sentence
+    assert "then retnet" in sentence and "3 of 5 models are better than the best" in sentence
     page = markdown_page.page(
         found, {found[0].slug: {f"{found[0].slug}.md": "numbers"}}, [], PageText("T", told=(sentence,))
     )

@@ -27,7 +27,7 @@ SHORT = {
     NOT_REPRODUCED: "not reproduced",
     LEVEL: "level",
     UNDECIDED: "undecided",
-}
+}  # what is not measured is not drawn
 OPEN = {"marker": "o", "color": "white", "edgecolors": style.FLOOR, "linewidths": 1.2, "s": 40, "zorder": 3}
 MARGIN = {"color": "#dedede", "linewidth": 11, "zorder": 0.8}
 
@@ -82,13 +82,12 @@ def figure(verdicts: Sequence[ClaimVerdict]) -> Figure:
 
 def _unit(claim: Claim) -> str:
     """What the axis says of a claim's differences."""
-    return "difference (points)" if metrics.is_accuracy(claim.metric) else f"difference: {metrics.label(claim.metric)}"
+    return "better by (points)" if metrics.is_accuracy(claim.metric) else f"better by: {metrics.label(claim.metric)}"
 
 
 def _effect(one: ClaimVerdict) -> Effect:
     claim, found = one.claim, one.evidence
-    decision = found.level if one.verdict == LEVEL else found.direction
-    gap = found.differences[decision.look]
+    gap = found.differences[found.shown(one.verdict != UNDECIDED, one.verdict == LEVEL)]
     mean, *ends, margin = grounds.in_unit(claim.metric, (gap.mean, gap.low, gap.high, claim.margin))
     way = metrics.direction(claim.metric)
     low, high = (None, None) if gap.low is None else sorted(way * end for end in ends)
@@ -129,5 +128,8 @@ def _note(effects: Sequence[Effect], claims: int) -> str:
     if any(one.margin for one in effects):
         parts.append("grey: within this margin models count as level")
     if claims > len(effects):
-        parts.append(f"{claims - len(effects)} of {claims} claims are not measured here or have another unit")
+        left = claims - len(effects)
+        parts.append(
+            f"{left} of {claims} claims {'is' if left == 1 else 'are'} in the table alone: not measured, or in another unit"
+        )
     return "; ".join(parts)

@@ -105,6 +105,11 @@ def metric(name: str) -> Metric:
     )
 
 
+def ranked() -> list[str]:
+    """The metrics of which one way is better, by name."""
+    return [name for name in METRICS if is_ranked(name)]
+
+
 def is_ranked(name: str) -> bool:
     """Whether a metric is known, and one way is better."""
     try:

@@ -197,6 +197,9 @@ def size_in(text: str) -> dict[str, int]:
     parts = [part.partition("=") for part in text.split(",")]
     if not all(equals for _, equals, _ in parts):
         raise PlanError(f"--size takes a name, or width=64,depth=2,heads=4 (any of them), not {shortened(text)}.")
+    names = [name.strip() for name, _, _ in parts]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise PlanError(f"--size names {shortened(twice[0])} twice; leave one out.")
     return {name.strip(): _whole("--size", value) for name, _, value in parts}
 
 

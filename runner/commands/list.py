@@ -55,6 +55,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def list_all(arguments: argparse.Namespace, console: Console) -> int:
     """Show what there is: models by family with equation and paper, tasks, comparisons, files that failed to import."""
+    _refuse_what_is_ignored(arguments)
     if arguments.markdown:
         print(MARKDOWN[arguments.markdown]())
         return 0
@@ -69,9 +70,6 @@ def list_all(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.operations:
         operations.show(console)
         return 0
-    flags = [f"--{flag}" for flag in ("size", "length") if getattr(arguments, flag) is not None]
-    for word in [*map(shortened, arguments.models), *flags]:
-        raise ValueError(f"list takes {word} with --costs alone; add that, or leave {word} out.")
     console.print(*laws(console.width), sep="\n")
     console.print(tasks_table())
     table = Table("comparison", "scales", "question", title="Comparisons")
@@ -81,6 +79,18 @@ def list_all(arguments: argparse.Namespace, console: Console) -> int:
     for module, error in baselines.failures.items():
         console.print(f"not importable: {module}: {error}", style="red", markup=False)
     return 0
+
+
+def _refuse_what_is_ignored(arguments: argparse.Namespace) -> None:
+    """Raise ValueError for words that what is asked for does not read."""
+    pages = [f"--{page}" for page in ("markdown", "costs", "plans", "operations") if getattr(arguments, page)]
+    if len(pages) > 1:
+        raise ValueError(f"list shows one page at a time: choose one of {', '.join(pages)}.")
+    if arguments.costs:
+        return
+    flags = [f"--{flag}" for flag in ("size", "length") if getattr(arguments, flag) is not None]
+    for word in [*map(shortened, arguments.models), *flags]:
+        raise ValueError(f"list takes {word} with --costs alone; add that, or leave {word} out.")
 
 
 def _named(word: str) -> list[str]:

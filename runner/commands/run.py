@@ -73,6 +73,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """
     if not torchrun_says.started():
         return _run(arguments, changed(arguments), console)
+    torchrun_says.check()
     from tasks.harness.processes import torchrun
 
     if torchrun_says.rank():

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import re
+import traceback
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
+from pathlib import Path
 
 import torch
 from torch import nn
 
 import tasks
-from models import language_model, registry
+from models import language_model, registry, user_file
 from models.ops import providers
 from results.cell import Cell
 from results.rows.row import canonical
 from runner.build import ONE_VOCABULARY, opponents, settings_of, terms, unfilled
 from runner.preflight import capacity
+from schema import shortened
 from tasks.harness import data_parallel
 from tasks.speed.throughput import Throughput
+
+HOLDING = (
+    "inner",
+    "states",
+    "slots",
+    "expansion",
+    "chunk",
+    "segment",
+)  # settings of which none of the house's models has 0
 
 
 def check_cells(cells: Sequence[Cell], elsewhere: bool = False, unread: bool = False) -> None:
@@ -59,15 +71,38 @@ def check_cells(cells: Sequence[Cell], elsewhere: bool = False, unread: bool = F
         asked = (cell.model, repr(cell.settings), repr(cell.size), cell.provider, cell.variant)
         if cell.model and asked not in built:
             built.add(asked)
-            structure = _structure(
-                unfilled(cell.model, *terms(cell.size, ONE_VOCABULARY), canonical(settings_of(cell)))
-            )
+            structure = _structure(_built(cell))
             name = cell.variant or cell.model
             other = names.setdefault(structure, name)
             if other != name:
                 warnings.warn(
                     f"{other} and {name} are built alike; change a setting of one, or leave one out.", stacklevel=2
                 )
+
+
+def _built(cell: Cell) -> nn.Module:
+    """The cell's model without its weights. Raises ValueError, naming its settings, where they leave it nothing to compute."""
+    try:
+        model = unfilled(cell.model, *terms(cell.size, ONE_VOCABULARY), canonical(settings_of(cell)))
+    except Exception as error:
+        if user_file.files_of([cell.model]) or not cell.settings or not _is_foreign(error):
+            raise
+        raise ValueError(_impossible(cell, f"{type(error).__name__}: {error}")) from error
+    none = [f"{name} is 0" for name in HOLDING if cell.settings.get(name) == 0]
+    if none and not user_file.files_of([cell.model]):
+        raise ValueError(_impossible(cell, f"{none[0]}, which leaves it nothing to hold"))
+    return model
+
+
+def _is_foreign(error: Exception) -> bool:
+    """Whether an error is not a sentence of ours: arithmetic that failed, or one that torch raised."""
+    places = traceback.extract_tb(error.__traceback__)
+    return not isinstance(error, ValueError) or (bool(places) and "torch" in Path(places[-1].filename).parts)
+
+
+def _impossible(cell: Cell, why: str) -> str:
+    given = ", ".join(f"{name}={shortened(value)}" for name, value in cell.settings.items())
+    return f"{cell.model} cannot be built with {given} ({why}); choose other values."
 
 
 def _structure(model: nn.Module) -> str:

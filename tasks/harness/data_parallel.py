@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from tasks.harness.loss import Gradients, asked_count, cross_entropy, in_parts, on_device, turns
 from tasks.harness.processes.group import ProcessGroup, check
 from tasks.harness.processes.rank_zero import rank_zero
+from tasks.harness.processes.units import outside_forward, units
 from tasks.harness.train import Training, train
 from tasks.task import Batch, Task
 
@@ -66,7 +67,8 @@ def train_together(group: ProcessGroup, model: nn.Module, task: Task, **run: Any
     with warnings.catch_warnings():
         # It warns of writing in place into what a block returns; the shell adds to a new tensor (models.shell.model.Block).
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
-        log = train(spread, task, device=group.device, gradients_of=shared_gradients(group, spread, micro), **run)
+        with outside_forward():
+            log = train(spread, task, device=group.device, gradients_of=shared_gradients(group, spread, micro), **run)
     weights = _gathered(spread)
     if group.rank == 0:
         model.load_state_dict(weights)
@@ -121,32 +123,9 @@ def _sharded(group: ProcessGroup, total: _AskedLoss) -> nn.Module:
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(group.device, (group.processes,))
-    for block in repeated_blocks(total.model):
-        fully_shard(block, mesh=mesh)
+    for unit in units(total.model, group.device):
+        fully_shard(unit, mesh=mesh)
     return fully_shard(total, mesh=mesh)
-
-
-def repeated_blocks(model: nn.Module) -> list[nn.Module]:
-    """What FSDP2 gathers one after another: the house's `blocks`, or all modules in a user's lists of modules of one class.
-
-    A list inside a list's module is part of that module. Warns where there is no such list: all weights are then gathered
-    at once.
-    """
-    if isinstance(blocks := getattr(model, "blocks", None), nn.ModuleList):
-        return list(blocks)
-    found, inside = [], set()
-    for module in model.modules():  # what holds a module comes before it
-        if isinstance(module, nn.ModuleList) and module not in inside and len(module) > 1:
-            if len({type(one) for one in module}) == 1:
-                found += module
-                inside |= {inner for one in module for inner in one.modules()}
-    if not found:
-        warnings.warn(
-            f"{type(model).__name__} has no list of repeated blocks (an nn.ModuleList of modules of one class), so fsdp2 "
-            "gathers all its weights at once; hold its blocks in one to save memory.",
-            stacklevel=2,
-        )
-    return found
 
 
 def _gathered(model: nn.Module) -> dict[str, Tensor]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from results.plans.toml_reader import PlanError, TableReader
 from results.rows import metrics
+from schema import shortened, suggestion
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,18 @@ def read_claim(table: dict[str, Any], reader: TableReader) -> Claim:
     problems = [
         (claim.better == claim.worse, "better and worse name the same model"),
         (claim.control == claim.better, "control and better name the same model"),
-        (claim.margin is not None and not claim.margin > 0, "margin is above 0"),
-        (not metrics.is_ranked(claim.metric), f"which way {claim.metric!r} is better is not known"),
+        (
+            claim.margin is not None and not 0 < claim.margin < math.inf,
+            f"margin must be a number above 0, not {claim.margin}",
+        ),
+        (
+            not metrics.is_ranked(claim.metric),
+            f"no metric {shortened(claim.metric)} is known of which one way is better"
+            f"{suggestion(claim.metric, metrics.ranked())}; a report's tables name them, as accuracy or bits_per_byte",
+        ),
         (
             any(n is not None and not n > 0 for n in (claim.parameters, claim.tokens)),
-            "parameters and tokens are above 0",
+            "parameters and tokens must be above 0",
         ),
     ]
     for wrong, message in problems:

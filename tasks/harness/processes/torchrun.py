@@ -109,6 +109,7 @@ def shared_store(hosts: bool = False) -> dist.Store:
     variables alone, the first process does, which says `hosts`.
     """
     is_held = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(*where, is_master=hosts and not is_held, wait_for_workers=False, timeout=PATIENCE)
+    store = dist.TCPStore(
+        *torchrun_says.store(), is_master=hosts and not is_held, wait_for_workers=False, timeout=PATIENCE
+    )
     return dist.PrefixStore(f"cells/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)

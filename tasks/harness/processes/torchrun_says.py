@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")  # beside WORLD_SIZE
+
 
 def started() -> bool:
     """Whether this process is one of several that torchrun, or a launcher that sets the same variables, started."""
@@ -12,19 +14,46 @@ def started() -> bool:
 
 def processes() -> int:
     """All processes, of all machines."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _number("WORLD_SIZE", 1)
 
 
 def rank() -> int:
     """This process among all; 0 measures, the others follow it."""
-    return int(os.environ.get("RANK", "0"))
+    return _number("RANK", 0)
 
 
 def processes_here() -> int:
     """The processes of this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", processes()))
+    return _number("LOCAL_WORLD_SIZE", processes())
 
 
 def rank_here() -> int:
     """This process among those of its machine."""
-    return int(os.environ.get("LOCAL_RANK", rank()))
+    return _number("LOCAL_RANK", rank())
+
+
+def store() -> tuple[str, int]:
+    """Host and port of the store that all processes share."""
+    check()
+    return os.environ["MASTER_ADDR"], _number("MASTER_PORT", 0)
+
+
+def check() -> None:
+    """Raise ValueError where the environment says that a launcher started this process, but not all that it would say."""
+    if lacks := [name for name in NEEDED if started() and not os.environ.get(name)]:
+        raise ValueError(
+            f"WORLD_SIZE={processes()} in the environment says that a launcher started this process, but {' and '.join(lacks)} "
+            f"{'is' if len(lacks) == 1 else 'are'} not set: start it with torchrun, or unset WORLD_SIZE."
+        )
+    _number("MASTER_PORT", 0)
+
+
+def _number(name: str, default: int) -> int:
+    """A whole number of the environment. Raises ValueError naming the variable."""
+    text = os.environ.get(name)
+    try:
+        return default if text is None else int(text)
+    except ValueError:
+        raise ValueError(
+            f"{name}={text!r} in the environment is no whole number, which launchers of several processes write there; unset it."
+        ) from None

@@ -42,3 +42,19 @@ def test_two_names_for_one_model_are_told():
     again = dataclasses.replace(plain, variant="again", settings={"inner": 128})
     with pytest.warns(UserWarning, match="retnet and again are built alike"):
         check_cells([plain, wide, again])
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "why"),
+    [
+        ("mamba2", {"kernel": 0}, "ZeroDivisionError"),
+        ("gla", {"inner": -8}, "negative dimension"),
+        ("mamba2", {"states": 0}, "states is 0, which leaves it nothing to hold"),
+    ],
+)
+def test_settings_that_leave_nothing_to_compute_are_refused_by_name(model, settings, why):
+    size = {"width": 32, "depth": 1, "heads": 2}
+    asked = {"kind": "timing", "task": "throughput", "task_settings": {}, "dtype": "float32", "provider": "auto"}
+    cell = dataclasses.replace(floors(), **asked, size=size, model=model, settings=settings)
+    with pytest.raises(ValueError, match=f"{model} cannot be built with .*{why}.*; choose other values"):
+        check_cells([cell])

@@ -13,9 +13,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from models.language_model import Size, build
 from schema.places import ROOT
 from schema.terms import PARALLEL
 from tasks.harness import data_parallel
+from tasks.harness.processes import units
 from tests.support import group_of_two
 from tests.support.group_of_two import MODELS, Uneven
 
@@ -117,13 +119,27 @@ def test_blocks_of_a_users_model_are_gathered_one_after_another():
     nested = torch.nn.ModuleList(torch.nn.ModuleDict({"inner": linears}) for _ in range(2))
     mixed = torch.nn.ModuleList([torch.nn.Linear(2, 2), torch.nn.ReLU()])
     model = torch.nn.ModuleDict({"layers": nested, "mixed": mixed})
-    assert data_parallel.repeated_blocks(model) == list(nested)
-    assert data_parallel.repeated_blocks(group_of_two.fresh("transformer"))[0].__class__.__name__ == "Block"
+    assert units.repeated_blocks(model) == list(nested)
+    assert units.repeated_blocks(group_of_two.fresh("transformer"))[0].__class__.__name__ == "Block"
+
+
+def test_a_model_that_passes_by_its_blocks_is_gathered_by_their_parts():
+    plain, passing = (build(name, Size(32, 16, 2, 2), match=False) for name in ("retnet", "hgrn2"))
+    assert units.units(plain, "cpu") == list(plain.blocks)
+    named = {module: name for name, module in passing.named_modules()}
+    found = [named[unit] for unit in units.units(passing, "cpu")]
+    assert found == [f"blocks.{i}.{part}" for i in (0, 1) for part in ("mixer_norm", "mixer", "feed_norm", "feed")]
+
+
+def test_weights_that_are_not_gathered_are_told_of():
+    with pytest.raises(RuntimeError, match="cannot train this model: .* use --parallel ddp, or call the module"):
+        with units.outside_forward():
+            raise RuntimeError("aten.mul.Tensor got mixed torch.Tensor and DTensor, need to convert")
 
 
 def test_a_model_without_repeated_blocks_is_told_of():
     with pytest.warns(UserWarning, match="Sequential has no list of repeated blocks .* hold its blocks in one"):
-        assert data_parallel.repeated_blocks(torch.nn.Sequential(torch.nn.Linear(2, 2))) == []
+        assert units.units(torch.nn.Sequential(torch.nn.Linear(2, 2)), "cpu") == []
 
 
 def _pid(note: Path) -> int:

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from schema.places import ROOT
-from tasks.harness.processes import torchrun
+from tasks.harness.processes import torchrun, torchrun_says
 from tasks.harness.processes.rank_zero import rank_zero
 from tests.support import group_of_two
 
@@ -65,3 +65,26 @@ def test_nobody_leads_where_nobody_was_started(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with torchrun.leading():
         pass
+
+
+@pytest.mark.parametrize(
+    ("told", "what"),
+    [
+        (
+            {"WORLD_SIZE": "2"},
+            "RANK and MASTER_ADDR and MASTER_PORT are not set: start it with torchrun, or unset WORLD_SIZE",
+        ),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE='two' in the environment is no whole number"),
+        (
+            {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "h", "MASTER_PORT": "x"},
+            "MASTER_PORT='x' in the environment",
+        ),
+    ],
+)
+def test_an_environment_that_says_half_is_refused(monkeypatch, told, what):
+    for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=what):
+        torchrun_says.check()

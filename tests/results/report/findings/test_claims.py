@@ -106,9 +106,10 @@ def test_several_claims_are_corrected_together():
     ("change", "says"),
     [
         ({"better": "transformer"}, "name the same model"),
-        ({"metric": "colour"}, "which way 'colour' is better"),
+        ({"metric": "colour"}, "no metric 'colour' is known .* as accuracy or bits_per_byte"),
         ({"tokens": 0.0}, "above 0"),
-        ({"margin": 0.0}, "margin is above 0"),
+        ({"margin": 0.0}, "margin must be a number above 0, not 0.0"),
+        ({"margin": float("inf")}, "margin must be a number above 0, not inf"),
         ({"margin": 5, "metric": "accuracy"}, "5 points are 0.05"),
         ({"control": "retnet"}, "control and better name the same model"),
         ({"sauce": "x"}, "unknown key 'sauce'"),

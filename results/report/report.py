@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from results.report.evaluations import Evaluation, grouped
 from results.report.evaluations import curves as training_curves
 from results.report.families import Families, ShownFamily
 from results.report.figures import catalogue
+from results.report.figures.cast import FEW
 from results.report.figures.catalogue import Drawing
 from results.report.findings import pairwise
 from results.report.findings.claims import ClaimVerdict, judge, markdown
@@ -65,7 +67,7 @@ def report(
         evaluation.curves = training_curves.of(evaluation, curves)
     out_dir, known = Path(out_dir), grouped(reference, known_families)
     beside = [_beside(evaluation, known) for evaluation in evaluations]
-    verdicts, kept = judge(claims, evaluations, schedule), {reference_model, *show}
+    verdicts, kept = judge(claims, evaluations, schedule), in_colour({reference_model, *show}, claims)
     drawings = catalogue.draw(evaluations, out_dir / "figures", only, kept, forms, width, verdicts)
     drawings += _missed(opens_with, drawings)
     look = PageText(
@@ -93,6 +95,12 @@ def report(
     )
     _clear(out_dir, page)
     return out_dir / "report.md"
+
+
+def in_colour(named: Collection[str], claims: Sequence[Claim]) -> set[str]:
+    """Models that figures draw in colour however many they show: those named, and of the claims the most asked about."""
+    asked = Counter(model for claim in claims for model in (claim.better, claim.worse) if model not in named)
+    return {*named, *(model for model, _ in asked.most_common(max(0, FEW - len(named))))}
 
 
 def _missed(opens_with: str, drawings: Sequence[Drawing]) -> list[Drawing]:

@@ -11,10 +11,13 @@ import pytest
 
 import baselines  # noqa: F401 - registers every model
 from models import registry
+from results.plans.method.claims import Claim
 from results.report import evaluations, report
 from results.report.evaluations import Model
 from results.report.families import Families, ShownFamily
 from results.report.figures import style
+from results.report.figures.cast import FEW
+from results.report.report import in_colour
 from results.report.tables import printed
 from results.rows import store
 from schema.places import ROOT
@@ -177,3 +180,13 @@ def test_numbers_in_names_are_ordered_by_their_size():
     models = [Model(label=name, name=name, family="second_generation", order=20) for name in names]
     ordered = [model.label for model in sorted(models, key=lambda model: model.rank)]
     assert ordered == ["16-heads", "mamba", "mamba2", "mamba2-4", "mamba2-16", "mamba2-64"]
+
+
+def test_what_claims_ask_about_is_drawn_in_colour():
+    claims = [
+        Claim("c", "a paper", better, "lmm", "needle", "accuracy")
+        for better in ("a", "b", "c", "d", "e", "f", "g", "h")
+    ]
+    kept = in_colour({"transformer"}, claims)
+    assert {"transformer", "lmm", "a"} <= kept and len(kept) == FEW
+    assert in_colour({"transformer"}, []) == {"transformer"}

@@ -19,6 +19,8 @@ from results.rows import metrics
 from results.rows.readers import NAMED
 from results.rows.row import canonical
 
+FEW_TICKS = 8  # times the smallest state: from there on powers of two are ticks enough
+
 
 def by_model(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Figure:
     """A bar for each model, families in order, with interval and value; dashed lines: the trivial baselines."""
@@ -79,7 +81,12 @@ def by_state(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Fig
     panel.set(xscale="log", xlabel="largest state of one sequence (bytes)")
     ticks.ylabel(panel, metrics.label(metric), line.ONE - 0.7)
     panel.set_xscale("log", base=2)
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: metrics.byte_size(value).replace(".0 ", " ")))
+    sizes = [model.state_bytes for model, _ in known]
+    if min(sizes) * FEW_TICKS < max(sizes):
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: metrics.byte_size(value).replace(".0 ", " ")))
+    else:  # powers of two would be one or two
+        ends = sorted({min(sizes), round((min(sizes) * max(sizes)) ** 0.5), max(sizes)})
+        ticks.fixed(panel.xaxis, ends, [metrics.byte_size(value) for value in ends])
     panel.margins(x=0.1, y=0.1)
     shown = [(m.title, m.state_bytes, 100 * p.value, style.text_colour(m)) for m, p in known if m.label in cast.bright]
     rest = [(m.state_bytes, 100 * p.value) for m, p in known if m.label not in cast.bright]

@@ -15,8 +15,7 @@ from results.plans.method.claims import Claim
 from results.report import evaluations, report
 from results.report.evaluations import Model
 from results.report.families import Families, ShownFamily
-from results.report.figures import style
-from results.report.figures.cast import FEW
+from results.report.figures import cast, style
 from results.report.report import in_colour
 from results.report.tables import printed
 from results.rows import store
@@ -188,5 +187,5 @@ def test_what_claims_ask_about_is_drawn_in_colour():
         for better in ("a", "b", "c", "d", "e", "f", "g", "h")
     ]
     kept = in_colour({"transformer"}, claims)
-    assert {"transformer", "lmm", "a"} <= kept and len(kept) == FEW
+    assert {"transformer", "lmm", "a"} <= kept and len(kept) == cast.FEW
     assert in_colour({"transformer"}, []) == {"transformer"}

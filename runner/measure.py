@@ -22,7 +22,7 @@ from runner.timing import timed
 from runner.training import floors, trained, tried
 from schema import surroundings
 from schema.terms import Progress
-from tasks.harness import curve
+from tasks.harness import snapshots
 
 
 def prepare() -> None:
@@ -52,7 +52,7 @@ def measure(
     """
     torch.set_num_threads(cell.threads)
     user_file.load_files(cell.model_files, own_process=True)
-    with surroundings.kept() as changed, curve.watch(lambda losses: progress({EVERY: losses})):
+    with surroundings.kept() as changed, snapshots.watch_losses(lambda losses: progress({EVERY: losses})):
         found = _measured(cell, progress, checkpoints)
     if changed:
         warnings.warn(f"{cell.describe()} changed {', '.join(changed)}; it is put back.", stacklevel=2)

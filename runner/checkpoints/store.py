@@ -26,7 +26,7 @@ from runner.cell_key import code_of_training
 from runner.checkpoints.facts import SCHEMA, CheckpointError, Facts, TokenizerFacts, check_size, read
 from runner.checkpoints.model_files import among
 from schema import whole_file
-from tasks.harness import curve, tensor_file
+from tasks.harness import snapshots, tensor_file
 from tasks.harness.train import Training
 from tasks.text import cache
 from tasks.text.byte_pair import JsonTokenizer
@@ -157,7 +157,7 @@ def _fits(model: nn.Module, shapes: dict[str, tuple[int, ...]], folder: Path) ->
 def read_training(folder: str | Path) -> Training:
     """How the model of a checkpoint was trained; whoever watches is told the losses. Raises CheckpointError."""
     training = _read(_training, Path(folder) / LOSSES)
-    curve.told(training.losses)
+    snapshots.tell_losses(training.losses)
     return training
 
 
@@ -169,7 +169,7 @@ def save(
     folder: Path, model: nn.Module, tokenizer: Tokenizer | None, training: Training, facts: dict[str, Any]
 ) -> None:
     """Keep a trained model; the folder counts as a checkpoint from its last file on, `checkpoint.json`. Raises OSError."""
-    curve.told(training.losses)
+    snapshots.tell_losses(training.losses)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FACTS).unlink(missing_ok=True)

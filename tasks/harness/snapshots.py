@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Collection, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,33 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tasks.harness import curve, tensor_file
+from tasks.harness import tensor_file
 from tasks.harness.train import Training
 
 MODEL, OPTIMISER, RANDOM, LOSSES = "model/", "optimiser/", "random/", "losses"
 GENERATORS = ("cpu", "cuda")
+
+_watchers: list[Callable[[Sequence[float]], None]] = []
+
+
+@contextmanager
+def watch_losses(tell: Callable[[Sequence[float]], None]) -> Iterator[None]:
+    """While this lasts, `tell` is given the losses of all steps so far (nats per asked token), of every training here.
+
+    That is where snapshots are kept, after each step (on a GPU each twentieth), and once for a trained model that is kept
+    or taken from where it was. Nothing of a training depends on it.
+    """
+    _watchers.append(tell)
+    try:
+        yield
+    finally:
+        _watchers.remove(tell)
+
+
+def tell_losses(losses: Sequence[float]) -> None:
+    """Tell the watchers the losses of all steps so far."""
+    for tell in _watchers:
+        tell(losses)
 
 
 class Snapshots:
@@ -85,7 +107,7 @@ class Snapshots:
 
     def keep(self, model: nn.Module, optimiser: torch.optim.Optimizer, so_far: Training) -> None:
         """Take a snapshot if it is time for one; whoever watches is told the losses."""
-        curve.told(so_far.losses)
+        tell_losses(so_far.losses)
         if self.is_due():
             self.write(dict(_of_training(model, optimiser)) | _random(_generators(_on_gpu(model))), so_far)
 
@@ -161,7 +183,7 @@ class SharedSnapshots:
         is_due = torch.tensor(int(self.own is not None and self.own.is_due()), device=_device(model))
         dist.broadcast(is_due, src=0)
         if self.own is not None:
-            curve.told(so_far.losses)
+            tell_losses(so_far.losses)
         if not is_due:
             return
         tensors, all_states = {}, [{}] * self.processes

@@ -14,8 +14,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.ops.providers import probing
-
 MIXED = "mixed torch.Tensor and DTensor"  # what torch says of a weight that was not gathered
 
 
@@ -77,7 +75,7 @@ def _seen(model: nn.Module, device: str) -> tuple[set[nn.Module], set[nn.Module]
     text = torch.zeros(1, 2 * getattr(model, "period", 1) + 1, dtype=torch.long, device=device)
     cuda = [torch.cuda.current_device()] if device == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=cuda), torch.no_grad(), probing():
+        with torch.random.fork_rng(devices=cuda), torch.no_grad():
             model.to(device)(text)
     finally:
         for handle in handles:

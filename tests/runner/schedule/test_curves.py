@@ -22,7 +22,7 @@ from runner.schedule.board import Board, folder_of
 from runner.schedule.curves import EVERY, Recorder, keep, recorded
 from runner.schedule.schedule import RunEvent
 from schema.places import ROOT
-from tasks.harness import curve
+from tasks.harness import snapshots
 from tests.support import fake_measure
 from tests.support.fake_measure import cell, identify
 from tests.support.tiny_plan import tiny_plan
@@ -95,9 +95,9 @@ def test_it_is_written_while_it_grows(tmp_path):
 
 def test_who_watches_is_told_until_it_ends():
     told = []
-    with curve.watch(told.append):
-        curve.told([2.0])
-    curve.told([2.0, 1.0])
+    with snapshots.watch_losses(told.append):
+        snapshots.tell_losses([2.0])
+    snapshots.tell_losses([2.0, 1.0])
     assert told == [[2.0]]
 
 
@@ -164,7 +164,6 @@ def test_measured_cells_keep_the_losses_of_their_checkpoints_and_a_trial_its_val
 
 def test_no_cell_key_covers_what_keeps_curves():
     keeps = {
-        "tasks/harness/curve.py",
         "tasks/harness/snapshots.py",
         "runner/schedule/curves.py",
         "runner/schedule/worker.py",

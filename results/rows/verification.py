@@ -13,6 +13,8 @@ from results.rows.predictions import PredictionFileError
 from results.rows.row import FLOOR_FAMILY, canonical, exam_of, key_of_row
 from schema import shortened
 
+# Where a run went on with weights that were kept, it has their age and no memory of the training.
+OF_THE_RUN = ("training_peak_memory_bytes", "weights_age_seconds")
 LEAST_ALIKE = 2  # seeds that must agree on what there is before another is said to lack it
 SAME_BUT_SEED = (
     "task",
@@ -123,7 +125,8 @@ def _lost(cells: dict[str, list[Row]]) -> list[str]:
     """What one seed of a model lacks that each of its others has: a row that nothing gives again is missed in no other way."""
     seeds: dict[str, list[tuple[Row, set[str]]]] = {}
     for rows in cells.values():
-        found = {f"{row['metric']} {canonical(row['where'])}" for row in rows if row["status"] == "ok"}
+        ok = [row for row in rows if row["status"] == "ok"]
+        found = {f"{row['metric']} {canonical(row['where'])}" for row in ok if row["metric"] not in OF_THE_RUN}
         same = {column: rows[0][column] for column in SAME_BUT_SEED} | {"exam": exam_of(rows[0])}
         if found and not labels.is_contest(rows[0]["settings"]["task"]):
             seeds.setdefault(canonical(same), []).append((rows[0], found))

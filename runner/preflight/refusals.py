@@ -23,14 +23,8 @@ from schema import shortened
 from tasks.harness import data_parallel
 from tasks.speed.throughput import Throughput
 
-HOLDING = (
-    "inner",
-    "states",
-    "slots",
-    "expansion",
-    "chunk",
-    "segment",
-)  # settings of which none of the house's models has 0
+# Settings of which none of the house's models has 0.
+HOLDING = ("inner", "states", "slots", "expansion", "chunk", "segment")
 
 
 def check_cells(cells: Sequence[Cell], elsewhere: bool = False, unread: bool = False) -> None:

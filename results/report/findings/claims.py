@@ -80,7 +80,7 @@ def judge(
         if one is None:
             judged.append(ClaimVerdict(claim, NOT_MEASURED, _lacking(claim, evaluations)))
             continue
-        parts = [grounds.ground(claim, one, p, q, verdict == LEVEL)]
+        parts = [grounds.ground(claim, one, p, q, verdict != UNDECIDED, verdict == LEVEL)]
         parts += [count.told(r)] if count else []
         parts += [extreme := grounds.extreme(claim, one)]
         price = grounds.price(claim, one, error) if verdict == UNDECIDED else ""

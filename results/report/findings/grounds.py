@@ -43,9 +43,9 @@ def difference(metric: str, gap: Difference) -> str:
     return f"difference {numbers[0]}{unit}{interval}"
 
 
-def ground(claim: Claim, found: Evidence, p: float, level: float | None, is_level: bool) -> str:
+def ground(claim: Claim, found: Evidence, p: float, level: float | None, is_decided: bool, is_level: bool) -> str:
     """What a verdict rests on, or why there is none; `p` and `level` are corrected over all claims."""
-    look = found.shown(is_level or p < statistics.LEVEL, is_level)
+    look = found.shown(is_decided, is_level)
     gap = found.differences[look]
     text = difference(claim.metric, gap)
     if gap.seeds < statistics.FEWEST_SEEDS or not found.is_reached:

@@ -19,7 +19,7 @@ from results.rows import metrics
 from results.rows.readers import NAMED
 from results.rows.row import canonical
 
-FEW_TICKS = 8  # times the smallest state: from there on powers of two are ticks enough
+SPAN = 8  # how many times the smallest state the largest must be for powers of two to be ticks enough
 
 
 def by_model(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Figure:
@@ -82,7 +82,7 @@ def by_state(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Fig
     ticks.ylabel(panel, metrics.label(metric), line.ONE - 0.7)
     panel.set_xscale("log", base=2)
     sizes = [model.state_bytes for model, _ in known]
-    if min(sizes) * FEW_TICKS < max(sizes):
+    if min(sizes) * SPAN < max(sizes):
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: metrics.byte_size(value).replace(".0 ", " ")))
     else:  # powers of two would be one or two
         ends = sorted({min(sizes), round((min(sizes) * max(sizes)) ** 0.5), max(sizes)})

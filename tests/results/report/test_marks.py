@@ -133,3 +133,15 @@ def test_figures_draw_a_line_for_each_kind():
 def test_kinds_are_told_by_the_beginning_of_a_name():
     assert [readers.kind(readers.label(name)) for name in FLOORS] == ["floor", "shortcut", "shortcut", "reference"]
     assert readers.label("floor: guess") == "guess" and readers.label("cheat: x") == "cheat: x"
+
+
+def test_a_trivial_baseline_far_off_is_told_in_words_and_leaves_the_axis_to_the_models():
+    floors = {"floor: uniform": 8.0, "floor: unigram": 4.4}
+    rows = rows_of(cell("", "needle", "floors"), [(n, "bits_per_byte", v, 400, {}) for n, v in floors.items()])
+    rows += rows_of(cell("retnet", "needle"), [(None, "bits_per_byte", 3.9, 400, {})])
+    (exam,) = evaluations.grouped(rows)
+    drawn = bar.by_model(exam, "bits_per_byte", cast(exam, "bits_per_byte", exam.learners), "losses")
+    (panel,) = drawn.axes
+    written = [word.text for words in drawn.findobj(Words) for word in words.words]
+    assert panel.get_xlim()[1] < 5 and "unigram 4.400" in written and "uniform 8.000" not in written
+    assert any("beyond the axis: uniform 8.000" in text.get_text() for text in drawn.texts)

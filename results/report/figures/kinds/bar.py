@@ -19,21 +19,20 @@ from results.rows import metrics
 from results.rows.readers import NAMED
 from results.rows.row import canonical
 
+FAR = 1.3  # a trivial baseline above so many times the longest bar is told in words: its line would make all bars short
 SPAN = 8  # how many times the smallest state the largest must be for powers of two to be ticks enough
 
 
 def by_model(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Figure:
-    """A bar for each model, families in order, with interval and value; dashed lines: the trivial baselines."""
+    """A bar for each model, families in order, with interval and value; dashed lines: the trivial baselines near enough."""
     where = evaluation.wheres(metric)[-1]
     found = [(model, point) for model in cast.models if (point := evaluation.point(model.label, metric, where))]
-    floors = [
-        (model.label, point.value)
-        for model in evaluation.floors
-        if (point := evaluation.point(model.label, metric, where))
-    ]
+    floors, beyond = _near(
+        _floors(evaluation, metric, where), FAR * max((point.value for _, point in found), default=0.0)
+    )
     drawn = canvas.figure(0.6 + 0.17 * _places(found)[-1] + 0.17 + 0.15 * len(floors))
     parts = [title, *(f"{metrics.words(key)} {value}" for key, value in where.items())]
-    canvas.title(drawn, ", ".join(parts), f"{metrics.axis(metric)}; {_marks(found)}")
+    canvas.title(drawn, ", ".join(parts), f"{metrics.axis(metric)}; {_marks(found, beyond)}")
     panel = canvas.panel(drawn)
     frame.of(panel).grid = "x"
     places = _places(found)
@@ -108,6 +107,17 @@ def _places(found: list[tuple[Model, Point]]) -> list[float]:
     return places
 
 
+def _floors(evaluation: Evaluation, metric: str, where: dict[str, Any]) -> list[tuple[str, float]]:
+    asked = [(model.label, evaluation.point(model.label, metric, where)) for model in evaluation.floors]
+    return [(label, point.value) for label, point in asked if point]
+
+
+def _near(floors: list[tuple[str, float]], most: float) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
+    """The trivial baselines up to `most`, all where there is no bar, and those beyond."""
+    near = [one for one in floors if not most or one[1] <= most]
+    return near, [one for one in floors if one not in near]
+
+
 def _floor_lines(panel: Axes, floors: list[tuple[str, float]], top: float, bottom: float) -> None:
     """A dashed line for each trivial baseline, named above the bars, each name on a height of its own."""
     named = []
@@ -118,10 +128,12 @@ def _floor_lines(panel: Axes, floors: list[tuple[str, float]], top: float, botto
     panel.add_artist(Words(named, panel.transData))
 
 
-def _marks(found: list[tuple[Model, Point]]) -> str:
-    """What the marks on bars are."""
+def _marks(found: list[tuple[Model, Point]], beyond: list[tuple[str, float]]) -> str:
+    """What the marks on bars are, and the trivial baselines that would lie far outside."""
     has_intervals = any(point.low is not None for _, point in found)
-    return "; ".join([*(["black: 95 % confidence interval"] if has_intervals else []), "dashed: trivial baselines"])
+    told = [*(["black: 95 % confidence interval"] if has_intervals else []), "dashed: trivial baselines"]
+    outside = ", ".join(f"{label} {value:.3f}" for label, value in beyond)
+    return "; ".join([*told, *([f"beyond the axis: {outside}"] if beyond else [])])
 
 
 def _interval(model: Model, point: Point, look: dict[str, Any]) -> artists.Line:

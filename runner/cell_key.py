@@ -8,7 +8,7 @@ import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ import torch
 import tasks
 from models import registry, user_file
 from models.family import OTHERS
-from models.matching.match import NoMatch
+from models.matching.match import Match, NoMatch
 from models.matching.solver import solve
-from models.shell.model import NO_SETTINGS
+from models.shell.model import NO_SETTINGS, Size
 from results.cell import Cell
 from results.rows import provenance, store
 from results.rows.row import canonical, exam_of
 from runner.build import opponents, settings_of, terms
+from runner.preflight import remembered
 from schema.places import ROOT
 from tasks.language_modelling.transfer import AfterText
 from tasks.outline import outline
@@ -144,10 +145,15 @@ def _shape(cell: Cell, vocab: int | None) -> str:
         return ""
     size, match = terms(cell.size, vocab)
     settings = {name: value for name, value in settings_of(cell).items() if name != "provider"}  # computes the same
+    find = partial(_solved, cell.model, size, settings, match)
     try:
-        return repr(solve(registry.entry(cell.model), size, settings, match))
+        return remembered.of_model("shape", cell.model, settings, (size, match), find)
     except (NoMatch, ValueError, TypeError):  # the last: a setting that the model does not know
         return ""
+
+
+def _solved(model: str, size: Size, settings: dict[str, Any], match: Match) -> str:
+    return repr(solve(registry.entry(model), size, settings, match))
 
 
 @cache

@@ -22,11 +22,11 @@ from models.shell.model import Size
 from results.cell import UNKNOWN_RATE, Cell
 from results.rows.metrics import byte_size
 from results.rows.row import canonical
-from runner.build import ONE_VOCABULARY, settings_of, sized, terms, unfilled, with_provider
+from runner.build import ONE_VOCABULARY, at_one_vocabulary, settings_of, sized, terms, unfilled, with_provider
 from runner.cell_key import as_trained, training_key_of
 from runner.checkpoints import store
 from runner.checkpoints.trained_model import CheckpointSettings
-from runner.preflight import capacity
+from runner.preflight import capacity, remembered
 from runner.preflight.kept_memory import kept_per_token
 from runner.schedule import rates
 from runner.schedule.forecast import Cost
@@ -67,15 +67,15 @@ def of_cell(cell: Cell, checkpoints: CheckpointSettings | None, past: rates.Trai
     vocab, length = outline(cell.task, cell.task_settings)
     has_vocab, vocab, length = vocab is not None, vocab or NO_VOCABULARY, length or cell.budget["batch_tokens"]
     (size, match), settings = terms(cell.size, vocab), canonical(settings_of(cell))
-    numbers, per_token = _model(cell.model, size, match, settings, length)
+    numbers, per_token, has_head = _model(cell.model, size, match, settings, length)
     operations = None if per_token is None else per_token * cell.budget["steps"] * cell.budget["batch_tokens"]
     tokens = max(length, capacity.at_once(cell.budget))
-    kept = kept_per_token(cell.model, replace(size, vocab=NO_VOCABULARY), settings, match)
+    kept = _kept(cell.model, replace(size, vocab=NO_VOCABULARY), settings, match)
     kept *= 0.5 if cell.dtype == "bfloat16" else 1.0
     if cell.budget.get("activation_checkpointing"):  # one block's, and the inputs of all
         kept = kept / size.depth + BYTES * size.width * size.depth
     logits = tokens * vocab if has_vocab else 0
-    if getattr(unfilled(cell.model, size, match, settings), "has_head", False):
+    if has_head:
         logits = min(logits, LOGITS_AT_ONCE)
     memory = BYTES * (NUMBERS * numbers + 2 * logits) + round(tokens * kept)
     capacity.check_forecast(memory, f"training {cell.model} on {cell.task}")
@@ -137,16 +137,27 @@ def _solved_match(name: str, size: Size, match: Match, settings: str) -> MatchRe
 
 
 @cache
-def _model(name: str, size: Size, match: Match, settings: str, length: int) -> tuple[int, float | None]:
-    """All learned numbers of a model, its embedding too, and the operations of training it on one token.
+def _model(name: str, size: Size, match: Match, settings: str, length: int) -> tuple[int, float | None, bool]:
+    """All learned numbers of a model, its embedding too, the operations of training it on one token, whether it has a head.
 
-    Both grow by as much with each token of the vocabulary, as the embedding and the output that is tied to it do.
+    The first two grow by as much with each token of the vocabulary, as the embedding and the output that is tied to it do.
     """
-    model = unfilled(name, size, match, settings)
+
+    def find() -> tuple[int, float | None, bool]:
+        model = unfilled(name, size, match, settings)
+        numbers = sum(parameter.numel() for parameter in model.parameters())
+        return numbers, training_flops(model, length), bool(getattr(model, "has_head", False))
+
+    own, asked = json.loads(settings), (at_one_vocabulary(size), match, length)
+    numbers, work, has_head = remembered.of_model("numbers and operations", name, own, asked, find)
     further = (size.vocab - ONE_VOCABULARY) * size.width
-    numbers, work = sum(parameter.numel() for parameter in model.parameters()), training_flops(model, length)
     output = product_flops(further)
-    return numbers + further, None if work is None else work + output.forward + output.backward
+    return numbers + further, None if work is None else work + output.forward + output.backward, has_head
+
+
+def _kept(name: str, size: Size, settings: str, match: Match) -> float:
+    find = partial(kept_per_token, name, size, settings, match)
+    return remembered.of_model("kept per token", name, json.loads(settings), (size, match), find)
 
 
 def table(changed: dict[str, int], length: int, names: Sequence[str] | None = None) -> Table:

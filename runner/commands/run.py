@@ -28,6 +28,7 @@ from runner.commands.arguments import SETTING, Command, add_comparison, add_prov
 from runner.commands.comparison import cells, changed, committed_rows, shown
 from runner.commands.report import draw
 from runner.measure import measure, prepare
+from runner.preflight import remembered
 from runner.preflight.refusals import check_cells
 from runner.schedule import rates, schedule
 from runner.schedule.board import Board
@@ -98,22 +99,26 @@ def _under_torchrun(arguments: argparse.Namespace, plan: Plan) -> Plan:
 def _run(arguments: argparse.Namespace, plan: Plan, console: Console) -> int:
     folder = folder_of(comparison.RESULTS, plan.comparison)
     here = store.read(folder / "rows.jsonl", plan.comparison)
-    # a dry run reads and downloads no data
-    found = cells(plan, here, keys_among(here)) if arguments.dry_run else cells(plan, here)
-    absent = plan.device == "cuda" and not torch.cuda.is_available()
-    elsewhere = arguments.launcher == "ray" or (arguments.dry_run and absent)
-    # What the workers inherit, a user's constructor may change.
-    with _surroundings_kept(), console.status("building each model once"):
-        check_cells(found, elsewhere=elsewhere, unread=arguments.dry_run)
     checkpoints = None if arguments.no_checkpoints else CheckpointSettings(default_folder(), plan.snapshot_minutes)
     if arguments.dry_run:
-        past = timings(comparison.RESULTS) + committed_rows(folder, console, TIMES) + here
-        return _dry_run(plan, found, here, past, checkpoints, console)
+        with remembered.kept():
+            return _dry_run(arguments, plan, here, checkpoints, console)
+    found = cells(plan, here)
+    with _surroundings_kept():  # what the workers inherit, a user's constructor may change
+        _check(found, arguments, plan, console)
     summary = _measured(plan, folder / "rows.jsonl", len(found), arguments, checkpoints, console)
     measured = store.read(folder / "rows.jsonl")
     keys = {identify(cell).key for cell in [*cells(load(folder), measured), *cells(plan, measured)]}
     draw(plan, folder, keys, console, arguments.with_committed)
     return 1 if summary.failed else 0
+
+
+def _check(found: list[Cell], arguments: argparse.Namespace, plan: Plan, console: Console) -> None:
+    """Refuse what cannot be measured; of a dry run on a machine without the plan's GPU only what no machine could."""
+    absent = plan.device == "cuda" and not torch.cuda.is_available()
+    elsewhere = arguments.launcher == "ray" or (arguments.dry_run and absent)
+    with console.status("building each model once"):
+        check_cells(found, elsewhere=elsewhere, unread=arguments.dry_run)
 
 
 def _measured(
@@ -176,18 +181,19 @@ def _board(arguments: argparse.Namespace, folder: Path) -> AbstractContextManage
 
 
 def _dry_run(
-    plan: Plan, cells: list[Cell], here: list, past: list, checkpoints: CheckpointSettings | None, console: Console
+    arguments: argparse.Namespace, plan: Plan, here: list, checkpoints: CheckpointSettings | None, console: Console
 ) -> int:
-    """Print what a run would do and cost."""
-    done, key, known = (
-        store.statuses(here),
-        keys_among(here),
-        partial(costs.of_cell, checkpoints=checkpoints, past=rates.trainings(past)),
-    )
-    with _surroundings_kept(), console.status("counting operations and memory"):  # a user's code is asked what it costs
-        table, line = forecast(plan, cells, lambda cell: done.get(key(cell)) if done else None, past, known)
+    """Print what a run would do and cost; no data are read or downloaded for it."""
+    folder, key = folder_of(comparison.RESULTS, plan.comparison), keys_among(here)
+    done, planned = store.statuses(here), cells(plan, here, key)
+    with _surroundings_kept():  # a user's code is asked what it costs
+        _check(planned, arguments, plan, console)
+        past = timings(comparison.RESULTS) + committed_rows(folder, console, TIMES) + here
+        known = partial(costs.of_cell, checkpoints=checkpoints, past=rates.trainings(past))
+        with console.status("counting operations and memory"):
+            table, line = forecast(plan, planned, lambda cell: done.get(key(cell)) if done else None, past, known)
     console.print(table)
-    if (standings := matched(plan, cells, known)) is not None:
+    if (standings := matched(plan, planned, known)) is not None:
         console.print(standings)
     for text in (line, *_method(plan)):
         console.print(text, highlight=False, markup=False)

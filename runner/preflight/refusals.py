@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import traceback
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +20,7 @@ from models.ops import providers
 from results.cell import Cell
 from results.rows.row import canonical
 from runner.build import ONE_VOCABULARY, opponents, settings_of, terms, unfilled
-from runner.preflight import capacity
+from runner.preflight import capacity, remembered
 from schema import shortened
 from tasks.harness import data_parallel
 from tasks.speed.throughput import Throughput
@@ -65,13 +67,21 @@ def check_cells(cells: Sequence[Cell], elsewhere: bool = False, unread: bool = F
         asked = (cell.model, repr(cell.settings), repr(cell.size), cell.provider, cell.variant)
         if cell.model and asked not in built:
             built.add(asked)
-            structure = _structure(_built(cell))
+            find = partial(_structure_of, cell)
+            structure = remembered.of_model(
+                "structure", cell.model, settings_of(cell), (cell.size, cell.settings), find
+            )
             name = cell.variant or cell.model
             other = names.setdefault(structure, name)
             if other != name:
                 warnings.warn(
                     f"{other} and {name} are built alike; change a setting of one, or leave one out.", stacklevel=2
                 )
+
+
+def _structure_of(cell: Cell) -> str:
+    """What tells the cell's model from others that are built, in a hash. Raises as `_built`."""
+    return hashlib.sha256(_structure(_built(cell)).encode()).hexdigest()
 
 
 def _built(cell: Cell) -> nn.Module:

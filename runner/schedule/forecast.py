@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from results.plans import match
 from results.plans.reader import Plan
 from results.rows import store
 from results.rows.metrics import byte_size
+from runner.preflight import remembered
 from schema.terms import MatchReport
 
 TIMES = ("training_seconds", "evaluation_seconds", "timing_seconds")
@@ -81,7 +83,9 @@ def timings(results: Path) -> list[dict[str, Any]]:
 def _readable(path: Path) -> list[dict[str, Any]]:
     """The rows of a file; none where it is damaged: a forecast goes on without what another comparison took."""
     try:
-        return store.read(path, metrics=TIMES)
+        packed = path.with_name(path.name + ".xz")
+        read = partial(store.read, path, metrics=TIMES)
+        return remembered.of_file("timings", path if path.exists() else packed, read)
     except store.RecordError:
         return []
 

@@ -21,11 +21,14 @@ Trainings = Mapping[tuple[str, str], Sequence[Row]]  # earlier ones that were ti
 
 
 def trainings(past: Sequence[Row]) -> Trainings:
-    """The rows among `past` that timed a training, by device and dtype: sorted out once for all cells of a plan."""
-    found = defaultdict(list)
+    """The rows among `past` that timed a training, by device and dtype: sorted out once for all cells of a plan.
+
+    Of rows of one model, task and size the first alone: `of` would hold each of them against every cell.
+    """
+    found: dict[tuple[str, str], dict[tuple, Row]] = defaultdict(dict)
     for row in filter(_counts, past):
-        found[row["device"], row["dtype"]].append(row)
-    return dict(found)
+        found[row["device"], row["dtype"]].setdefault((row["model"], row["task"], row["parameters"]), row)
+    return {kind: list(rows.values()) for kind, rows in found.items()}
 
 
 def of(cell: Cell, parameters: int, past: Trainings, work: Callable[[Row], float | None]) -> Rate | None:

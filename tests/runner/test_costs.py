@@ -77,7 +77,7 @@ def test_states_that_are_stored_now_and_then_are_not_counted_as_if_all_were_kept
 def test_numbers_and_operations_at_any_vocabulary_are_those_of_the_model(name):
     """Though a model is built at one vocabulary alone."""
     size = deep_enough(registry.entry(name), Size(40, 32, 1, 2))
-    numbers, work = costs._model(name, size, PARAMETERS, "{}", 64)
+    numbers, work, _ = costs._model(name, size, PARAMETERS, "{}", 64)
     shape = solve(registry.entry(name), dataclasses.replace(size, vocab=256), {})
     with shapes_only():
         model = assemble(registry.entry(name), size, shape, {})

@@ -1,0 +1,113 @@
+"""What dry runs found out of the house's models, kept on this machine: to build models is most of what they do.
+
+An answer counts while the code is the same, which sizes and times of files tell. Without `kept`, all is asked anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models import registry, user_file
+from schema import whole_file
+from schema.places import ROOT, cache_folder
+
+FILE = "forecasts.json"  # in the cache's folder, which may be emptied at any time
+CODE = ("models", "baselines", "tasks", "runner", "results", "schema")
+
+
+@dataclass
+class _Memory:
+    """Answers by question, each with the stamp of what it was found from."""
+
+    answers: dict[str, list[Any]]
+    has_news: bool = False
+
+
+_current: list[_Memory] = []
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Inside, what was answered before is not asked again, and what is new is written at the end, whatever ended it."""
+    path = cache_folder() / FILE
+    memory = _Memory(_read(path))
+    _current.append(memory)
+    try:
+        yield
+    finally:
+        _current.remove(memory)
+        if memory.has_news:
+            with suppress(OSError):  # a cache that cannot be written costs time alone
+                path.parent.mkdir(parents=True, exist_ok=True)
+                whole_file.write(path, json.dumps(memory.answers).encode())
+
+
+def of_model(what: str, model: str, settings: Mapping[str, Any], asked: Any, find: Callable[[], Any]) -> Any:
+    """What `find` gives, in JSON's types, or gave to the same question of the same model; of a user's models nothing is kept.
+
+    What warns is not kept either, so that it warns again.
+    """
+    if not _current or not _is_of_the_house(model, settings):
+        return find()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        answer = of_stamped(f"{what}: {model} {dict(settings)!r} {asked!r}", _code(), find, keep=lambda: not told)
+    for one in told:
+        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    return answer
+
+
+def of_file(what: str, path: Path, find: Callable[[], Any]) -> Any:
+    """What `find` reads in a file, in JSON's types, or read in it as long as it has not changed."""
+    if not _current:
+        return find()
+    stat = path.stat() if path.exists() else None
+    return of_stamped(f"{what}: {path}", f"{_code()} {stat and (stat.st_size, stat.st_mtime_ns)}", find)
+
+
+def of_stamped(question: str, stamp: str, find: Callable[[], Any], keep: Callable[[], bool] = lambda: True) -> Any:
+    """The answer that is known under this stamp, else what `find` gives, which is kept if `keep` says so afterwards."""
+    memory = _current[-1]
+    before = memory.answers.get(question)
+    if before and before[0] == stamp:
+        return before[1]
+    answer = find()
+    if keep():
+        memory.answers[question] = [stamp, answer]
+        memory.has_news = True
+    return answer
+
+
+def _read(path: Path) -> dict[str, list[Any]]:
+    """The answers in a file; none where it is absent, damaged or another program's."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    is_ours = isinstance(found, dict) and all(isinstance(one, list) and len(one) == 2 for one in found.values())
+    return found if is_ours else {}
+
+
+def _is_of_the_house(model: str, settings: Mapping[str, Any]) -> bool:
+    try:
+        return not user_file.files_of(registry.together(model, settings))
+    except Exception:  # settings that name no layers are refused where the model is built, in a sentence
+        return False
+
+
+@cache
+def _code() -> str:
+    """What tells one state of the checkout's code, and one torch, from another."""
+    files: Collection[Path] = sorted(path for name in CODE for path in (ROOT / name).rglob("*.py"))
+    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.sha256(f"{torch.__version__} {stats}".encode()).hexdigest()

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from models import registry, user_file
 from schema import whole_file
 from schema.places import ROOT, cache_folder
 
 FILE = "forecasts.json"  # in the cache's folder, which may be emptied at any time
+LOCK_SECONDS = 5.0
 CODE = ("models", "baselines", "tasks", "runner", "results", "schema")
 
 
@@ -47,9 +49,10 @@ def kept() -> Iterator[None]:
     finally:
         _current.remove(memory)
         if memory.has_news:
-            with suppress(OSError):  # a cache that cannot be written costs time alone
+            with suppress(OSError, Timeout):  # a cache that cannot be written costs time alone
                 path.parent.mkdir(parents=True, exist_ok=True)
-                whole_file.write(path, json.dumps(memory.answers).encode())
+                with FileLock(path.with_suffix(".lock"), timeout=LOCK_SECONDS):
+                    whole_file.write(path, json.dumps(_read(path) | memory.answers).encode())
 
 
 def of_model(what: str, model: str, settings: Mapping[str, Any], asked: Any, find: Callable[[], Any]) -> Any:

@@ -45,9 +45,8 @@ def matrix(first: Sequence[Evidence]) -> Figure:
     """Models downwards, abilities to the right: the number, on a colour that is dark for the first rank of its column."""
     shown = models(first)
     drawn = canvas.figure(0.6 + 0.2 * len(shown))
-    canvas.title(
-        drawn, "Models and abilities", "the darker, the better its rank in the column; each column is one comparison"
-    )
+    note = "the darker, the better its rank in the column; palest: no better than guessing and shortcuts"
+    canvas.title(drawn, "Models and abilities", f"{note}; each column is one comparison")
     panel = canvas.panel(drawn)
     squares = []
     for x, one in enumerate(first):

@@ -15,6 +15,8 @@ from results.report.tables import table
 from results.report.tables.columns import Column
 from results.rows import metrics
 
+LEAST = 0.2  # the shade of the last that learned, where others did not
+
 
 @dataclass(frozen=True)
 class Source:
@@ -31,7 +33,8 @@ class Source:
 class Entry:
     """One number of the matrix: as tables print it, its interval, its place among the column's models, and its rows.
 
-    `shade` says how strongly its cell is coloured: 1 for the first rank of the column, 0 for the last.
+    `shade` says how strongly its cell is coloured: 1 for the first rank of the column, 0 for the last and for what is no better
+    than guessing and shortcuts.
     """
 
     text: str
@@ -66,14 +69,22 @@ class Evidence:
             label: 1 + sum(way * (other.value - one.value) > 0 for _, other in ordered)
             for label, (_, one) in points.items()
         }
-        steps = max(1, max(ranks.values(), default=1) - 1)
+        shades = self._shades(ranks)
         return {
             _key(model): Entry(
                 table.cell(self.evaluation, model, self.column), point.value, point.low, point.high, ranks[model.label],
-                1 - (ranks[model.label] - 1) / steps, provenance.origin(self.evaluation, model, self.column) or Origin(),
+                shades[model.label], provenance.origin(self.evaluation, model, self.column) or Origin(),
             )
             for model, point in ordered
         }  # fmt: skip
+
+    def _shades(self, ranks: dict[str, int]) -> dict[str, float]:
+        """How strongly each model's number is coloured: by rank among those that learned, where that is asked."""
+        asked = {label: self.evaluation.learned(label, self.column.metric, self.column.where) for label in ranks}
+        learned = {label: rank for label, rank in ranks.items() if asked[label] != "no"}
+        least = 0.0 if len(learned) == len(ranks) else LEAST
+        steps = max(1, max(learned.values(), default=1) - 1)
+        return {label: 1 - (1 - least) * (ranks[label] - 1) / steps if label in learned else 0.0 for label in ranks}
 
     @property
     def place(self) -> str:

@@ -31,7 +31,8 @@ MARKS = (
 )
 LINKED = {
     "md": "Every number leads to the tables and conditions it is from.",
-    "html": "Every number opens the rows it is from; the stronger its colour, the better its rank in the column.",
+    "html": "Every number opens the rows it is from; the stronger its colour, the better its rank in the column; none: no better "
+    "than guessing and shortcuts.",
 }
 
 

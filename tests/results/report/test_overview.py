@@ -77,6 +77,17 @@ def test_ranks_are_counted_in_a_column_and_equal_values_share_one(sources):
     assert next(iter(speed.entries))[1] == "deltanet" and next(iter(speed.entries.values())).value == 2000.0
 
 
+def test_what_is_no_better_than_guessing_has_no_colour():
+    where = {"length": 1024, "variant": "s-niah-1"}
+    known = {"deltanet": 0.9, "mamba": 0.6, "retnet": 0.24, "transformer": 0.11}
+    guesses = synthetic.cell("", "needle", kind="floors"), [("floor: any value", "exact_match", 0.25, 1000, where)]
+    rows = [*_rows("needle", "exact_match", known, where=where), *synthetic.rows_of(*guesses)]
+    found = Source("s", "S", "s.md", tuple(grouped(rows)))
+    one = evidence([found])[0]
+    shades = {model.label: entry(one, model).shade for model in models([one])}
+    assert shades == {"deltanet": 1.0, "mamba": pytest.approx(0.2), "retnet": 0.0, "transformer": 0.0}
+
+
 def test_the_front_is_who_no_other_beats_in_both(sources):
     points = [(name, SPEEDS[name], LOSSES[name]) for name in LOSSES]
     best = figures.front(points, 1, -1)

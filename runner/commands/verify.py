@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress
 
 import tasks
 from results.rows import labels, store, submission, verification
@@ -34,7 +37,8 @@ def verify(arguments: argparse.Namespace, console: Console) -> int:
     rows = store.read(folder / "rows.jsonl")
     if not rows:
         raise store.RecordError(f"There are no rows in {shown(folder)} to verify; run the comparison first.")
-    verdict = verification.verify(rows, folder / "predictions", rederive, rebuild, plan.comparison)
+    with _counted(rows, console) as again:
+        verdict = verification.verify(rows, folder / "predictions", again, rebuild, plan.comparison)
     differences = verdict.differences
     if arguments.reference:
         from results.report import report  # draws figures: most commands, and no worker, need matplotlib
@@ -54,6 +58,19 @@ def verify(arguments: argparse.Namespace, console: Console) -> int:
         console.print(f"measured under an earlier evaluation: {earlier} rows ({named}); they neither hold nor differ")
     console.print(f"{verdict.held} rows hold, {len(differences)} differences, {unknown} rows cannot be re-derived")
     return 1 if differences else 0
+
+
+@contextmanager
+def _counted(rows: list[dict[str, Any]], console: Console) -> Iterator[verification.Rederive]:
+    """`rederive` with a bar of the cells that it was asked of: with the models that are built again it takes minutes for many."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        cells = bar.add_task("scoring again", total=len({row["cell"] for row in rows}))
+
+        def again(mine: list[dict[str, Any]], kept: list[dict[str, Any]] | None) -> verification.Again:
+            bar.advance(cells)
+            return rederive(mine, kept)
+
+        yield again
 
 
 def rederive(rows: list[dict[str, Any]], kept: list[dict[str, Any]] | None) -> verification.Again:

@@ -16,7 +16,7 @@ from results.report.families import Families, ShownFamily
 from results.report.figures import catalogue
 from results.report.figures.cast import FEW
 from results.report.figures.catalogue import Drawing
-from results.report.findings import pairwise
+from results.report.findings import added_memory, pairwise
 from results.report.findings.claims import ClaimVerdict, judge, markdown
 from results.report.pages import html_page, markdown_page, opening
 from results.report.section import PageText, Section
@@ -75,7 +75,7 @@ def report(
         question,
         reference_model,
         findings=_findings(verdicts, evaluations, schedule),
-        sections=(*sections, *(printed.sections(tables) if with_printed else [])),
+        sections=(*sections, *added_memory.sections(evaluations), *(printed.sections(tables) if with_printed else [])),
         printed=_printed(evaluations) if with_printed and not tables else {},
         told=opening.sentences(verdicts, evaluations),
         leading=opening.leading(drawings, verdicts, forms, evaluations, opens_with),

@@ -14,12 +14,12 @@ WITH, WITHOUT = "memory_validation_loss", "validation_loss"
 READING, READING_WITH = "reading_milliseconds_per_token", "memory_reading_milliseconds_per_token"
 TITLE = "What memory added after training is worth"
 HEADS = (
-    "model", "validation loss without", "with memory", "difference", "chosen", "memory", "filled in",
-    "ms/token without", "with memory",
+    "model", "loss without memory", "loss with memory", "difference", "chosen", "size of the memory", "filled in",
+    "ms/token without memory", "ms/token with memory",
 )  # fmt: skip
 NOTE = (
     "<sub>In nats a token on the validation split, of the same trained weights, mean over seeds; negative: the memory helps. "
-    "Validation chose what is chosen, never the test, whose numbers with memory stand in the tables above. Memory: what it was "
+    "Validation chose what is chosen, never the test, whose numbers with memory stand in the tables above. Its size: what it was "
     "filled with, and what a text's state has more.</sub>"
 )
 

@@ -82,15 +82,27 @@ def results(tmp_path, monkeypatch, light_fonts) -> Path:
     return tmp_path
 
 
+def _users_modules() -> list[str]:
+    return [name for name in sys.modules if name.startswith("yours_")]
+
+
+@pytest.fixture(autouse=True)
+def no_user_file_stays() -> Iterator[None]:
+    """A test that leaves a user's file loaded fails itself, instead of whichever loads a file of that name after it."""
+    yield
+    left = _users_modules()
+    for name in left:
+        del sys.modules[name]
+    assert not left, f"{', '.join(left)} of a user's file stays loaded; use the fixture no_user_files."
+
+
 @pytest.fixture
-def no_user_files(monkeypatch) -> Iterator[None]:
+def no_user_files(no_user_file_stays, monkeypatch) -> Iterator[None]:
     """A test that begins without user files and leaves none behind."""
     from models import registry, user_file
 
     monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     monkeypatch.setattr(user_file, "_brought", {})
-    before = set(sys.modules)
     yield
-    for name in set(sys.modules) - before:
-        if name.startswith("yours_"):
-            del sys.modules[name]
+    for name in _users_modules():
+        del sys.modules[name]

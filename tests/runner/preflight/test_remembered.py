@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 
 import baselines  # noqa: F401  fills the registry
-from models import registry, user_file
+from models import user_file
 from runner import costs
 from runner.preflight import remembered
 from schema.places import CACHE
@@ -75,14 +75,11 @@ def test_other_settings_are_another_question():
     assert found == [1, 2]
 
 
-def test_nothing_is_kept_of_a_users_model(tmp_path):
-    path, before = tmp_path / "mine.py", registry.snapshot()
+def test_nothing_is_kept_of_a_users_model(tmp_path, no_user_files):
+    path = tmp_path / "mine.py"
     path.write_text(USERS)
-    try:
-        user_file.load_files([str(path)])
-        assert asked_twice("remembers-nothing") == [0, 1]
-    finally:
-        registry.restore(before)
+    user_file.load_files([str(path)])
+    assert asked_twice("remembers-nothing") == [0, 1]
 
 
 def test_what_warns_warns_again():

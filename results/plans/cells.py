@@ -26,6 +26,9 @@ def cells(plan: Plan, names: Sequence[str], as_trained: learning_rates.Trained =
         known(variant.model, names, "model", f"[variants.{name}]")
         if name in names:
             raise PlanError(f"[variants.{name}] has the name of a model; choose another.")
+    for entry in plan.tasks:
+        for name in entry.learning_rate_of:
+            known(name, [*names, *plan.variants], "model", f"learning_rate_of in [[tasks]] {entry.name}")
     chosen = _expand(plan.models, names, plan.variants)
     floors: list[Cell] = []
     for entry in plan.tasks:
@@ -56,16 +59,17 @@ def cells(plan: Plan, names: Sequence[str], as_trained: learning_rates.Trained =
 def _cell(plan: Plan, entry: TaskEntry, kind: str, chosen: str, seed: int) -> Cell:
     """`chosen` is the name of a model or of a variant."""
     floors, variant = kind == "floors", plan.variants.get(chosen)
-    searched = kind == "training" and plan.search is not None and entry.learning_rate is None
-    rate = UNKNOWN_RATE if searched else entry.learning_rate or plan.learning_rate
-    model, own = (variant.model, variant.settings) if variant else (chosen, {})
+    own_rate = entry.rate_of(chosen)
+    searched = kind == "training" and plan.search is not None and own_rate is None
+    rate = UNKNOWN_RATE if searched else own_rate or plan.learning_rate
+    model, own_settings = (variant.model, variant.settings) if variant else (chosen, {})
     # in the budget, so that tables part what was trained otherwise and never average over both
     shared = {"parallel": plan.parallel, "processes": plan.processes} if plan.parallel else {}
     return Cell(
         comparison=plan.comparison,
         kind=kind,
         model=model,
-        settings={**plan.settings.get(model, {}), **own},
+        settings={**plan.settings.get(model, {}), **own_settings},
         task=entry.name,
         task_settings=dict(entry.settings),
         size={} if floors else {**plan.size, **plan.match},

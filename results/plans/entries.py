@@ -21,6 +21,7 @@ MOST_ROUNDS = 100
 class TaskEntry:
     """One [[tasks]] or [[timings]] table: the task's name and settings, and what it overrides.
 
+    `learning_rate_of`: the rate of single models or variants, before the task's and the plan's.
     `rounds`: how often every model is timed, all models in turn, so that a claim about speed has repeats to rest on.
     """
 
@@ -30,6 +31,11 @@ class TaskEntry:
     learning_rate: float | None = None
     models: tuple[str, ...] | None = None
     rounds: int = 1
+    learning_rate_of: dict[str, float] = field(default_factory=dict)
+
+    def rate_of(self, model: str) -> float | None:
+        """The learning rate that the task gives a model, or a variant; None where it leaves that to the plan."""
+        return self.learning_rate_of.get(model, self.learning_rate)
 
 
 @dataclass(frozen=True)
@@ -49,13 +55,19 @@ def read_variant(name: str, table: dict[str, Any], reader: TableReader) -> Model
 def read_entry(table: dict[str, Any], kind: str, reader: TableReader) -> TaskEntry:
     """One [[tasks]] or [[timings]] table, as `kind` says."""
     where = f"[[{kind}]] "
-    own = ("name", "models", "rounds") if kind == "timings" else ("name", "models", "budget", "learning_rate")
-    budget, rate, rounds = {}, None, 1
+    own = (
+        ("name", "models", "rounds")
+        if kind == "timings"
+        else ("name", "models", "budget", "learning_rate", "learning_rate_of")
+    )
+    budget, rate, rate_of, rounds = {}, None, {}, 1
     if kind == "tasks":
         budget = _budget(table, reader, where)
         if {"steps", "tokens"} <= set(budget):
             raise PlanError(f"{reader.source}: {where}budget takes steps or tokens, not both.")
         rate = reader.take(table, "learning_rate", float, None, where)
+        rates = reader.take(table, "learning_rate_of", dict, {}, where)
+        rate_of = {model: reader.take(rates, model, float, where=f"{where}learning_rate_of ") for model in rates}
     else:
         rounds = reader.take(table, "rounds", int, 1, where)
         if not 1 <= rounds <= MOST_ROUNDS:
@@ -71,6 +83,7 @@ def read_entry(table: dict[str, Any], kind: str, reader: TableReader) -> TaskEnt
         learning_rate=rate,
         models=tuple(reader.take_list(table, "models", str, where=where)) if "models" in table else None,
         rounds=rounds,
+        learning_rate_of=rate_of,
     )
 
 

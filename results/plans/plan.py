@@ -219,6 +219,7 @@ def _of_size(plan: Plan) -> Rules:
 def _of_training(plan: Plan) -> Rules:
     budgets = [plan.budget, *(entry.budget for entry in plan.tasks)]
     own = [entry.learning_rate for entry in plan.tasks if entry.learning_rate is not None]
+    own += [rate for entry in plan.tasks for rate in entry.learning_rate_of.values()]
     rates = [plan.learning_rate, *(plan.search.rates if plan.search else ()), *own]
     yield (
         any(value < 1 for budget in budgets for value in budget.values()),

@@ -1,5 +1,7 @@
 """Training speed of models over `transformer`'s, and their floors: `python -m tests.support.time_of_training atlas mambamixer`.
 
+A setting stands behind the model's name: `routing:select=balanced`.
+
 Models of the plan `generations` (width 64, depth 3, heads 4, float32) take steps in turn on 8 rows of 512 tokens and on one of
 4,096. Printed are seconds of the processor, the least of each, and the speed over the transformer's. Beside them the floor: what
 the model's matrix products as its law counts them (three times those of a forward pass) take at the speed of large products, and
@@ -18,6 +20,7 @@ import torch.nn.functional as F
 import baselines  # noqa: F401  fills the registry
 from models.language_model import Size, seeded
 from models.matching import counts
+from runner.commands.arguments import settings_in
 
 REFERENCE, VOCAB = "transformer", 256
 SIZE = Size(VOCAB, 64, 3, 4)
@@ -27,6 +30,13 @@ LARGE, SMALL, PRODUCTS = (
     16,
     4096,
 )  # sides of the products that give the machine's speed; how many small ones go together
+
+
+def model_of(asked: str) -> torch.nn.Module:
+    """The model of a word: a registered name, or one with a setting."""
+    name, _, setting = asked.partition(":")
+    given = settings_in([f"{name}.{setting}"])[name] if setting else {}
+    return seeded(name, SIZE, 0, **given)
 
 
 def step_of(model: torch.nn.Module, text: torch.Tensor) -> Callable[[], None]:
@@ -54,14 +64,15 @@ def times(steps: dict[str, Callable], rounds: int) -> dict[str, float]:
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("models", nargs="+")
+    asked.add_argument("--shapes", type=int, default=len(SHAPES), help="how many of the two shapes, shortest text first")
     asked.add_argument("--rounds", type=int, default=7)
     asked.add_argument("--threads", type=int, default=1)
     given = asked.parse_args()
     torch.set_num_threads(given.threads)
     large, small = torch.randn(LARGE, LARGE), torch.randn(PRODUCTS, SMALL, SMALL)
-    for rows, length in SHAPES:
+    for rows, length in SHAPES[: given.shapes]:
         text = torch.randint(VOCAB, (rows, length + 1), generator=torch.Generator().manual_seed(0))
-        models = {name: seeded(name, SIZE, 0) for name in (REFERENCE, *given.models)}
+        models = {name: model_of(name) for name in (REFERENCE, *given.models)}
         steps: dict[str, Callable] = {name: step_of(model, text) for name, model in models.items()}
         found = times(steps | {"large": lambda: large @ large, "small": lambda: torch.bmm(small, small)}, given.rounds)
         speed = {"large": 2 * LARGE**3 / found["large"], "small": 2 * PRODUCTS * SMALL**3 / found["small"]}

@@ -77,6 +77,16 @@ def test_every_model_gets_the_same_trials_on_one_seed_and_a_share_of_the_budget(
     assert len({identity.key(cell) for cell in cells}) == len(cells)
 
 
+def test_a_model_with_a_rate_of_its_own_is_not_searched(tmp_path):
+    own = PLAN.replace('name = "needle"', 'name = "needle"\nlearning_rate_of = { retnet = 7e-3 }', 1)
+    own = own.replace("learning_rate = 5e-3", "learning_rate = 5e-3\nlearning_rate_of = { retnet = 9e-3 }")
+    cells = plans.cells(load(tmp_path, own), NAMES)
+    assert {cell.model for cell in cells if cell.kind == "trial"} == {"transformer"}
+    rates = {(c.task, c.model): (c.lr, c.stage) for c in cells if c.kind == "training"}
+    assert rates[("needle", "retnet")] == (7e-3, "") and rates[("needle", "transformer")] == (0.0, "chosen")
+    assert rates[("babilong", "retnet")] == (9e-3, "") and rates[("babilong", "transformer")] == (5e-3, "")
+
+
 def test_the_lowest_validation_loss_wins_and_the_lower_of_equal_rates(tmp_path):
     plan = load(tmp_path)
     cells = plans.cells(plan, NAMES)
@@ -242,8 +252,15 @@ def test_a_gap_beyond_the_tolerance_is_named(tmp_path):
         ("tokens = 800\n", "", "either steps or tokens"),
         ("tokens = 800", "tokens = 800\nsteps = 3", "either steps or tokens"),
         ('size = "nano"', 'size = "huge"', "no size 'huge'; known: nano"),
+        ("learning_rate = 5e-3", "learning_rate_of = { retnet = -1.0 }", "positive and finite"),
+        ("learning_rate = 5e-3", "learning_rate_of = { retnet = true }", "retnet must be a number"),
+        (
+            "learning_rate = 5e-3",
+            "learning_rate_of = { retnett = 1e-3 }",
+            r"no model 'retnett' \(learning_rate_of in .*did you mean",
+        ),
     ],
 )
 def test_a_wrong_grid_budget_or_size_is_one_sentence(tmp_path, old, new, says):
     with pytest.raises(PlanError, match=says):
-        load(tmp_path, PLAN.replace(old, new, 1))
+        plans.cells(load(tmp_path, PLAN.replace(old, new, 1)), NAMES)

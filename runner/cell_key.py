@@ -35,6 +35,7 @@ BYTES = 256  # the vocabulary of a timing cell
 SHELL = ("models/shell/model.py", "models/language_model.py", "runner/build.py")
 TRAINING = ("tasks/harness/train.py", "tasks/harness/precision.py", "runner/checkpoints/teaching.py")
 PARALLEL = ("tasks/harness/data_parallel.py",)  # of cells that several processes train
+COMPILED = ("models/shell/compiled.py",)
 EVALUATION = (
     "tasks/harness/evaluate.py",
     "tasks/harness/peak_memory.py",
@@ -80,7 +81,7 @@ def identify(cell: Cell, under: tuple[str, int] | None = None) -> store.Identity
         entry = registry.entry(cell.model)
         files |= _model_files(cell.model, cell.settings)
         family, order = entry.family, entry.family_order
-    extra = PARALLEL if "parallel" in cell.budget else ()
+    extra = _further(cell.budget | cell.task_settings)
     code = _code_hash(frozenset(files), (*MEASURED_BY[cell.kind], *extra), _shape(cell, vocab))
     key = store.key(cell, data_hash, code, _device_class(cell), provenance.machine(), cell.threads, exam)
     return store.Identity(key, family, order, code, data_hash, exam=exam)
@@ -168,6 +169,11 @@ def _code_hash(own: frozenset[Path], measured_by: tuple[str, ...], shape: str = 
     return provenance.code_hash(provenance.named(ROOT, _closure(modules, measured_by) | inside, packages), shape)
 
 
+def _further(wanted: Mapping[str, Any]) -> tuple[str, ...]:
+    """The files of what a budget, or a timing's settings, ask for beside one plain process."""
+    return (*(PARALLEL if "parallel" in wanted else ()), *(COMPILED if wanted.get("compile") else ()))
+
+
 def _model_files(model: str, settings: Mapping[str, Any]) -> set[Path]:
     """The files of a model and of the registered models that it takes its layers from, or their packages' folders."""
     return {user_file.source_of(name) for name in registry.together(model, settings)}
@@ -231,7 +237,7 @@ def training_key_of(cell: Cell, vocab: int, data_hash: str) -> str:
     decides["task_settings"] = {
         name: value for name, value in cell.task_settings.items() if name not in task.exam_settings
     }
-    code = code_of_training(cell.model, task, "parallel" in cell.budget, cell.settings)
+    code = code_of_training(cell.model, task, cell.budget, cell.settings)
     decides |= {
         "vocab": vocab,
         "data_hash": data_hash,
@@ -244,10 +250,12 @@ def training_key_of(cell: Cell, vocab: int, data_hash: str) -> str:
 
 def training_code(cell: Cell, task: Task) -> str:
     """Hash of the code that a cell's trained weights depend on: the model's, the task's and the training loop's."""
-    return code_of_training(cell.model, type(task.training_task), "parallel" in cell.budget, cell.settings)
+    return code_of_training(cell.model, type(task.training_task), cell.budget, cell.settings)
 
 
-def code_of_training(model: str, task: type[Task], is_parallel: bool, settings: Mapping[str, Any] = NO_SETTINGS) -> str:
+def code_of_training(
+    model: str, task: type[Task], budget: Mapping[str, Any], settings: Mapping[str, Any] = NO_SETTINGS
+) -> str:
     """The same by the model's name and settings and the task's class."""
     own = frozenset({Path(inspect.getfile(task)), *_model_files(model, settings)})
-    return _code_hash(own, (*SHELL, *TRAINING, *(PARALLEL if is_parallel else ())))
+    return _code_hash(own, (*SHELL, *TRAINING, *_further(budget)))

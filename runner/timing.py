@@ -8,6 +8,7 @@ from typing import Any
 import tasks
 from models.matching import counts
 from models.matching.counts import parameter_count, state_bytes
+from models.shell.compiled import compiled
 from results.cell import Cell
 from runner.build import build
 from runner.checkpoints import added_memory
@@ -21,9 +22,10 @@ def timed(cell: Cell, progress: Progress) -> dict[str, Any]:
     model = added_memory.timed(cell, build(cell, 256))
     found, begun, kept = [], time.perf_counter(), []
     run = {"dtype": cell.dtype, "device": cell.device, "keep": kept.append}
-    for m in measure_throughput(model, settings, state_bytes, **run):
-        found.append((None, *m))
-        progress(m.where)
+    with compiled(model, settings.compile):
+        for m in measure_throughput(model, settings, state_bytes, **run):
+            found.append((None, *m))
+            progress(m.where)
     for length in settings.lengths:
         work = counts.training_flops(model, length)
         if work is not None:

@@ -17,7 +17,7 @@ import os
 import pkgutil
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -31,6 +31,7 @@ from schema import shortened, suggestion
 
 SOFTMAX = ("sdpa", "math", "flash", "flex", "flash-attn")  # of softmax attention alone
 PROVIDERS = ("recurrence", "chunked", "native", "triton", "fla", "mamba-ssm", "causal-conv1d", *SOFTMAX)
+KERNELS = ("native", "triton", "fla", "mamba-ssm", "causal-conv1d", "flash-attn")  # what torch.compile cannot read
 ON_CPU = ("native", "chunked")  # in the order in which auto asks them
 ON_CUDA = ("triton", "fla", "mamba-ssm", "causal-conv1d", "chunked")
 ORDERS = {"cuda": ON_CUDA, "cpu": ON_CPU}
@@ -90,6 +91,20 @@ def probing() -> Iterator[None]:
         yield
     finally:
         _watchers[:], _compiles = held, compiled
+
+
+@contextmanager
+def wrapped(wrap: Callable[[Callable], Callable]) -> Iterator[None]:
+    """Inside, what calls kernels is called through `wrap`, each form of an operation; plain PyTorch stays as it is."""
+    before = [(one, dict(one._found)) for one in operations().values()]
+    for one, _ in before:
+        one.wrap(wrap)
+    try:
+        yield
+    finally:
+        for one, found in before:
+            one._found = found
+            vars(one).pop("_automatic", None)  # the class's own shows again
 
 
 def note(provider: str) -> None:
@@ -187,6 +202,15 @@ class Operation:
     def form_or_auto(self, provider: str) -> Callable:
         """`form` for a part that a model's named provider may have no form of: the part then runs under `auto`."""
         return self.form(provider if provider in self.forms else "auto")
+
+    def wrap(self, wrap: Callable[[Callable], Callable]) -> None:
+        """Wrap the forms that call kernels and can be imported here, and what `auto` chooses where they are among its choices."""
+        kernels = [name for name in self.forms if name in KERNELS and not (name in PACKAGES and _missing(name))]
+        for name in kernels:
+            with suppress(ImportError):
+                self._found[self.forms[name]] = wrap(self._imported(name))
+        if kernels:
+            self._automatic = wrap(self._automatic)
 
     def _imported(self, provider: str) -> Callable:
         return self._function(self.forms[provider])

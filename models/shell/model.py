@@ -87,6 +87,9 @@ class LanguageModel(nn.Module):
     """
 
     def __init__(self, size: Size, blocks: list[Block]):
+        """Raises ValueError where there are no blocks."""
+        if not blocks:
+            raise ValueError("A language model needs at least one block, and the list of blocks is empty.")
         super().__init__()
         self.size = size
         self.embedding = nn.Embedding(size.vocab, size.width)

@@ -65,15 +65,16 @@ def _cell(plan: Plan, entry: TaskEntry, kind: str, chosen: str, seed: int) -> Ce
     model, own_settings = (variant.model, variant.settings) if variant else (chosen, {})
     # in the budget, so that tables part what was trained otherwise and never average over both
     shared = {"parallel": plan.parallel, "processes": plan.processes} if plan.parallel else {}
+    compiled = {"compile": True} if plan.compile else {}
     return Cell(
         comparison=plan.comparison,
         kind=kind,
         model=model,
         settings={**plan.settings.get(model, {}), **own_settings},
         task=entry.name,
-        task_settings=dict(entry.settings),
+        task_settings={**entry.settings, **(compiled if kind == "timing" else {})},
         size={} if floors else {**plan.size, **plan.match},
-        budget={**plan.budget, **entry.budget, **shared} if kind == "training" else {},
+        budget={**plan.budget, **entry.budget, **shared, **compiled} if kind == "training" else {},
         seed=seed,
         lr=rate if kind == "training" else 0.0,
         stage=CHOSEN if searched else "",

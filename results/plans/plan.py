@@ -58,6 +58,7 @@ class Plan:
     workers: int = 1
     threads: int = field(default_factory=lambda: _processors())  # of a timed cell; a training cell always has one
     timeout: float | None = None  # seconds a cell may take; None for no limit
+    compile: bool = False  # whether whole models go through torch.compile, in training cells and timings
     parallel: str = ""  # how the processes of a training cell share each batch; "" where one process trains
     processes: int = 1
     snapshot_minutes: float = 5.0  # between two snapshots of a training in progress
@@ -255,6 +256,11 @@ def _of_machine(plan: Plan) -> Rules:
         bool(plan.parallel and (plan.timings or plan.contests)),
         "parallel is for training, timings and side-by-side benchmarks run in one process; choose tasks (--tasks) "
         "without them",
+    )
+    yield (
+        bool(plan.compile and (plan.parallel or plan.contests)),
+        "compile is for models that one process trains or times alone; take it out, or leave out parallel and side-by-side "
+        "benchmarks",
     )
     yield plan.timeout is not None and not plan.timeout > 0, "timeout must be a positive number of seconds"
     yield not plan.snapshot_minutes >= 0, "snapshot_minutes must not be negative; 0 takes one after every step"

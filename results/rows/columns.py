@@ -122,6 +122,7 @@ class Budget(TypedDict, total=False):
     activation_checkpointing: bool
     parallel: Name
     processes: Count
+    compile: bool
 
 
 class Row(TypedDict):

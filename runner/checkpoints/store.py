@@ -101,7 +101,7 @@ def _warn_of_other_code(folder: Path, facts: Facts) -> None:
     task = tasks.classes().get(facts["task"])
     if task is None:
         raise CheckpointError(f"{folder} was trained on {schema.shortened(facts['task'])}, which is no task here.")
-    now = code_of_training(facts["model"], task, "parallel" in facts.get("budget", {}), facts["settings"])
+    now = code_of_training(facts["model"], task, facts.get("budget", {}), facts["settings"])
     if now != facts["code_hash"]:
         then = f" (commit {facts['commit'][:8]})" if facts.get("commit") else ""
         warnings.warn(

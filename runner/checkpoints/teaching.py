@@ -9,6 +9,7 @@ from torch import nn
 
 import tasks
 from models import user_file
+from models.shell.compiled import compiled
 from results.cell import Cell
 from runner.build import build
 from schema.terms import Progress
@@ -25,7 +26,8 @@ def teach(
     Where `budget` names `parallel` and `processes`, each process trains on its rows and this one ends with all weights.
     """
     if "parallel" not in cell.budget:
-        return train(model, task, **_run(cell), device=cell.device, progress=progress, snapshots=snapshots)
+        with compiled(model, cell.budget.get("compile", False)):
+            return train(model, task, **_run(cell), device=cell.device, progress=progress, snapshots=snapshots)
     kind, processes = cell.budget["parallel"], cell.budget["processes"]
     data_parallel.check_rows(task, cell.seed, cell.budget["batch_tokens"], processes)
     is_kept = snapshots is not None

@@ -53,6 +53,12 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--dtype", help="float32, float32+onednn or bfloat16")
     add_provider(command, None)
     add("--workers", type=int, help="training cells side by side, one thread each")
+    add(
+        "--compile",
+        action="store_true",
+        default=None,
+        help="put whole models through torch.compile, here and in timings",
+    )
     add("--parallel", help="ddp or fsdp2: several processes train each cell, of this machine or those of torchrun")
     add("--processes", type=int, help="with --parallel: how many")
     add("--launcher", default="local", choices=("local", "ray"), help="where cells are measured")

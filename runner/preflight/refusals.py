@@ -17,6 +17,7 @@ from torch import nn
 import tasks
 from models import language_model, registry, user_file
 from models.ops import providers
+from models.shell import compiled
 from results.cell import Cell
 from results.rows.row import canonical
 from runner.build import ONE_VOCABULARY, opponents, settings_of, terms, unfilled
@@ -47,6 +48,8 @@ def check_cells(cells: Sequence[Cell], elsewhere: bool = False, unread: bool = F
         capacity.check_cell(cell, elsewhere)
         if not elsewhere:
             capacity.check_threads(cell.threads)
+        if {**cell.budget, **cell.task_settings}.get("compile") and not elsewhere:
+            compiled.check(cell.device)
         if "parallel" in cell.budget and not absent:
             data_parallel.check(cell.budget["parallel"], cell.budget["processes"], cell.device)
         if cell.kind == "contest":

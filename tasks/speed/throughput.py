@@ -34,7 +34,7 @@ class Throughput:
     """The settings of a timing: context lengths, rows of a training batch, repeats, and tokens decoded at each length.
 
     `decode_only` leaves training and prefill out and reaches each length in pieces of `piece` tokens, the state carried from
-    one length to the next; 1 is a decode of the whole context.
+    one length to the next; 1 is a decode of the whole context. `compile` puts the whole model through torch.compile.
     """
 
     lengths: tuple[int, ...] = (256, 1024, 4096)
@@ -43,6 +43,7 @@ class Throughput:
     decode: int = 16
     decode_only: bool = False
     piece: int = 1024
+    compile: bool = False
 
     def __post_init__(self):
         if not self.lengths or min(self.lengths) < 1:

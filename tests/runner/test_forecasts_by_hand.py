@@ -34,15 +34,15 @@ def of_the_reference(name: str) -> costs.Cost:
 
 
 def test_quick():
-    """Width 64, 2 layers, f 168, 256 bytes; 200 steps of 2,048 tokens in texts of 128."""
+    """Width 64, 2 layers, f 168, 256 bytes; 200 steps of 1,024 tokens in texts of 128."""
     matrices = 2 * (4 * 64 * 64 + 3 * 64 * 168)  # 97,280
     numbers = matrices + 256 * 64 + 5 * 64  # 113,984
     per_token = 6 * (matrices + 256 * 64) + 2 * 14 * 128 * 64  # 911,360
     found = of_the_reference("quick")
-    assert found.operations == pytest.approx(per_token * 200 * 2048)  # 3.7e11
-    weights, logits = 16 * numbers, 2 * 4 * 2048 * 256
-    kept = 4 * 2048 * (2 * (12 * 64 + 4 * 168) + 3 * 64)
-    assert found.memory == pytest.approx(weights + logits + kept, rel=0.05)  # 31 MB
+    assert found.operations == pytest.approx(per_token * 200 * 1024)  # 1.9e11
+    weights, logits = 16 * numbers, 2 * 4 * 1024 * 256
+    kept = 4 * 1024 * (2 * (12 * 64 + 4 * 168) + 3 * 64)
+    assert found.memory == pytest.approx(weights + logits + kept, rel=0.05)  # 16 MB
 
 
 def test_one_gpu_quick():

@@ -64,7 +64,9 @@ def times(steps: dict[str, Callable], rounds: int) -> dict[str, float]:
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("models", nargs="+")
-    asked.add_argument("--shapes", type=int, default=len(SHAPES), help="how many of the two shapes, shortest text first")
+    asked.add_argument(
+        "--shapes", type=int, default=len(SHAPES), help="how many of the two shapes, shortest text first"
+    )
     asked.add_argument("--rounds", type=int, default=7)
     asked.add_argument("--threads", type=int, default=1)
     given = asked.parse_args()

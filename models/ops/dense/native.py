@@ -32,11 +32,14 @@ def is_step(x: Tensor, provider: str = "auto") -> bool:
 def is_short(x: Tensor, provider: str = "auto") -> bool:
     """`is_step`, of more rows: where a number is touched once, as in a norm, and not once for each output.
 
+    Never inside torch.compile, which makes one piece of what surrounds them.
+
     Of one token alone: pieces of a text that are longer are computed as the whole is, to the digit, which a law needs that
     amplifies rounding (ATLAS).
     """
     return (
         not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
         and x.dim() > 2
         and x.shape[1] == 1
         and 0 < x.numel() <= SHORT

@@ -209,7 +209,8 @@ def work(budget: Mapping[str, Any]) -> str:
     shared = f", {budget['parallel']} with processes={budget['processes']}" if "parallel" in budget else ""
     micro = f", {budget['micro_batch_tokens']:,} at a time" if "micro_batch_tokens" in budget else ""
     again = ", activations computed again" if budget.get("activation_checkpointing") else ""
-    return f"{budget['steps']:,} steps of {budget['batch_tokens']:,} tokens{micro}{again}{shared}"
+    compiled = ", compiled by torch.compile" if budget.get("compile") else ""
+    return f"{budget['steps']:,} steps of {budget['batch_tokens']:,} tokens{micro}{again}{shared}{compiled}"
 
 
 def _threads(evaluation: Evaluation) -> str:

@@ -113,6 +113,13 @@ def test_processes_that_share_batches_stand_in_the_budget_of_training_cells_alon
     ]
 
 
+def test_a_compiled_run_says_so_in_the_budget_of_trainings_and_the_settings_of_timings(plan):
+    made = plans.cells(plan.with_overrides(compile=True), NAMES)
+    said = {(c.kind, c.budget.get("compile"), c.task_settings.get("compile")) for c in made}
+    assert said == {("floors", None, None), ("training", True, None), ("timing", None, True)}
+    assert not any("compile" in {**c.budget, **c.task_settings} for c in plans.cells(plan, NAMES))
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -133,6 +140,7 @@ def test_processes_that_share_batches_stand_in_the_budget_of_training_cells_alon
         ({"parallel": "zero", "tasks": ["needle"]}, "parallel 'zero' is unknown; known: ddp, fsdp2"),
         ({"parallel": "ddp", "processes": 0, "tasks": ["needle"]}, "processes must be at least 1"),
         ({"processes": 2}, "processes needs parallel: ddp or fsdp2"),
+        ({"compile": True, "parallel": "ddp", "tasks": ["needle"]}, "compile is for models that one process trains"),
         ({"parallel": "ddp", "processes": 2}, "timings and side-by-side benchmarks run in one process; choose tasks"),
     ],
 )

@@ -30,7 +30,7 @@ SIZE = {"width": 16, "depth": 1, "heads": 2}
 def facts(**changed) -> dict:
     plain = {"model": "deltanet", "settings": {}, "size": SIZE, "vocab": 256, "seed": 1, "task": "language-modelling"}
     plain |= {"model_files": [], "when": "2026-01-31T12:00:00+00:00", "providers": [], "budget": {}, "versions": {}}
-    plain |= {"code_hash": code_of_training("deltanet", tasks.classes()["language-modelling"], False)}
+    plain |= {"code_hash": code_of_training("deltanet", tasks.classes()["language-modelling"], {})}
     return plain | changed
 
 
@@ -231,7 +231,7 @@ def test_what_is_kept_by_other_code_is_no_training_of_this_cell(changed, told, t
     task = tasks.create("language-modelling", length=32)
     now = {
         "versions": trained_model.provenance.versions(),
-        "code_hash": code_of_training("deltanet", type(task), False),
+        "code_hash": code_of_training("deltanet", type(task), {}),
     }
     trained_model._check_code(facts(**now), Cell, task, tmp_path)
     with pytest.raises(CheckpointError, match=told):

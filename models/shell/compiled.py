@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -59,6 +60,7 @@ def compiled(model: nn.Module, wanted: bool = True) -> Iterator[None]:
         setattr(model, part, _noted(torch.compile(getattr(model, part), backend=BACKEND)))
     try:
         with (
+            _torch_as_it_was(),
             providers.wrapped(disable),
             torch._dynamo.config.patch(recompile_limit=MOST_FORMS, fail_on_recompile_limit_hit=True),
         ):
@@ -71,6 +73,18 @@ def compiled(model: nn.Module, wanted: bool = True) -> Iterator[None]:
         for part in parts:
             with suppress(AttributeError):  # the class's own shows again
                 delattr(model, part)
+
+
+@contextmanager
+def _torch_as_it_was() -> Iterator[None]:
+    """Puts back what torch's compiler leaves changed in torch and Python, so that nobody takes it for the model's doing."""
+    limit, methods = sys.getrecursionlimit(), {name: getattr(nn.Module, name) for name in ("__init__", "__setstate__")}
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
+        for name, method in methods.items():
+            setattr(nn.Module, name, method)
 
 
 def _noted(function: Any) -> Any:

@@ -17,6 +17,7 @@ from models.language_model import Size, seeded
 from models.ops import providers
 from models.shell import compiled as module
 from models.shell.compiled import NAME, CannotCompile, check, compiled
+from schema import surroundings
 
 TEXT = torch.randint(32, (2, 17), generator=torch.Generator().manual_seed(0))
 
@@ -49,8 +50,9 @@ def test_a_compiled_model_has_the_same_loss_and_gradients(name):
 def test_rows_can_name_it_and_nothing_is_left_of_it():
     model = model_of("retnet")
     names, keys = set(vars(model)), list(model.state_dict())
-    with compiled(model), providers.watch() as ran:
+    with surroundings.kept() as changed, compiled(model), providers.watch() as ran:
         model(TEXT)
+    assert not changed
     assert NAME in ran and set(vars(model)) == names and list(model.state_dict()) == keys
     with providers.watch() as ran:
         model(TEXT)

@@ -1,8 +1,9 @@
 """Triton's interpreter, made to run fla's kernels: on a CPU, without a GPU or a compiler, so that our calls can be proven.
 
-It takes TRITON_INTERPRET=1 in the environment before Triton is imported. Three things of fla's lie outside what the interpreter
+It takes TRITON_INTERPRET=1 in the environment before Triton is imported. Four things of fla's lie outside what the interpreter
 does by itself: it benchmarks configurations on a device, loops over `range` give plain integers where a kernel asks for
-`.to`, and `gather` is called under an alias that is a placeholder. `prepare` mends them.
+`.to`, `gather` is called under an alias that is a placeholder, and a comparison of two scalars that is spread over a block comes
+out as integers, which are no mask. `prepare` mends them.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ def prepare() -> None:
     pruned = tuner.prune_configs
     tuner.prune_configs = lambda self, named: pruned(self, named)[:1]
     tuner._bench = lambda self, *inputs, config=None, **meta: [0.0] * 3
+    builder = interpreter["InterpreterBuilder"]
+    builder.create_splat = _truth_kept(builder.create_splat)
     executor = interpreter["GridExecutor"]
     execute = executor.__call__
 
@@ -44,6 +47,16 @@ def prepare() -> None:
         return execute(self, *inputs, **named)
 
     executor.__call__ = with_loops
+
+
+def _truth_kept(spread: Callable) -> Callable:
+    def kept(self: Any, kind: Any, value: Any) -> Any:
+        found = spread(self, kind, value)
+        if value.data.dtype == bool:
+            found.data = found.data.astype(bool)
+        return found
+
+    return kept
 
 
 def _innermost(function: Any) -> Any:

@@ -26,7 +26,7 @@ CHUNK = 128  # tokens of a chunk of chunk_hgrn
 
 
 def diagonal_scan(a: Tensor, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """`models.ops.diagonal_scan.recurrence.recurrence` by fla's kernels; same shapes. h in the inputs' dtype, the state in float32.
+    """`models.ops.diagonal_scan.recurrence.recurrence` by fla's kernels; same shapes. h in the inputs' dtype, state float32.
 
     Raises NotCovered for complex numbers, for a decay below 0, which has no logarithm (to look, the host waits for the device),
     for float64, and for tensors that Triton cannot reach.
@@ -60,7 +60,9 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, dh: Tensor, dlast: Tensor):
         a, h, state = ctx.saved_tensors
         gates = a.expand(h.shape).flip(1)
-        later = torch.cat([torch.ones_like(gates[:, :1]), gates[:, :-1]], 1)  # a_{t+1}; what comes after the text is dlast
+        later = torch.cat(
+            [torch.ones_like(gates[:, :1]), gates[:, :-1]], 1
+        )  # a_{t+1}; what comes after the text is dlast
         g = _recurrence(later.log(), dh.flip(1), dlast).flip(1)
         da = None
         if ctx.needs_input_grad[0]:

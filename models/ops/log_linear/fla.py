@@ -1,8 +1,8 @@
 """Log-linear attention by flash-linear-attention's kernels (package fla-core), for the row of the law that compares nothing.
 
-`chunk_log_linear_attn` reads chunks of 64 tokens from a text's first on, with a state for every digit of their count, and a weight
-for every level; a level that it has no weight for reads nothing. The law's last bucket keeps all that is older, so the last weight
-is repeated for the levels above it. The rate scales the values.
+`chunk_log_linear_attn` reads chunks of 64 tokens from a text's first on, with a state for every digit of their count, and a
+weight for every level; a level that it has no weight for reads nothing. The law's last bucket keeps all that is older, so the
+last weight is repeated for the levels above it. The rate scales the values.
 
 It can begin from a state, between two chunks and without a gradient. What it hands out is no bucket of the law's where a chunk is
 unfinished, and has no gradient: the last buckets are products over the tokens of each, here, in PyTorch.
@@ -39,7 +39,8 @@ def log_linear(
     """`models.ops.log_linear.recurrence.recurrence` by fla's kernels; same shapes. y in v's dtype, the buckets in float32.
 
     Raises NotCovered for a comparison, for a state with gradients or one inside a chunk of 64 tokens (so for decoding token by
-    token), for keys or values wider than 128, for more than 131,072 tokens, for float64, and for tensors that Triton cannot reach.
+    token), for keys or values wider than 128, for more than 131,072 tokens, for float64, and for tensors that Triton cannot
+    reach.
     """
     for given in (q, v):
         require("fla", given)
@@ -69,12 +70,13 @@ def _check(q: Tensor, v: Tensor, compare: bool, before: int) -> None:
         raise NotCovered("Provider 'fla' has log-linear attention without a comparison only; use chunked.")
     if before and (before % CHUNK or torch.is_grad_enabled()):
         raise NotCovered(
-            f"Provider 'fla' goes on from a state of log-linear attention only without a gradient and after a multiple of {CHUNK} "
-            f"tokens (here {before}); use chunked."
+            "Provider 'fla' goes on from a state of log-linear attention only without a gradient and after a multiple of "
+            f"{CHUNK} tokens (here {before}); use chunked."
         )
     if max(q.shape[-1], v.shape[-1]) > WIDEST or before + v.shape[1] > LONGEST:
         raise NotCovered(
-            f"Provider 'fla' has log-linear attention for keys and values of at most {WIDEST} and {LONGEST:,} tokens; use chunked."
+            f"Provider 'fla' has log-linear attention for keys and values of at most {WIDEST} and {LONGEST:,} tokens; "
+            "use chunked."
         )
 
 
@@ -89,7 +91,7 @@ def _read(q: Tensor, k: Tensor, v: Tensor, log_forget: Tensor, weights: Tensor, 
 
 
 def _begun(q: Tensor, k: Tensor, v: Tensor, log_forget: Tensor, weights: Tensor, state: State) -> object:
-    """What the kernel goes on from: a state for every digit of the chunks so far, the last bucket at the highest, no open chunk."""
+    """What the kernel goes on from: a state for every digit of the chunks so far, the last bucket at the highest."""
     from fla.ops.log_linear_attn.chunk import LogLinearAttentionState
 
     buckets, count = state

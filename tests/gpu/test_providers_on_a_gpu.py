@@ -49,6 +49,7 @@ MODELS = {  # the providers that a model may be asked for by name
     "rwkv4": ("fla",),
     "linear-attention": ("fla",),
     "performer": ("fla",),
+    "mamba3": ("fla", "mamba-ssm"),
     "mambamixer": ("mamba-ssm",),
 }
 

@@ -3,7 +3,8 @@
 It takes TRITON_INTERPRET=1 in the environment before Triton is imported. Four things of fla's lie outside what the interpreter
 does by itself: it benchmarks configurations on a device, loops over `range` give plain integers where a kernel asks for
 `.to`, `gather` is called under an alias that is a placeholder, and a comparison of two scalars that is spread over a block comes
-out as integers, which are no mask. `prepare` mends them.
+out as integers, which are no mask. mamba-ssm's kernels add one: an elementary function as one line of the GPU's assembly.
+`prepare` mends them.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def prepare() -> None:
     tuner._bench = lambda self, *inputs, config=None, **meta: [0.0] * 3
     builder = interpreter["InterpreterBuilder"]
     builder.create_splat = _truth_kept(builder.create_splat)
+    builder.create_inline_asm = lambda self, line, constraints, values, *_: _Assembled(line, values)
     executor = interpreter["GridExecutor"]
     execute = executor.__call__
 
@@ -47,6 +49,18 @@ def prepare() -> None:
         return execute(self, *inputs, **named)
 
     executor.__call__ = with_loops
+
+
+class _Assembled:
+    """What one line of assembly makes of its one operand: "cos.approx.f32 $0, $1;" is NumPy's cosine."""
+
+    def __init__(self, line: str, values: list[Any]):
+        (value,) = values
+        function = getattr(import_module("numpy"), line.partition(".")[0])
+        self.found = type(value)(function(value.data), value.dtype)
+
+    def get_result(self, index: int) -> Any:
+        return self.found
 
 
 def _truth_kept(spread: Callable) -> Callable:

@@ -1,7 +1,7 @@
 """Mamba-3's scan by its authors' kernels (package mamba-ssm, https://github.com/state-spaces/mamba): `mamba3_siso_combined`.
 
 They compute the law of `recurrence.py`, both ways, biases, turning, trapezoid and skip included: run in float32 by Triton's
-interpreter they agree with it to 1e-6. What is called rounds q, k, v, the trapezoid and the speed to bfloat16 whatever it is
+interpreter they agree with it below 2e-6. What is called rounds q, k, v, the trapezoid and the speed to bfloat16 whatever it is
 given, keeps the states that its backward pass reads in bfloat16, and takes sines and cosines by the GPU's approximations; so it
 serves where v is bfloat16, and else, and for other widths, the package's chunk scan of Mamba-2's row does. A turned key keeps
 its pairs side by side there.

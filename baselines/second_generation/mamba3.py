@@ -11,9 +11,8 @@ R turns neighbouring pairs of the first half of the N numbers; turning keys and 
 the angles are shared by all heads, Delta, A and lambda are a head's own. There is no short convolution. The paper's models
 alternate the layer with SwiGLU, as the shell does.
 
-Each token is written twice, a step late for the second time, so one scan serves: token t is written at once with both weights,
-lambda_t Delta_t + (1 - lambda_{t+1}) Delta_{t+1}, and the later one is taken back from its own output. The last token of a piece
-waits in the state for the next one's weight. The first token of a text has none before it.
+Each token is written twice, a step late for the second time (`models/ops/trapezoidal_scan`). The first token of a text has none
+before it.
 
 `activation` is that of A: "softplus", as in the paper's code, or "rational", 1 + u from 0 up and 1 / (1 - u) below, as in the
 authors' later code. Angles are cumulated in float64 and reduced. D and all biases do not decay (the authors mark D and that of
@@ -22,7 +21,6 @@ Delta). Deviation: head width is `inner / heads` of the common size (the authors
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -32,12 +30,12 @@ from torch.nn import functional as F
 from models.law import Law
 from models.layers import RMSNorm, at_least_float32, split_heads, step_bias
 from models.ops.flops import Flops
-from models.ops.scan import scan
 from models.ops.scan.flops import scan_flops
+from models.ops.trapezoidal_scan import trapezoidal_scan
+from models.ops.trapezoidal_scan.recurrence import State
 from models.registry import register
 
 SLOWEST = 1e-4  # the least -A
-State = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 @register(
@@ -88,29 +86,24 @@ class Mamba3(nn.Module):
         self.out = nn.Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        angle, matrix, last_k, last_x = (None,) * 4 if state is None else state
         z, x, B, C, step, A, trapezoid, speed = self.project(x).split(self.widths, dim=-1)
-        x, (step, A, trapezoid) = split_heads(x, self.heads), (at_least_float32(one) for one in (step, A, trapezoid))
+        step, A, trapezoid = (at_least_float32(one) for one in (step, A, trapezoid))
         delta = F.softplus(step + self.step_bias)
-        now = trapezoid.sigmoid() * delta  # lambda Delta, the weight of a token in its own step
-        late = (-trapezoid).sigmoid() * delta  # (1 - lambda) Delta, that of the token before
-        turns = math.pi * torch.tanh(at_least_float32(speed))[:, :, None] * delta[..., None]
-        q, k, angle = self._turned(C, B, turns, angle)
-        if matrix is not None:  # what the last token still had to write
-            matrix = matrix + (late[:, 0, :, None] * last_k)[..., None] * last_x[:, :, None]
-        later = F.pad(late[:, 1:], (0, 0, 0, 1))
-        y, matrix = scan(
-            q,
-            k,
-            at_least_float32(x),  # what is taken back below must be what was written, or a token hears of the next one
+        y, state = trapezoidal_scan(
+            at_least_float32(self.norm_C(C))[:, :, None],
+            at_least_float32(self.norm_B(B))[:, :, None],
+            split_heads(x, self.heads),
+            bias_q=self.bias_C,
+            bias_k=self.bias_B,
             log_forget=-self._decay(A) * delta,
-            rate=now + later,
-            state=matrix,
+            delta=delta,
+            trapezoid=trapezoid,
+            speed=at_least_float32(speed),
+            skip=self.D,
+            state=state,
             provider=self.provider,
         )
-        own = self.D - later * (q * k).sum(-1)
-        y = (y + own[..., None] * x).flatten(2).to(z.dtype)
-        return self.out(y * F.silu(z)), (angle, matrix, k[:, -1].clone(), at_least_float32(x[:, -1]).clone())
+        return self.out(y.flatten(2) * F.silu(z)), state
 
     def _decay(self, u: Tensor) -> Tensor:
         """-A."""
@@ -118,28 +111,6 @@ class Mamba3(nn.Module):
             return F.softplus(u).clamp(min=SLOWEST)
         return torch.where(u >= 0, 1 + u, 1 / (1 - u.clamp(max=0))).clamp(min=SLOWEST)
 
-    def _turned(self, C: Tensor, B: Tensor, turns: Tensor, angle: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries and keys [b, t, h, N], turned by the angles so far, and the last angles [b, h, N / 4]."""
-        turns = turns.double()
-        if angle is not None:
-            turns = torch.cat([turns[:, :1] + angle[:, None].double(), turns[:, 1:]], dim=1)
-        angles = (turns.cumsum(1) + math.pi).remainder(2 * math.pi) - math.pi
-        q = at_least_float32(self.norm_C(C))[:, :, None] + self.bias_C
-        k = at_least_float32(self.norm_B(B))[:, :, None] + self.bias_B
-        angles = angles.to(q.dtype)
-        cos, sin = angles.cos(), angles.sin()
-        return turned(q, cos, sin), turned(k, cos, sin), angles[:, -1].clone()
-
     def flops(self, time: int) -> Flops:
         """Of the scan, each head with keys of its own."""
         return scan_flops(time, self.heads, self.widths[2], self.widths[0] // self.heads)
-
-
-def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x [b, t, h, N] with the pairs (x_{2j}, x_{2j+1}) turned by angles j = 0 .. N / 4 - 1, the rest as it is.
-
-    The first numbers of all pairs come first, then the second ones: queries and keys are products in any common order.
-    """
-    count = 2 * cos.shape[-1]
-    first, second = x[..., 0:count:2], x[..., 1:count:2]
-    return torch.cat([first * cos - second * sin, second * cos + first * sin, x[..., count:]], dim=-1)

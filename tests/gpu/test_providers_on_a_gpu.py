@@ -16,6 +16,7 @@ import baselines  # noqa: F401, registers the models
 from models import registry
 from models.language_model import Size, build
 from models.ops import providers
+from models.ops.log_linear import log_linear
 from models.ops.providers import ProviderAbsent, check_provider, operations, watch
 from models.ops.scan import scan
 from models.ops.selective_scan import selective_scan
@@ -43,6 +44,13 @@ MODELS = {  # the providers that a model may be asked for by name
     "mamba2": ("fla", "mamba-ssm"),
     "deltanet": ("fla",),
     "gated-deltanet": ("fla",),
+    "hawk": ("fla",),
+    "mingru": ("fla",),
+    "rwkv4": ("fla",),
+    "linear-attention": ("fla",),
+    "performer": ("fla",),
+    "mamba3": ("fla", "mamba-ssm"),
+    "mambamixer": ("mamba-ssm",),
 }
 
 
@@ -132,6 +140,38 @@ def test_selective_scan_is_the_law(time, carried):
     with torch.no_grad():
         ours, law = (selective_scan(**given, provider=name) for name in ("mamba-ssm", "chunked"))
     assert relative(ours, law) < 1e-4
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("time, carried", [(1, True), (128, False), (TIME, True), (2100, True)])
+def test_diagonal_scan_is_the_law(time, carried, shared):
+    """Decays of exactly 0 and 1 among them."""
+    present("fla")
+    torch.manual_seed(0)
+    a = torch.rand([40] if shared else [2, time, 40])
+    a[..., 0], a[..., 1] = 0, 1
+    given = {"a": a, "x": torch.randn(2, time, 40)} | ({"state": torch.randn(2, 40)} if carried else {})
+    hold("diagonal", "fla", {name: x.to(DEVICE) for name, x in given.items()}, {}, torch.float32, reads=())
+
+
+@pytest.mark.parametrize("kind", FORWARD, ids=str)
+@pytest.mark.parametrize("time, levels", [(5, 15), (64, 15), (TIME, 4), (600, 15)])
+def test_log_linear_attention_is_the_law(time, levels, kind):
+    present("fla")
+    torch.manual_seed(0)
+    given = {name: F.normalize(torch.randn(2, time, 1, 64), dim=-1) for name in "qk"}
+    given |= {"v": torch.randn(2, time, 2, 64), "weights": torch.rand(2, time, 2, levels)}
+    given |= {"log_forget": -0.3 * torch.rand(2, time, 2), "rate": torch.rand(2, time, 2)}
+    given = {name: x.to(kind).float() if name in "qkv" else x for name, x in given.items()}
+    given = {name: x.to(DEVICE) for name, x in given.items()}
+
+    def form(provider):
+        return lambda **inputs: (log_linear(**inputs, provider=provider)[0],)
+
+    ours = differentiated(form("fla"), given, {}, kind)
+    law = differentiated(form("recurrence"), given, {}, torch.float64)
+    for bound, one, right in zip((FORWARD, BACKWARD), ours, law, strict=True):
+        assert relative(one, right) < bound[kind]
 
 
 @pytest.mark.parametrize("window", [None, 40])

@@ -89,3 +89,49 @@ def mamba_chunk_scan_combined(
         state = torch.exp(step * A[:, None, None]) * state + step * x[:, t, :, :, None] * B[:, t, :, None]
         ys.append((state * C[:, t, :, None]).sum(-1))
     return torch.stack(ys, 1), state
+
+
+def mamba3_siso_combined(
+    Q,
+    K,
+    V,
+    ADT,
+    DT,
+    Trap,
+    Q_bias,
+    K_bias,
+    Angles,
+    D=None,
+    Z=None,
+    Input_States=None,
+    chunk_size=64,
+    return_final_states=False,
+    cu_seqlens=None,
+):
+    """Q, K [b, t, g, N], V [b, t, h, v], ADT, DT and Trap [b, h, t], biases [h, N], Angles [b, t, h, a], D [h] -> y, four states.
+
+    Pairs (2j, 2j + 1) of a key turn. The states are angles [b, h, a], S [b, h, v, N], and the last k [b, h, N] and v [b, h, v].
+    """
+    assert Z is None and cu_seqlens is None and return_final_states and V.shape[2] % Q.shape[2] == 0
+    assert all(one.is_contiguous() for one in (Q, K, V, ADT, DT, Trap, Q_bias, K_bias, Angles, *(Input_States or ())))
+    assert all(one.dtype == torch.float32 for one in (ADT, DT, Q_bias, K_bias, *(Input_States or ())))
+    (batch, time, heads, values), keys, angles = V.shape, Q.shape[3], Angles.shape[3]
+    shapes = (angles,), (values, keys), (keys,), (values,)
+    zeros = [V.new_zeros(batch, heads, *shape) for shape in shapes]
+    angle, state, last_k, last_v = zeros if Input_States is None else Input_States
+
+    def turned(x):
+        pairs = torch.view_as_complex(x[..., : 2 * angles].unflatten(-1, (-1, 2)).contiguous())
+        pairs = torch.view_as_real(pairs * torch.polar(torch.ones_like(angle), angle)).flatten(-2)
+        return torch.cat([pairs, x[..., 2 * angles :]], -1)
+
+    ys = []
+    for t in range(time):
+        angle = (angle + torch.pi * torch.tanh(Angles[:, t]) * DT[:, :, t, None]).remainder(2 * torch.pi)
+        q, k, now = turned(Q[:, t] + Q_bias), turned(K[:, t] + K_bias), Trap[:, :, t].sigmoid()
+        state = state + ((1 - now) * DT[:, :, t])[..., None, None] * last_v[..., None] * last_k[..., None, :]
+        state = ADT[:, :, t, None, None].exp() * state
+        state = state + (now * DT[:, :, t])[..., None, None] * V[:, t, :, :, None] * k[..., None, :]
+        ys.append((state * q[..., None, :]).sum(-1) + D[:, None] * V[:, t])
+        last_k, last_v = k, V[:, t]
+    return torch.stack(ys, 1), angle, state, last_k, last_v

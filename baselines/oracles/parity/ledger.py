@@ -26,7 +26,9 @@ _NONE = "no code of its authors is known; a test holds it to a loop written from
 _NO_PACKAGE = "its authors' code is no package; a test holds it to a loop written from the equations"
 NO_ORACLE = {
     **dict.fromkeys(("titans-mac", "titans-mag", "titans-mal"), _PARTS),
-    **dict.fromkeys(("mamba3", "lact"), _LOOP),
+    "lact": _LOOP,
+    "mamba3": "no installable code runs on a CPU; tests hold it to a loop written from its equations, and its scan to its "
+    "authors' kernels",
     **dict.fromkeys(("armt", "block-recurrent", "knn-lm", "memoryllm", "memoryllm-frozen"), _NO_PACKAGE),
     **dict.fromkeys(("yaad", "moneta", "memora", "omeganet", "atlas", "mambamixer", "feng", "camelot"), _NONE),
     "bmojo": "its authors' code needs CUDA, without eidetic memory; a test holds it to a loop written from the equations",

@@ -5,5 +5,10 @@ from models.ops.providers import Operation
 channel_scan = Operation(
     "channel scan",
     __name__,
-    {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked", "native": "native:native"},
+    {
+        "recurrence": "recurrence:recurrence",
+        "chunked": "chunked:chunked",
+        "native": "native:native",
+        "mamba-ssm": "mamba_ssm:channel_scan",
+    },
 )

@@ -8,10 +8,16 @@ from models.ops.providers import Operation
 diagonal_scan = Operation(
     "diagonal",
     __name__,
-    {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked", "native": "native:native"},
+    {
+        "recurrence": "recurrence:recurrence",
+        "chunked": "chunked:chunked",
+        "native": "native:native",
+        "fla": "fla:diagonal_scan",
+    },
 )
 outer_scan = Operation(
     "diagonal outer",
     __name__,
     {"recurrence": "recurrence:outer_recurrence", "chunked": "outer_chunked:chunked", "native": "outer_native:native"},
+    lacks={"fla": "its kernels of HGRN would need every gate written down"},
 )

@@ -10,7 +10,7 @@ from models.ops.providers import Operation
 kernel_attention = Operation(
     "kernel attention",
     __name__,
-    {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked"},
+    {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked", "fla": "fla:kernel_attention"},
     lacks={"native": "the compiled scan is the slower where values have a column of ones behind them"},
 )
 block_attention = Operation(

@@ -5,5 +5,10 @@ from models.ops.providers import Operation
 log_linear = Operation(
     "log-linear",
     __name__,
-    {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked", "native": "native:native"},
+    {
+        "recurrence": "recurrence:recurrence",
+        "chunked": "chunked:chunked",
+        "native": "native:native",
+        "fla": "fla:log_linear",
+    },
 )

@@ -11,6 +11,7 @@ linear_memory = Operation(
         "native": "native:native",
         "triton": "triton.forms:linear",
     },
+    lacks={"fla": "its Titans and its delta rule with momentum are plain PyTorch"},
     slower={"native": "native:is_slower"},
 )
 deep_memory = Operation(

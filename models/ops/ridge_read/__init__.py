@@ -6,5 +6,7 @@ ridge_read = Operation(
     "ridge read",
     __name__,
     {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked"},
-    {"fla": "its kernels of MesaNet round the states between chunks to bfloat16, in float32 too"},
+    {
+        "fla": "its kernels of MesaNet round q and k to float16, and the states between chunks to bfloat16, in float32 too"
+    },
 )

@@ -14,11 +14,12 @@ autocast or in the widest of their own. In float32 a kernel multiplies as Triton
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial, reduce
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from models.ops.fla_inputs import working_dtype
 from models.ops.providers import NotCovered, require
 
 WIDEST_DELTA_KEY = 256  # of a head, in fla's kernels of the delta rules
@@ -43,7 +44,7 @@ def scan(
     per_channel = log_forget is not None and log_forget.dim() == 4
     if compare and (per_channel or q.shape[-1] > WIDEST_DELTA_KEY):
         raise NotCovered("Provider 'fla' has the delta rule for gates per head and keys of at most 256; use chunked.")
-    dtype, kind, heads = q.dtype, _kind(q, k, v), v.shape[2]
+    dtype, kind, heads = q.dtype, working_dtype(q, k, v), v.shape[2]
     with torch.autocast(q.device.type, enabled=False):
         if rate is not None and not compare:
             v, rate = v.float() * rate.float()[..., None], None  # only a scale of what is written
@@ -57,13 +58,6 @@ def scan(
         state = None if state is None else state.float()
         y, state = kernel(q, k, v, scale=1.0, initial_state=state, output_final_state=True)
     return y.to(dtype), state
-
-
-def _kind(*tensors: Tensor) -> torch.dtype:
-    device = tensors[0].device.type
-    if torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return reduce(torch.promote_types, (x.dtype for x in tensors))
 
 
 def _hebbian(log_forget: Tensor | None, per_channel: bool, token: bool) -> Callable:

@@ -19,6 +19,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from models.ops.channel_scan import mamba_ssm as mamba_ssm_channels
+from models.ops.channel_scan.recurrence import BlockWeights
+from models.ops.channel_scan.recurrence import recurrence as channel_scan
 from models.ops.providers import NotCovered
 from models.ops.scan import mamba_ssm
 from models.ops.scan.recurrence import recurrence
@@ -104,7 +107,8 @@ def agree(law, form, given: dict[str, torch.Tensor], bound: float = 2e-6) -> Non
         outputs = side(**inputs)
         weights = [torch.randn(x.shape, generator=torch.Generator().manual_seed(i)) for i, x in enumerate(outputs)]
         gradients = torch.autograd.grad(outputs, list(inputs.values()), weights)
-        answers.append(dict(zip(("y", "state", *inputs), (*outputs, *gradients), strict=True)))
+        named = ("y", "state")[: len(outputs)]
+        answers.append(dict(zip((*named, *inputs), (*outputs, *gradients), strict=True)))
     for name, expected in answers[0].items():
         error = (answers[1][name] - expected).abs().max()
         assert error <= bound * expected.abs().max().clamp(min=1e-2), name
@@ -142,6 +146,24 @@ def test_state_of_the_selective_scan_crosses_pieces_with_its_gradient(selective_
         gradients.append(torch.autograd.grad(y.square().sum(), first)[0])
     assert gradients[0][:, :5].abs().max() > 1e-3
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pieces", [1, 9])
+def test_channel_scan_is_the_law(selective_scan, pieces):
+    torch.manual_seed(pieces)
+    shapes = {"project": (16, 4), "taps": (8, 4), "bias": (8,), "select": (11, 8), "step": (8, 1), "step_bias": (8,)}
+    shapes |= {"rates": (8, 5), "skip": (8,), "out": (4, 8)}
+    given = {f"{way} {name}": torch.randn(shape) / 2 for way in "fb" for name, shape in shapes.items()}
+    given |= {f"{way} rates": -torch.rand(8, 5) - 0.5 for way in "fb"} | {"x": torch.randn(3, pieces, 4)}
+
+    def side(form):
+        def computed(**inputs):
+            ways = (BlockWeights(*(inputs[f"{way} {name}"] for name in BlockWeights._fields)) for way in "fb")
+            return (form(inputs["x"], *ways),)
+
+        return computed
+
+    agree(side(channel_scan), side(mamba_ssm_channels.channel_scan), given, bound=5e-6)
 
 
 @pytest.mark.parametrize("heads", [1, 3])

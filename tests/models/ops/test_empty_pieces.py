@@ -178,6 +178,16 @@ def given_to(operation: str, time: int) -> tuple[tuple, dict]:
     if operation == "recurrent cell":
         weights = torch.randn(48, 12), torch.randn(1, 48, 12)
         return (x.flatten(2), *weights), {"cell": "lstm", "state": torch.randn(2, 2, 12)}
+    if operation == "trapezoidal":
+        state = torch.randn(2, 3, 2), torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+        gates = {
+            "log_forget": -x[..., 0].abs(),
+            "delta": x[..., 1].abs(),
+            "trapezoid": x[..., 2],
+            "speed": x[:, :, 0, :2],
+        }
+        biases = {"bias_q": torch.randn(3, 4), "bias_k": torch.randn(3, 4), "skip": torch.randn(3)}
+        return (x, x, x), {**gates, **biases, "state": state}
     if operation == "short convolution":
         return (x.flatten(2), torch.randn(12, 1, 4)), {"state": torch.randn(2, 3, 12)}
     if operation == "log-linear":

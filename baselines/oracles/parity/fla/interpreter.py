@@ -1,8 +1,10 @@
 """Triton's interpreter, made to run fla's kernels: on a CPU, without a GPU or a compiler, so that our calls can be proven.
 
-It takes TRITON_INTERPRET=1 in the environment before Triton is imported. Three things of fla's lie outside what the interpreter
+It takes TRITON_INTERPRET=1 in the environment before Triton is imported. Four things of fla's lie outside what the interpreter
 does by itself: it benchmarks configurations on a device, loops over `range` give plain integers where a kernel asks for
-`.to`, and `gather` is called under an alias that is a placeholder. `prepare` mends them.
+`.to`, `gather` is called under an alias that is a placeholder, and a comparison of two scalars that is spread over a block comes
+out as integers, which are no mask. mamba-ssm's kernels add one: an elementary function as one line of the GPU's assembly.
+`prepare` mends them.
 """
 
 from __future__ import annotations
@@ -36,6 +38,9 @@ def prepare() -> None:
     pruned = tuner.prune_configs
     tuner.prune_configs = lambda self, named: pruned(self, named)[:1]
     tuner._bench = lambda self, *inputs, config=None, **meta: [0.0] * 3
+    builder = interpreter["InterpreterBuilder"]
+    builder.create_splat = _truth_kept(builder.create_splat)
+    builder.create_inline_asm = lambda self, line, constraints, values, *_: _Assembled(line, values)
     executor = interpreter["GridExecutor"]
     execute = executor.__call__
 
@@ -44,6 +49,28 @@ def prepare() -> None:
         return execute(self, *inputs, **named)
 
     executor.__call__ = with_loops
+
+
+class _Assembled:
+    """What one line of assembly makes of its one operand: "cos.approx.f32 $0, $1;" is NumPy's cosine."""
+
+    def __init__(self, line: str, values: list[Any]):
+        (value,) = values
+        function = getattr(import_module("numpy"), line.partition(".")[0])
+        self.found = type(value)(function(value.data), value.dtype)
+
+    def get_result(self, index: int) -> Any:
+        return self.found
+
+
+def _truth_kept(spread: Callable) -> Callable:
+    def kept(self: Any, kind: Any, value: Any) -> Any:
+        found = spread(self, kind, value)
+        if value.data.dtype == bool:
+            found.data = found.data.astype(bool)
+        return found
+
+    return kept
 
 
 def _innermost(function: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -80,7 +81,9 @@ def _torch_as_it_was() -> Iterator[None]:
     """Puts back what torch's compiler leaves changed in torch and Python, so that nobody takes it for the model's doing."""
     limit, methods = sys.getrecursionlimit(), {name: getattr(nn.Module, name) for name in ("__init__", "__setstate__")}
     try:
-        yield
+        with warnings.catch_warnings():  # of what it reads around: caches, which give the same each time
+            warnings.filterwarnings("ignore", message="Dynamo ")
+            yield
     finally:
         sys.setrecursionlimit(limit)
         for name, method in methods.items():

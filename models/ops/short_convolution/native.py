@@ -91,9 +91,11 @@ def heads(
     """SiLU of the convolution [b, t, d] and its last inputs, without a gradient, for a text of any length.
 
     Its first `unit` channels are brought to unit length in heads of `head` channels, as `l2_norm` does. None where that is
-    not covered: with gradients, half precision or autocast, off the CPU, without a compiler.
+    not covered: with gradients, half precision or autocast, off the CPU, inside torch.compile, without a compiler.
     """
-    if torch.is_grad_enabled() or not x.is_cpu or not x.numel() or torch.is_autocast_enabled("cpu"):
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return None
+    if not x.is_cpu or not x.numel():
         return None
     kind, (batch, time, width), kernel = x.dtype, x.shape, weight.shape[2]
     if state is None:

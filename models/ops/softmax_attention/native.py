@@ -26,12 +26,14 @@ class _Part(ctypes.Structure):
 def attend(parts: list[Part]) -> Tensor | None:
     """`softmax(q k^T / sqrt(d)) v` [b, 1, h, d] over the keys of all parts at once, each asked by its own query.
 
-    None where that is not covered: with gradients, more than one token, half precision or autocast, off the CPU, without a
-    compiler.
+    None where that is not covered: with gradients, more than one token, half precision or autocast, off the CPU, inside
+    torch.compile, without a compiler.
     """
     first = parts[0][0]
     (batch, time, heads, head), kind = first.shape, first.dtype
-    if time != 1 or torch.is_grad_enabled() or not first.is_cpu or kind not in KINDS or not first.numel():
+    if time != 1 or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return None
+    if not first.is_cpu or kind not in KINDS or not first.numel():
         return None
     if torch.is_autocast_enabled("cpu") or any(x.dtype is not kind for part in parts for x in part):
         return None

@@ -31,6 +31,7 @@ from torch.nn import functional as F
 
 from models.law import Law
 from models.layers import RMSNorm, at_least_float32, split_heads, step_bias
+from models.ops.data_dependent_rotary import data_dependent_rotary
 from models.ops.flops import Flops
 from models.ops.scan import scan
 from models.ops.scan.flops import scan_flops
@@ -94,8 +95,15 @@ class Mamba3(nn.Module):
         delta = F.softplus(step + self.step_bias)
         now = trapezoid.sigmoid() * delta  # lambda Delta, the weight of a token in its own step
         late = (-trapezoid).sigmoid() * delta  # (1 - lambda) Delta, that of the token before
-        turns = math.pi * torch.tanh(at_least_float32(speed))[:, :, None] * delta[..., None]
-        q, k, angle = self._turned(C, B, turns, angle)
+        q, k, match, angle = data_dependent_rotary.form_or_auto(self.provider)(
+            at_least_float32(self.norm_C(C)),
+            at_least_float32(self.norm_B(B)),
+            self.bias_C,
+            self.bias_B,
+            math.pi * torch.tanh(at_least_float32(speed)),
+            delta,
+            angle,
+        )
         if matrix is not None:  # what the last token still had to write
             matrix = matrix + (late[:, 0, :, None] * last_k)[..., None] * last_x[:, :, None]
         later = F.pad(late[:, 1:], (0, 0, 0, 1))
@@ -108,7 +116,7 @@ class Mamba3(nn.Module):
             state=matrix,
             provider=self.provider,
         )
-        own = self.D - later * (q * k).sum(-1)
+        own = self.D - later * match
         y = (y + own[..., None] * x).flatten(2).to(z.dtype)
         return self.out(y * F.silu(z)), (angle, matrix, k[:, -1].clone(), at_least_float32(x[:, -1]).clone())
 
@@ -118,28 +126,6 @@ class Mamba3(nn.Module):
             return F.softplus(u).clamp(min=SLOWEST)
         return torch.where(u >= 0, 1 + u, 1 / (1 - u.clamp(max=0))).clamp(min=SLOWEST)
 
-    def _turned(self, C: Tensor, B: Tensor, turns: Tensor, angle: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries and keys [b, t, h, N], turned by the angles so far, and the last angles [b, h, N / 4]."""
-        turns = turns.double()
-        if angle is not None:
-            turns = torch.cat([turns[:, :1] + angle[:, None].double(), turns[:, 1:]], dim=1)
-        angles = (turns.cumsum(1) + math.pi).remainder(2 * math.pi) - math.pi
-        q = at_least_float32(self.norm_C(C))[:, :, None] + self.bias_C
-        k = at_least_float32(self.norm_B(B))[:, :, None] + self.bias_B
-        angles = angles.to(q.dtype)
-        cos, sin = angles.cos(), angles.sin()
-        return turned(q, cos, sin), turned(k, cos, sin), angles[:, -1].clone()
-
     def flops(self, time: int) -> Flops:
         """Of the scan, each head with keys of its own."""
         return scan_flops(time, self.heads, self.widths[2], self.widths[0] // self.heads)
-
-
-def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x [b, t, h, N] with the pairs (x_{2j}, x_{2j+1}) turned by angles j = 0 .. N / 4 - 1, the rest as it is.
-
-    The first numbers of all pairs come first, then the second ones: queries and keys are products in any common order.
-    """
-    count = 2 * cos.shape[-1]
-    first, second = x[..., 0:count:2], x[..., 1:count:2]
-    return torch.cat([first * cos - second * sin, second * cos + first * sin, x[..., count:]], dim=-1)

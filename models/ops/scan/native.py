@@ -27,6 +27,7 @@ from models.ops.native_build import (
     remembered,
     without_autocast,
 )
+from models.ops.scan.hebbian_pieces import written_in_pieces
 from models.ops.scan.pieces import in_pieces
 
 SOURCE = Path(__file__).with_name("native.c")
@@ -132,8 +133,10 @@ def matrix_state(
             y, state, _ = _forward(*inputs, law, keep=False)
         elif law.decay == 2 or keys * width < LARGE:
             y, state = _MatrixState.apply(*inputs, law)
+        elif law.compare:
+            y, state = in_pieces(*inputs, PIECE, law)
         else:
-            y, state = in_pieces(*inputs, LONGER if keys * width >= LARGER and not law.compare else PIECE, law)
+            y, state = written_in_pieces(q, w, v, log_forget, rate, state, LONGER)
     return y if y.dtype is dtype else y.to(dtype), state
 
 

@@ -11,7 +11,7 @@ typedef struct {
 
 /* `count` tokens from `start` on; rows behind them are zeros as far as a register goes. */
 typedef struct {
-  long start, count;
+  long start, count, next, more, head; /* `more` tokens from `next` on of one `head` are those that are read after these */
   real Q[CHUNK][TALL], W[CHUNK][TALL], QT[TALL][CHUNK], WT[TALL][CHUNK], products[CHUNK][CHUNK]; /* of keys: all heads' if SHARED */
   real E[CHUNK][BROAD], U[CHUNK][BROAD], Z[CHUNK][BROAD];                                       /* values, what is written, room */
   real b[CHUNK], reach[CHUNK], left[CHUNK][CHUNK], scores[CHUNK][CHUNK]; /* r_t, r_ts, and r_ts (q_t . w_s) */
@@ -31,6 +31,24 @@ static inline void begin(const text *x, long n, long p, piece *own) {
   own->start = p * CHUNK, own->count = x->time - own->start < CHUNK ? x->time - own->start : CHUNK;
 }
 
+/* What is read after this head of piece p: the head behind it, or head `first` of the piece `way` further. */
+static inline void look_ahead(const text *x, long p, long way, long h, long first, long end, piece *own) {
+  const long next = h + 1 < end ? p : p + way;
+  own->head = h + 1 < end ? h + 1 : first, own->next = next * CHUNK;
+  own->more = next < 0 || own->next >= x->time ? 0 : x->time - own->next < CHUNK ? x->time - own->next : CHUNK;
+}
+
+/* Rows that the next head reads, into the cache while this one's products run: they lie far apart, where the processor itself does not
+   look. Those of keys only where they are not this head's own. */
+static void fetch_values(const text *x, long n, const piece *own, const real *rows) {
+  for (long t = own->next; t < own->next + own->more; t++) fetch(rows + row_of(x, n, t, own->head) * V, V);
+}
+
+static void fetch_keys(const text *x, long n, const piece *own, const real *rows) {
+  if (SHARED && own->next == own->start) return;
+  for (long t = own->next; t < own->next + own->more; t++) fetch(rows + (SHARED ? n * x->time + t : row_of(x, n, t, own->head)) * K, K);
+}
+
 /* to [count, count] = x y for y turned [depth, CHUNK]: as far right as the diagonal, whole registers. */
 static void lower_product(const real *x, long pitch, const real *y, long depth, real *to, long count) {
   for (long r = 0; r < count; r += STRIP) {
@@ -44,7 +62,7 @@ static void gather_keys(const text *x, long n, long h, piece *own) {
   const long count = own->count, wide = UP(count);
   for (long t = 0; t < count; t++) {
     long key = (SHARED ? n * x->time + own->start + t : row_of(x, n, own->start + t, h)) * K;
-    memcpy(own->Q[t], x->q + key, K * sizeof(real)), memcpy(own->W[t], x->w + key, K * sizeof(real));
+    copy_row(x->q + key, own->Q[t], K), copy_row(x->w + key, own->W[t], K);
   }
   for (long t = count; t < wide; t++) memset(own->Q[t], 0, sizeof own->Q[t]), memset(own->W[t], 0, sizeof own->W[t]);
   transpose(own->Q[0], TALL, own->QT[0], CHUNK, wide, TALL);
@@ -75,9 +93,9 @@ static void gather_head(const text *x, long n, long h, piece *own) {
   for (long t = 0; t < count; t++) {
     long row = row_of(x, n, own->start + t, h);
     if (x->b) {
-      memcpy(own->E[t], x->v + row * V, V * sizeof(real)), own->b[t] = x->b[row];
+      copy_row(x->v + row * V, own->E[t], V), own->b[t] = x->b[row];
       for (int c = 0; c < BROAD; c += LANES) store(own->U[t] + c, load(own->E[t] + c) * own->b[t]);
-    } else memcpy(own->U[t], x->v + row * V, V * sizeof(real));
+    } else copy_row(x->v + row * V, own->U[t], V);
     for (long s = 0; s < CHUNK; s += LANES)
       store(own->scores[t] + s, s <= t ? load(own->products[t] + s) * load(own->left[t] + s) : (vec){0});
   }
@@ -89,6 +107,6 @@ static inline void scatter(const text *x, long n, long h, const piece *own, real
   for (long t = 0; t < own->count; t++) {
     if (by)
       for (int c = 0; c < BROAD; c += LANES) store(from + t * BROAD + c, load(from + t * BROAD + c) * by[t]);
-    memcpy(to + row_of(x, n, own->start + t, h) * V, from + t * BROAD, V * sizeof(real));
+    copy_row(from + t * BROAD, to + row_of(x, n, own->start + t, h) * V, V);
   }
 }

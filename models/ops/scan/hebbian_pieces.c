@@ -19,10 +19,13 @@
 static void read_head(const text *x, long n, long h, piece *own, const state S, state next, real *y) {
   const long count = own->count;
   gather_head(x, n, h, own);
+  fetch_keys(x, n, own, x->q);
   product(own->Q[0], TALL, 1, S[0], BROAD, K, 0, 1, own->Z[0], BROAD, count, BROAD);
+  fetch_keys(x, n, own, x->w);
   scale_rows(own->Z[0], BROAD, own->reach, count);
   times_lower(own->scores[0], own->U[0], own->Z[0], BROAD, count);
   scatter(x, n, h, own, own->Z[0], 0, y);
+  fetch_values(x, n, own, x->v);
   scale_rows(own->U[0], BROAD, own->left[count - 1], count);
   product(own->W[0], 1, TALL, own->U[0], BROAD, count, S[0], own->reach[count - 1], next[0], BROAD, K, BROAD);
 }
@@ -41,6 +44,7 @@ void forward(const text *x, const real *before, real *after, real *y, real *kept
           begin(x, n, p, own);
           for (long h = first_of(x, g); h < first_of(x, g + 1); h++) {
             state *S = (state *)kept + (n * pieces + p) * x->heads + h;
+            look_ahead(x, p, 1, h, first_of(x, g), first_of(x, g + 1), own);
             if (!p) memset(*S, 0, sizeof *S), load_state(before + (n * x->heads + h) * K * V, *S);
             if (!SHARED || h == first_of(x, g)) gather_keys(x, n, h, own);
             read_head(x, n, h, own, *S, p + 1 < pieces ? S[x->heads] : *last, y);
@@ -100,11 +104,13 @@ static void head_back(const text *x, long n, long h, piece *own, piece_back *d, 
   const long count = own->count, wide = UP(count);
   real *dU = own->Z[0], forgets[CHUNK];
   gather_head(x, n, h, own);
-  for (long t = 0; t < count; t++) memcpy(d->F[t], dy + row_of(x, n, own->start + t, h) * V, V * sizeof(real));
+  for (long t = 0; t < count; t++) copy_row(dy + row_of(x, n, own->start + t, h) * V, d->F[t], V);
   transpose(d->F[0], BROAD, d->FT[0], CHUNK, wide, BROAD);
   transpose(own->U[0], BROAD, d->UT[0], CHUNK, wide, BROAD);
   lower_product(d->F[0], BROAD, d->UT[0], V, d->scores[0], count);
+  fetch_keys(x, n, own, x->q);
   product(own->W[0], TALL, 1, G[0], BROAD, K, 0, 1, dU, BROAD, count, BROAD);
+  fetch_keys(x, n, own, x->w);
   scale_rows(dU, BROAD, own->left[count - 1], count);
   if (to->a)
     for (long s = 0; s < CHUNK; s++) d->writes[s] = s < count ? dot(dU + s * BROAD, own->U[s], BROAD) : 0;
@@ -112,7 +118,9 @@ static void head_back(const text *x, long n, long h, piece *own, piece_back *d, 
   if (to->b)
     for (long t = 0; t < count; t++) to->b[row_of(x, n, own->start + t, h)] = dot(dU + t * BROAD, own->E[t], BROAD);
   scatter(x, n, h, own, dU, x->b ? own->b : 0, to->v);
+  fetch_values(x, n, own, x->v);
   turned_back(own, d, S, G, to->a != 0, first);
+  fetch_values(x, n, own, dy);
   if (to->a) {
     find_forgets(own, d, S, G, forgets);
     for (long t = 0; t < count; t++) to->a[row_of(x, n, own->start + t, h)] = forgets[t];
@@ -140,7 +148,7 @@ static void keys_back(const text *x, long n, long place, piece *own, piece_back 
   for (int i = 0; i < 2; i++) {
     transpose(from[i], CHUNK, d->rows[0], TALL, TALL, wide);
     for (long t = 0; t < count; t++)
-      memcpy(out[i] + ((n * x->time + own->start + t) * heads + place) * K, d->rows[t], K * sizeof(real));
+      copy_row(d->rows[t], out[i] + ((n * x->time + own->start + t) * heads + place) * K, K);
   }
 }
 
@@ -161,6 +169,7 @@ void backward(const text *x, const real *kept, const real *dy, real *change, con
           begin(x, n, p, own);
           for (long h = begun; h < end; h++) {
             const state *S = (const state *)kept + (n * pieces + p) * x->heads + h;
+            look_ahead(x, p, -1, h, begun, end, own);
             if (!SHARED || h == begun) gather_keys(x, n, h, own);
             head_back(x, n, h, own, d, *S, G[h - begun], dy, to, !SHARED || h == begun);
             if (!SHARED || h + 1 == end) keys_back(x, n, SHARED ? g : h, own, d, to);

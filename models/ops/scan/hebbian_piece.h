@@ -57,6 +57,12 @@ static void lower_product(const real *x, long pitch, const real *y, long depth, 
   }
 }
 
+/* Rows of a piece that are written at its end; whoever asks for a line only then waits for it. */
+static void fetch_to_write(const real *rows, long pitch, long width, long count) {
+  for (long t = 0; t < count; t++)
+    for (long i = 0; i < width; i += 64 / sizeof(real)) __builtin_prefetch(rows + t * pitch + i, 1, 2);
+}
+
 /* Queries and keys, as they are and turned, and their products. */
 static void gather_keys(const text *x, long n, long h, piece *own) {
   const long count = own->count, wide = UP(count);

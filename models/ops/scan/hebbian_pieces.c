@@ -21,7 +21,7 @@ static void read_head(const text *x, long n, long h, piece *own, const state S, 
   gather_head(x, n, h, own);
   fetch_keys(x, n, own, x->q);
   product(own->Q[0], TALL, 1, S[0], BROAD, K, 0, 1, own->Z[0], BROAD, count, BROAD);
-  fetch_keys(x, n, own, x->w);
+  fetch_keys(x, n, own, x->w), fetch_to_write(y + row_of(x, n, own->start, h) * V, x->heads * V, V, count);
   scale_rows(own->Z[0], BROAD, own->reach, count);
   times_lower(own->scores[0], own->U[0], own->Z[0], BROAD, count);
   scatter(x, n, h, own, own->Z[0], 0, y);
@@ -110,7 +110,7 @@ static void head_back(const text *x, long n, long h, piece *own, piece_back *d, 
   lower_product(d->F[0], BROAD, d->UT[0], V, d->scores[0], count);
   fetch_keys(x, n, own, x->q);
   product(own->W[0], TALL, 1, G[0], BROAD, K, 0, 1, dU, BROAD, count, BROAD);
-  fetch_keys(x, n, own, x->w);
+  fetch_keys(x, n, own, x->w), fetch_to_write(to->v + row_of(x, n, own->start, h) * V, x->heads * V, V, count);
   scale_rows(dU, BROAD, own->left[count - 1], count);
   if (to->a)
     for (long s = 0; s < CHUNK; s++) d->writes[s] = s < count ? dot(dU + s * BROAD, own->U[s], BROAD) : 0;
@@ -137,6 +137,8 @@ static void head_back(const text *x, long n, long h, piece *own, piece_back *d, 
 /* Gradients of queries and keys within the piece join those that came through states, and go to where the text has them. */
 static void keys_back(const text *x, long n, long place, piece *own, piece_back *d, const gradients *to) {
   const long count = own->count, wide = UP(count), heads = SHARED ? x->groups : x->heads;
+  const long first = ((n * x->time + own->start) * heads + place) * K;
+  fetch_to_write(to->q + first, heads * K, K, count), fetch_to_write(to->w + first, heads * K, K, count);
   for (long t = count; t < wide; t++) memset(d->products[t], 0, sizeof d->products[t]);
   transpose(d->products[0], CHUNK, d->turned[0], CHUNK, wide, wide);
   for (long c = 0; c < wide; c += 2 * LANES) {
@@ -148,7 +150,7 @@ static void keys_back(const text *x, long n, long place, piece *own, piece_back 
   for (int i = 0; i < 2; i++) {
     transpose(from[i], CHUNK, d->rows[0], TALL, TALL, wide);
     for (long t = 0; t < count; t++)
-      copy_row(d->rows[t], out[i] + ((n * x->time + own->start + t) * heads + place) * K, K);
+      copy_row(d->rows[t], out[i] + first + t * heads * K, K);
   }
 }
 

@@ -63,15 +63,15 @@ static void fetch_to_write(const real *rows, long pitch, long width, long count)
     for (long i = 0; i < width; i += 64 / sizeof(real)) __builtin_prefetch(rows + t * pitch + i, 1, 2);
 }
 
-/* Queries and keys, as they are and turned, and their products. */
-static void gather_keys(const text *x, long n, long h, piece *own) {
+/* Queries and keys, as they are and turned, and their products; queries are turned for the way back alone. */
+static void gather_keys(const text *x, long n, long h, piece *own, int back) {
   const long count = own->count, wide = UP(count);
   for (long t = 0; t < count; t++) {
     long key = (SHARED ? n * x->time + own->start + t : row_of(x, n, own->start + t, h)) * K;
     copy_row(x->q + key, own->Q[t], K), copy_row(x->w + key, own->W[t], K);
   }
   for (long t = count; t < wide; t++) memset(own->Q[t], 0, sizeof own->Q[t]), memset(own->W[t], 0, sizeof own->W[t]);
-  transpose(own->Q[0], TALL, own->QT[0], CHUNK, wide, TALL);
+  if (back) transpose(own->Q[0], TALL, own->QT[0], CHUNK, wide, TALL);
   transpose(own->W[0], TALL, own->WT[0], CHUNK, wide, TALL);
   lower_product(own->Q[0], TALL, own->WT[0], K, own->products[0], count);
 }

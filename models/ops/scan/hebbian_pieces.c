@@ -46,7 +46,7 @@ void forward(const text *x, const real *before, real *after, real *y, real *kept
             state *S = (state *)kept + (n * pieces + p) * x->heads + h;
             look_ahead(x, p, 1, h, first_of(x, g), first_of(x, g + 1), own);
             if (!p) memset(*S, 0, sizeof *S), load_state(before + (n * x->heads + h) * K * V, *S);
-            if (!SHARED || h == first_of(x, g)) gather_keys(x, n, h, own);
+            if (!SHARED || h == first_of(x, g)) gather_keys(x, n, h, own, 0);
             read_head(x, n, h, own, *S, p + 1 < pieces ? S[x->heads] : *last, y);
             if (p + 1 == pieces) store_state(after + (n * x->heads + h) * K * V, *last);
           }
@@ -172,7 +172,7 @@ void backward(const text *x, const real *kept, const real *dy, real *change, con
           for (long h = begun; h < end; h++) {
             const state *S = (const state *)kept + (n * pieces + p) * x->heads + h;
             look_ahead(x, p, -1, h, begun, end, own);
-            if (!SHARED || h == begun) gather_keys(x, n, h, own);
+            if (!SHARED || h == begun) gather_keys(x, n, h, own, 1);
             head_back(x, n, h, own, d, *S, G[h - begun], dy, to, !SHARED || h == begun);
             if (!SHARED || h + 1 == end) keys_back(x, n, SHARED ? g : h, own, d, to);
           }

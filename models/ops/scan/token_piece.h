@@ -2,7 +2,7 @@
    the others. The words are those of `pieces.c`; include native.h and tiles.h before it. */
 #include "rows.h"
 
-#define ROWS ((1 + COMPARE) * CHUNK)
+#define ROWS (2 * CHUNK)
 #define WIDER (TALL > BROAD ? TALL : BROAD)
 /* Columns whose sums stay in registers while tokens follow one another. */
 #define SIDE (BROAD / LANES % 8 == 0 ? 8 : BROAD / LANES % 4 == 0 ? 4 : BROAD / LANES % 2 == 0 ? 2 : 1)
@@ -52,12 +52,12 @@ static void find_left(const text *x, long n, long h, piece *own) {
     for (int c = 0; c < CHUNK / LANES; c++) {
       left[c] = choose(LANE + c * LANES == (WHOLE)t, all(1), left[c] * a);
       store(own->left[t] + c * LANES, left[c]);
-      if (COMPARE) store(own->left[count + t] + c * LANES, choose(LANE + c * LANES == (WHOLE)t, (vec){0}, left[c]));
+      store(own->left[count + t] + c * LANES, choose(LANE + c * LANES == (WHOLE)t, (vec){0}, left[c]));
     }
     own->reach[t] = reach *= a;
-    if (COMPARE) own->reach[count + t] = reach;
+    own->reach[count + t] = reach;
   }
-  if (COMPARE && BEFORE)
+  if (BEFORE)
     for (long t = 0; t < count; t++) {
       own->reach[count + t] = t ? own->reach[t - 1] : 1;
       for (int s = 0; s < CHUNK; s += LANES) store(own->left[count + t] + s, t ? load(own->left[t - 1] + s) : (vec){0});
@@ -68,7 +68,7 @@ static void fetch_piece(const text *x, long n, long h, long p, const real *also,
   for (long t = p < 0 ? x->time : p * CHUNK; t < (p + 1) * CHUNK && t < x->time; t++) {
     long row = row_of(x, n, t, h), key = (x->shared ? n * x->time + t : row) * K;
     fetch(x->q + key, K), fetch(x->w + key, K), fetch(x->v + row * V, V);
-    if (COMPARE && !TIED) fetch(x->p + key, K);
+    if (!TIED) fetch(x->p + key, K);
     if (also) fetch(also + row * V, V);
     if (and) fetch(and + row * V, V);
   }
@@ -79,7 +79,7 @@ static void gather(const text *x, long n, long h, long p, piece *own) {
   for (long t = 0; t < own->count; t++) {
     long row = row_of(x, n, own->start + t, h), key = (x->shared ? n * x->time + own->start + t : row) * K;
     memcpy(own->QP[t], x->q + key, K * sizeof(real)), memcpy(own->W[t], x->w + key, K * sizeof(real));
-    if (COMPARE) memcpy(own->QP[own->count + t], x->p + key, K * sizeof(real));
+    memcpy(own->QP[own->count + t], x->p + key, K * sizeof(real));
     memcpy(own->E[t], x->v + row * V, V * sizeof(real));
     own->b[t] = x->b ? x->b[row] : 1;
   }
@@ -88,7 +88,7 @@ static void gather(const text *x, long n, long h, long p, piece *own) {
 }
 
 static void find_scores(piece *own) {
-  const long rows = (1 + COMPARE) * own->count;
+  const long rows = 2 * own->count;
   transpose(own->W[0], TALL, own->turned, CHUNK, CHUNK, TALL);
   product(own->QP[0], TALL, 1, own->turned, CHUNK, K, 0, 1, own->scores[0], CHUNK, rows, CHUNK);
   for (long t = 0; t < rows; t++)
@@ -102,10 +102,8 @@ static void find_written(piece *own) {
     for (long t = 0; t < count; t++) {
       vec error[SIDE];
       EACH(j) error[j] = load(own->E[t] + c + j * LANES);
-      if (COMPARE) {
-        EACH(j) error[j] -= load(own->Z[count + t] + c + j * LANES);
-        for (long s = 0; s < t; s++) EACH(j) error[j] -= load(own->U[s] + c + j * LANES) * own->scores[count + t][s];
-      }
+      EACH(j) error[j] -= load(own->Z[count + t] + c + j * LANES);
+      for (long s = 0; s < t; s++) EACH(j) error[j] -= load(own->U[s] + c + j * LANES) * own->scores[count + t][s];
       EACH(j) store(own->E[t] + c + j * LANES, error[j]), store(own->U[t] + c + j * LANES, error[j] * own->b[t]);
     }
 }

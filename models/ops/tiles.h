@@ -27,13 +27,12 @@ INLINE void tile(const real *A, long down, long along, const real *B, long wide,
 
 INLINE void strip(const real *A, long down, long along, const real *B, long wide, long depth, const real *from, real scale, real *out,
                   long pitch, long rows, const int side) {
-  long r = 0;
-  for (; r + 6 <= rows && rows - r != 8; r += 6) /* eight are left as four and four: two rows alone would wait for their sums */
+  long r = 0, fives = (6 - rows % 6) % 6; /* as many tiles of five as leave whole sixes: few rows alone would wait for their sums */
+  if (5 * fives > rows) fives = 0;
+  for (; r < 5 * fives; r += 5)
+    tile(A + r * down, down, along, B, wide, depth, from ? from + r * pitch : 0, scale, out + r * pitch, pitch, 5, side);
+  for (; r + 6 <= rows; r += 6)
     tile(A + r * down, down, along, B, wide, depth, from ? from + r * pitch : 0, scale, out + r * pitch, pitch, 6, side);
-  if (rows - r == 8) {
-    tile(A + r * down, down, along, B, wide, depth, from ? from + r * pitch : 0, scale, out + r * pitch, pitch, 4, side);
-    r += 4;
-  }
   A += r * down, out += r * pitch, from = from ? from + r * pitch : 0;
   if (rows - r == 5) tile(A, down, along, B, wide, depth, from, scale, out, pitch, 5, side);
   if (rows - r == 4) tile(A, down, along, B, wide, depth, from, scale, out, pitch, 4, side);

@@ -60,12 +60,19 @@ def _text(q: Tensor, w: Tensor, v: Tensor, a: Tensor | None, b: Tensor | None) -
     return _Text(*v.shape[:3], _groups(q, v), *(address(x) for x in (q, w, v, a, b)))
 
 
+def _decay(log_forget: Tensor | None) -> Tensor | None:
+    """e to the logarithms; where all tokens have the same ones, once for all."""
+    if log_forget is None or log_forget.stride()[:2] != (0, 0):
+        return None if log_forget is None else log_forget.exp()
+    return log_forget[:1, :1].exp().expand(log_forget.shape)
+
+
 class _Written(torch.autograd.Function):
     """`apply(q, w, v, log_forget, rate, state, size)` -> y and the last state."""
 
     @staticmethod
     def forward(ctx: Any, q, w, v, log_forget, rate, state, size: int):
-        decay = None if log_forget is None else log_forget.exp()
+        decay = _decay(log_forget)
         inputs = [None if x is None else x.contiguous() for x in (q, w, v, decay, rate)]
         before, y = state.contiguous(), torch.empty_like(inputs[2])
         (batch, time, heads, _), after = v.shape, torch.empty_like(before)

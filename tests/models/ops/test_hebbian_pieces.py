@@ -91,6 +91,13 @@ def test_a_gate_without_a_gradient_gets_none_and_all_else_the_same():
     agree(some, [*right[:5], *right[6:]], 1e-14)
 
 
+def test_gates_that_all_tokens_share_are_those_of_each():
+    inputs = drawn(*SHAPE, False, "mixed", False)
+    shared = inputs[3][:1, :1].expand(inputs[3].shape)
+    both = [written_in_pieces(*inputs[:3], gate, *inputs[4:], SIZE) for gate in (shared, shared.contiguous())]
+    assert all(map(torch.equal, *both))
+
+
 @pytest.mark.parametrize("apart", [1, 2, 3, 8])
 def test_groups_of_heads_with_one_key_change_nothing(apart, monkeypatch):
     inputs = drawn(1, 71, 5, *SHAPE[3:], True, "mixed", True)

@@ -1,7 +1,7 @@
 """The matrix state's law compiled: token by token, the state in the processor's first cache. The C lies in `native.c`.
 
-Larger states with one gate a head, or none, train in pieces of a few tokens instead (`pieces.py` where they compare,
-`hebbian_pieces.py` where they only write).
+Larger states with one gate a head, or none, train in pieces of a few tokens instead (`pieces/delta_rule.py` where they compare,
+`pieces/hebbian.py` where they only write).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from models.ops.native_build import (
     remembered,
     without_autocast,
 )
-from models.ops.scan.hebbian_pieces import written_in_pieces
-from models.ops.scan.pieces import in_pieces
+from models.ops.scan.pieces.delta_rule import in_pieces
+from models.ops.scan.pieces.hebbian import written_in_pieces
 
 SOURCE = Path(__file__).with_name("native.c")
 WHOLE, SPLIT = 8, 4  # a value that is no multiple of SPLIT is filled up with zeros to one of WHOLE

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from models.ops.native_build import compiler
-from models.ops.scan import hebbian_pieces, scan
-from models.ops.scan.hebbian_pieces import written_in_pieces
+from models.ops.scan import scan
+from models.ops.scan.pieces import hebbian
+from models.ops.scan.pieces.hebbian import written_in_pieces
 
 pytestmark = pytest.mark.skipif(not compiler(), reason="no C compiler is here")
 
@@ -102,7 +103,7 @@ def test_gates_that_all_tokens_share_are_those_of_each():
 def test_groups_of_heads_with_one_key_change_nothing(apart, monkeypatch):
     inputs = drawn(1, 71, 5, *SHAPE[3:], True, "mixed", True)
     right = answers(law, inputs, torch.float64)
-    monkeypatch.setattr(hebbian_pieces, "APART", apart)
+    monkeypatch.setattr(hebbian, "APART", apart)
     agree(answers(lambda *x: written_in_pieces(*x, SIZE), inputs, torch.float64), right, 1e-12)
 
 

@@ -1,5 +1,5 @@
 /* A piece of a text whose tokens go together: its rows laid side by side, what stays from token to token, and what each gives to
-   the others. The words are those of `pieces.c`; include native.h and tiles.h before it. */
+   the others. The words are those of `delta_rule.c`; include native.h and tiles.h before it. */
 #include "rows.h"
 
 #define ROWS (2 * CHUNK)

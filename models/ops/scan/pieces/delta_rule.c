@@ -7,9 +7,9 @@
 
    Built for REAL, K, V, DECAY (0 none, 1 a head), BEFORE, TIED as there; CHUNK, a multiple of LANES, is a piece's tokens.
    kept [batch, heads, pieces, TALL, BROAD]: the states before all pieces; errors [batch, time, heads, V]: e. */
-#include "../native.h"
-#include "../tiles.h"
-#include "token_piece.h"
+#include "../../native.h"
+#include "../../tiles.h"
+#include "delta_piece.h"
 
 static void read_text(const text *x, long n, long h, piece *own, real *y, real *kept, real *errors) {
   for (long p = 0; p * CHUNK < x->time; p++) {

@@ -10,8 +10,8 @@
    Built for REAL, K, V, DECAY (0 none, 1 a head), SHARED, LANES; CHUNK, a multiple of LANES, is a piece's tokens.
    Layouts: q, w [batch, time, heads or 1, K]; v, y [batch, time, heads, V]; a, b [batch, time, heads]; states [batch, heads, K, V];
    kept [batch, pieces, heads, TALL, BROAD], the states before all pieces; dq, dw [batch, time, heads, K], or groups where SHARED. */
-#include "../native.h"
-#include "../tiles.h"
+#include "../../native.h"
+#include "../../tiles.h"
 #include "rows.h"
 #include "hebbian_piece.h"
 

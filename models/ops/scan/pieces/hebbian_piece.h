@@ -1,5 +1,5 @@
 /* A piece of a text whose heads only write: its rows, what stays from token to token, and what each gives to the others. The words are
-   those of `hebbian_pieces.c`; include native.h, tiles.h and rows.h before it. */
+   those of `hebbian.c`; include native.h, tiles.h and rows.h before it. */
 typedef struct {
   long batch, time, heads, groups; /* heads go in so many groups, whose gradients of shared keys are apart */
   const real *q, *w, *v, *a, *b;

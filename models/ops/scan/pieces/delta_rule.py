@@ -1,4 +1,4 @@
-"""The matrix state's law with a comparison, in pieces of a few tokens, compiled. The C lies in `pieces.c`.
+"""The matrix state's law with a comparison, in pieces of a few tokens, compiled. The C lies in `delta_rule.c`.
 
 Where a state leaves the registers, products of a piece's tokens with it do more with each load than the law token by token.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from models.ops.autograd import by_hand
 from models.ops.native_build import REGISTER, address, compiled, lanes, remembered, whole_vectors
 
-SOURCE = Path(__file__).with_name("pieces.c")
+SOURCE = Path(__file__).with_name("delta_rule.c")
 INPUTS = ("q", "p", "w", "v", "a", "b")
 
 

@@ -1,4 +1,4 @@
-"""The matrix state's law without a comparison, trained in pieces of a few tokens, compiled. The C lies in `hebbian_pieces.c`."""
+"""The matrix state's law without a comparison, trained in pieces of a few tokens, compiled. The C lies in `hebbian.c`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from models.ops.autograd import by_hand
 from models.ops.native_build import REGISTER, address, compiled, lanes, remembered, whole_vectors
 
-SOURCE = Path(__file__).with_name("hebbian_pieces.c")
+SOURCE = Path(__file__).with_name("hebbian.c")
 INPUTS = ("q", "w", "v", "a", "b")
 APART = 4  # heads with one key go in groups, each with gradients of its own, until so many rows and groups can be shared out
 

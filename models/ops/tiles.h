@@ -27,7 +27,10 @@ INLINE void tile(const real *A, long down, long along, const real *B, long wide,
 
 INLINE void strip(const real *A, long down, long along, const real *B, long wide, long depth, const real *from, real scale, real *out,
                   long pitch, long rows, const int side) {
-  long r = 0;
+  long r = 0, fives = (6 - rows % 6) % 6; /* as many tiles of five as leave whole sixes: few rows alone would wait for their sums */
+  if (5 * fives > rows) fives = 0;
+  for (; r < 5 * fives; r += 5)
+    tile(A + r * down, down, along, B, wide, depth, from ? from + r * pitch : 0, scale, out + r * pitch, pitch, 5, side);
   for (; r + 6 <= rows; r += 6)
     tile(A + r * down, down, along, B, wide, depth, from ? from + r * pitch : 0, scale, out + r * pitch, pitch, 6, side);
   A += r * down, out += r * pitch, from = from ? from + r * pitch : 0;

@@ -6,8 +6,6 @@
    Layouts: x, h, a [batch, time, width], fixed a [width], its gradient [batch, width]; states [batch, width]. */
 #include "../native.h"
 
-#define BLOCK (4 * LANES) /* numbers that one walk over the text takes along: whole lines of the cache */
-
 typedef struct {
   long batch, time, width;
   const real *a;
@@ -22,60 +20,55 @@ static inline vec times(vec a, vec b, real turn) {
 #endif
 }
 
-static inline const real *gate(const text *x, long n, long t, long c) { return x->a + (FIXED ? c : (n * x->time + t) * x->width + c); }
+static inline const real *gate(const text *x, long n, long t) { return x->a + (FIXED ? 0 : (n * x->time + t) * x->width); }
 
-static inline __attribute__((always_inline)) void walk(const text *in, long n, long c, int side, const real *x, real *state, real *h) {
-  vec now[4];
-  for (int j = 0; j < side; j++) now[j] = load(state + n * in->width + c + j * LANES);
-  for (long t = 0; t < in->time; t++) {
-    long place = (n * in->time + t) * in->width + c;
-    for (int j = 0; j < side; j++) {
-      now[j] = times(load(gate(in, n, t, c) + j * LANES), now[j], 1) + load(x + place + j * LANES);
-      store(h + place + j * LANES, now[j]);
-    }
-  }
-  for (int j = 0; j < side; j++) store(state + n * in->width + c + j * LANES, now[j]);
+/* Threads share out rows and, where these are too few, columns in pieces of whole lines of the cache. */
+static inline long piece_of(const text *in, int threads) {
+  long pieces = (threads + in->batch - 1) / in->batch, line = 64 / sizeof(real);
+  return (in->width / pieces + line) / line * line;
 }
 
-/* state: the first one on entry, the last one on return. */
+static inline long end_of(const text *in, long c, long piece) { return c + piece < in->width ? c + piece : in->width; }
+
+/* state: the first one on entry, the last one on return. Token by token over all columns: a text's numbers are read as they lie, and
+   the state before a token is the row of h above it, still in the first cache. */
 void forward(const text *in, const real *x, real *state, real *h, int threads) {
+  const long piece = piece_of(in, threads);
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
   for (long n = 0; n < in->batch; n++)
-    for (long c = 0; c < in->width; c += BLOCK) {
-      if (c + BLOCK <= in->width) walk(in, n, c, 4, x, state, h);
-      else
-        for (long one = c; one < in->width; one += LANES) walk(in, n, one, 1, x, state, h);
+    for (long begun = 0; begun < in->width; begun += piece) {
+      const long end = end_of(in, begun, piece);
+      real *before = state + n * in->width;
+      for (long t = 0; t < in->time; t++) {
+        long row = (n * in->time + t) * in->width;
+        const real *a = gate(in, n, t), *above = t ? h + row - in->width : before;
+        for (long c = begun; c < end; c += LANES) store(h + row + c, times(load(a + c), load(above + c), 1) + load(x + row + c));
+      }
+      memcpy(before + begun, h + (n * in->time + in->time - 1) * in->width + begun, (end - begun) * sizeof(real));
     }
-}
-
-static inline __attribute__((always_inline)) void walk_back(const text *in, long n, long c, int side, const real *h, const real *first,
-                                                            const real *dh, real *state, real *dx, real *da) {
-  vec back[4], sum[4] = {{0}}; /* back: what comes from the token behind, its own a in it */
-  for (int j = 0; j < side; j++) back[j] = load(state + n * in->width + c + j * LANES);
-  for (long t = in->time - 1; t >= 0; t--) {
-    long place = (n * in->time + t) * in->width + c;
-    const real *before = t ? h + place - in->width : first + n * in->width + c;
-    for (int j = 0; j < side; j++) {
-      vec g = load(dh + place + j * LANES) + back[j], slope = times(load(before + j * LANES), g, -1);
-      store(dx + place + j * LANES, g);
-      back[j] = times(load(gate(in, n, t, c) + j * LANES), g, -1);
-      if (FIXED) sum[j] += slope;
-      else store(da + place + j * LANES, slope);
-    }
-  }
-  for (int j = 0; j < side; j++) {
-    store(state + n * in->width + c + j * LANES, back[j]);
-    if (FIXED) store(da + n * in->width + c + j * LANES, sum[j]);
-  }
 }
 
 /* first: the first state; state: the gradient of the last one on entry, of the first on return. */
 void backward(const text *in, const real *h, const real *first, const real *dh, real *state, real *dx, real *da, int threads) {
+  const long piece = piece_of(in, threads);
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
   for (long n = 0; n < in->batch; n++)
-    for (long c = 0; c < in->width; c += BLOCK) {
-      if (c + BLOCK <= in->width) walk_back(in, n, c, 4, h, first, dh, state, dx, da);
-      else
-        for (long one = c; one < in->width; one += LANES) walk_back(in, n, one, 1, h, first, dh, state, dx, da);
+    for (long begun = 0; begun < in->width; begun += piece) {
+      const long end = end_of(in, begun, piece);
+      real *later = state + n * in->width, *sums = da + n * in->width;
+      if (FIXED) memset(sums + begun, 0, (end - begun) * sizeof(real));
+      for (long t = in->time - 1; t >= 0; t--) {
+        long row = (n * in->time + t) * in->width;
+        const real *a = gate(in, n, t + 1), *before = t ? h + row - in->width : first + n * in->width;
+        for (long c = begun; c < end; c += LANES) {
+          vec back = t + 1 < in->time ? times(load(a + c), load(dx + row + in->width + c), -1) : load(later + c);
+          vec g = load(dh + row + c) + back, slope = times(load(before + c), g, -1);
+          store(dx + row + c, g);
+          if (FIXED) store(sums + c, load(sums + c) + slope);
+          else store(da + row + c, slope);
+        }
+      }
+      const real *a = gate(in, n, 0), *g = dx + n * in->time * in->width;
+      for (long c = begun; c < end; c += LANES) store(later + c, times(load(a + c), load(g + c), -1));
     }
 }

@@ -1,6 +1,7 @@
 """The matrix state's law compiled: token by token, the state in the processor's first cache. The C lies in `native.c`.
 
-Larger states with one gate a head, or none, train in pieces of a few tokens instead (`pieces.py`).
+Larger states with one gate a head, or none, train in pieces of a few tokens instead (`pieces/delta_rule.py` where they compare,
+`pieces/hebbian.py` where they only write).
 """
 
 from __future__ import annotations
@@ -27,15 +28,16 @@ from models.ops.native_build import (
     remembered,
     without_autocast,
 )
-from models.ops.scan.pieces import in_pieces
+from models.ops.scan.pieces.delta_rule import in_pieces
+from models.ops.scan.pieces.hebbian import written_in_pieces
 
 SOURCE = Path(__file__).with_name("native.c")
 WHOLE, SPLIT = 8, 4  # a value that is no multiple of SPLIT is filled up with zeros to one of WHOLE
 STEP = 16  # tokens between two states that the backward pass starts from; STEP in native.c
-# Numbers of a state from which training is faster in compiled pieces of so many tokens; without a comparison, from which it is so
-# in longer ones, and beyond which plain PyTorch is the faster.
+# Numbers of a state from which training is faster in compiled pieces of so many tokens: where it compares, where it only writes.
 LARGE, PIECE = 1024, 16
-LARGER, LONGER, LARGEST = 4096, 32, 1 << 15
+WRITTEN, LONGER = 256, 32
+LARGEST = 1 << 15  # numbers beyond which a text that is only read is faster in plain PyTorch, where nothing is compared
 
 
 class Law(NamedTuple):
@@ -88,9 +90,16 @@ def is_slower(
     compare: bool = False,
     state: Tensor | None = None,
 ) -> bool:
-    """Whether `chunked` is the faster: no comparison, one gate a head, and a state that leaves the first caches."""
+    """Whether `chunked` is the faster: no comparison, one gate a head, a state that leaves the first caches, and no gradient."""
     per_channel = log_forget is not None and log_forget.dim() == 4
-    return not compare and not per_channel and q.shape[-1] * v.shape[-1] > LARGEST
+    if compare or per_channel or q.shape[-1] * v.shape[-1] <= LARGEST:
+        return False
+    return not _trained(q, k, v, log_forget, rate, state)
+
+
+def _trained(*inputs: Tensor | None) -> bool:
+    """Whether a gradient of any of them is asked for."""
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
 
 
 def matrix_state(
@@ -128,12 +137,14 @@ def matrix_state(
         expect(q=(q, own), p=(p, own), w=(w, own), rate=(rate, gate), state=(state, (batch, heads, keys, width)))
         expect(log_forget=(log_forget, (*gate, keys) if law.decay == 2 else gate))
         inputs = (q, p, w, v, log_forget, rate, state)
-        if not (torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)):
+        if not _trained(*inputs):
             y, state, _ = _forward(*inputs, law, keep=False)
-        elif law.decay == 2 or keys * width < LARGE:
+        elif law.decay == 2 or keys * width < (LARGE if law.compare else WRITTEN):
             y, state = _MatrixState.apply(*inputs, law)
+        elif law.compare:
+            y, state = in_pieces(*inputs, PIECE, law)
         else:
-            y, state = in_pieces(*inputs, LONGER if keys * width >= LARGER and not law.compare else PIECE, law)
+            y, state = written_in_pieces(q, w, v, log_forget, rate, state, LONGER)
     return y if y.dtype is dtype else y.to(dtype), state
 
 

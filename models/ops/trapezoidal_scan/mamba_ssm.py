@@ -15,7 +15,7 @@ from torch import Tensor
 from models.ops.fla_inputs import working_dtype
 from models.ops.providers import require
 from models.ops.scan.mamba_ssm import kernel_of, scan
-from models.ops.trapezoidal_scan.by_scan import by
+from models.ops.trapezoidal_scan.by_scan import Forms, by
 from models.ops.trapezoidal_scan.recurrence import State
 from models.ops.trapezoidal_scan.turning import reduced
 
@@ -47,7 +47,7 @@ def trapezoidal_scan(
     fits = q.shape[-1] in WIDTHS and v.shape[-1] in WIDTHS and 0 < speed.shape[-1] <= q.shape[-1] // 2
     if working_dtype(v) != KIND or not fits or not v.shape[1]:
         named = {"bias_q": bias_q, "bias_k": bias_k, "log_forget": log_forget, "delta": delta, "trapezoid": trapezoid}
-        return by(scan, q, k, v, **named, speed=speed, skip=skip, state=state)
+        return by(Forms(scan), q, k, v, **named, speed=speed, skip=skip, state=state)
     dtype, angles = v.dtype, speed.shape[-1]
     kernel = kernel_of("triton.mamba3.mamba3_siso_combined", "mamba3_siso_combined")
     with torch.autocast(v.device.type, enabled=False):

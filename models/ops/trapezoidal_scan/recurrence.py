@@ -4,7 +4,7 @@
     q_t, k_t turned by Theta_t = Theta_{t-1} + pi tanh(speed_t) d_t,   l = sigmoid(trapezoid)
 
 Letters: b batch, t time, h heads, N key width, v value width, a angles (a <= N / 2). The first token of a text has none before
-it. Turned keys hold the first numbers of all pairs first (`turning.turned`).
+it. Turned keys hold the first numbers of all pairs first (`turned`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.ops.trapezoidal_scan.turning import angles_of, turned
+from models.ops.data_dependent_rotary.recurrence import turned
+from models.ops.trapezoidal_scan.turning import angles_of
 
 State = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -37,8 +38,9 @@ def recurrence(
     [b, t, h, v]; log_forget g <= 0, delta d and trapezoid [b, t, h]; speed [b, t, a]; skip D [h]. The state is Theta [b, h, a],
     S [b, h, N, v], and the last token's k [b, h, N] and v [b, h, v]; None begins a text.
     """
-    dtype, (q, k, v, given) = v.dtype, widened(q, k, v, bias_q, bias_k, (log_forget, delta, trapezoid, speed, skip))
-    log_forget, delta, trapezoid, speed, skip = given
+    dtype, given = v.dtype, (bias_q, bias_k, log_forget, delta, trapezoid, speed, skip)
+    q, k, v, (bias_q, bias_k, log_forget, delta, trapezoid, speed, skip) = widened(q, k, v, *given)
+    q, k = q + bias_q, k + bias_k
     angle, matrix, last_k, last_v = started(q, v, speed, state)
     ys = []
     for t in range(v.shape[1]):
@@ -54,17 +56,16 @@ def recurrence(
     return y.to(dtype), (angle, matrix, last_k, last_v)
 
 
-def widened(q: Tensor, k: Tensor, v: Tensor, bias_q: Tensor, bias_k: Tensor, rest: tuple[Tensor, ...]):
-    """q and k [b, t, h, N] with their biases, v, and the rest, all in float32, or in float64 where q or v is."""
+def widened(q: Tensor, k: Tensor, v: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+    """q, k, v and the rest, all in float32, or in float64 where q or v is."""
     kind = torch.promote_types(torch.promote_types(q.dtype, v.dtype), torch.float32)
-    q, k = (x.to(kind) + bias.to(kind) for x, bias in ((q, bias_q), (k, bias_k)))
-    return q, k, v.to(kind), tuple(x.to(kind) for x in rest)
+    return q.to(kind), k.to(kind), v.to(kind), tuple(x.to(kind) for x in rest)
 
 
 def started(q: Tensor, v: Tensor, speed: Tensor, state: State | None) -> State:
     """The state that a text begins with, in the dtype of v: zeros where there is none."""
     if state is not None:
         return tuple(x.to(v.dtype) for x in state)
-    batch, _, heads, keys = q.shape
-    shapes = (speed.shape[-1],), (keys, v.shape[-1]), (keys,), (v.shape[-1],)
+    (batch, _, heads, values), keys = v.shape, q.shape[-1]
+    shapes = (speed.shape[-1],), (keys, values), (keys,), (values,)
     return tuple(v.new_zeros(batch, heads, *shape) for shape in shapes)

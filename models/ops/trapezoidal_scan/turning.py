@@ -1,4 +1,4 @@
-"""How keys and queries turn: the angles of a text, and rotations of neighbouring pairs."""
+"""How far keys and queries turn: the angles of a text."""
 
 from __future__ import annotations
 
@@ -22,13 +22,3 @@ def angles_of(speed: Tensor, delta: Tensor, angle: Tensor | None) -> Tensor:
     if angle is not None:
         turns = torch.cat([turns[:, :1] + angle[:, None].double(), turns[:, 1:]], dim=1)
     return reduced(turns.cumsum(1))
-
-
-def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x [.., N] with the pairs (x_{2j}, x_{2j+1}) turned by angles j = 0 .. a - 1, the rest as it is.
-
-    The first numbers of all pairs come first, then the second ones: queries and keys are products in any common order.
-    """
-    count = 2 * cos.shape[-1]
-    first, second = x[..., 0:count:2], x[..., 1:count:2]
-    return torch.cat([first * cos - second * sin, second * cos + first * sin, x[..., count:]], dim=-1)

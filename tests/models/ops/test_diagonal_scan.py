@@ -161,3 +161,23 @@ def test_streams_take_about_the_roots_number_of_steps(time):
     count, length = streams(time)
     assert 0 <= time - count * length < length
     assert 2 * length + count + time - count * length <= 4 * time**0.5
+
+
+@pytest.mark.skipif(not compiler(), reason="no C compiler is here")
+@pytest.mark.parametrize("constant", [False, True], ids=["per token", "constant"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("width", [7, 20, 100])
+def test_columns_shared_out_among_threads_change_no_digit(width, kind, constant):
+    kind, found, before = KINDS[kind], [], torch.get_num_threads()
+    torch.manual_seed(width)
+    a = gates(kind, (width,) if constant else (1, 40, width), (0.0, 0.5, 1.0))
+    pairs = (2,) if kind.is_complex else ()
+    given = {"a": a, "x": torch.randn(1, 40, width, dtype=kind), "state": torch.randn(1, width, *pairs).double()}
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            found.append(answers(native, given))
+    finally:
+        torch.set_num_threads(before)
+    agree(found[0], answers(recurrence, given), 1e-14)
+    assert all(torch.equal(found[0][name], more[name]) for more in found[1:] for name in more)

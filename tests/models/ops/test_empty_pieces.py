@@ -31,6 +31,7 @@ BUILDS = [
 WITHOUT_STATE = {
     "softmax attention",
     "learned sketch",
+    "data-dependent rotary",
     "channel scan",
     "polynomial features",
 }  # their own tests give them nothing to read

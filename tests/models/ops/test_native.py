@@ -170,3 +170,6 @@ def test_auto_takes_plain_chunks_where_these_are_the_faster():
         with watch() as ran:
             scan(x, x, x, compare=compare)
         assert ran == {provider}
+    with watch() as ran:
+        scan(wide.requires_grad_(), wide, wide)
+    assert ran == {"native"}

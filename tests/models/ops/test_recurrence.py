@@ -31,8 +31,8 @@ COMPILED = pytest.mark.skipif(not compiler(), reason="no C compiler is here")
 
 
 def in_compiled_pieces(*inputs, **named):
-    """The compiled form as for large states, which are slow in a loop of Python: without a comparison, the longer pieces."""
-    with mock.patch("models.ops.scan.native.LARGE", 0), mock.patch("models.ops.scan.native.LARGER", 0):
+    """The compiled form as for large states, which are slow in a loop of Python: in pieces of a few tokens."""
+    with mock.patch("models.ops.scan.native.LARGE", 0), mock.patch("models.ops.scan.native.WRITTEN", 0):
         return native(*inputs, **named)
 
 

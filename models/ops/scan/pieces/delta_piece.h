@@ -1,15 +1,12 @@
 /* A piece of a text whose tokens go together: its rows laid side by side, what stays from token to token, and what each gives to
-   the others. The words are those of `pieces.c`; include native.h and tiles.h before it. */
-#define TALL UP(K)
-#define BROAD UP(V)
-#define ROWS ((1 + COMPARE) * CHUNK)
+   the others. The words are those of `delta_rule.c`; include native.h and tiles.h before it. */
+#include "rows.h"
+
+#define ROWS (2 * CHUNK)
 #define WIDER (TALL > BROAD ? TALL : BROAD)
 /* Columns whose sums stay in registers while tokens follow one another. */
 #define SIDE (BROAD / LANES % 8 == 0 ? 8 : BROAD / LANES % 4 == 0 ? 4 : BROAD / LANES % 2 == 0 ? 2 : 1)
 #define EACH(j) _Pragma("GCC unroll 8") for (int j = 0; j < SIDE; j++)
-#define STRIP 6 /* rows of a table below the diagonal that go together: a tile's */
-
-typedef real state[TALL][BROAD];
 
 typedef struct {
   long batch, time, heads, shared; /* shared: q, p and w have one head for all */
@@ -38,31 +35,6 @@ typedef struct {
 static inline long row_of(const text *x, long n, long t, long h) { return (n * x->time + t) * x->heads + h; }
 static inline long pieces_of(const text *x) { return (x->time + CHUNK - 1) / CHUNK; }
 
-static inline void *room(size_t size) {
-  size = (size + 63) / 64 * 64;
-  return memset(aligned_alloc(64, size), 0, size);
-}
-
-static void load_state(const real *from, state S) {
-  for (int i = 0; i < K; i++) memcpy(S[i], from + i * V, V * sizeof(real));
-}
-
-static void store_state(real *to, const state S) {
-  for (int i = 0; i < K; i++) memcpy(to + i * V, S[i], V * sizeof(real));
-}
-
-static inline real dot(const real *x, const real *y, int columns) {
-  vec found = {0};
-  for (int c = 0; c < columns; c += LANES) found += load(x + c) * load(y + c);
-  return sum(found);
-}
-
-static inline void scale_rows(real *rows, int wide, const real *by, long count) {
-  if (DECAY)
-    for (long t = 0; t < count; t++)
-      for (int c = 0; c < wide; c += LANES) store(rows + t * wide + c, load(rows + t * wide + c) * by[t]);
-}
-
 /* A piece's rows to where the text has them; nowhere if that is NULL. */
 static inline void scatter(const text *x, long n, long h, const piece *own, const real *from, int wide, real *to, int width) {
   if (to)
@@ -80,28 +52,23 @@ static void find_left(const text *x, long n, long h, piece *own) {
     for (int c = 0; c < CHUNK / LANES; c++) {
       left[c] = choose(LANE + c * LANES == (WHOLE)t, all(1), left[c] * a);
       store(own->left[t] + c * LANES, left[c]);
-      if (COMPARE) store(own->left[count + t] + c * LANES, choose(LANE + c * LANES == (WHOLE)t, (vec){0}, left[c]));
+      store(own->left[count + t] + c * LANES, choose(LANE + c * LANES == (WHOLE)t, (vec){0}, left[c]));
     }
     own->reach[t] = reach *= a;
-    if (COMPARE) own->reach[count + t] = reach;
+    own->reach[count + t] = reach;
   }
-  if (COMPARE && BEFORE)
+  if (BEFORE)
     for (long t = 0; t < count; t++) {
       own->reach[count + t] = t ? own->reach[t - 1] : 1;
       for (int s = 0; s < CHUNK; s += LANES) store(own->left[count + t] + s, t ? load(own->left[t - 1] + s) : (vec){0});
     }
 }
 
-/* What another piece needs soon: rows of the text lie far apart, where the processor itself does not look ahead. */
-static inline void fetch(const real *row, long width) {
-  for (long i = 0; i < width; i += 64 / sizeof(real)) __builtin_prefetch(row + i, 0, 2);
-}
-
 static void fetch_piece(const text *x, long n, long h, long p, const real *also, const real *and) {
   for (long t = p < 0 ? x->time : p * CHUNK; t < (p + 1) * CHUNK && t < x->time; t++) {
     long row = row_of(x, n, t, h), key = (x->shared ? n * x->time + t : row) * K;
     fetch(x->q + key, K), fetch(x->w + key, K), fetch(x->v + row * V, V);
-    if (COMPARE && !TIED) fetch(x->p + key, K);
+    if (!TIED) fetch(x->p + key, K);
     if (also) fetch(also + row * V, V);
     if (and) fetch(and + row * V, V);
   }
@@ -112,7 +79,7 @@ static void gather(const text *x, long n, long h, long p, piece *own) {
   for (long t = 0; t < own->count; t++) {
     long row = row_of(x, n, own->start + t, h), key = (x->shared ? n * x->time + own->start + t : row) * K;
     memcpy(own->QP[t], x->q + key, K * sizeof(real)), memcpy(own->W[t], x->w + key, K * sizeof(real));
-    if (COMPARE) memcpy(own->QP[own->count + t], x->p + key, K * sizeof(real));
+    memcpy(own->QP[own->count + t], x->p + key, K * sizeof(real));
     memcpy(own->E[t], x->v + row * V, V * sizeof(real));
     own->b[t] = x->b ? x->b[row] : 1;
   }
@@ -121,7 +88,7 @@ static void gather(const text *x, long n, long h, long p, piece *own) {
 }
 
 static void find_scores(piece *own) {
-  const long rows = (1 + COMPARE) * own->count;
+  const long rows = 2 * own->count;
   transpose(own->W[0], TALL, own->turned, CHUNK, CHUNK, TALL);
   product(own->QP[0], TALL, 1, own->turned, CHUNK, K, 0, 1, own->scores[0], CHUNK, rows, CHUNK);
   for (long t = 0; t < rows; t++)
@@ -135,26 +102,8 @@ static void find_written(piece *own) {
     for (long t = 0; t < count; t++) {
       vec error[SIDE];
       EACH(j) error[j] = load(own->E[t] + c + j * LANES);
-      if (COMPARE) {
-        EACH(j) error[j] -= load(own->Z[count + t] + c + j * LANES);
-        for (long s = 0; s < t; s++) EACH(j) error[j] -= load(own->U[s] + c + j * LANES) * own->scores[count + t][s];
-      }
+      EACH(j) error[j] -= load(own->Z[count + t] + c + j * LANES);
+      for (long s = 0; s < t; s++) EACH(j) error[j] -= load(own->U[s] + c + j * LANES) * own->scores[count + t][s];
       EACH(j) store(own->E[t] + c + j * LANES, error[j]), store(own->U[t] + c + j * LANES, error[j] * own->b[t]);
     }
-}
-
-/* to += L x for a table L of `count` tokens whose numbers right of the diagonal are 0. */
-static void times_lower(const real *L, const real *x, real *to, int wide, long count) {
-  for (long r = 0; r < count; r += STRIP) {
-    long rows = count - r < STRIP ? count - r : STRIP;
-    product(L + r * CHUNK, CHUNK, 1, x, wide, r + rows, to + r * wide, 1, to + r * wide, wide, rows, wide);
-  }
-}
-
-/* to += L^T x */
-static void turned_times_lower(const real *L, const real *x, real *to, int wide, long count) {
-  for (long r = 0; r < count; r += STRIP) {
-    long rows = count - r < STRIP ? count - r : STRIP;
-    product(L + r * CHUNK + r, 1, CHUNK, x + r * wide, wide, count - r, to + r * wide, 1, to + r * wide, wide, rows, wide);
-  }
 }

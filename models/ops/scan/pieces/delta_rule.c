@@ -1,15 +1,15 @@
-/* The law of a matrix state (`models/ops/scan/native.c`, whose words and layouts these are) in pieces of a few tokens, with its
-   backward pass: products of small matrices between a piece's tokens, and with the state before it. With r_t what is left at
-   token t of what stood before the piece, r_ts of what was written at token s, and the same, r', for what is compared:
+/* The law of a matrix state that compares (`models/ops/scan/native.c`, whose words and layouts these are) in pieces of a few tokens,
+   with its backward pass: products of small matrices between a piece's tokens, and with the state before it. With r_t what is left
+   at token t of what stood before the piece, r_ts of what was written at token s, and the same, r', for what is compared:
 
      e_t = v_t - r'_t S^T p_t - sum_{s<t} r'_ts (p_t . w_s) u_s      u_t = b_t e_t
      y_t = r_t S^T q_t + sum_{s<=t} r_ts (q_t . w_s) u_s             S <- r_end S + sum_s r_end,s w_s u_s^T
 
-   Built for REAL, K, V, DECAY (0 none, 1 a head), COMPARE, BEFORE, TIED as there; CHUNK, a multiple of LANES, is a piece's tokens.
+   Built for REAL, K, V, DECAY (0 none, 1 a head), BEFORE, TIED as there; CHUNK, a multiple of LANES, is a piece's tokens.
    kept [batch, heads, pieces, TALL, BROAD]: the states before all pieces; errors [batch, time, heads, V]: e. */
-#include "../native.h"
-#include "../tiles.h"
-#include "token_piece.h"
+#include "../../native.h"
+#include "../../tiles.h"
+#include "delta_piece.h"
 
 static void read_text(const text *x, long n, long h, piece *own, real *y, real *kept, real *errors) {
   for (long p = 0; p * CHUNK < x->time; p++) {
@@ -18,8 +18,8 @@ static void read_text(const text *x, long n, long h, piece *own, real *y, real *
     if (kept) memcpy(kept + p * TALL * BROAD, own->S, sizeof own->S);
     find_scores(own);
     const long count = own->count;
-    product(own->QP[0], TALL, 1, own->S[0], BROAD, K, 0, 1, own->Z[0], BROAD, (1 + COMPARE) * count, BROAD);
-    scale_rows(own->Z[0], BROAD, own->reach, (1 + COMPARE) * count);
+    product(own->QP[0], TALL, 1, own->S[0], BROAD, K, 0, 1, own->Z[0], BROAD, 2 * count, BROAD);
+    scale_rows(own->Z[0], BROAD, own->reach, 2 * count);
     find_written(own);
     times_lower(own->scores[0], own->U[0], own->Z[0], BROAD, count);
     scatter(x, n, h, own, own->Z[0], BROAD, y, V), scatter(x, n, h, own, own->E[0], BROAD, errors, V);
@@ -46,7 +46,7 @@ void forward(const text *x, const real *before, real *state, real *y, real *kept
 }
 
 /* The gradient of what was written, du, from what the piece's tokens and the state behind it read of it. In turn the last token's
-   first: what it compared, earlier ones wrote. F gets the gradients of y and, with a comparison, of what the state gave to it. */
+   first: what it compared, earlier ones wrote. F gets the gradients of y and of what the state gave to it. */
 static void find_slopes(piece *own, piece_back *d) {
   const long count = own->count;
   product(own->W[0], TALL, 1, d->G[0], BROAD, K, 0, 1, d->U[0], BROAD, count, BROAD);
@@ -56,13 +56,12 @@ static void find_slopes(piece *own, piece_back *d) {
     for (long t = count - 1; t >= 0; t--) {
       vec slope[SIDE], rate = {0};
       EACH(j) slope[j] = load(d->U[t] + c + j * LANES);
-      if (COMPARE)
-        for (long s = t + 1; s < count; s++) EACH(j) slope[j] += load(d->F[count + s] + c + j * LANES) * own->scores[count + s][t];
+      for (long s = t + 1; s < count; s++) EACH(j) slope[j] += load(d->F[count + s] + c + j * LANES) * own->scores[count + s][t];
       EACH(j) {
         rate += slope[j] * load(own->E[t] + c + j * LANES);
         vec error = slope[j] * own->b[t];
         store(d->U[t] + c + j * LANES, error);
-        if (COMPARE) store(d->F[count + t] + c + j * LANES, -error);
+        store(d->F[count + t] + c + j * LANES, -error);
       }
       d->b[t] = (c ? d->b[t] : 0) + sum(rate);
     }
@@ -86,11 +85,11 @@ static void find_forgets(const piece *own, piece_back *d) {
   for (long u = count - 1; u >= 0; u--) {
     long compared = count + u + BEFORE;
     first += dot(own->QP[u], d->QP[u], TALL);
-    if (COMPARE && compared < 2 * count) first += dot(own->QP[compared], d->QP[compared], TALL);
+    if (compared < 2 * count) first += dot(own->QP[compared], d->QP[compared], TALL);
     vec found = {0};
     for (int c = 0; c < CHUNK / LANES; c++) {
       reached[c] += load(own->scores[u] + c * LANES) * load(d->scores[u] + c * LANES);
-      if (COMPARE && compared < 2 * count) reached[c] += load(own->scores[compared] + c * LANES) * load(d->scores[compared] + c * LANES);
+      if (compared < 2 * count) reached[c] += load(own->scores[compared] + c * LANES) * load(d->scores[compared] + c * LANES);
       found += choose(LANE + c * LANES < (WHOLE)u, reached[c], (vec){0});
     }
     d->a[u] = first + sum(found);
@@ -99,7 +98,7 @@ static void find_forgets(const piece *own, piece_back *d) {
 
 /* One piece backward: G is the gradient of the state behind it on entry and of the state before it on return. */
 static void piece_back_over(piece *own, piece_back *d) {
-  const long count = own->count, rows = (1 + COMPARE) * count;
+  const long count = own->count, rows = 2 * count;
   find_slopes(own, d);
   transpose(own->U[0], BROAD, d->turned, CHUNK, CHUNK, BROAD);
   product(d->F[0], BROAD, 1, d->turned, CHUNK, V, 0, 1, d->scores[0], CHUNK, rows, CHUNK);
@@ -129,15 +128,15 @@ static void read_back(const text *x, long n, long h, piece *own, piece_back *d, 
     for (long t = 0; t < own->count; t++) {
       long row = row_of(x, n, own->start + t, h) * V;
       memcpy(d->F[t], dy + row, V * sizeof(real));
-      if (COMPARE) memcpy(own->E[t], errors + row, V * sizeof(real));
+      memcpy(own->E[t], errors + row, V * sizeof(real));
       for (int c = 0; c < BROAD; c += LANES) store(own->U[t] + c, load(own->E[t] + c) * own->b[t]);
     }
     piece_back_over(own, d);
     const long count = own->count;
-    if (COMPARE && TIED)
+    if (TIED)
       for (long i = 0; i < count * TALL; i += LANES) store(d->W[0] + i, load(d->W[0] + i) + load(d->QP[count] + i));
     scatter(x, n, h, own, d->QP[0], TALL, to->q, K), scatter(x, n, h, own, d->W[0], TALL, to->w, K);
-    if (COMPARE && !TIED) scatter(x, n, h, own, d->QP[count], TALL, to->p, K);
+    if (!TIED) scatter(x, n, h, own, d->QP[count], TALL, to->p, K);
     scatter(x, n, h, own, d->U[0], BROAD, to->v, V);
     scatter(x, n, h, own, d->b, 1, to->b, 1);
     if (DECAY) scatter(x, n, h, own, d->a, 1, to->a, 1);

@@ -1,4 +1,4 @@
-"""The matrix state's law in pieces of a few tokens, compiled. The C lies in `pieces.c`.
+"""The matrix state's law with a comparison, in pieces of a few tokens, compiled. The C lies in `delta_rule.c`.
 
 Where a state leaves the registers, products of a piece's tokens with it do more with each load than the law token by token.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from models.ops.autograd import by_hand
 from models.ops.native_build import REGISTER, address, compiled, lanes, remembered, whole_vectors
 
-SOURCE = Path(__file__).with_name("pieces.c")
+SOURCE = Path(__file__).with_name("delta_rule.c")
 INPUTS = ("q", "p", "w", "v", "a", "b")
 
 
@@ -33,7 +33,7 @@ def in_pieces(
     size: int, law: tuple[int, ...],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """y [b, t, h, v] and the last state [b, h, k, v] of inputs of one dtype, `size` tokens a piece; `law` is DECAY, COMPARE,
-    BEFORE and TIED.
+    BEFORE and TIED, and does compare.
 
     Raises NotCovered where no library can be built.
     """
@@ -47,7 +47,7 @@ def in_pieces(
 def _built(
     name: str, arguments: str, kind: torch.dtype, keys: int, values: int, size: int, law: tuple[int, ...]
 ) -> Any:
-    macros = dict(zip(("DECAY", "COMPARE", "BEFORE", "TIED"), law, strict=True))
+    macros = dict(zip(("DECAY", "BEFORE", "TIED"), (law[0], *law[2:]), strict=True))
     shape = {"K": keys, "V": values, "CHUNK": size, "LANES": min(lanes(REGISTER, kind), size)}
     return compiled(SOURCE, kind, name, arguments, **shape, **macros)
 
@@ -69,7 +69,7 @@ def _forward(
         (batch, time, heads, values), keys = v.shape, q.shape[-1]
         sides = (whole_vectors(x, v.dtype) for x in (keys, values))
         kept = v.new_empty(batch, heads, -(-time // size), *sides)
-        errors = torch.empty_like(y) if law[1] else None
+        errors = torch.empty_like(y)
     read = _built("forward", "ppppppi", v.dtype, q.shape[-1], v.shape[-1], size, law)
     room = (address(x) for x in (before, after, y, kept, errors))
     read(ctypes.byref(_text(*inputs)), *room, torch.get_num_threads())
@@ -91,10 +91,9 @@ class _Pieces(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor, dlast: Tensor):
         *inputs, kept, errors = ctx.saved_tensors
         q, _, _, v, decay, rate = inputs
-        _, compare, _, tied = ctx.law
         dstate, dy = dlast.clone(memory_format=torch.contiguous_format), dy.contiguous()
         dq, dw = (v.new_empty(*v.shape[:3], q.shape[-1]) for _ in range(2))
-        dp = v.new_empty(dq.shape) if compare and not tied else None
+        dp = None if ctx.law[3] else v.new_empty(dq.shape)  # TIED: dw holds both
         dv, da, db = (None if x is None else torch.empty_like(x) for x in (v, decay, rate))
         back = _built("backward", "ppppppi", v.dtype, q.shape[-1], v.shape[-1], ctx.size, ctx.law)
         room = (address(x) for x in (kept, errors, dy, dstate))

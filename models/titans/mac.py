@@ -26,11 +26,13 @@ from models.law import Law
 from models.layers import l2_norm, linear_flops, maps, rotary, split_heads
 from models.layers.derived import Derived
 from models.ops.flops import Flops, attention_flops, product_flops
+from models.ops.memory_as_context.native import Form
 from models.ops.neural_memory.recurrence import Weights
-from models.ops.providers import note
+from models.ops.providers import NotCovered, is_compiled, note
 from models.ops.softmax_attention.native import attend
 from models.registry import register
 from models.shell.segments import cut
+from models.titans.compiled_segments import attended_segments, form_of, is_slower
 from models.titans.memory_layer import (
     Gating,
     HeadNorm,
@@ -43,8 +45,10 @@ from models.titans.memory_layer import (
 )
 from models.titans.memory_settings import MemorySettings
 
-# Convolution tails of attention and retrieval; the memory; its weights before the open segment; of that segment the keys and
-# values of h and of S, [b, n, h, d], the queries that wait to be pooled, and how many tokens it has.
+# The memory; its weights before the open segment; of that segment the keys and values of h and of S, [b, n, h, d], the queries
+# that wait to be pooled, and how many tokens it has.
+Opened = tuple[MemoryState | None, Weights, tuple[Tensor, ...], Tensor, int]
+# Before these, the convolution tails of attention and of retrieval.
 State = tuple[Tensor, Tensor, MemoryState, Weights, tuple[Tensor, ...], Tensor, int]
 
 
@@ -108,14 +112,56 @@ class TitansMAC(nn.Module):
             nn.init.normal_(projection.weight, std=width**-0.5)
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        note("sdpa")
-        tail, query_tail, memory, weights, rows, waiting, count = self._begin(x) if state is None else state
+        tail, query_tail, *opened = self._begin(x) if state is None else state
         asked, query_tail = self.memory.queries(x, query_tail)
         qkv, tail = self.conv(torch.cat(maps(x, self.query, self.key_value, provider=self.provider), -1), tail)
         own = [split_heads(part, self.heads) for part in qkv.chunk(3, dim=-1)]
-        prefix = self._persistent(x.shape[0])
+        y, read, (memory, weights, rows, waiting, count) = self._read((x, asked, *own), tuple(opened))
+        o = self.out(self.gating(y, self._lift(read)))
+        return o, (tail, query_tail, memory, weights, tuple(part.clone() for part in rows), waiting.clone(), count)
+
+    def _read(self, text: tuple[Tensor, ...], opened: Opened) -> tuple[Tensor, Tensor, Opened]:
+        """y [b, t, width], what tokens read [b, t, h, d], and the open segment behind them; of x, asked, q, k and v.
+
+        Whole segments are compiled where that is covered; what closes an open one and what begins another is not.
+        """
+        time, count = text[0].shape[1], opened[-1]
+        closing = min(-count % self.segment, time)
+        whole = (time - closing) // self.segment * self.segment
+        form = self._compiled(text[0]) if whole else None
+        if form is None:
+            return self._segment_by_segment(text, opened)
+        lengths = [length for length in (closing, whole, time - closing - whole) if length]
         ys, reads = [], []
-        for inputs, queries, *parts in zip(*(cut(part, count, self.segment) for part in (x, asked, *own)), strict=True):
+        for place, piece in enumerate(zip(*(_pieces(part, lengths) for part in text), strict=True)):
+            if place == bool(closing):  # behind what closes a segment
+                y, read, memory = attended_segments(self, form, piece, opened[0])
+                opened = memory, memory[2][0], *opened[2:]
+            else:
+                y, read, opened = self._segment_by_segment(piece, opened)
+            ys.append(y)
+            reads.append(read)
+        return _joined(ys), _joined(reads), opened
+
+    def _compiled(self, x: Tensor) -> Form | None:
+        """How whole segments are compiled; None where they are left to PyTorch. Raises NotCovered if `native` was asked for."""
+        if not is_compiled(self.provider, x):
+            return None
+        try:
+            form = form_of(self, x)
+        except NotCovered:
+            if self.provider == "native":
+                raise
+            return None
+        return None if self.provider == "auto" and is_slower(self, x) else form
+
+    def _segment_by_segment(self, text: tuple[Tensor, ...], opened: Opened) -> tuple[Tensor, Tensor, Opened]:
+        """`_read` in PyTorch, which runs everywhere and which the compiled form is held to."""
+        note("sdpa")
+        memory, weights, rows, waiting, count = opened
+        prefix = self._persistent(text[0].shape[0])
+        ys, reads = [], []
+        for inputs, queries, *parts in zip(*(cut(part, count, self.segment) for part in text), strict=True):
             pooled, waiting = self._pool(queries, waiting)
             recalled = self._lift(self.memory.retrieve(weights, pooled))
             y, rows = self._attend(parts, recalled, prefix, rows, count)
@@ -125,9 +171,8 @@ class TitansMAC(nn.Module):
             reads.append(read)
             count = rows[-1].shape[1]
             if count == self.segment:
-                weights, rows, count = self.memory.weights(memory, x.shape[0]), tuple(part[:, :0] for part in rows), 0
-        o = self.out(self.gating(torch.cat(ys, 1), self._lift(torch.cat(reads, 1))))
-        return o, (tail, query_tail, memory, weights, tuple(part.clone() for part in rows), waiting.clone(), count)
+                weights, rows, count = self.memory.weights(memory, y.shape[0]), tuple(part[:, :0] for part in rows), 0
+        return torch.cat(ys, 1), torch.cat(reads, 1), (memory, weights, rows, waiting, count)
 
     def _begin(self, x: Tensor) -> tuple:
         """The state before a text: nothing but the learned memory and a segment without tokens."""
@@ -221,3 +266,11 @@ class TitansMAC(nn.Module):
             of_recalled = torch.ones_like(of_recalled)
         prefix = torch.ones(tokens, len(self.persistent), dtype=torch.bool)
         return torch.cat([prefix, of_recalled, place >= torch.arange(rows)], 1)
+
+
+def _pieces(x: Tensor, lengths: list[int]) -> tuple[Tensor, ...]:
+    return (x,) if len(lengths) == 1 else x.split(lengths, 1)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)

@@ -1,0 +1,157 @@
+/* What one head does with one segment, of row n, from token `start` on: recall, attend, learn. */
+
+/* h = M(asked) from the weights as they stand, brought to unit RMS; the values of its layers stay in the room. */
+static void recall(const context *x, const passed *m, long n, long start, long h, const real *W, room *own, int back) {
+  long all = x->heads * K, count = x->segment / x->pool, rows = x->time / x->pool, first = spot(x, n, rows, start / x->pool, h, 1);
+  const real *in = x->asked + first * K;
+  EACH_LAYER(l) {
+    real *out = l == DEPTH - 1 ? own->down : own->hidden[l];
+    product(in, l ? H : all, 1, W + AT(l), OUT(l), IN(l), 0, 0, out, OUT(l), count, OUT(l));
+    if (l == DEPTH - 1) break;
+    for (long i = 0; i < count * H; i += LANES) {
+      activated s = activation(load(out + i));
+      store(out + i, s.value);
+      if (back) store(own->slope[l] + i, s.slope);
+    }
+    in = out;
+  }
+  for (long r = 0; !back && r < count; r++) {
+    const real *from = own->down + r * K;
+    vec squares = {0};
+    for (long c = 0; c < K; c += LANES) squares += load(from + c) * load(from + c);
+    real scale = m->scale[first + r * x->heads] = 1 / (real)sqrt(sum(squares) / K + EPSILON);
+    for (long c = 0; c < K; c += LANES) store(m->recalled + first * K + r * all + c, load(from + c) * scale);
+  }
+}
+
+/* Rotary positions: pairs half a head apart turned by the angle of token t's place, or back. */
+static inline void turn(const context *x, const real *from, real *to, long t, real scale, int back) {
+  const real *cosine = x->cosine + t * HALF, *sine = x->sine + t * HALF;
+  real sign = back ? -scale : scale;
+  for (int i = 0; i < HALF; i++) {
+    real c = cosine[i] * scale, s = sine[i] * sign, first = from[i], second = from[i + HALF];
+    to[i] = first * c - second * s, to[i + HALF] = second * c + first * s;
+  }
+}
+
+/* The head's queries, and its keys and values of P, h and S in the order in which tokens see them. */
+static void gather(const context *x, const passed *m, long n, long start, long h, room *own) {
+  real scale = 1 / (real)sqrt(K);
+  long count = x->segment / x->pool, rows = x->time / x->pool;
+  for (long p = 0; p < x->prefix; p++) {
+    memcpy(own->keys + p * K, x->prefix_k + (p * x->heads + h) * K, K * sizeof(real));
+    memcpy(own->values + p * K, x->prefix_v + (p * x->heads + h) * K, K * sizeof(real));
+  }
+  for (long t = 0; t < x->segment; t++) {
+    long place = spot(x, n, x->time, start + t, h, K), row = row_of_token(x, t) * K;
+    turn(x, x->q + place, own->q + t * K, t, scale, 0);
+    turn(x, x->k + place, own->keys + row, t, 1, 0);
+    memcpy(own->values + row, x->v + place, K * sizeof(real));
+  }
+  for (long r = 0; r < count; r++) {
+    const real *from = m->rows + spot(x, n, rows, start / x->pool + r, h, 2 * K);
+    long row = row_of_recalled(x, r) * K;
+    turn(x, from, own->keys + row, (r + 1) * x->pool - 1, 1, 0);
+    memcpy(own->values + row, from + K, K * sizeof(real));
+  }
+  long all = UP(rows_of(x));
+  for (long r = 0; r < all; r += LANES) transpose(own->keys + r * K, K, own->keys_turned + r, all, LANES, K);
+}
+
+/* The first `seen` of a row's scores become shares, the others zeros. */
+static inline void softmax(real *row, long seen, long wide) {
+  vec high = all(-INFINITY), total = {0};
+  for (long c = 0; c < wide; c += LANES) {
+    vec own = choose(LANE + (WHOLE)c < (WHOLE)seen, load(row + c), all(-INFINITY));
+    high = choose(own > high, own, high);
+  }
+  real most = high[0];
+  for (int i = 1; i < LANES; i++) most = high[i] > most ? high[i] : most;
+  for (long c = 0; c < wide; c += LANES) {
+    vec share = choose(LANE + (WHOLE)c < (WHOLE)seen, exp_of_negative(load(row + c) - most), (vec){0});
+    total += share;
+    store(row + c, share);
+  }
+  real whole_share = 1 / sum(total);
+  for (long c = 0; c < wide; c += LANES) store(row + c, load(row + c) * whole_share);
+}
+
+/* Shares [high, wide] of the rows that tokens from t on see. */
+static void weigh(const context *x, long t, long high, const room *own) {
+  long pitch = UP(rows_of(x)), wide = UP(seen_by(x, t + high - 1));
+  product(own->q + t * K, K, 1, own->keys_turned, pitch, K, 0, 0, own->scores, pitch, high, wide);
+  for (long i = 0; i < high; i++) softmax(own->scores + i * pitch, seen_by(x, t + i), wide);
+}
+
+static void attend(const context *x, const passed *m, long n, long start, long h, room *own) {
+  long all = x->heads * K, pitch = UP(rows_of(x)), count = x->segment / x->pool, rows = x->time / x->pool;
+  long first = (n * rows + start / x->pool) * x->heads;
+  product(m->recalled + first * K, all, 1, x->recall + h * 2 * K, 2 * all, all, 0, 0, m->rows + (first + h) * 2 * K, 2 * all, count,
+          2 * K);
+  gather(x, m, n, start, h, own);
+  for (long t = 0; t < x->segment; t += BLOCK) {
+    long high = x->segment - t < BLOCK ? x->segment - t : BLOCK;
+    weigh(x, t, high, own);
+    product(own->scores, pitch, 1, own->values, K, seen_by(x, t + high - 1), 0, 0, m->attended + spot(x, n, x->time, start + t, h, K),
+            all, high, K);
+  }
+}
+
+/* The memory's q, k, v of a segment: what the maps made through convolution, SiLU and, but for plain values, to unit length. */
+static void prepare(const context *x, const real *made, long h, room *own) {
+  const real *taps = x->taps + h * KERNEL * 3 * K;
+  long pitch = x->heads * COLUMNS;
+  for (long t = 0; t < x->segment; t++)
+    for (int part = 0; part < 3; part++) {
+      real *to = own->token[part] + t * K;
+      vec squares = all(0);
+      for (long c = 0; c < K; c += LANES) {
+        vec heard = {0};
+        for (int k = 0; k < KERNEL; k++) heard += load(made + (t + k) * pitch + part * K + c) * load(taps + (k * 3 + part) * K + c);
+        vec own_value = heard * sigmoid(heard);
+        store(own->heard[part] + t * K + c, heard), store(to + c, own_value);
+        squares += own_value * own_value;
+      }
+      if (part >= UNIT) continue;
+      real scale = own->unit[part][t] = 1 / (real)sqrt(sum(squares) + EPSILON);
+      for (long c = 0; c < K; c += LANES) store(to + c, load(to + c) * scale);
+    }
+}
+
+static inline real squash(real x) { return 1 / (1 + (sizeof(real) == 4 ? (real)expf(-x) : (real)exp(-x))); }
+
+static void gate(const context *x, const real *made, long h, room *own) {
+  for (long t = 0; t < x->segment; t++)
+    for (int g = 0; g < GATES; g++) {
+      const real *logit = made + (KERNEL - 1 + t) * x->heads * COLUMNS + 3 * K + g;
+      real momentum = MOMENTUM ? (real)x->ceiling * squash(logit[0]) : 0;
+      own->momentum[t * GATES + g] = momentum;
+      own->rate[t * GATES + g] = x->bound[h] * squash(logit[MOMENTUM * GATES]) * (1 - momentum);
+      own->keep[t * GATES + g] = FORGET ? squash(-logit[(MOMENTUM + 1) * GATES]) : 1;
+    }
+}
+
+/* A segment of one head as the memory reads it. No token is the last before a state that is handed out. */
+static text as_text(const context *x, const room *own) {
+  return (text){1, x->segment, 1, x->chunk, -1, own->token[0], own->token[1], own->token[2], own->momentum, own->rate, own->keep};
+}
+
+static long kept_of(const context *x, long n, long h, long start) {
+  return ((n * x->heads + h) * (x->time / x->segment) + start / x->segment) * pieces(x->segment, x->chunk) * 2 * SIZE;
+}
+
+static long trace_of(const context *x, long n, long h, long start) { return ((n * x->heads + h) * x->time + start) * TRACE; }
+
+static void learn(const context *x, const passed *m, long n, long start, long h, room *own) {
+  long all = x->heads * K, pitch = x->heads * COLUMNS, row = n * (KERNEL - 1 + x->time) + start;
+  real *made = m->made + row * pitch + h * COLUMNS;
+  product(m->attended + (n * x->time + start) * all, all, 1, x->update + h * COLUMNS, pitch, all,
+          x->base + (n * x->time + start) * pitch + h * COLUMNS, 1, made + (KERNEL - 1) * pitch, pitch, x->segment, COLUMNS);
+  prepare(x, made, h, own);
+  gate(x, made, h, own);
+  text one = as_text(x, own);
+  read_text(&one, 0, 0, m->state + (n * x->heads + h) * 2 * SIZE, own->anchor, own->answer,
+            m->traces ? m->traces + trace_of(x, n, h, start) : 0, m->kept ? m->kept + kept_of(x, n, h, start) : 0, 0);
+  for (long t = 0; t < x->segment; t++)
+    memcpy(m->reads + spot(x, n, x->time, start + t, h, K), own->answer + t * K, K * sizeof(real));
+}

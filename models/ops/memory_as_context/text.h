@@ -1,0 +1,75 @@
+/* A text in whole segments, what a pass over it makes and keeps, and a thread's own room. */
+
+#define COLUMNS UP(3 * K + GATES * (MOMENTUM + 1 + FORGET)) /* of a token in a head: the memory's q, k, v, its gates' logits, zeros */
+#define BLOCK 18 /* tokens whose scores are made together: three tiles high */
+#define EPSILON ((real)1e-6)
+#define HALF (K / 2)
+
+typedef struct {
+  long batch, time, heads, segment, chunk, pool, prefix;
+  double ceiling; /* of the momentum */
+  const real *asked, *q, *k, *v, *prefix_k, *prefix_v, *base, *recall, *recall_back, *update, *update_back, *taps, *bound;
+  const real *cosine, *sine; /* of the places of a segment, [segment, HALF] */
+} context;
+
+typedef struct {
+  real *attended, *reads; /* [batch, time, heads, K] */
+  real *recalled, *scale; /* what the memory answered, of unit RMS, [batch, time / pool, heads, K], and what made it that */
+  real *rows;             /* its keys and values, before their turn, [batch, time / pool, heads, 2 K] */
+  real *made;             /* the maps of all tokens, behind the convolutions' tails, [batch, KERNEL - 1 + time, heads, COLUMNS] */
+  real *traces, *kept;    /* of the memory, head by head, or NULL */
+  real *state;            /* [batch, heads, 2 SIZE] */
+} passed;
+
+typedef struct {
+  real *q, *keys, *values, *keys_turned, *values_turned, *scores; /* of one head's attention: q [segment, K], keys [UP(rows), K] */
+  real *dq, *dkeys, *dvalues, *dscores;
+  real *token[3], *heard[3], *unit[3]; /* the memory's q, k, v; before activation and norm; the norm's factor */
+  real *momentum, *rate, *keep, *answer;
+  real *dtoken[3], *dmomentum, *drate, *dkeep, *danswer, *dheard;
+  real *hidden[DEPTH], *slope[DEPTH], *down, *up, *turned; /* of reading fixed weights */
+  real *anchor;                                            /* the memory's weights at its last anchor */
+  desk *memory;
+} room;
+
+static inline long rows_of(const context *x) { return x->prefix + x->segment + x->segment / x->pool; }
+
+/* Rows of P, h and S lie in the order in which tokens come to see them: token t sees the first `seen`. */
+static inline long seen_by(const context *x, long t) { return x->prefix + t + 1 + (t + 1) / x->pool; }
+static inline long row_of_token(const context *x, long t) { return x->prefix + t + t / x->pool; }
+static inline long row_of_recalled(const context *x, long r) { return x->prefix + (r + 1) * x->pool + r; }
+
+/* Where the `wide` numbers lie that a head has of a token, in rows of `time` tokens. */
+static inline long spot(const context *x, long n, long time, long t, long h, long wide) {
+  return ((n * time + t) * x->heads + h) * wide;
+}
+
+#define PLACE(pointer, count) ((pointer) = from ? from + at : 0, at += UP(count))
+
+/* Gives a room its places behind `from`, or NULL; returns how many numbers they take. */
+static long furnish(room *own, real *from, const context *x) {
+  long at = 0, s = x->segment, all = UP(rows_of(x)), widest = H > K ? H : K;
+  PLACE(own->q, s * K), PLACE(own->dq, s * K), PLACE(own->answer, s * K), PLACE(own->danswer, s * K);
+  PLACE(own->keys, all * K), PLACE(own->values, all * K), PLACE(own->keys_turned, all * K), PLACE(own->values_turned, all * K);
+  PLACE(own->dkeys, all * K), PLACE(own->dvalues, all * K), PLACE(own->scores, BLOCK * all), PLACE(own->dscores, BLOCK * all);
+  for (int i = 0; i < 3; i++) {
+    PLACE(own->token[i], s * K), PLACE(own->heard[i], s * K), PLACE(own->dtoken[i], s * K), PLACE(own->unit[i], s);
+  }
+  PLACE(own->momentum, s * GATES), PLACE(own->rate, s * GATES), PLACE(own->keep, s * GATES);
+  PLACE(own->dmomentum, s * GATES), PLACE(own->drate, s * GATES), PLACE(own->dkeep, s * GATES), PLACE(own->dheard, s * 3 * K);
+  for (int l = 0; l < DEPTH; l++) PLACE(own->hidden[l], s * widest), PLACE(own->slope[l], s * widest);
+  PLACE(own->down, s * widest), PLACE(own->up, s * widest), PLACE(own->turned, widest * widest), PLACE(own->anchor, SIZE);
+  return at;
+}
+
+static room room_of(const context *x, int back) {
+  room own = {0};
+  long bytes = (furnish(&own, 0, x) * sizeof(real) + 63) / 64 * 64;
+  real *from = aligned_alloc(64, bytes);
+  memset(from, 0, bytes); /* rows that fill up a tile stay zeros */
+  furnish(&own, from, x);
+  own.memory = back ? calloc(1, sizeof(desk)) : 0;
+  return own;
+}
+
+static void leave(room *own) { free(own->q), free(own->memory); } /* q is what lies first */

@@ -1,9 +1,7 @@
 """MAC's whole segments in one compiled call: its layers' weights and its state as `memory_as_context` takes them.
 
-What does not hang on the segment before is made for the whole text, and two maps with nothing between them are one:
-
-    h -> keys, values      W_kv W_o' diag(gain)                  of RMSNorm(M(q)), behind the norm's gain and the map to rows
-    y -> q, k, v, gates    base = W x + bias, and W W_o Attn     of y = x + W_o Attn, the residual connection's share apart
+What does not hang on the segment before is made for the whole text. What the memory answered becomes keys and values by one map,
+`W_kv W_r diag(gain)`: the norm's gain, the map to rows and the map of rows have nothing between them.
 """
 
 from __future__ import annotations
@@ -48,7 +46,7 @@ def form_of(layer: nn.Module, x: Tensor) -> Form:
         raise NotCovered("MAC's compiled segments compute in float32 or float64 throughout; use provider chunked.")
     head = memory.initial[0].shape[1]
     form = Form(
-        layer.segment, layer.pool, len(memory.initial), hidden.pop() if hidden else head, head, gates, memory.rule,
+        layer.segment, layer.pool, len(memory.initial), hidden.pop() if hidden else head, x.shape[2], head, gates, memory.rule,
         MOMENTUM_BOUND, momentum > 0, forget > 0, memory.unit_values,
     )  # fmt: skip
     built(form, _kernel(memory), kind)
@@ -72,17 +70,15 @@ def attended_segments(
     x, asked, *own = text
     prefix = layer._persistent(1)
     weight, bias = (_by_head(layer.memory, form, part) for part in _maps(layer.memory))
-    update = weight @ layer.attention_out.weight
-    base = F.linear(x, weight, bias) if layer.inner_residual else bias.expand(*x.shape[:2], -1)
     tails, state = (None, None) if memory is None else (memory[:2], memory[2])
     given = Given(
-        layer._pool(asked, asked[:, :0])[0], *own, prefix[0][0], prefix[1][0], base, _recall(layer), update,
-        _taps(layer.memory), _bound(layer.memory, x), _packed(layer.memory, form, tails, x), _state(layer.memory, state, x),
+        x if layer.inner_residual else None, layer._pool(asked, asked[:, :0])[0], *own, prefix[0][0], prefix[1][0], bias,
+        _taps(layer.memory), _bound(layer.memory, x), _recall(layer), layer.attention_out.weight, weight,
+        _packed(layer.memory, form, tails, x), _state(layer.memory, state, x),
     )  # fmt: skip
     y, reads, tails, state = read_segments(given, form)
     note("native")
-    y = layer._attended(y)
-    return x + y if layer.inner_residual else y, reads, (*_unpacked(layer.memory, tails), _suspended(layer.memory, state))
+    return y, reads, (*_unpacked(layer.memory, tails), _suspended(layer.memory, state))
 
 
 def _is_plain(part: nn.Module, kind: type) -> bool:

@@ -1,7 +1,7 @@
 /* Back over one segment of one head, in the opposite order: learn, attend, recall. */
 
 typedef struct {
-  real *attended;        /* of what attention made: the rest of the model's on entry, all of it on return */
+  real *y;               /* the rest of the model's on entry, all of it on return */
   const real *reads;
   real *made, *rows;     /* shaped as in `passed` */
   real *asked, *q, *k, *v;
@@ -14,15 +14,17 @@ static void gate_back(const context *x, real *dmade, const real *made, real *dbo
   for (long t = 0; t < x->segment; t++)
     for (int g = 0; g < GATES; g++) {
       long place = (KERNEL - 1 + t) * x->heads * COLUMNS + 3 * K + g, at = t * GATES + g;
-      real *to = dmade + place, share = squash(made[place + MOMENTUM * GATES]), left = 1 - own->momentum[at];
+      const real *bias = x->bias + h * COLUMNS + 3 * K + g;
+      const int rate = MOMENTUM * GATES;
+      real *to = dmade + place, share = squash(made[place + rate] + bias[rate]), left = 1 - own->momentum[at];
       real drate = own->drate[at], bound = x->bound[h];
       *dbound += drate * share * left;
-      to[MOMENTUM * GATES] += drate * bound * left * share * (1 - share);
+      to[rate] += drate * bound * left * share * (1 - share);
       if (MOMENTUM) {
-        real own_share = squash(made[place]);
+        real own_share = squash(made[place] + bias[0]);
         to[0] += (own->dmomentum[at] - drate * bound * share) * (real)x->ceiling * own_share * (1 - own_share);
       }
-      if (FORGET) to[(MOMENTUM + 1) * GATES] -= own->dkeep[at] * own->keep[at] * (1 - own->keep[at]);
+      if (FORGET) to[rate + GATES] -= own->dkeep[at] * own->keep[at] * (1 - own->keep[at]);
     }
 }
 
@@ -74,13 +76,21 @@ static void learn_back(const context *x, const passed *m, const sloped *d, long 
   prepare_back(x, d->made + place, m->made + place, d->taps + head * KERNEL * 3 * K, h, own);
 }
 
+/* Back over the maps of y: the head's columns of its gradient. */
+static void join_back(const context *x, const sloped *d, long n, long start, long h) {
+  long pitch = x->heads * COLUMNS, first = columns_before(x, h);
+  real *to = d->y + (n * x->time + start) * x->width + first;
+  product(d->made + (n * (KERNEL - 1 + x->time) + KERNEL - 1 + start) * pitch, pitch, 1, x->update + first, x->width, pitch, to, 1, to,
+          x->width, x->segment, columns_before(x, h + 1) - first);
+}
+
 /* Back over a block's shares: dS = P o (dP - what a row has in common with its output). */
 static void weigh_back(const context *x, const real *y, const real *dy, long t, long high, const room *own) {
   long pitch = UP(rows_of(x)), all = x->heads * K, wide = UP(seen_by(x, t + high - 1));
-  product(dy, all, 1, own->values_turned, pitch, K, 0, 0, own->dscores, pitch, high, wide);
+  product(dy, K, 1, own->values_turned, pitch, K, 0, 0, own->dscores, pitch, high, wide);
   for (long i = 0; i < high; i++) {
     vec both = {0};
-    for (long c = 0; c < K; c += LANES) both += load(y + i * all + c) * load(dy + i * all + c);
+    for (long c = 0; c < K; c += LANES) both += load(y + i * all + c) * load(dy + i * K + c);
     real common = sum(both);
     for (long c = i * pitch; c < i * pitch + wide; c += LANES)
       store(own->dscores + c, load(own->scores + c) * (load(own->dscores + c) - common));
@@ -110,20 +120,19 @@ static void scatter(const context *x, const sloped *d, long n, long start, long 
 }
 
 static void attend_back(const context *x, const passed *m, const sloped *d, long n, long start, long h, room *own) {
-  long all = x->heads * K, columns = x->heads * COLUMNS, pitch = UP(rows_of(x)), place = spot(x, n, x->time, start, h, K);
-  product(d->made + (n * (KERNEL - 1 + x->time) + KERNEL - 1 + start) * columns, columns, 1, x->update_back + h * K, all, columns,
-          d->attended + place, 1, d->attended + place, all, x->segment, K);
+  long all = x->heads * K, pitch = UP(rows_of(x)), place = spot(x, n, x->time, start, h, K);
+  product(d->y + (n * x->time + start) * x->width, x->width, 1, x->out + h * K, all, x->width, 0, 0, own->dy, K, x->segment, K);
   gather(x, m, n, start, h, own);
   for (long r = 0; r < pitch; r += LANES) transpose(own->values + r * K, K, own->values_turned + r, pitch, LANES, K);
   memset(own->dkeys, 0, pitch * K * sizeof(real)), memset(own->dvalues, 0, pitch * K * sizeof(real));
   for (long t = 0; t < x->segment; t += BLOCK) {
     long high = x->segment - t < BLOCK ? x->segment - t : BLOCK, seen = seen_by(x, t + high - 1);
-    const real *dy = d->attended + place + t * all;
+    const real *dy = own->dy + t * K;
     weigh(x, t, high, own);
     weigh_back(x, m->attended + place + t * all, dy, t, high, own);
     product(own->dscores, pitch, 1, own->keys, K, seen, 0, 0, own->dq + t * K, K, high, K);
     product(own->dscores, 1, pitch, own->q + t * K, K, high, own->dkeys, 1, own->dkeys, K, seen, K);
-    product(own->scores, 1, pitch, dy, all, high, own->dvalues, 1, own->dvalues, K, seen, K);
+    product(own->scores, 1, pitch, dy, K, high, own->dvalues, 1, own->dvalues, K, seen, K);
   }
   scatter(x, d, n, start, h, own);
 }
@@ -134,7 +143,7 @@ static void recall_back(const context *x, const passed *m, const sloped *d, long
   const real *W = m->kept + kept_of(x, n, h, start);
   real *G = d->state + (n * x->heads + h) * 2 * SIZE, *slope = own->up, *next = own->down;
   recall(x, m, n, start, h, W, own, 1);
-  product(d->rows + (first - h) * 2 * K, 2 * all, 1, x->recall_back + h * K, all, 2 * all, 0, 0, slope, K, count, K);
+  product(d->rows + (first - h) * 2 * K, 2 * all, 1, x->recall + h * K, all, 2 * all, 0, 0, slope, K, count, K);
   for (long r = 0; r < count; r++) {
     const real *made = m->recalled + (first + r * x->heads) * K;
     vec both = {0};

@@ -97,6 +97,13 @@ static void attend(const context *x, const passed *m, long n, long start, long h
   }
 }
 
+/* The head's columns of y = x + W_o Attn, or without x. */
+static void join(const context *x, const passed *m, long n, long start, long h) {
+  long all = x->heads * K, row = n * x->time + start, first = columns_before(x, h), place = row * x->width + first;
+  product(m->attended + row * all, all, 1, x->out + first, x->width, all, x->x ? x->x + place : 0, 1, m->y + place, x->width,
+          x->segment, columns_before(x, h + 1) - first);
+}
+
 /* The memory's q, k, v of a segment: what the maps made through convolution, SiLU and, but for plain values, to unit length. */
 static void prepare(const context *x, const real *made, long h, room *own) {
   const real *taps = x->taps + h * KERNEL * 3 * K;
@@ -124,10 +131,12 @@ static void gate(const context *x, const real *made, long h, room *own) {
   for (long t = 0; t < x->segment; t++)
     for (int g = 0; g < GATES; g++) {
       const real *logit = made + (KERNEL - 1 + t) * x->heads * COLUMNS + 3 * K + g;
-      real momentum = MOMENTUM ? (real)x->ceiling * squash(logit[0]) : 0;
+      const real *bias = x->bias + h * COLUMNS + 3 * K + g;
+      const int rate = MOMENTUM * GATES, forget = rate + GATES;
+      real momentum = MOMENTUM ? (real)x->ceiling * squash(logit[0] + bias[0]) : 0;
       own->momentum[t * GATES + g] = momentum;
-      own->rate[t * GATES + g] = x->bound[h] * squash(logit[MOMENTUM * GATES]) * (1 - momentum);
-      own->keep[t * GATES + g] = FORGET ? squash(-logit[(MOMENTUM + 1) * GATES]) : 1;
+      own->rate[t * GATES + g] = x->bound[h] * squash(logit[rate] + bias[rate]) * (1 - momentum);
+      own->keep[t * GATES + g] = FORGET ? squash(-logit[forget] - bias[forget]) : 1;
     }
 }
 
@@ -143,10 +152,10 @@ static long kept_of(const context *x, long n, long h, long start) {
 static long trace_of(const context *x, long n, long h, long start) { return ((n * x->heads + h) * x->time + start) * TRACE; }
 
 static void learn(const context *x, const passed *m, long n, long start, long h, room *own) {
-  long all = x->heads * K, pitch = x->heads * COLUMNS, row = n * (KERNEL - 1 + x->time) + start;
+  long pitch = x->heads * COLUMNS, row = n * (KERNEL - 1 + x->time) + start;
   real *made = m->made + row * pitch + h * COLUMNS;
-  product(m->attended + (n * x->time + start) * all, all, 1, x->update + h * COLUMNS, pitch, all,
-          x->base + (n * x->time + start) * pitch + h * COLUMNS, 1, made + (KERNEL - 1) * pitch, pitch, x->segment, COLUMNS);
+  product(m->y + (n * x->time + start) * x->width, x->width, 1, x->update + h * COLUMNS, pitch, x->width, 0, 0,
+          made + (KERNEL - 1) * pitch, pitch, x->segment, COLUMNS);
   prepare(x, made, h, own);
   gate(x, made, h, own);
   text one = as_text(x, own);

@@ -1,6 +1,6 @@
 /* Memory as context (Titans' MAC): the loop over whole segments and its backward pass. Of each segment, with M before it,
 
-     h = RMSNorm(M(asked));  y = Attn([P | R h | S]);  u = base + U y;  M <- M(u);  reads = M_i(u_i)
+     h = RMSNorm(M(asked));  y = x + W_o Attn([P | R h | S]);  u = U y;  M <- M(u);  reads = M_i(u_i)
 
    where R makes keys and values of h, and U what the memory is given of a token: q, k, v, which pass a convolution, SiLU and norm,
    and its gates' logits. Only this hangs on the segment before; all that does not has been made for the whole text.
@@ -8,7 +8,7 @@
    REAL, K, H, V, DEPTH, GATES, SILU, DECAYED, EXCLUSIVE, LANES as in the memory's native.c; K = V
    KERNEL inputs of a token's convolution   UNIT parts of q, k, v of unit length   MOMENTUM, FORGET 1, or 0 where there is no such gate
 
-   Heads are a thread's work: they meet where all heads are asked for, before R and before U. Every number is made by one thread in one
+   Heads are a thread's work: they meet where all heads are asked for, before each of the maps R, W_o and U. Every number is made by one thread in one
    order, however many there are. */
 #include "../neural_memory/native.c"
 #include "../tiles.h"
@@ -30,6 +30,8 @@ void read_segments(const context *x, const passed *m, int threads) {
       EACH_HEAD recall(x, m, n, start, h, m->state + item * 2 * SIZE, &own, 0);
 #pragma omp for schedule(static)
       EACH_HEAD attend(x, m, n, start, h, &own);
+#pragma omp for schedule(static)
+      EACH_HEAD join(x, m, n, start, h);
 #pragma omp for schedule(static) nowait /* a head stays with its thread */
       EACH_HEAD learn(x, m, n, start, h, &own);
     }
@@ -45,6 +47,8 @@ void segments_back(const context *x, const passed *m, const sloped *d, int threa
     for (long start = x->time - x->segment; start >= 0; start -= x->segment) {
 #pragma omp for schedule(static)
       EACH_HEAD learn_back(x, m, d, n, start, h, &own);
+#pragma omp for schedule(static)
+      EACH_HEAD join_back(x, d, n, start, h);
 #pragma omp for schedule(static)
       EACH_HEAD attend_back(x, m, d, n, start, h, &own);
 #pragma omp for schedule(static) nowait

@@ -3,12 +3,12 @@
 Of each segment, with M the memory before it (Titans, Behrouz et al. 2025, arXiv 2501.00663, eqs. 21-25):
 
     recall   h = RMSNorm(M(asked))                    of each head, without gains
-    attend   y = Attn([P | R h | S])                  token i sees P, and of h and S the rows up to its own
-    learn    u = base + U y                           the memory's q, k, v and gates' logits; M <- M(u)
+    attend   y = x + W_o Attn([P | R h | S])          token i sees P, and of h and S the rows up to its own
+    learn    u = U y                                  the memory's q, k, v and gates' logits; M <- M(u)
     read     M_i(u_i)
 
 Letters: b batch, t time, h heads, d channels a head, c columns a head. What does not hang on the segment before is given, made
-for the whole text: `asked`, q, k, v, `base`, and the maps R and U, which join what stands between two steps.
+for the whole text: `asked`, q, k and v; and R is one map where the layer has two with nothing between them.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Form:
     pool: int  # queries of one recalled row
     depth: int
     hidden: int
+    width: int
     head: int  # d
     gates: int  # numbers a head in each gate
     rule: Rule
@@ -58,41 +59,44 @@ class Form:
 
     def lanes(self, kind: torch.dtype) -> int:
         """Numbers side by side."""
-        return lanes(math.gcd(self.hidden, self.head), kind)
+        return lanes(math.gcd(self.hidden, self.head, self.width), kind)
 
 
 class Given(NamedTuple):
     """What the loop is given.
 
-    asked [b, t / pool, h, d]; q, k, v [b, t, h, d] before rotary positions; prefix_k, prefix_v [p, h, d] behind them; base
-    [b, t, h c]; recall R [h 2d, h d], keys and values of a head behind each other; update U [h c, h d]; taps [h, kernel, 3 d],
-    the newest input's last; bound of the rate [h]; tails, what the convolutions heard last, [b, kernel - 1, h c]; state
-    [b, h, 2, weights], the memory and its surprise.
+    x [b, t, width], None without the residual connection; asked [b, t / pool, h, d]; q, k, v [b, t, h, d] before rotary
+    positions; prefix_k, prefix_v [p, h, d] behind them; bias [h c] of u; taps [h, kernel, 3 d], the newest input's last; bound
+    of the rate [h]; recall R [h 2d, h d], keys and values of a head behind each other; out W_o [width, h d]; update U
+    [h c, width]; tails, what the convolutions heard last, [b, kernel - 1, h c]; state [b, h, 2, weights], the memory and its
+    surprise.
     """
 
+    x: Tensor | None
     asked: Tensor
     q: Tensor
     k: Tensor
     v: Tensor
     prefix_k: Tensor
     prefix_v: Tensor
-    base: Tensor
-    recall: Tensor
-    update: Tensor
+    bias: Tensor
     taps: Tensor
     bound: Tensor
+    recall: Tensor
+    out: Tensor
+    update: Tensor
     tails: Tensor
     state: Tensor
 
 
 class _Context(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_long) for name in ("batch", "time", "heads", "segment", "chunk", "pool", "prefix")]
+    _fields_ = [(name, ctypes.c_long) for name in ("batch", "time", "heads", "width", "segment", "chunk", "pool", "prefix")]
     _fields_ += [("ceiling", ctypes.c_double)]
     _fields_ += [
         (name, ctypes.c_void_p)
         for name in (
-            "asked", "q", "k", "v", "prefix_k", "prefix_v", "base", "recall", "recall_back", "update", "update_back",
-            "taps", "bound", "cosine", "sine",
+            "x", "asked", "q", "k", "v", "prefix_k", "prefix_v", "bias", "taps", "bound", "recall", "out", "update",
+            "cosine", "sine",
         )
     ]  # fmt: skip
 
@@ -100,7 +104,7 @@ class _Context(ctypes.Structure):
 class _Passed(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_void_p)
-        for name in ("attended", "reads", "recalled", "scale", "rows", "made", "traces", "kept", "state")
+        for name in ("attended", "reads", "y", "recalled", "scale", "rows", "made", "traces", "kept", "state")
     ]
 
 
@@ -108,18 +112,18 @@ class _Sloped(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_void_p)
         for name in (
-            "attended", "reads", "made", "rows", "asked", "q", "k", "v", "prefix_k", "prefix_v", "taps", "bound", "state"
+            "y", "reads", "made", "rows", "asked", "q", "k", "v", "prefix_k", "prefix_v", "taps", "bound", "state"
         )
     ]  # fmt: skip
 
 
 def read_segments(given: Given, form: Form) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """y and what each token reads, [b, t, h, d], the new tails and the new state; t in whole segments.
+    """y [b, t, width], what each token reads [b, t, h, d], the new tails and the new state; t in whole segments.
 
     All in float32 or all in float64, on the CPU. Raises NotCovered where no library can be built.
     """
     _expect(given, form)
-    if torch.is_grad_enabled() and any(x.requires_grad for x in given):
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given):
         return _Segments.apply(*given, form)
     return _forward(given, form, train=False)[0]
 
@@ -128,16 +132,16 @@ def _expect(given: Given, form: Form) -> None:
     batch, time, heads, head = given.q.shape
     kernel, columns, prefix = given.taps.shape[1], form.columns(given.q.dtype), given.prefix_k.shape[0]
     widths = [head, *[form.hidden] * (form.depth - 1), head]
-    own, every = (batch, time, heads, head), heads * head
+    own, every, width = (batch, time, heads, head), heads * head, form.width
     shapes = {
         "asked": (batch, time // form.pool, heads, head), "q": own, "k": own, "v": own,
-        "prefix_k": (prefix, heads, head), "prefix_v": (prefix, heads, head), "base": (batch, time, heads * columns),
-        "recall": (2 * every, every), "update": (heads * columns, every), "taps": (heads, kernel, 3 * head),
+        "prefix_k": (prefix, heads, head), "prefix_v": (prefix, heads, head), "bias": (heads * columns,),
+        "x": (batch, time, width), "recall": (2 * every, every), "out": (width, every), "update": (heads * columns, width), "taps": (heads, kernel, 3 * head),
         "bound": (heads,), "tails": (batch, kernel - 1, heads * columns),
         "state": (batch, heads, 2, sum(a * b for a, b in zip(widths, widths[1:], strict=False))),
     }  # fmt: skip
     expect(**{name: (x, shapes[name]) for name, x in given._asdict().items()})
-    if time % form.segment or head != form.head or any(x.dtype is not given.q.dtype for x in given):
+    if time % form.segment or head != form.head or any(x is not None and x.dtype is not given.q.dtype for x in given):
         raise ValueError(f"{time} tokens, {head} channels a head: not whole segments of one dtype as {form} has them.")
 
 
@@ -145,7 +149,8 @@ def built(form: Form, kernel: int, kind: torch.dtype) -> ctypes.CDLL:
     """The library for convolutions of so many inputs and numbers of a kind. Raises NotCovered where none can be built."""
     macros = built_for(form.head, form.hidden, form.head, form.depth, form.gates, form.rule, kind)
     gates = {"MOMENTUM": form.momentum, "FORGET": form.forget, "UNIT": 2 + form.unit_values}
-    found = library(SOURCE, kind, KERNEL=kernel, **macros, **gates)
+    macros |= {"LANES": form.lanes(kind), "KERNEL": kernel}
+    found = library(SOURCE, kind, **macros, **gates)
     found.pieces.restype = ctypes.c_long
     return found
 
@@ -158,39 +163,37 @@ def _turns(form: Form, prefix: int, kind: torch.dtype) -> tuple[Tensor, Tensor]:
     return angle.cos().to(kind), angle.sin().to(kind)
 
 
-def _context(given: Given, form: Form, turns: tuple[Tensor, Tensor], maps: tuple[Tensor | None, ...]) -> _Context:
+def _context(given: Given, form: Form, turns: tuple[Tensor, Tensor], maps: tuple[Tensor, ...]) -> _Context:
     batch, time, heads, _ = given.q.shape
-    tensors = (*given[:7], *maps, given.taps, given.bound, *turns)
     return _Context(
-        batch, time, heads, form.segment, form.rule.chunk, form.pool, len(given.prefix_k), form.ceiling,
-        *(pointer(x) for x in tensors),
+        batch, time, heads, form.width, form.segment, form.rule.chunk, form.pool, len(given.prefix_k), form.ceiling,
+        *(pointer(x) for x in (*given[:10], *maps, *turns)),
     )  # fmt: skip
 
 
 def _forward(given: Given, form: Form, train: bool) -> tuple[tuple[Tensor, ...], tuple]:
     """y, reads, tails and state, and what the backward pass needs."""
-    given = Given(*(x.contiguous() for x in given))
+    given = Given(*(None if x is None else x.contiguous() for x in given))
     (batch, time, heads, head), compiled = given.q.shape, built(form, given.taps.shape[1], given.q.dtype)
     before, rows = given.tails.shape[1], given.asked.shape[1]
     attended, reads, recalled = torch.empty_like(given.q), torch.empty_like(given.q), torch.empty_like(given.asked)
     scale, keys_values = given.q.new_empty(batch, rows, heads), given.q.new_empty(batch, rows, heads, 2 * head)
-    made = given.q.new_empty(batch, before + time, given.tails.shape[2])
+    y, made = given.q.new_empty(batch, time, form.width), given.q.new_empty(batch, before + time, given.tails.shape[2])
     made[:, :before] = given.tails
     state, traces, kept = given.state.clone(), None, None
     if train:
         pieces = compiled.pieces(ctypes.c_long(form.segment), ctypes.c_long(form.rule.chunk)) * (time // form.segment)
         traces = given.q.new_empty(batch, heads, time, 3 * (form.depth - 1) * form.hidden + head)
         kept = given.q.new_empty(batch, heads, pieces, 2, state.shape[-1])
-    made_here = (attended, reads, recalled, scale, keys_values, made, traces, kept, state)
+    made_here = (attended, reads, y, recalled, scale, keys_values, made, traces, kept, state)
     turns = _turns(form, len(given.prefix_k), given.q.dtype)
-    maps = (given.recall.T.contiguous(), None, given.update.T.contiguous(), None)
+    maps = tuple(x.T.contiguous() for x in given[10:13])
     compiled.read_segments(
         ctypes.byref(_context(given, form, turns, maps)), ctypes.byref(_Passed(*(pointer(x) for x in made_here))),
         torch.get_num_threads(),
     )  # fmt: skip
     tails = made[:, time:].clone()
-    # Of what was given, the backward pass reads all but the last two and `base`, of which `made` holds what it needs.
-    return (attended, reads, tails, state), (*given[:6], None, *given[7:-2], *turns, attended, *made_here[2:8])
+    return (y, reads, tails, state), (None, *given[1:13], *turns, attended, y, *made_here[3:9])
 
 
 class _Segments(torch.autograd.Function):
@@ -205,26 +208,30 @@ class _Segments(torch.autograd.Function):
 
     @staticmethod
     @by_hand
-    def backward(ctx: Any, d_attended: Tensor, d_reads: Tensor, d_tails: Tensor, d_state: Tensor):
-        *tensors, cosine, sine, attended, recalled, scale, rows, made, traces, kept = ctx.saved_tensors
+    def backward(ctx: Any, dy: Tensor, d_reads: Tensor, d_tails: Tensor, d_state: Tensor):
+        *tensors, cosine, sine, attended, y, recalled, scale, rows, made, traces, kept = ctx.saved_tensors
         given, form = Given(*tensors, None, None), ctx.form
         batch, time, heads, head = given.q.shape
         before = given.taps.shape[1] - 1
-        # Slopes grow in the call, so they must not be the caller's own.
-        d_attended, d_state = (x.clone(memory_format=torch.contiguous_format) for x in (d_attended, d_state))
+        dy, d_state = (x.clone(memory_format=torch.contiguous_format) for x in (dy, d_state))  # they grow in the call
         d_made = torch.zeros_like(made)
         d_made.unflatten(-1, (heads, -1))[:, time:, :, : 3 * head] = d_tails.unflatten(-1, (heads, -1))[..., : 3 * head]
         d_rows, d_reads = torch.empty_like(rows), d_reads.contiguous()
-        slopes = [torch.empty_like(x) for x in given[:4]]
+        slopes = [torch.empty_like(x) for x in given[1:5]]
         of_rows = [x.new_zeros(batch, *x.shape) for x in (given.prefix_k, given.prefix_v, given.taps, given.bound)]
-        passed = _Passed(*(pointer(x) for x in (attended, None, recalled, scale, rows, made, traces, kept, None)))
-        changed = (d_attended, d_reads, d_made, d_rows, *slopes, *of_rows, d_state)
+        passed = _Passed(*(pointer(x) for x in (attended, None, None, recalled, scale, rows, made, traces, kept, None)))
+        sloped = _Sloped(*(pointer(x) for x in (dy, d_reads, d_made, d_rows, *slopes, *of_rows, d_state)))
         built(form, before + 1, given.q.dtype).segments_back(
-            ctypes.byref(_context(given, form, (cosine, sine), (None, given.recall, None, given.update))),
-            ctypes.byref(passed), ctypes.byref(_Sloped(*(pointer(x) for x in changed))), torch.get_num_threads(),
+            ctypes.byref(_context(given, form, (cosine, sine), given[10:13])), ctypes.byref(passed), ctypes.byref(sloped),
+            torch.get_num_threads(),
         )  # fmt: skip
-        d_base, d_tails = d_made[:, before:], d_made[:, :before]
-        d_recall = d_rows.flatten(2).flatten(0, 1).T @ recalled.flatten(2).flatten(0, 1)
-        d_update = d_base.flatten(0, 1).T @ attended.flatten(2).flatten(0, 1)
+        du = d_made[:, before:]
+        maps = [_over_tokens(*pair) for pair in ((d_rows, recalled), (dy, attended), (du, y))]
         prefix_k, prefix_v, taps, bound = (x.sum(0) for x in of_rows)
-        return *slopes, prefix_k, prefix_v, d_base, d_recall, d_update, taps, bound, d_tails, d_state, None
+        dx = dy if ctx.needs_input_grad[0] else None
+        return dx, *slopes, prefix_k, prefix_v, du.sum((0, 1)), taps, bound, *maps, d_made[:, :before], d_state, None
+
+
+def _over_tokens(slope: Tensor, x: Tensor) -> Tensor:
+    """A map's gradient [to, from] from that of what it made, [b, t, ..], and what it was given."""
+    return slope.flatten(2).flatten(0, 1).T @ x.flatten(2).flatten(0, 1)

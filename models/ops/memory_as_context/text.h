@@ -6,14 +6,16 @@
 #define HALF (K / 2)
 
 typedef struct {
-  long batch, time, heads, segment, chunk, pool, prefix;
+  long batch, time, heads, width, segment, chunk, pool, prefix;
   double ceiling; /* of the momentum */
-  const real *asked, *q, *k, *v, *prefix_k, *prefix_v, *base, *recall, *recall_back, *update, *update_back, *taps, *bound;
+  const real *x, *asked, *q, *k, *v, *prefix_k, *prefix_v, *bias, *taps, *bound;
+  const real *recall, *out, *update; /* maps, [from, to] on the way forward and [to, from] on the way back */
   const real *cosine, *sine; /* of the places of a segment, [segment, HALF] */
 } context;
 
 typedef struct {
   real *attended, *reads; /* [batch, time, heads, K] */
+  real *y;                /* [batch, time, width] */
   real *recalled, *scale; /* what the memory answered, of unit RMS, [batch, time / pool, heads, K], and what made it that */
   real *rows;             /* its keys and values, before their turn, [batch, time / pool, heads, 2 K] */
   real *made;             /* the maps of all tokens, behind the convolutions' tails, [batch, KERNEL - 1 + time, heads, COLUMNS] */
@@ -23,7 +25,7 @@ typedef struct {
 
 typedef struct {
   real *q, *keys, *values, *keys_turned, *values_turned, *scores; /* of one head's attention: q [segment, K], keys [UP(rows), K] */
-  real *dq, *dkeys, *dvalues, *dscores;
+  real *dy, *dq, *dkeys, *dvalues, *dscores;
   real *token[3], *heard[3], *unit[3]; /* the memory's q, k, v; before activation and norm; the norm's factor */
   real *momentum, *rate, *keep, *answer;
   real *dtoken[3], *dmomentum, *drate, *dkeep, *danswer, *dheard;
@@ -44,12 +46,15 @@ static inline long spot(const context *x, long n, long time, long t, long h, lon
   return ((n * time + t) * x->heads + h) * wide;
 }
 
+/* The columns of y that are a head's work: whole vectors, nearly as many as any other's. */
+static inline long columns_before(const context *x, long h) { return x->width / LANES * h / x->heads * LANES; }
+
 #define PLACE(pointer, count) ((pointer) = from ? from + at : 0, at += UP(count))
 
 /* Gives a room its places behind `from`, or NULL; returns how many numbers they take. */
 static long furnish(room *own, real *from, const context *x) {
   long at = 0, s = x->segment, all = UP(rows_of(x)), widest = H > K ? H : K;
-  PLACE(own->q, s * K), PLACE(own->dq, s * K), PLACE(own->answer, s * K), PLACE(own->danswer, s * K);
+  PLACE(own->q, s * K), PLACE(own->dq, s * K), PLACE(own->answer, s * K), PLACE(own->danswer, s * K), PLACE(own->dy, s * K);
   PLACE(own->keys, all * K), PLACE(own->values, all * K), PLACE(own->keys_turned, all * K), PLACE(own->values_turned, all * K);
   PLACE(own->dkeys, all * K), PLACE(own->dvalues, all * K), PLACE(own->scores, BLOCK * all), PLACE(own->dscores, BLOCK * all);
   for (int i = 0; i < 3; i++) {

@@ -62,23 +62,25 @@ def is_slower(layer: nn.Module, x: Tensor) -> bool:
 def attended_segments(
     layer: nn.Module, form: Form, text: tuple[Tensor, ...], memory: MemoryState | None
 ) -> tuple[Tensor, Tensor, MemoryState]:
-    """y [b, t, width], what each token reads [b, t, h, d] and the memory after x, t in whole segments.
+    """y and what tokens read, as rows, [b, t, width], and the memory after x, t in whole segments.
 
-    `text` is x [b, t, width], the memory's queries and attention's q, k, v, each [b, t, h, d]; `memory` stands at a
+    `text` is x [b, t, width], the memory's queries [b, t, h, d] and attention's q, k, v [b, t, 3 h d]; `memory` stands at a
     segment's end, or is None before a text.
     """
-    x, asked, *own = text
+    x, asked, qkv = text
+    lift = layer.recall_out.weight * layer.recall_norm.gain
     prefix = layer._persistent(1)
     weight, bias = (_by_head(layer.memory, form, part) for part in _maps(layer.memory))
     tails, state = (None, None) if memory is None else (memory[:2], memory[2])
     given = Given(
-        x if layer.inner_residual else None, layer._pool(asked, asked[:, :0])[0], *own, prefix[0][0], prefix[1][0], bias,
-        _taps(layer.memory), _bound(layer.memory, x), _recall(layer), layer.attention_out.weight, weight,
+        x if layer.inner_residual else None, layer._pool(asked, asked[:, :0])[0],
+        qkv.unflatten(-1, (3, layer.heads, -1)), prefix[0][0], prefix[1][0], bias,
+        _taps(layer.memory), _bound(layer.memory, x), _recall(layer, lift), layer.attention_out.weight, weight,
         _packed(layer.memory, form, tails, x), _state(layer.memory, state, x),
     )  # fmt: skip
     y, reads, tails, state = read_segments(given, form)
     note("native")
-    return y, reads, (*_unpacked(layer.memory, tails), _suspended(layer.memory, state))
+    return y, F.linear(reads.flatten(2), lift), (*_unpacked(layer.memory, tails), _suspended(layer.memory, state))
 
 
 def _is_plain(part: nn.Module, kind: type) -> bool:
@@ -105,9 +107,9 @@ def _by_head(memory: Memory, form: Form, rows: Tensor) -> Tensor:
     return torch.cat([*parts, rows.new_zeros(memory.heads, short, *rows.shape[1:])], 1).flatten(0, 1)
 
 
-def _recall(layer: nn.Module) -> Tensor:
+def _recall(layer: nn.Module, lift: Tensor) -> Tensor:
     """R [h 2d, h d]: the map from what the memory answers, of unit RMS, to keys and values, head by head."""
-    joined = layer.key_value.weight @ (layer.recall_out.weight * layer.recall_norm.gain)
+    joined = layer.key_value.weight @ lift
     return joined.unflatten(0, (2, layer.heads, -1)).transpose(0, 1).flatten(0, 2)
 
 

@@ -115,13 +115,12 @@ class TitansMAC(nn.Module):
         tail, query_tail, *opened = self._begin(x) if state is None else state
         asked, query_tail = self.memory.queries(x, query_tail)
         qkv, tail = self.conv(torch.cat(maps(x, self.query, self.key_value, provider=self.provider), -1), tail)
-        own = [split_heads(part, self.heads) for part in qkv.chunk(3, dim=-1)]
-        y, read, (memory, weights, rows, waiting, count) = self._read((x, asked, *own), tuple(opened))
-        o = self.out(self.gating(y, self._lift(read)))
+        y, read, (memory, weights, rows, waiting, count) = self._read((x, asked, qkv), tuple(opened))
+        o = self.out(self.gating(y, read))
         return o, (tail, query_tail, memory, weights, tuple(part.clone() for part in rows), waiting.clone(), count)
 
     def _read(self, text: tuple[Tensor, ...], opened: Opened) -> tuple[Tensor, Tensor, Opened]:
-        """y [b, t, width], what tokens read [b, t, h, d], and the open segment behind them; of x, asked, q, k and v.
+        """y and what tokens read, as rows, [b, t, width], and the open segment behind them; of x, asked and qkv.
 
         Whole segments are compiled where that is covered; what closes an open one and what begins another is not.
         """
@@ -159,9 +158,11 @@ class TitansMAC(nn.Module):
         """`_read` in PyTorch, which runs everywhere and which the compiled form is held to."""
         note("sdpa")
         memory, weights, rows, waiting, count = opened
-        prefix = self._persistent(text[0].shape[0])
+        x, asked, qkv = text
+        own = [split_heads(part, self.heads) for part in qkv.chunk(3, dim=-1)]
+        prefix = self._persistent(x.shape[0])
         ys, reads = [], []
-        for inputs, queries, *parts in zip(*(cut(part, count, self.segment) for part in text), strict=True):
+        for inputs, queries, *parts in zip(*(cut(part, count, self.segment) for part in (x, asked, *own)), strict=True):
             pooled, waiting = self._pool(queries, waiting)
             recalled = self._lift(self.memory.retrieve(weights, pooled))
             y, rows = self._attend(parts, recalled, prefix, rows, count)
@@ -172,7 +173,7 @@ class TitansMAC(nn.Module):
             count = rows[-1].shape[1]
             if count == self.segment:
                 weights, rows, count = self.memory.weights(memory, y.shape[0]), tuple(part[:, :0] for part in rows), 0
-        return torch.cat(ys, 1), torch.cat(reads, 1), (memory, weights, rows, waiting, count)
+        return torch.cat(ys, 1), self._lift(torch.cat(reads, 1)), (memory, weights, rows, waiting, count)
 
     def _begin(self, x: Tensor) -> tuple:
         """The state before a text: nothing but the learned memory and a segment without tokens."""

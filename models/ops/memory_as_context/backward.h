@@ -4,10 +4,20 @@ typedef struct {
   real *y;               /* the rest of the model's on entry, all of it on return */
   const real *reads;
   real *made, *rows;     /* shaped as in `passed` */
-  real *asked, *q, *k, *v;
+  real *asked, *qkv;
   real *prefix_k, *prefix_v, *taps, *bound; /* one for each row of the batch */
   real *state;
 } sloped;
+
+/* Back over `to_unit_rms`: slopes of unit rows `made`, [count, all heads], to slopes [count, K] of what they were made of. */
+static void unit_rms_back(const real *slope, long wide, const real *made, const real *rms, real *to, long heads, long count) {
+  for (long r = 0; r < count; r++, slope += wide, made += heads * K, rms += heads, to += K) {
+    vec both = {0};
+    for (long c = 0; c < K; c += LANES) both += load(slope + c) * load(made + c);
+    real along = sum(both) / K;
+    for (long c = 0; c < K; c += LANES) store(to + c, (load(slope + c) - load(made + c) * along) * *rms);
+  }
+}
 
 /* Back over `gate`: the logits' gradients, and that of the bound. */
 static void gate_back(const context *x, real *dmade, const real *made, real *dbound, long h, const room *own) {
@@ -34,17 +44,15 @@ static void prepare_back(const context *x, real *dmade, const real *made, real *
   long pitch = x->heads * COLUMNS;
   for (long t = 0; t < x->segment; t++)
     for (int part = 0; part < 3; part++) {
-      const real *value = own->token[part] + t * K, *heard = own->heard[part] + t * K, *slope = own->dtoken[part] + t * K;
+      const real *value = own->token[part] + t * K, *active = own->active[part] + t * K, *slope = own->dtoken[part] + t * K;
       real *to = own->dheard + (t * 3 + part) * K, scale = part < UNIT ? own->unit[part][t] : 1, along = 0;
       if (part < UNIT) {
         vec both = {0};
         for (long c = 0; c < K; c += LANES) both += load(value + c) * load(slope + c);
         along = sum(both);
       }
-      for (long c = 0; c < K; c += LANES) {
-        vec z = load(heard + c), share = sigmoid(z);
-        store(to + c, (load(slope + c) - load(value + c) * along) * scale * (share + z * share * (1 - share)));
-      }
+      for (long c = 0; c < K; c += LANES)
+        store(to + c, (load(slope + c) - load(value + c) * along) * scale * load(active + c));
     }
   for (int k = 0; k < KERNEL; k++)
     for (long c = 0; c < 3 * K; c += LANES) {
@@ -64,8 +72,8 @@ static void learn_back(const context *x, const passed *m, const sloped *d, long 
   real *G = d->state + head * 2 * SIZE;
   prepare(x, m->made + place, h, own);
   gate(x, m->made + place, h, own);
-  for (long t = 0; t < x->segment; t++)
-    memcpy(own->danswer + t * K, d->reads + spot(x, n, x->time, start + t, h, K), K * sizeof(real));
+  long first = spot(x, n, x->time, start, h, 1);
+  unit_rms_back(d->reads + first * K, x->heads * K, m->reads + first * K, m->read_rms + first, own->danswer, x->heads, x->segment);
   text one = as_text(x, own);
   gradients slopes = {own->dtoken[0], own->dtoken[1], own->dtoken[2], own->dmomentum, own->drate, own->dkeep};
   memcpy(own->memory->G, G, 2 * SIZE * sizeof(real));
@@ -80,8 +88,8 @@ static void learn_back(const context *x, const passed *m, const sloped *d, long 
 static void join_back(const context *x, const sloped *d, long n, long start, long h) {
   long pitch = x->heads * COLUMNS, first = columns_before(x, h);
   real *to = d->y + (n * x->time + start) * x->width + first;
-  product(d->made + (n * (KERNEL - 1 + x->time) + KERNEL - 1 + start) * pitch, pitch, 1, x->update + first, x->width, pitch, to, 1, to,
-          x->width, x->segment, columns_before(x, h + 1) - first);
+  map(d->made + (n * (KERNEL - 1 + x->time) + KERNEL - 1 + start) * pitch, pitch, x->update + first * pitch, pitch, to, to, x->width,
+      x->segment, columns_before(x, h + 1) - first);
 }
 
 /* Back over a block's shares: dS = P o (dP - what a row has in common with its output). */
@@ -101,15 +109,16 @@ static void weigh_back(const context *x, const real *y, const real *dy, long t, 
 static void scatter(const context *x, const sloped *d, long n, long start, long h, const room *own) {
   real scale = 1 / (real)sqrt(K);
   long count = x->segment / x->pool, rows = x->time / x->pool;
-  for (long i = 0; i < x->prefix * K; i++) {
-    long place = spot(x, n, x->prefix, i / K, h, K) + i % K;
-    d->prefix_k[place] += own->dkeys[i], d->prefix_v[place] += own->dvalues[i];
-  }
+  for (long p = 0; p < x->prefix; p++)
+    for (long c = 0; c < K; c += LANES) {
+      real *k = d->prefix_k + spot(x, n, x->prefix, p, h, K) + c, *v = d->prefix_v + spot(x, n, x->prefix, p, h, K) + c;
+      store(k, load(k) + load(own->dkeys + p * K + c)), store(v, load(v) + load(own->dvalues + p * K + c));
+    }
   for (long t = 0; t < x->segment; t++) {
-    long place = spot(x, n, x->time, start + t, h, K), row = row_of_token(x, t) * K;
-    turn(x, own->dq + t * K, d->q + place, t, scale, 1);
-    turn(x, own->dkeys + row, d->k + place, t, 1, 1);
-    memcpy(d->v + place, own->dvalues + row, K * sizeof(real));
+    long row = row_of_token(x, t) * K;
+    turn(x, own->dq + t * K, d->qkv + spot_of(x, n, start + t, 0, h), t, scale, 1);
+    turn(x, own->dkeys + row, d->qkv + spot_of(x, n, start + t, 1, h), t, 1, 1);
+    memcpy(d->qkv + spot_of(x, n, start + t, 2, h), own->dvalues + row, K * sizeof(real));
   }
   for (long r = 0; r < count; r++) {
     real *to = d->rows + spot(x, n, rows, start / x->pool + r, h, 2 * K);
@@ -121,7 +130,7 @@ static void scatter(const context *x, const sloped *d, long n, long start, long 
 
 static void attend_back(const context *x, const passed *m, const sloped *d, long n, long start, long h, room *own) {
   long all = x->heads * K, pitch = UP(rows_of(x)), place = spot(x, n, x->time, start, h, K);
-  product(d->y + (n * x->time + start) * x->width, x->width, 1, x->out + h * K, all, x->width, 0, 0, own->dy, K, x->segment, K);
+  map(d->y + (n * x->time + start) * x->width, x->width, x->out + h * K * x->width, x->width, 0, own->dy, K, x->segment, K);
   gather(x, m, n, start, h, own);
   for (long r = 0; r < pitch; r += LANES) transpose(own->values + r * K, K, own->values_turned + r, pitch, LANES, K);
   memset(own->dkeys, 0, pitch * K * sizeof(real)), memset(own->dvalues, 0, pitch * K * sizeof(real));
@@ -143,14 +152,8 @@ static void recall_back(const context *x, const passed *m, const sloped *d, long
   const real *W = m->kept + kept_of(x, n, h, start);
   real *G = d->state + (n * x->heads + h) * 2 * SIZE, *slope = own->up, *next = own->down;
   recall(x, m, n, start, h, W, own, 1);
-  product(d->rows + (first - h) * 2 * K, 2 * all, 1, x->recall + h * K, all, 2 * all, 0, 0, slope, K, count, K);
-  for (long r = 0; r < count; r++) {
-    const real *made = m->recalled + (first + r * x->heads) * K;
-    vec both = {0};
-    for (long c = 0; c < K; c += LANES) both += load(slope + r * K + c) * load(made + c);
-    real along = sum(both) / K, scale = m->scale[first + r * x->heads];
-    for (long c = 0; c < K; c += LANES) store(slope + r * K + c, (load(slope + r * K + c) - load(made + c) * along) * scale);
-  }
+  map(d->rows + (first - h) * 2 * K, 2 * all, x->recall + h * K * 2 * all, 2 * all, 0, next, K, count, K);
+  unit_rms_back(next, K, m->recalled + first * K, m->rms + first, slope, x->heads, count);
   EACH_LAYER_BACK(l) {
     const real *in = l ? own->hidden[l ? l - 1 : 0] : x->asked + first * K;
     product(in, 1, l ? H : all, slope, OUT(l), count, G + AT(l), 1, G + AT(l), OUT(l), IN(l), OUT(l));

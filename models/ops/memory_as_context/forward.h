@@ -1,5 +1,15 @@
 /* What one head does with one segment, of row n, from token `start` on: recall, attend, learn. */
 
+/* Rows [count, K] brought to unit RMS, into rows of all heads; `rms` keeps the factors. */
+static void to_unit_rms(const real *from, real *to, real *rms, long heads, long count) {
+  for (long r = 0; r < count; r++, from += K, to += heads * K, rms += heads) {
+    vec squares = {0};
+    for (long c = 0; c < K; c += LANES) squares += load(from + c) * load(from + c);
+    *rms = 1 / (real)sqrt(sum(squares) / K + EPSILON);
+    for (long c = 0; c < K; c += LANES) store(to + c, load(from + c) * *rms);
+  }
+}
+
 /* h = M(asked) from the weights as they stand, brought to unit RMS; the values of its layers stay in the room. */
 static void recall(const context *x, const passed *m, long n, long start, long h, const real *W, room *own, int back) {
   long all = x->heads * K, count = x->segment / x->pool, rows = x->time / x->pool, first = spot(x, n, rows, start / x->pool, h, 1);
@@ -15,20 +25,19 @@ static void recall(const context *x, const passed *m, long n, long start, long h
     }
     in = out;
   }
-  for (long r = 0; !back && r < count; r++) {
-    const real *from = own->down + r * K;
-    vec squares = {0};
-    for (long c = 0; c < K; c += LANES) squares += load(from + c) * load(from + c);
-    real scale = m->scale[first + r * x->heads] = 1 / (real)sqrt(sum(squares) / K + EPSILON);
-    for (long c = 0; c < K; c += LANES) store(m->recalled + first * K + r * all + c, load(from + c) * scale);
-  }
+  if (!back) to_unit_rms(own->down, m->recalled + first * K, m->rms + first, x->heads, count);
 }
 
 /* Rotary positions: pairs half a head apart turned by the angle of token t's place, or back. */
 static inline void turn(const context *x, const real *from, real *to, long t, real scale, int back) {
   const real *cosine = x->cosine + t * HALF, *sine = x->sine + t * HALF;
   real sign = back ? -scale : scale;
-  for (int i = 0; i < HALF; i++) {
+  int i = 0;
+  for (; i + LANES <= HALF; i += LANES) {
+    vec c = load(cosine + i) * scale, s = load(sine + i) * sign, first = load(from + i), second = load(from + i + HALF);
+    store(to + i, first * c - second * s), store(to + i + HALF, second * c + first * s);
+  }
+  for (; i < HALF; i++) {
     real c = cosine[i] * scale, s = sine[i] * sign, first = from[i], second = from[i + HALF];
     to[i] = first * c - second * s, to[i + HALF] = second * c + first * s;
   }
@@ -43,10 +52,10 @@ static void gather(const context *x, const passed *m, long n, long start, long h
     memcpy(own->values + p * K, x->prefix_v + (p * x->heads + h) * K, K * sizeof(real));
   }
   for (long t = 0; t < x->segment; t++) {
-    long place = spot(x, n, x->time, start + t, h, K), row = row_of_token(x, t) * K;
-    turn(x, x->q + place, own->q + t * K, t, scale, 0);
-    turn(x, x->k + place, own->keys + row, t, 1, 0);
-    memcpy(own->values + row, x->v + place, K * sizeof(real));
+    long row = row_of_token(x, t) * K;
+    turn(x, x->qkv + spot_of(x, n, start + t, 0, h), own->q + t * K, t, scale, 0);
+    turn(x, x->qkv + spot_of(x, n, start + t, 1, h), own->keys + row, t, 1, 0);
+    memcpy(own->values + row, x->qkv + spot_of(x, n, start + t, 2, h), K * sizeof(real));
   }
   for (long r = 0; r < count; r++) {
     const real *from = m->rows + spot(x, n, rows, start / x->pool + r, h, 2 * K);
@@ -86,8 +95,7 @@ static void weigh(const context *x, long t, long high, const room *own) {
 static void attend(const context *x, const passed *m, long n, long start, long h, room *own) {
   long all = x->heads * K, pitch = UP(rows_of(x)), count = x->segment / x->pool, rows = x->time / x->pool;
   long first = (n * rows + start / x->pool) * x->heads;
-  product(m->recalled + first * K, all, 1, x->recall + h * 2 * K, 2 * all, all, 0, 0, m->rows + (first + h) * 2 * K, 2 * all, count,
-          2 * K);
+  map(m->recalled + first * K, all, x->recall + h * 2 * K * all, all, 0, m->rows + (first + h) * 2 * K, 2 * all, count, 2 * K);
   gather(x, m, n, start, h, own);
   for (long t = 0; t < x->segment; t += BLOCK) {
     long high = x->segment - t < BLOCK ? x->segment - t : BLOCK;
@@ -100,8 +108,8 @@ static void attend(const context *x, const passed *m, long n, long start, long h
 /* The head's columns of y = x + W_o Attn, or without x. */
 static void join(const context *x, const passed *m, long n, long start, long h) {
   long all = x->heads * K, row = n * x->time + start, first = columns_before(x, h), place = row * x->width + first;
-  product(m->attended + row * all, all, 1, x->out + first, x->width, all, x->x ? x->x + place : 0, 1, m->y + place, x->width,
-          x->segment, columns_before(x, h + 1) - first);
+  map(m->attended + row * all, all, x->out + first * all, all, x->x ? x->x + place : 0, m->y + place, x->width, x->segment,
+      columns_before(x, h + 1) - first);
 }
 
 /* The memory's q, k, v of a segment: what the maps made through convolution, SiLU and, but for plain values, to unit length. */
@@ -115,9 +123,9 @@ static void prepare(const context *x, const real *made, long h, room *own) {
       for (long c = 0; c < K; c += LANES) {
         vec heard = {0};
         for (int k = 0; k < KERNEL; k++) heard += load(made + (t + k) * pitch + part * K + c) * load(taps + (k * 3 + part) * K + c);
-        vec own_value = heard * sigmoid(heard);
-        store(own->heard[part] + t * K + c, heard), store(to + c, own_value);
-        squares += own_value * own_value;
+        vec share = sigmoid(heard), value = heard * share;
+        store(own->active[part] + t * K + c, share + value * (1 - share)), store(to + c, value);
+        squares += value * value;
       }
       if (part >= UNIT) continue;
       real scale = own->unit[part][t] = 1 / (real)sqrt(sum(squares) + EPSILON);
@@ -154,13 +162,13 @@ static long trace_of(const context *x, long n, long h, long start) { return ((n 
 static void learn(const context *x, const passed *m, long n, long start, long h, room *own) {
   long pitch = x->heads * COLUMNS, row = n * (KERNEL - 1 + x->time) + start;
   real *made = m->made + row * pitch + h * COLUMNS;
-  product(m->y + (n * x->time + start) * x->width, x->width, 1, x->update + h * COLUMNS, pitch, x->width, 0, 0,
-          made + (KERNEL - 1) * pitch, pitch, x->segment, COLUMNS);
+  map(m->y + (n * x->time + start) * x->width, x->width, x->update + h * COLUMNS * x->width, x->width, 0, made + (KERNEL - 1) * pitch,
+      pitch, x->segment, COLUMNS);
   prepare(x, made, h, own);
   gate(x, made, h, own);
   text one = as_text(x, own);
   read_text(&one, 0, 0, m->state + (n * x->heads + h) * 2 * SIZE, own->anchor, own->answer,
             m->traces ? m->traces + trace_of(x, n, h, start) : 0, m->kept ? m->kept + kept_of(x, n, h, start) : 0, 0);
-  for (long t = 0; t < x->segment; t++)
-    memcpy(m->reads + spot(x, n, x->time, start + t, h, K), own->answer + t * K, K * sizeof(real));
+  long first = spot(x, n, x->time, start, h, 1);
+  to_unit_rms(own->answer, m->reads + first * K, m->read_rms + first, x->heads, x->segment);
 }

@@ -1,6 +1,6 @@
 /* Memory as context (Titans' MAC): the loop over whole segments and its backward pass. Of each segment, with M before it,
 
-     h = RMSNorm(M(asked));  y = x + W_o Attn([P | R h | S]);  u = U y;  M <- M(u);  reads = M_i(u_i)
+     h = RMSNorm(M(asked));  y = x + W_o Attn([P | R h | S]);  u = U y;  M <- M(u);  reads = RMSNorm(M_i(u_i))
 
    where R makes keys and values of h, and U what the memory is given of a token: q, k, v, which pass a convolution, SiLU and norm,
    and its gates' logits. Only this hangs on the segment before; all that does not has been made for the whole text.
@@ -13,6 +13,7 @@
 #include "../neural_memory/native.c"
 #include "../tiles.h"
 #include "text.h"
+#include "maps.h"
 #include "forward.h"
 #include "backward.h"
 
@@ -21,7 +22,9 @@
     for (long n = item / x->heads, h = item % x->heads, once = 1; once; once = 0)
 
 /* m->state: the first one on entry, the last on return; m->made has the convolutions' tails. */
-void read_segments(const context *x, const passed *m, int threads) {
+void read_segments(const context *given, const passed *m, int threads) {
+  context packed, *x = &packed;
+  real *weights = pack(given, &packed, 0);
 #pragma omp parallel num_threads(threads)
   {
     room own = room_of(x, 0);
@@ -37,10 +40,13 @@ void read_segments(const context *x, const passed *m, int threads) {
     }
     leave(&own);
   }
+  free(weights);
 }
 
 /* d->state: the gradient of the last state on entry, of the first on return. */
-void segments_back(const context *x, const passed *m, const sloped *d, int threads) {
+void segments_back(const context *given, const passed *m, const sloped *d, int threads) {
+  context packed, *x = &packed;
+  real *weights = pack(given, &packed, 1);
 #pragma omp parallel num_threads(threads)
   {
     room own = room_of(x, 1);
@@ -56,4 +62,5 @@ void segments_back(const context *x, const passed *m, const sloped *d, int threa
     }
     leave(&own);
   }
+  free(weights);
 }

@@ -5,10 +5,10 @@ Of each segment, with M the memory before it (Titans, Behrouz et al. 2025, arXiv
     recall   h = RMSNorm(M(asked))                    of each head, without gains
     attend   y = x + W_o Attn([P | R h | S])          token i sees P, and of h and S the rows up to its own
     learn    u = U y                                  the memory's q, k, v and gates' logits; M <- M(u)
-    read     M_i(u_i)
+    read     RMSNorm(M_i(u_i))
 
 Letters: b batch, t time, h heads, d channels a head, c columns a head. What does not hang on the segment before is given, made
-for the whole text: `asked`, q, k and v; and R is one map where the layer has two with nothing between them.
+for the whole text: `asked`, q, k and v; R is one map where the layer has two with nothing between them.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Form:
 class Given(NamedTuple):
     """What the loop is given.
 
-    x [b, t, width], None without the residual connection; asked [b, t / pool, h, d]; q, k, v [b, t, h, d] before rotary
+    x [b, t, width], None without the residual connection; asked [b, t / pool, h, d]; qkv [b, t, 3, h, d] before rotary
     positions; prefix_k, prefix_v [p, h, d] behind them; bias [h c] of u; taps [h, kernel, 3 d], the newest input's last; bound
     of the rate [h]; recall R [h 2d, h d], keys and values of a head behind each other; out W_o [width, h d]; update U
     [h c, width]; tails, what the convolutions heard last, [b, kernel - 1, h c]; state [b, h, 2, weights], the memory and its
@@ -74,9 +74,7 @@ class Given(NamedTuple):
 
     x: Tensor | None
     asked: Tensor
-    q: Tensor
-    k: Tensor
-    v: Tensor
+    qkv: Tensor
     prefix_k: Tensor
     prefix_v: Tensor
     bias: Tensor
@@ -95,30 +93,43 @@ class _Context(ctypes.Structure):
     _fields_ += [
         (name, ctypes.c_void_p)
         for name in (
-            "x", "asked", "q", "k", "v", "prefix_k", "prefix_v", "bias", "taps", "bound", "recall", "out", "update",
+            "x", "asked", "qkv", "prefix_k", "prefix_v", "bias", "taps", "bound", "recall", "out", "update",
             "cosine", "sine",
         )
     ]  # fmt: skip
 
 
+class Passed(NamedTuple):
+    """What a pass writes: `text.h` says what each is."""
+
+    y: Tensor
+    attended: Tensor
+    reads: Tensor
+    read_rms: Tensor
+    recalled: Tensor
+    rms: Tensor
+    rows: Tensor
+    made: Tensor
+    traces: Tensor | None
+    kept: Tensor | None
+    state: Tensor | None
+
+
 class _Passed(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_void_p)
-        for name in ("attended", "reads", "y", "recalled", "scale", "rows", "made", "traces", "kept", "state")
-    ]
+    _fields_ = [(name, ctypes.c_void_p) for name in Passed._fields]
 
 
 class _Sloped(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_void_p)
         for name in (
-            "y", "reads", "made", "rows", "asked", "q", "k", "v", "prefix_k", "prefix_v", "taps", "bound", "state"
+            "y", "reads", "made", "rows", "asked", "qkv", "prefix_k", "prefix_v", "taps", "bound", "state"
         )
     ]  # fmt: skip
 
 
 def read_segments(given: Given, form: Form) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """y [b, t, width], what each token reads [b, t, h, d], the new tails and the new state; t in whole segments.
+    """y [b, t, width], what each token reads [b, t, h, d] brought to unit RMS, the new tails and the new state; t in whole segments.
 
     All in float32 or all in float64, on the CPU. Raises NotCovered where no library can be built.
     """
@@ -129,19 +140,19 @@ def read_segments(given: Given, form: Form) -> tuple[Tensor, Tensor, Tensor, Ten
 
 
 def _expect(given: Given, form: Form) -> None:
-    batch, time, heads, head = given.q.shape
-    kernel, columns, prefix = given.taps.shape[1], form.columns(given.q.dtype), given.prefix_k.shape[0]
+    batch, time, _, heads, head = given.qkv.shape
+    kernel, columns, prefix = given.taps.shape[1], form.columns(given.qkv.dtype), given.prefix_k.shape[0]
     widths = [head, *[form.hidden] * (form.depth - 1), head]
-    own, every, width = (batch, time, heads, head), heads * head, form.width
+    every, width = heads * head, form.width
     shapes = {
-        "asked": (batch, time // form.pool, heads, head), "q": own, "k": own, "v": own,
+        "asked": (batch, time // form.pool, heads, head), "qkv": (batch, time, 3, heads, head),
         "prefix_k": (prefix, heads, head), "prefix_v": (prefix, heads, head), "bias": (heads * columns,),
         "x": (batch, time, width), "recall": (2 * every, every), "out": (width, every), "update": (heads * columns, width), "taps": (heads, kernel, 3 * head),
         "bound": (heads,), "tails": (batch, kernel - 1, heads * columns),
         "state": (batch, heads, 2, sum(a * b for a, b in zip(widths, widths[1:], strict=False))),
     }  # fmt: skip
     expect(**{name: (x, shapes[name]) for name, x in given._asdict().items()})
-    if time % form.segment or head != form.head or any(x is not None and x.dtype is not given.q.dtype for x in given):
+    if time % form.segment or head != form.head or any(x is not None and x.dtype is not given.qkv.dtype for x in given):
         raise ValueError(f"{time} tokens, {head} channels a head: not whole segments of one dtype as {form} has them.")
 
 
@@ -163,37 +174,39 @@ def _turns(form: Form, prefix: int, kind: torch.dtype) -> tuple[Tensor, Tensor]:
     return angle.cos().to(kind), angle.sin().to(kind)
 
 
-def _context(given: Given, form: Form, turns: tuple[Tensor, Tensor], maps: tuple[Tensor, ...]) -> _Context:
-    batch, time, heads, _ = given.q.shape
+def _context(given: Given, form: Form, turns: tuple[Tensor, Tensor]) -> _Context:
+    batch, time, _, heads, _ = given.qkv.shape
     return _Context(
         batch, time, heads, form.width, form.segment, form.rule.chunk, form.pool, len(given.prefix_k), form.ceiling,
-        *(pointer(x) for x in (*given[:10], *maps, *turns)),
+        *(pointer(x) for x in (*given[:11], *turns)),
     )  # fmt: skip
+
+
+def _room(given: Given, form: Form, pieces: int) -> Passed:
+    """Where a pass writes; with `pieces` of a segment, for a backward pass too."""
+    (batch, time, _, heads, head), rows, new = given.qkv.shape, given.asked.shape[1], given.qkv.new_empty
+    trace = 3 * (form.depth - 1) * form.hidden + head
+    traces = new(batch, heads, time, trace) if pieces else None
+    kept = new(batch, heads, time // form.segment * pieces, *given.state.shape[2:]) if pieces else None
+    made = new(batch, given.tails.shape[1] + time, given.tails.shape[2])
+    made[:, : given.tails.shape[1]] = given.tails
+    answers = new(batch, time, heads, head), new(batch, time, heads)
+    recalled = new(batch, rows, heads, head), new(batch, rows, heads), new(batch, rows, heads, 2 * head)
+    attended = new(batch, time, heads, head)
+    return Passed(new(batch, time, form.width), attended, *answers, *recalled, made, traces, kept, given.state.clone())
 
 
 def _forward(given: Given, form: Form, train: bool) -> tuple[tuple[Tensor, ...], tuple]:
     """y, reads, tails and state, and what the backward pass needs."""
     given = Given(*(None if x is None else x.contiguous() for x in given))
-    (batch, time, heads, head), compiled = given.q.shape, built(form, given.taps.shape[1], given.q.dtype)
-    before, rows = given.tails.shape[1], given.asked.shape[1]
-    attended, reads, recalled = torch.empty_like(given.q), torch.empty_like(given.q), torch.empty_like(given.asked)
-    scale, keys_values = given.q.new_empty(batch, rows, heads), given.q.new_empty(batch, rows, heads, 2 * head)
-    y, made = given.q.new_empty(batch, time, form.width), given.q.new_empty(batch, before + time, given.tails.shape[2])
-    made[:, :before] = given.tails
-    state, traces, kept = given.state.clone(), None, None
-    if train:
-        pieces = compiled.pieces(ctypes.c_long(form.segment), ctypes.c_long(form.rule.chunk)) * (time // form.segment)
-        traces = given.q.new_empty(batch, heads, time, 3 * (form.depth - 1) * form.hidden + head)
-        kept = given.q.new_empty(batch, heads, pieces, 2, state.shape[-1])
-    made_here = (attended, reads, y, recalled, scale, keys_values, made, traces, kept, state)
-    turns = _turns(form, len(given.prefix_k), given.q.dtype)
-    maps = tuple(x.T.contiguous() for x in given[10:13])
+    compiled = built(form, given.taps.shape[1], given.qkv.dtype)
+    pieces = compiled.pieces(ctypes.c_long(form.segment), ctypes.c_long(form.rule.chunk)) if train else 0
+    passed, turns = _room(given, form, pieces), _turns(form, len(given.prefix_k), given.qkv.dtype)
     compiled.read_segments(
-        ctypes.byref(_context(given, form, turns, maps)), ctypes.byref(_Passed(*(pointer(x) for x in made_here))),
-        torch.get_num_threads(),
-    )  # fmt: skip
-    tails = made[:, time:].clone()
-    return (y, reads, tails, state), (None, *given[1:13], *turns, attended, y, *made_here[3:9])
+        ctypes.byref(_context(given, form, turns)), ctypes.byref(_Passed(*map(pointer, passed))), torch.get_num_threads()
+    )
+    tails = passed.made[:, given.qkv.shape[1] :].clone()
+    return (passed.y, passed.reads, tails, passed.state), (*given[1:11], *turns, *passed[:-1])
 
 
 class _Segments(torch.autograd.Function):
@@ -209,27 +222,25 @@ class _Segments(torch.autograd.Function):
     @staticmethod
     @by_hand
     def backward(ctx: Any, dy: Tensor, d_reads: Tensor, d_tails: Tensor, d_state: Tensor):
-        *tensors, cosine, sine, attended, y, recalled, scale, rows, made, traces, kept = ctx.saved_tensors
-        given, form = Given(*tensors, None, None), ctx.form
-        batch, time, heads, head = given.q.shape
+        saved, form = ctx.saved_tensors, ctx.form
+        given, turns, passed = Given(None, *saved[:10], None, None), saved[10:12], Passed(*saved[12:], None)
+        batch, time, _, heads, head = given.qkv.shape
         before = given.taps.shape[1] - 1
         dy, d_state = (x.clone(memory_format=torch.contiguous_format) for x in (dy, d_state))  # they grow in the call
-        d_made = torch.zeros_like(made)
+        d_made = torch.zeros_like(passed.made)
         d_made.unflatten(-1, (heads, -1))[:, time:, :, : 3 * head] = d_tails.unflatten(-1, (heads, -1))[..., : 3 * head]
-        d_rows, d_reads = torch.empty_like(rows), d_reads.contiguous()
-        slopes = [torch.empty_like(x) for x in given[1:5]]
-        of_rows = [x.new_zeros(batch, *x.shape) for x in (given.prefix_k, given.prefix_v, given.taps, given.bound)]
-        passed = _Passed(*(pointer(x) for x in (attended, None, None, recalled, scale, rows, made, traces, kept, None)))
-        sloped = _Sloped(*(pointer(x) for x in (dy, d_reads, d_made, d_rows, *slopes, *of_rows, d_state)))
-        built(form, before + 1, given.q.dtype).segments_back(
-            ctypes.byref(_context(given, form, (cosine, sine), given[10:13])), ctypes.byref(passed), ctypes.byref(sloped),
-            torch.get_num_threads(),
+        d_rows, d_asked, d_qkv = (torch.empty_like(x) for x in (passed.rows, given.asked, given.qkv))
+        shared = [x.new_zeros(batch, *x.shape) for x in (given.prefix_k, given.prefix_v, given.taps, given.bound)]
+        slopes = (dy, d_reads.contiguous(), d_made, d_rows, d_asked, d_qkv, *shared, d_state)
+        built(form, before + 1, given.qkv.dtype).segments_back(
+            ctypes.byref(_context(given, form, turns)), ctypes.byref(_Passed(*map(pointer, passed))),
+            ctypes.byref(_Sloped(*map(pointer, slopes))), torch.get_num_threads(),
         )  # fmt: skip
         du = d_made[:, before:]
-        maps = [_over_tokens(*pair) for pair in ((d_rows, recalled), (dy, attended), (du, y))]
-        prefix_k, prefix_v, taps, bound = (x.sum(0) for x in of_rows)
+        maps = [_over_tokens(*pair) for pair in ((d_rows, passed.recalled), (dy, passed.attended), (du, passed.y))]
+        prefix_k, prefix_v, taps, bound = (x.sum(0) for x in shared)
         dx = dy if ctx.needs_input_grad[0] else None
-        return dx, *slopes, prefix_k, prefix_v, du.sum((0, 1)), taps, bound, *maps, d_made[:, :before], d_state, None
+        return dx, d_asked, d_qkv, prefix_k, prefix_v, du.sum((0, 1)), taps, bound, *maps, d_made[:, :before], d_state, None
 
 
 def _over_tokens(slope: Tensor, x: Tensor) -> Tensor:

@@ -8,15 +8,15 @@
 typedef struct {
   long batch, time, heads, width, segment, chunk, pool, prefix;
   double ceiling; /* of the momentum */
-  const real *x, *asked, *q, *k, *v, *prefix_k, *prefix_v, *bias, *taps, *bound;
-  const real *recall, *out, *update; /* maps, [from, to] on the way forward and [to, from] on the way back */
+  const real *x, *asked, *qkv, *prefix_k, *prefix_v, *bias, *taps, *bound;
+  const real *recall, *out, *update; /* maps, [to, from]; in the loops as `pack` puts them */
   const real *cosine, *sine; /* of the places of a segment, [segment, HALF] */
 } context;
 
 typedef struct {
-  real *attended, *reads; /* [batch, time, heads, K] */
-  real *y;                /* [batch, time, width] */
-  real *recalled, *scale; /* what the memory answered, of unit RMS, [batch, time / pool, heads, K], and what made it that */
+  real *y, *attended;     /* [batch, time, width] and [batch, time, heads, K] */
+  real *reads, *read_rms; /* what the memory answered after each token, of unit RMS, and one over what it had */
+  real *recalled, *rms;   /* the same of the memory as it stood, [batch, time / pool, heads, K] */
   real *rows;             /* its keys and values, before their turn, [batch, time / pool, heads, 2 K] */
   real *made;             /* the maps of all tokens, behind the convolutions' tails, [batch, KERNEL - 1 + time, heads, COLUMNS] */
   real *traces, *kept;    /* of the memory, head by head, or NULL */
@@ -26,7 +26,7 @@ typedef struct {
 typedef struct {
   real *q, *keys, *values, *keys_turned, *values_turned, *scores; /* of one head's attention: q [segment, K], keys [UP(rows), K] */
   real *dy, *dq, *dkeys, *dvalues, *dscores;
-  real *token[3], *heard[3], *unit[3]; /* the memory's q, k, v; before activation and norm; the norm's factor */
+  real *token[3], *active[3], *unit[3]; /* the memory's q, k, v; the activation's slopes; the norm's factor */
   real *momentum, *rate, *keep, *answer;
   real *dtoken[3], *dmomentum, *drate, *dkeep, *danswer, *dheard;
   real *hidden[DEPTH], *slope[DEPTH], *down, *up, *turned; /* of reading fixed weights */
@@ -49,6 +49,11 @@ static inline long spot(const context *x, long n, long time, long t, long h, lon
 /* The columns of y that are a head's work: whole vectors, nearly as many as any other's. */
 static inline long columns_before(const context *x, long h) { return x->width / LANES * h / x->heads * LANES; }
 
+/* Query (part 0), key or value of a token in attention. */
+static inline long spot_of(const context *x, long n, long t, int part, long h) {
+  return (((n * x->time + t) * 3 + part) * x->heads + h) * K;
+}
+
 #define PLACE(pointer, count) ((pointer) = from ? from + at : 0, at += UP(count))
 
 /* Gives a room its places behind `from`, or NULL; returns how many numbers they take. */
@@ -58,7 +63,7 @@ static long furnish(room *own, real *from, const context *x) {
   PLACE(own->keys, all * K), PLACE(own->values, all * K), PLACE(own->keys_turned, all * K), PLACE(own->values_turned, all * K);
   PLACE(own->dkeys, all * K), PLACE(own->dvalues, all * K), PLACE(own->scores, BLOCK * all), PLACE(own->dscores, BLOCK * all);
   for (int i = 0; i < 3; i++) {
-    PLACE(own->token[i], s * K), PLACE(own->heard[i], s * K), PLACE(own->dtoken[i], s * K), PLACE(own->unit[i], s);
+    PLACE(own->token[i], s * K), PLACE(own->active[i], s * K), PLACE(own->dtoken[i], s * K), PLACE(own->unit[i], s);
   }
   PLACE(own->momentum, s * GATES), PLACE(own->rate, s * GATES), PLACE(own->keep, s * GATES);
   PLACE(own->dmomentum, s * GATES), PLACE(own->drate, s * GATES), PLACE(own->dkeep, s * GATES), PLACE(own->dheard, s * 3 * K);

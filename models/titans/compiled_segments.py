@@ -16,6 +16,7 @@ from models.ops.native_build import kind_of
 from models.ops.neural_memory.native import is_slower_at
 from models.ops.neural_memory.recurrence import begin
 from models.ops.providers import NotCovered, note
+from models.ops.short_convolution import short_convolution
 from models.titans.memory_layer import MOMENTUM_BOUND, Memory, MemoryState, NoConvolution
 
 Tails = tuple[Tensor, Tensor]
@@ -30,18 +31,34 @@ def form_of(layer: nn.Module, x: Tensor) -> Form:
     memory, kind = layer.memory, kind_of(x)
     momentum, gates, forget = memory.gate_sizes
     hidden = {weight.shape[2] for weight in memory.initial[:-1]}
-    if layer.literal or memory.store_every is not None or memory.rule.residual or len(hidden) > 1 or forget not in (0, gates):
+    if (
+        layer.literal
+        or memory.store_every is not None
+        or memory.rule.residual
+        or len(hidden) > 1
+        or forget not in (0, gates)
+    ):
         raise NotCovered(
             "MAC's compiled segments have no literal reading, no store_every, no residual memory, and forget for each head "
             "or each of its layers; use provider chunked."
         )
-    parts = (memory.query, memory.key_value, memory.gates, layer.recall_out, layer.key_value, layer.attention_out)
-    convolutions = (memory.query_conv, memory.key_value_conv)
+    parts = (
+        memory.query,
+        memory.key_value,
+        memory.gates,
+        layer.recall_out,
+        layer.query,
+        layer.key_value,
+        layer.attention_out,
+    )
+    convolutions = (memory.query_conv, memory.key_value_conv, layer.conv)
     if not all(_is_plain(part, nn.Linear) for part in parts) or not (
         all(_is_plain(part, ShortConvolution) for part in convolutions)
         or all(_is_plain(part, NoConvolution) for part in convolutions)
     ):
-        raise NotCovered("MAC's compiled segments read layers' weights, which somebody replaced or listens to; use chunked.")
+        raise NotCovered(
+            "MAC's compiled segments read layers' weights, which somebody replaced or listens to; use chunked."
+        )
     if torch.is_autocast_enabled("cpu") or {x.dtype, *(weight.dtype for weight in layer.parameters())} != {kind}:
         raise NotCovered("MAC's compiled segments compute in float32 or float64 throughout; use provider chunked.")
     head = memory.initial[0].shape[1]
@@ -59,22 +76,34 @@ def is_slower(layer: nn.Module, x: Tensor) -> bool:
     return torch.is_grad_enabled() and is_slower_at(numbers, layer.memory.rule.chunk)
 
 
+def heard(layer: nn.Module, x: Tensor, tails: tuple[Tensor | None, Tensor | None]) -> tuple[Tensor, Tails]:
+    """The memory's queries before activation and norm, and attention's q, k, v, of x [b, t, width], and the convolutions' tails.
+
+    [b, t, 4 h d]: four maps in one, and two convolutions. `tails` are of the queries and of q, k, v, as those that come back.
+    """
+    made = F.linear(x, torch.cat([layer.memory.query.weight, layer.query.weight, layer.key_value.weight]))
+    inner = layer.query.out_features
+    if isinstance(layer.conv, NoConvolution):
+        return made, tuple(made[:, :0, :width].clone() for width in (inner, 3 * inner))
+    weight = torch.cat([layer.memory.query_conv.weight, layer.conv.weight])
+    before = None if tails[0] is None else torch.cat(tails, -1)
+    made, after = short_convolution.form_or_auto(layer.provider)(made, weight, None, before)
+    return made, tuple(part.clone() for part in after.split([inner, 3 * inner], -1))
+
+
 def attended_segments(
-    layer: nn.Module, form: Form, text: tuple[Tensor, ...], memory: MemoryState | None
+    layer: nn.Module, form: Form, x: Tensor, heard: Tensor, memory: MemoryState | None
 ) -> tuple[Tensor, Tensor, MemoryState]:
     """y and what tokens read, as rows, [b, t, width], and the memory after x, t in whole segments.
 
-    `text` is x [b, t, width], the memory's queries [b, t, h, d] and attention's q, k, v [b, t, 3 h d]; `memory` stands at a
-    segment's end, or is None before a text.
+    `heard` is what the function of that name says; `memory` stands at a segment's end, or is None before a text.
     """
-    x, asked, qkv = text
     lift = layer.recall_out.weight * layer.recall_norm.gain
     prefix = layer._persistent(1)
     weight, bias = (_by_head(layer.memory, form, part) for part in _maps(layer.memory))
     tails, state = (None, None) if memory is None else (memory[:2], memory[2])
     given = Given(
-        x if layer.inner_residual else None, layer._pool(asked, asked[:, :0])[0],
-        qkv.unflatten(-1, (3, layer.heads, -1)), prefix[0][0], prefix[1][0], bias,
+        x if layer.inner_residual else None, heard.unflatten(-1, (4, layer.heads, -1)), prefix[0][0], prefix[1][0], bias,
         _taps(layer.memory), _bound(layer.memory, x), _recall(layer, lift), layer.attention_out.weight, weight,
         _packed(layer.memory, form, tails, x), _state(layer.memory, state, x),
     )  # fmt: skip
@@ -152,7 +181,9 @@ def _suspended(memory: Memory, state: Tensor) -> tuple:
     """The operation's own state, whose open chunk is empty."""
     sizes = [weight[0].numel() for weight in memory.initial]
     pair = (
-        tuple(w.unflatten(-1, own.shape[1:]).clone() for w, own in zip(part.split(sizes, -1), memory.initial, strict=True))
+        tuple(
+            w.unflatten(-1, own.shape[1:]).clone() for w, own in zip(part.split(sizes, -1), memory.initial, strict=True)
+        )
         for part in state.unbind(2)
     )
     batch, heads, head = state.shape[0], memory.heads, memory.initial[0].shape[1]

@@ -32,7 +32,7 @@ from models.ops.providers import NotCovered, is_compiled, note
 from models.ops.softmax_attention.native import attend
 from models.registry import register
 from models.shell.segments import cut
-from models.titans.compiled_segments import attended_segments, form_of, is_slower
+from models.titans.compiled_segments import attended_segments, form_of, heard, is_slower
 from models.titans.memory_layer import (
     Gating,
     HeadNorm,
@@ -113,34 +113,43 @@ class TitansMAC(nn.Module):
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         tail, query_tail, *opened = self._begin(x) if state is None else state
-        asked, query_tail = self.memory.queries(x, query_tail)
-        qkv, tail = self.conv(torch.cat(maps(x, self.query, self.key_value, provider=self.provider), -1), tail)
-        y, read, (memory, weights, rows, waiting, count) = self._read((x, asked, qkv), tuple(opened))
+        time, closing = x.shape[1], min(-opened[-1] % self.segment, x.shape[1])  # tokens that close the open segment
+        whole = (time - closing) // self.segment * self.segment
+        form = self._compiled(x) if whole else None
+        if form is None:
+            asked, query_tail = self.memory.queries(x, query_tail)
+            qkv, tail = self.conv(torch.cat(maps(x, self.query, self.key_value, provider=self.provider), -1), tail)
+            y, read, opened = self._segment_by_segment(x, asked, qkv, tuple(opened))
+        else:
+            text, (query_tail, tail) = heard(self, x, (query_tail, tail))
+            y, read, opened = self._in_pieces(x, text, form, [closing, whole, time - closing - whole], tuple(opened))
+        memory, weights, rows, waiting, count = opened
         o = self.out(self.gating(y, read))
         return o, (tail, query_tail, memory, weights, tuple(part.clone() for part in rows), waiting.clone(), count)
 
-    def _read(self, text: tuple[Tensor, ...], opened: Opened) -> tuple[Tensor, Tensor, Opened]:
-        """y and what tokens read, as rows, [b, t, width], and the open segment behind them; of x, asked and qkv.
+    def _in_pieces(
+        self, x: Tensor, text: Tensor, form: Form, lengths: list[int], opened: Opened
+    ) -> tuple[Tensor, Tensor, Opened]:
+        """`_segment_by_segment` with whole segments compiled: of three lengths the second, or all there is.
 
-        Whole segments are compiled where that is covered; what closes an open one and what begins another is not.
+        `text` is what `compiled_segments.heard` makes of x.
         """
-        time, count = text[0].shape[1], opened[-1]
-        closing = min(-count % self.segment, time)
-        whole = (time - closing) // self.segment * self.segment
-        form = self._compiled(text[0]) if whole else None
-        if form is None:
-            return self._segment_by_segment(text, opened)
-        lengths = [length for length in (closing, whole, time - closing - whole) if length]
-        ys, reads = [], []
-        for place, piece in enumerate(zip(*(_pieces(part, lengths) for part in text), strict=True)):
-            if place == bool(closing):  # behind what closes a segment
-                y, read, memory = attended_segments(self, form, piece, opened[0])
+        if lengths[1] == x.shape[1]:
+            y, read, memory = attended_segments(self, form, x, text, opened[0])
+            return y, read, (memory, memory[2][0], *opened[2:])
+        found = []
+        for place, (own, part) in enumerate(zip(x.split(lengths, 1), text.split(lengths, 1), strict=True)):
+            if place == 1:
+                y, read, memory = attended_segments(self, form, own, part, opened[0])
                 opened = memory, memory[2][0], *opened[2:]
+            elif lengths[place]:
+                asked, qkv = part.split([part.shape[-1] // 4, part.shape[-1] // 4 * 3], -1)
+                asked = l2_norm(split_heads(F.silu(asked), self.heads))
+                y, read, opened = self._segment_by_segment(own, asked, qkv, opened)
             else:
-                y, read, opened = self._segment_by_segment(piece, opened)
-            ys.append(y)
-            reads.append(read)
-        return _joined(ys), _joined(reads), opened
+                continue
+            found.append((y, read))
+        return *(torch.cat(parts, 1) for parts in zip(*found, strict=True)), opened
 
     def _compiled(self, x: Tensor) -> Form | None:
         """How whole segments are compiled; None where they are left to PyTorch. Raises NotCovered if `native` was asked for."""
@@ -154,11 +163,15 @@ class TitansMAC(nn.Module):
             return None
         return None if self.provider == "auto" and is_slower(self, x) else form
 
-    def _segment_by_segment(self, text: tuple[Tensor, ...], opened: Opened) -> tuple[Tensor, Tensor, Opened]:
-        """`_read` in PyTorch, which runs everywhere and which the compiled form is held to."""
+    def _segment_by_segment(
+        self, x: Tensor, asked: Tensor, qkv: Tensor, opened: Opened
+    ) -> tuple[Tensor, Tensor, Opened]:
+        """y and what tokens read, as rows, [b, t, width], and the open segment behind x; in PyTorch, which runs everywhere.
+
+        `asked` are the memory's queries [b, t, h, d], qkv attention's q, k and v [b, t, 3 h d].
+        """
         note("sdpa")
         memory, weights, rows, waiting, count = opened
-        x, asked, qkv = text
         own = [split_heads(part, self.heads) for part in qkv.chunk(3, dim=-1)]
         prefix = self._persistent(x.shape[0])
         ys, reads = [], []
@@ -267,11 +280,3 @@ class TitansMAC(nn.Module):
             of_recalled = torch.ones_like(of_recalled)
         prefix = torch.ones(tokens, len(self.persistent), dtype=torch.bool)
         return torch.cat([prefix, of_recalled, place >= torch.arange(rows)], 1)
-
-
-def _pieces(x: Tensor, lengths: list[int]) -> tuple[Tensor, ...]:
-    return (x,) if len(lengths) == 1 else x.split(lengths, 1)
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)

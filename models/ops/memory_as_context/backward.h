@@ -4,10 +4,21 @@ typedef struct {
   real *y;               /* the rest of the model's on entry, all of it on return */
   const real *reads;
   real *made, *rows;     /* shaped as in `passed` */
-  real *asked, *qkv;
+  real *heard;
   real *prefix_k, *prefix_v, *taps, *bound; /* one for each row of the batch */
   real *state;
 } sloped;
+
+/* Back over `to_unit`, whose row and factor are given, and over the activation before it unless `active` is NULL. */
+INLINE void unit_back(const real *slope, const real *row, real factor, const real *active, real *to) {
+  vec both = {0};
+  for (long c = 0; c < K; c += LANES) both += load(row + c) * load(slope + c);
+  real along = sum(both);
+  for (long c = 0; c < K; c += LANES) {
+    vec found = (load(slope + c) - load(row + c) * along) * factor;
+    store(to + c, active ? found * load(active + c) : found);
+  }
+}
 
 /* Back over `to_unit_rms`: slopes of unit rows `made`, [count, all heads], to slopes [count, K] of what they were made of. */
 static void unit_rms_back(const real *slope, long wide, const real *made, const real *rms, real *to, long heads, long count) {
@@ -44,15 +55,12 @@ static void prepare_back(const context *x, real *dmade, const real *made, real *
   long pitch = x->heads * COLUMNS;
   for (long t = 0; t < x->segment; t++)
     for (int part = 0; part < 3; part++) {
-      const real *value = own->token[part] + t * K, *active = own->active[part] + t * K, *slope = own->dtoken[part] + t * K;
-      real *to = own->dheard + (t * 3 + part) * K, scale = part < UNIT ? own->unit[part][t] : 1, along = 0;
-      if (part < UNIT) {
-        vec both = {0};
-        for (long c = 0; c < K; c += LANES) both += load(value + c) * load(slope + c);
-        along = sum(both);
-      }
-      for (long c = 0; c < K; c += LANES)
-        store(to + c, (load(slope + c) - load(value + c) * along) * scale * load(active + c));
+      const real *active = own->active[part] + t * K, *slope = own->dtoken[part] + t * K;
+      real *to = own->dheard + (t * 3 + part) * K;
+      if (part < UNIT)
+        unit_back(slope, own->token[part] + t * K, own->unit[part][t], active, to);
+      else
+        for (long c = 0; c < K; c += LANES) store(to + c, load(slope + c) * load(active + c));
     }
   for (int k = 0; k < KERNEL; k++)
     for (long c = 0; c < 3 * K; c += LANES) {
@@ -116,9 +124,9 @@ static void scatter(const context *x, const sloped *d, long n, long start, long 
     }
   for (long t = 0; t < x->segment; t++) {
     long row = row_of_token(x, t) * K;
-    turn(x, own->dq + t * K, d->qkv + spot_of(x, n, start + t, 0, h), t, scale, 1);
-    turn(x, own->dkeys + row, d->qkv + spot_of(x, n, start + t, 1, h), t, 1, 1);
-    memcpy(d->qkv + spot_of(x, n, start + t, 2, h), own->dvalues + row, K * sizeof(real));
+    turn(x, own->dq + t * K, d->heard + spot_of(x, n, start + t, QUERY, h), t, scale, 1);
+    turn(x, own->dkeys + row, d->heard + spot_of(x, n, start + t, KEY, h), t, 1, 1);
+    memcpy(d->heard + spot_of(x, n, start + t, VALUE, h), own->dvalues + row, K * sizeof(real));
   }
   for (long r = 0; r < count; r++) {
     real *to = d->rows + spot(x, n, rows, start / x->pool + r, h, 2 * K);
@@ -146,6 +154,18 @@ static void attend_back(const context *x, const passed *m, const sloped *d, long
   scatter(x, d, n, start, h, own);
 }
 
+/* Back over `ask`, from dasked. */
+static void ask_back(const context *x, const sloped *d, long n, long start, long h, room *own) {
+  for (long r = 0; x->pool > 1 && r < x->segment / x->pool; r++) {
+    real *slope = own->dasked + r * K;
+    unit_back(slope, own->asked + r * K, own->asked_unit[r] / x->pool, 0, slope);
+  }
+  const real *rows = x->pool == 1 ? own->asked : own->single;
+  for (long t = 0; t < x->segment; t++)
+    unit_back(own->dasked + t / x->pool * K, rows + t * K, own->single_unit[t], own->single_active + t * K,
+              d->heard + spot_of(x, n, start + t, ASKED, h));
+}
+
 /* Back over `recall`: the queries' gradients, and those of the weights that answered, W. */
 static void recall_back(const context *x, const passed *m, const sloped *d, long n, long start, long h, room *own) {
   long all = x->heads * K, count = x->segment / x->pool, rows = x->time / x->pool, first = spot(x, n, rows, start / x->pool, h, 1);
@@ -155,12 +175,13 @@ static void recall_back(const context *x, const passed *m, const sloped *d, long
   map(d->rows + (first - h) * 2 * K, 2 * all, x->recall + h * K * 2 * all, 2 * all, 0, next, K, count, K);
   unit_rms_back(next, K, m->recalled + first * K, m->rms + first, slope, x->heads, count);
   EACH_LAYER_BACK(l) {
-    const real *in = l ? own->hidden[l ? l - 1 : 0] : x->asked + first * K;
-    product(in, 1, l ? H : all, slope, OUT(l), count, G + AT(l), 1, G + AT(l), OUT(l), IN(l), OUT(l));
+    const real *in = l ? own->hidden[l ? l - 1 : 0] : own->asked;
+    product(in, 1, l ? H : K, slope, OUT(l), count, G + AT(l), 1, G + AT(l), OUT(l), IN(l), OUT(l));
     transpose(W + AT(l), OUT(l), own->turned, IN(l), IN(l), OUT(l));
-    real *to = l ? next : d->asked + first * K;
-    product(slope, OUT(l), 1, own->turned, IN(l), OUT(l), 0, 0, to, l ? H : all, count, IN(l));
+    real *to = l ? next : own->dasked;
+    product(slope, OUT(l), 1, own->turned, IN(l), OUT(l), 0, 0, to, l ? H : K, count, IN(l));
     for (long i = 0; l && i < count * H; i += LANES) store(to + i, load(to + i) * load(own->slope[l ? l - 1 : 0] + i));
     next = slope, slope = to;
   }
+  ask_back(x, d, n, start, h, own);
 }

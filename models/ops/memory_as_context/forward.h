@@ -10,13 +10,49 @@ static void to_unit_rms(const real *from, real *to, real *rms, long heads, long 
   }
 }
 
+/* SiLU of LANES numbers; its slopes go to `active`. */
+INLINE vec silu(vec z, real *active) {
+  vec share = sigmoid(z), value = z * share;
+  store(active, share + value * (1 - share));
+  return value;
+}
+
+/* A row brought to unit length; returns the factor. */
+INLINE real to_unit(real *row) {
+  vec squares = {0};
+  for (long c = 0; c < K; c += LANES) squares += load(row + c) * load(row + c);
+  real factor = 1 / (real)sqrt(sum(squares) + EPSILON);
+  for (long c = 0; c < K; c += LANES) store(row + c, load(row + c) * factor);
+  return factor;
+}
+
+/* What is asked of the memory, [segment / pool, K]: unit queries, or the means of `pool` of them brought to unit length again. */
+static void ask(const context *x, long n, long start, long h, room *own) {
+  for (long t = 0; t < x->segment; t++) {
+    const real *heard = x->heard + spot_of(x, n, start + t, ASKED, h);
+    real *to = (x->pool == 1 ? own->asked : own->single) + t * K;
+    for (long c = 0; c < K; c += LANES) store(to + c, silu(load(heard + c), own->single_active + t * K + c));
+    own->single_unit[t] = to_unit(to);
+  }
+  for (long r = 0; x->pool > 1 && r < x->segment / x->pool; r++) {
+    real *to = own->asked + r * K;
+    for (long c = 0; c < K; c += LANES) {
+      vec total = {0};
+      for (long t = r * x->pool; t < (r + 1) * x->pool; t++) total += load(own->single + t * K + c);
+      store(to + c, total / (real)x->pool);
+    }
+    own->asked_unit[r] = to_unit(to);
+  }
+}
+
 /* h = M(asked) from the weights as they stand, brought to unit RMS; the values of its layers stay in the room. */
 static void recall(const context *x, const passed *m, long n, long start, long h, const real *W, room *own, int back) {
-  long all = x->heads * K, count = x->segment / x->pool, rows = x->time / x->pool, first = spot(x, n, rows, start / x->pool, h, 1);
-  const real *in = x->asked + first * K;
+  long count = x->segment / x->pool, first = spot(x, n, x->time / x->pool, start / x->pool, h, 1);
+  const real *in = own->asked;
+  ask(x, n, start, h, own);
   EACH_LAYER(l) {
     real *out = l == DEPTH - 1 ? own->down : own->hidden[l];
-    product(in, l ? H : all, 1, W + AT(l), OUT(l), IN(l), 0, 0, out, OUT(l), count, OUT(l));
+    product(in, l ? H : K, 1, W + AT(l), OUT(l), IN(l), 0, 0, out, OUT(l), count, OUT(l));
     if (l == DEPTH - 1) break;
     for (long i = 0; i < count * H; i += LANES) {
       activated s = activation(load(out + i));
@@ -53,9 +89,9 @@ static void gather(const context *x, const passed *m, long n, long start, long h
   }
   for (long t = 0; t < x->segment; t++) {
     long row = row_of_token(x, t) * K;
-    turn(x, x->qkv + spot_of(x, n, start + t, 0, h), own->q + t * K, t, scale, 0);
-    turn(x, x->qkv + spot_of(x, n, start + t, 1, h), own->keys + row, t, 1, 0);
-    memcpy(own->values + row, x->qkv + spot_of(x, n, start + t, 2, h), K * sizeof(real));
+    turn(x, x->heard + spot_of(x, n, start + t, QUERY, h), own->q + t * K, t, scale, 0);
+    turn(x, x->heard + spot_of(x, n, start + t, KEY, h), own->keys + row, t, 1, 0);
+    memcpy(own->values + row, x->heard + spot_of(x, n, start + t, VALUE, h), K * sizeof(real));
   }
   for (long r = 0; r < count; r++) {
     const real *from = m->rows + spot(x, n, rows, start / x->pool + r, h, 2 * K);
@@ -119,17 +155,12 @@ static void prepare(const context *x, const real *made, long h, room *own) {
   for (long t = 0; t < x->segment; t++)
     for (int part = 0; part < 3; part++) {
       real *to = own->token[part] + t * K;
-      vec squares = all(0);
       for (long c = 0; c < K; c += LANES) {
         vec heard = {0};
         for (int k = 0; k < KERNEL; k++) heard += load(made + (t + k) * pitch + part * K + c) * load(taps + (k * 3 + part) * K + c);
-        vec share = sigmoid(heard), value = heard * share;
-        store(own->active[part] + t * K + c, share + value * (1 - share)), store(to + c, value);
-        squares += value * value;
+        store(to + c, silu(heard, own->active[part] + t * K + c));
       }
-      if (part >= UNIT) continue;
-      real scale = own->unit[part][t] = 1 / (real)sqrt(sum(squares) + EPSILON);
-      for (long c = 0; c < K; c += LANES) store(to + c, load(to + c) * scale);
+      if (part < UNIT) own->unit[part][t] = to_unit(to);
     }
 }
 

@@ -1,6 +1,6 @@
 /* Memory as context (Titans' MAC): the loop over whole segments and its backward pass. Of each segment, with M before it,
 
-     h = RMSNorm(M(asked));  y = x + W_o Attn([P | R h | S]);  u = U y;  M <- M(u);  reads = RMSNorm(M_i(u_i))
+     h = RMSNorm(M(q));  y = x + W_o Attn([P | R h | S]);  u = U y;  M <- M(u);  reads = RMSNorm(M_i(u_i))
 
    where R makes keys and values of h, and U what the memory is given of a token: q, k, v, which pass a convolution, SiLU and norm,
    and its gates' logits. Only this hangs on the segment before; all that does not has been made for the whole text.

@@ -8,7 +8,7 @@
 typedef struct {
   long batch, time, heads, width, segment, chunk, pool, prefix;
   double ceiling; /* of the momentum */
-  const real *x, *asked, *qkv, *prefix_k, *prefix_v, *bias, *taps, *bound;
+  const real *x, *heard, *prefix_k, *prefix_v, *bias, *taps, *bound;
   const real *recall, *out, *update; /* maps, [to, from]; in the loops as `pack` puts them */
   const real *cosine, *sine; /* of the places of a segment, [segment, HALF] */
 } context;
@@ -29,6 +29,7 @@ typedef struct {
   real *token[3], *active[3], *unit[3]; /* the memory's q, k, v; the activation's slopes; the norm's factor */
   real *momentum, *rate, *keep, *answer;
   real *dtoken[3], *dmomentum, *drate, *dkeep, *danswer, *dheard;
+  real *single, *single_active, *single_unit, *asked, *asked_unit, *dasked; /* queries of tokens, and of rows, [.., K] */
   real *hidden[DEPTH], *slope[DEPTH], *down, *up, *turned; /* of reading fixed weights */
   real *anchor;                                            /* the memory's weights at its last anchor */
   desk *memory;
@@ -49,9 +50,10 @@ static inline long spot(const context *x, long n, long time, long t, long h, lon
 /* The columns of y that are a head's work: whole vectors, nearly as many as any other's. */
 static inline long columns_before(const context *x, long h) { return x->width / LANES * h / x->heads * LANES; }
 
-/* Query (part 0), key or value of a token in attention. */
+enum { ASKED, QUERY, KEY, VALUE }; /* parts of what was heard of a token: what is asked of the memory, and attention's q, k, v */
+
 static inline long spot_of(const context *x, long n, long t, int part, long h) {
-  return (((n * x->time + t) * 3 + part) * x->heads + h) * K;
+  return (((n * x->time + t) * 4 + part) * x->heads + h) * K;
 }
 
 #define PLACE(pointer, count) ((pointer) = from ? from + at : 0, at += UP(count))
@@ -65,6 +67,8 @@ static long furnish(room *own, real *from, const context *x) {
   for (int i = 0; i < 3; i++) {
     PLACE(own->token[i], s * K), PLACE(own->active[i], s * K), PLACE(own->dtoken[i], s * K), PLACE(own->unit[i], s);
   }
+  PLACE(own->single, s * K), PLACE(own->single_active, s * K), PLACE(own->single_unit, s);
+  PLACE(own->asked, s * K), PLACE(own->dasked, s * K), PLACE(own->asked_unit, s);
   PLACE(own->momentum, s * GATES), PLACE(own->rate, s * GATES), PLACE(own->keep, s * GATES);
   PLACE(own->dmomentum, s * GATES), PLACE(own->drate, s * GATES), PLACE(own->dkeep, s * GATES), PLACE(own->dheard, s * 3 * K);
   for (int l = 0; l < DEPTH; l++) PLACE(own->hidden[l], s * widest), PLACE(own->slope[l], s * widest);

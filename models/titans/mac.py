@@ -104,7 +104,7 @@ class TitansMAC(nn.Module):
         self.recall_out = output_projection(inner, width)
         self.query = nn.Linear(width, inner, bias=False)
         self.key_value = nn.Linear(width, 2 * inner, bias=False)
-        self.conv = convolution_of(3 * inner, memory.convolution)
+        self.conv = convolution_of(3 * inner, memory.convolution, provider)
         self.attention_out = output_projection(inner, width)
         self.gating = Gating(width, provider)
         self.out = output_projection(width, width)

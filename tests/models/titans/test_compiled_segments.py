@@ -25,8 +25,8 @@ QUICK = [
     ("mac linear", {"inner_residual": False, "forget": "none", "unit_values": False}),
 ]
 SLOW = [
-    ("mac", DEEP), ("mac", LARGE), ("mac bare", {}), ("mac bare", {"activation": "silu", "layer_gates": True}), ("mac linear", {}),
-    ("mac linear", {"chunk": 1}), ("mac", {"segment": 48, "chunk": 24}), ("mac", {"inner": 12}),
+    ("mac", DEEP), ("mac", LARGE), ("mac bare", {}), ("mac bare", {"activation": "silu", "layer_gates": True}),
+    ("mac linear", {}), ("mac linear", {"chunk": 1}), ("mac", {"segment": 48, "chunk": 24}), ("mac", {"inner": 12}),
 ]  # fmt: skip
 SETTINGS = [*QUICK, *(pytest.param(*one, marks=pytest.mark.slow) for one in SLOW)]
 

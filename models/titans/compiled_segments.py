@@ -17,7 +17,7 @@ from models.ops.neural_memory.native import is_slower_at
 from models.ops.neural_memory.recurrence import begin
 from models.ops.providers import NotCovered, note
 from models.ops.short_convolution import short_convolution
-from models.titans.memory_layer import MOMENTUM_BOUND, Memory, MemoryState, NoConvolution
+from models.titans.memory_layer import MOMENTUM_BOUND, HeadNorm, Memory, MemoryState, NoConvolution
 
 Tails = tuple[Tensor, Tensor]
 
@@ -31,33 +31,17 @@ def form_of(layer: nn.Module, x: Tensor) -> Form:
     memory, kind = layer.memory, kind_of(x)
     momentum, gates, forget = memory.gate_sizes
     hidden = {weight.shape[2] for weight in memory.initial[:-1]}
-    if (
-        layer.literal
-        or memory.store_every is not None
-        or memory.rule.residual
-        or len(hidden) > 1
-        or forget not in (0, gates)
-    ):
+    if layer.literal or memory.store_every is not None:
+        raise NotCovered("MAC's compiled segments have no literal reading and no store_every; use provider chunked.")
+    if memory.rule.residual or len(hidden) > 1 or forget not in (0, gates):
         raise NotCovered(
-            "MAC's compiled segments have no literal reading, no store_every, no residual memory, and forget for each head "
-            "or each of its layers; use provider chunked."
+            "MAC's compiled segments have no residual memory, hidden layers of one width, and forget for each head or each of "
+            "its layers; use provider chunked."
         )
-    parts = (
-        memory.query,
-        memory.key_value,
-        memory.gates,
-        layer.recall_out,
-        layer.query,
-        layer.key_value,
-        layer.attention_out,
-    )
-    convolutions = (memory.query_conv, memory.key_value_conv, layer.conv)
-    if not all(_is_plain(part, nn.Linear) for part in parts) or not (
-        all(_is_plain(part, ShortConvolution) for part in convolutions)
-        or all(_is_plain(part, NoConvolution) for part in convolutions)
-    ):
+    if not _has_plain_parts(layer):
         raise NotCovered(
-            "MAC's compiled segments read layers' weights, which somebody replaced or listens to; use chunked."
+            "MAC's compiled segments read the weights of layers, one of which somebody replaced or listens to; "
+            "use provider chunked."
         )
     if torch.is_autocast_enabled("cpu") or {x.dtype, *(weight.dtype for weight in layer.parameters())} != {kind}:
         raise NotCovered("MAC's compiled segments compute in float32 or float64 throughout; use provider chunked.")
@@ -112,8 +96,22 @@ def attended_segments(
     return y, F.linear(reads.flatten(2), lift), (*_unpacked(layer.memory, tails), _suspended(layer.memory, state))
 
 
-def _is_plain(part: nn.Module, kind: type) -> bool:
-    return type(part) is kind and not part._forward_hooks and not part._forward_pre_hooks
+def _has_plain_parts(layer: nn.Module) -> bool:
+    """Whether what the compiled call takes the place of is as it was built, and nobody waits for a call of it."""
+    memory = layer.memory
+    maps = (
+        memory.query,
+        memory.key_value,
+        memory.gates,
+        layer.recall_out,
+        layer.query,
+        layer.key_value,
+        layer.attention_out,
+    )
+    convolution = NoConvolution if isinstance(layer.conv, NoConvolution) else ShortConvolution
+    kinds = [(memory, Memory), (layer.recall_norm, HeadNorm), *((part, nn.Linear) for part in maps)]
+    kinds += [(part, convolution) for part in (memory.query_conv, memory.key_value_conv, layer.conv)]
+    return all(type(part) is kind and not part._forward_hooks and not part._forward_pre_hooks for part, kind in kinds)
 
 
 def _kernel(memory: Memory) -> int:

@@ -174,3 +174,15 @@ def test_a_large_memory_trains_in_chunks_and_probes_compile_nothing(monkeypatch)
     monkeypatch.setattr(compiled_segments, "built", lambda *_: pytest.fail("compiled"))
     with providers.probing():
         layer(x)
+
+
+def test_what_has_another_shape_is_refused(monkeypatch):
+    """C would read beyond the end of it."""
+    layer, x = layer_of("mac"), text(32).double()
+    taps = compiled_segments._taps
+    monkeypatch.setattr(compiled_segments, "_taps", lambda memory: taps(memory)[:, 1:])
+    with pytest.raises(ValueError, match="tails has the shape"):
+        layer(x)
+    monkeypatch.setattr(compiled_segments, "_taps", lambda memory: taps(memory).float())
+    with pytest.raises(ValueError, match="of one dtype"):
+        layer(x)

@@ -12,6 +12,7 @@ import hashlib
 import math
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -157,11 +158,20 @@ def _build(source: Path, macros: Sequence[str], command: Sequence[str], place: P
 
 
 def _fingerprint(source: Path, macros: Sequence[str], command: Sequence[str]) -> str:
-    """A hash of all that a library's machine code depends on, the headers beside its source among them."""
+    """A hash of all that a library's machine code depends on, the files that its source includes among them."""
     parts = [*FLAGS, *_wide(), *macros, _version(tuple(command)), _processor()]
-    headers = (header for folder in (source.parent, Path(__file__).parent) for header in sorted(folder.glob("*.h")))
-    parts += [path.read_text() for path in (source, *headers)]
+    parts += [path.read_text() for path in _included(source)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
+
+
+def _included(source: Path) -> list[Path]:
+    """A C file and those that it includes by a path, each once; for them alike."""
+    found, left = {}, [source.resolve()]
+    while left:
+        if (path := left.pop()) not in found:
+            found[path] = re.findall(r'^#include "(.+)"', path.read_text(), re.MULTILINE)
+            left += [(path.parent / name).resolve() for name in found[path]]
+    return sorted(found)
 
 
 @remembered

@@ -254,6 +254,11 @@ def operations() -> dict[str, Operation]:
     return found
 
 
+def is_compiled(provider: str, like: Tensor) -> bool:
+    """Whether `provider` asks for compiled code on the device of `like`: for a part whose plain form is a model's own."""
+    return provider == "native" or (provider == "auto" and _compiles and "native" in order(like.device))
+
+
 def order(device: torch.device) -> tuple[str, ...]:
     """The providers that `auto` asks for tensors on a device, the preferred first."""
     return ORDERS.get(device.type, ("chunked",))

@@ -26,11 +26,13 @@ from models.law import Law
 from models.layers import l2_norm, linear_flops, maps, rotary, split_heads
 from models.layers.derived import Derived
 from models.ops.flops import Flops, attention_flops, product_flops
+from models.ops.memory_as_context.native import Form
 from models.ops.neural_memory.recurrence import Weights
-from models.ops.providers import note
+from models.ops.providers import NotCovered, is_compiled, note
 from models.ops.softmax_attention.native import attend
 from models.registry import register
 from models.shell.segments import cut
+from models.titans.compiled_segments import attended_segments, form_of, heard, is_slower
 from models.titans.memory_layer import (
     Gating,
     HeadNorm,
@@ -43,8 +45,10 @@ from models.titans.memory_layer import (
 )
 from models.titans.memory_settings import MemorySettings
 
-# Convolution tails of attention and retrieval; the memory; its weights before the open segment; of that segment the keys and
-# values of h and of S, [b, n, h, d], the queries that wait to be pooled, and how many tokens it has.
+# The memory; its weights before the open segment; of that segment the keys and values of h and of S, [b, n, h, d], the queries
+# that wait to be pooled, and how many tokens it has.
+Opened = tuple[MemoryState | None, Weights, tuple[Tensor, ...], Tensor, int]
+# Before these, the convolution tails of attention and of retrieval.
 State = tuple[Tensor, Tensor, MemoryState, Weights, tuple[Tensor, ...], Tensor, int]
 
 
@@ -100,7 +104,7 @@ class TitansMAC(nn.Module):
         self.recall_out = output_projection(inner, width)
         self.query = nn.Linear(width, inner, bias=False)
         self.key_value = nn.Linear(width, 2 * inner, bias=False)
-        self.conv = convolution_of(3 * inner, memory.convolution)
+        self.conv = convolution_of(3 * inner, memory.convolution, provider)
         self.attention_out = output_projection(inner, width)
         self.gating = Gating(width, provider)
         self.out = output_projection(width, width)
@@ -108,10 +112,66 @@ class TitansMAC(nn.Module):
             nn.init.normal_(projection.weight, std=width**-0.5)
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        tail, query_tail, *opened = self._begin(x) if state is None else state
+        time, closing = x.shape[1], min(-opened[-1] % self.segment, x.shape[1])  # tokens that close the open segment
+        whole = (time - closing) // self.segment * self.segment
+        form = self._compiled(x) if whole else None
+        if form is None:
+            asked, query_tail = self.memory.queries(x, query_tail)
+            qkv, tail = self.conv(torch.cat(maps(x, self.query, self.key_value, provider=self.provider), -1), tail)
+            y, read, opened = self._segment_by_segment(x, asked, qkv, tuple(opened))
+        else:
+            text, (query_tail, tail) = heard(self, x, (query_tail, tail))
+            y, read, opened = self._in_pieces(x, text, form, [closing, whole, time - closing - whole], tuple(opened))
+        memory, weights, rows, waiting, count = opened
+        o = self.out(self.gating(y, read))
+        return o, (tail, query_tail, memory, weights, tuple(part.clone() for part in rows), waiting.clone(), count)
+
+    def _in_pieces(
+        self, x: Tensor, text: Tensor, form: Form, lengths: list[int], opened: Opened
+    ) -> tuple[Tensor, Tensor, Opened]:
+        """`_segment_by_segment` with whole segments compiled: of three lengths the second, or all there is.
+
+        `text` is what `compiled_segments.heard` makes of x.
+        """
+        if lengths[1] == x.shape[1]:
+            y, read, memory = attended_segments(self, form, x, text, opened[0])
+            return y, read, (memory, memory[2][0], *opened[2:])
+        found = []
+        for place, (own, part) in enumerate(zip(x.split(lengths, 1), text.split(lengths, 1), strict=True)):
+            if place == 1:
+                y, read, memory = attended_segments(self, form, own, part, opened[0])
+                opened = memory, memory[2][0], *opened[2:]
+            elif lengths[place]:
+                asked, qkv = part.split([part.shape[-1] // 4, part.shape[-1] // 4 * 3], -1)
+                asked = l2_norm(split_heads(F.silu(asked), self.heads))
+                y, read, opened = self._segment_by_segment(own, asked, qkv, opened)
+            else:
+                continue
+            found.append((y, read))
+        return *(torch.cat(parts, 1) for parts in zip(*found, strict=True)), opened
+
+    def _compiled(self, x: Tensor) -> Form | None:
+        """How whole segments are compiled; None where they are left to PyTorch. Raises NotCovered if `native` was asked for."""
+        if not is_compiled(self.provider, x):
+            return None
+        try:
+            form = form_of(self, x)
+        except NotCovered:
+            if self.provider == "native":
+                raise
+            return None
+        return None if self.provider == "auto" and is_slower(self, x) else form
+
+    def _segment_by_segment(
+        self, x: Tensor, asked: Tensor, qkv: Tensor, opened: Opened
+    ) -> tuple[Tensor, Tensor, Opened]:
+        """y and what tokens read, as rows, [b, t, width], and the open segment behind x; in PyTorch, which runs everywhere.
+
+        `asked` are the memory's queries [b, t, h, d], qkv attention's q, k and v [b, t, 3 h d].
+        """
         note("sdpa")
-        tail, query_tail, memory, weights, rows, waiting, count = self._begin(x) if state is None else state
-        asked, query_tail = self.memory.queries(x, query_tail)
-        qkv, tail = self.conv(torch.cat(maps(x, self.query, self.key_value, provider=self.provider), -1), tail)
+        memory, weights, rows, waiting, count = opened
         own = [split_heads(part, self.heads) for part in qkv.chunk(3, dim=-1)]
         prefix = self._persistent(x.shape[0])
         ys, reads = [], []
@@ -125,9 +185,8 @@ class TitansMAC(nn.Module):
             reads.append(read)
             count = rows[-1].shape[1]
             if count == self.segment:
-                weights, rows, count = self.memory.weights(memory, x.shape[0]), tuple(part[:, :0] for part in rows), 0
-        o = self.out(self.gating(torch.cat(ys, 1), self._lift(torch.cat(reads, 1))))
-        return o, (tail, query_tail, memory, weights, tuple(part.clone() for part in rows), waiting.clone(), count)
+                weights, rows, count = self.memory.weights(memory, y.shape[0]), tuple(part[:, :0] for part in rows), 0
+        return torch.cat(ys, 1), self._lift(torch.cat(reads, 1)), (memory, weights, rows, waiting, count)
 
     def _begin(self, x: Tensor) -> tuple:
         """The state before a text: nothing but the learned memory and a segment without tokens."""

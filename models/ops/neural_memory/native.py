@@ -98,8 +98,12 @@ def is_slower(
     """Whether training is faster in chunks: weights so large that a piece's states leave the second cache (docs/speed.md)."""
     inputs = (q, k, v, momentum, rate, keep, *initial)
     trains = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-    numbers = sum(weight[0].numel() for weight in initial)
-    return trains and (numbers > LARGEST or numbers * min(rule.chunk, 64) > AGED)
+    return trains and is_slower_at(sum(weight[0].numel() for weight in initial), rule.chunk)
+
+
+def is_slower_at(numbers: int, chunk: int) -> bool:
+    """`is_slower` of a memory of so many numbers a head that is trained."""
+    return numbers > LARGEST or numbers * min(chunk, 64) > AGED
 
 
 def _gates(gate: Tensor, count: int) -> Tensor:

@@ -173,3 +173,21 @@ def test_auto_takes_plain_chunks_where_these_are_the_faster():
     with watch() as ran:
         scan(wide.requires_grad_(), wide, wide)
     assert ran == {"native"}
+
+
+@needs_compiler
+def test_a_library_hangs_on_every_file_that_its_source_includes(tmp_path):
+    for name, text in {
+        "a/one.c": '#include "../b/two.h"\n',
+        "b/two.h": '#include "three.h"\n',
+        "b/three.h": "int three;\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "b" / "unread.h").write_text("int none;\n")
+    source, command = tmp_path / "a" / "one.c", native_build.compiler()
+    before = native_build._fingerprint(source, (), command)
+    (tmp_path / "b" / "unread.h").write_text("int other;\n")
+    assert native_build._fingerprint(source, (), command) == before
+    (tmp_path / "b" / "three.h").write_text("int four;\n")
+    assert native_build._fingerprint(source, (), command) != before

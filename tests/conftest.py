@@ -49,9 +49,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """One thread again: a cell that is timed inside a test leaves torch at as many as its plan says."""
+def one_thread_and_one_seed() -> None:
+    """One thread again, as a cell that is timed inside a test leaves torch at as many as its plan says; and the same draws.
+
+    Whatever ran before, a test that draws from torch's own generator gets the same numbers: one that fails, fails again.
+    """
     torch.set_num_threads(1)
+    torch.manual_seed(0)
 
 
 @pytest.fixture

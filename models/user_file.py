@@ -63,6 +63,7 @@ def load_file(path: str | Path, *, own_process: bool = False) -> list[str]:
         )
     names = [name for name in registry.names() if _is_of(registry.entry(name).file, file)]
     if not names:
+        _forget(_name(file))
         raise BadFile(f"{file.name} registers no model; decorate its class with @register from models.registry.")
     _brought.update({name: file for name in registry.names() if registry.entry(name) is not before.get(name)})
     return names
@@ -100,12 +101,17 @@ def _is_of(file: Path, place: Path) -> bool:
 
 def _module(file: Path) -> ModuleType:
     """The file's empty module, under a name that is the same in every process; a package's knows where its files are."""
-    name, places = (f"yours_{file.name}", [str(file)]) if file.is_dir() else (f"yours_{file.stem}", None)
+    name, places = _name(file), [str(file)] if file.is_dir() else None
     begin, loaded = file / PACKAGE if places else file, sys.modules.get(name)
     if loaded is not None and Path(loaded.__file__) != begin:
         raise BadFile(f"Another file called {file.name} is loaded already ({loaded.__file__}); rename one of them.")
     spec = importlib.util.spec_from_file_location(name, begin, submodule_search_locations=places)
     return importlib.util.module_from_spec(spec)
+
+
+def _name(file: Path) -> str:
+    """The name of a file's module, or a package's."""
+    return f"yours_{file.name if file.is_dir() else file.stem}"
 
 
 def _forget(name: str) -> None:

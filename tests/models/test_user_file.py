@@ -118,6 +118,9 @@ def test_file_can_be_loaded_once_it_is_mended(write):
 def test_file_that_registers_nothing_is_refused(write):
     with pytest.raises(BadFile, match="mine.py registers no model; decorate its class with @register"):
         load_file(write("x = 1"))
+    assert load_file(write(MINE.format(name="mine", scale=1.0), "elsewhere/mine.py")) == [
+        "mine"
+    ]  # nothing of it is left
 
 
 def test_second_file_of_the_same_name_is_refused(write):

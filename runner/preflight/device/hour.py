@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,14 +99,15 @@ def _timed(part: Part, names: Sequence[str], device: str, until: float, console:
     """Run the comparison's tasks of a part; what is not done in time is left, and the rows that are there are kept."""
     command = [sys.executable, str(ROOT / "bench.py"), "run", COMPARISON, "--tasks", part.tasks, "--device", device]
     command += ["--no-checkpoints", *(["--models", ",".join(names)] if part.tasks == "throughput" else [])]
-    process = subprocess.Popen(command, cwd=ROOT)
+    # What a shell starts in the background (nohup ... &) ignores Ctrl-C, and so would this.
+    process = subprocess.Popen(command, cwd=ROOT, preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))
     try:
         return process.wait(max(1.0, until - time.monotonic())) != 0
     except subprocess.TimeoutExpired:
         console.print(
             f"the time of this part is over; to go on: {' '.join(['python', 'bench.py', *command[2:]])}", markup=False
         )
-        process.send_signal(2)  # as Ctrl-C: what was measured is kept
+        process.send_signal(signal.SIGINT)  # as Ctrl-C: what was measured is kept
     try:
         process.wait(GOES_ON)
     except subprocess.TimeoutExpired:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import signal
 import subprocess
 import sys
 import time
@@ -159,11 +160,20 @@ def test_a_part_that_breaks_leaves_the_others(console, monkeypatch):
     assert hour.run(["retnet"], "cpu", 1.0, console) == 0
 
 
-def test_a_part_whose_time_is_over_is_stopped_as_ctrl_c_does(console, monkeypatch):
+@pytest.mark.parametrize("here", [signal.default_int_handler, signal.SIG_IGN], ids=["terminal", "background"])
+def test_a_part_whose_time_is_over_is_stopped_as_ctrl_c_does(console, monkeypatch, here):
+    before = signal.signal(signal.SIGINT, here)
+    try:
+        stopped_within_half_a_minute(console, monkeypatch)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def stopped_within_half_a_minute(console, monkeypatch):
     program = "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('kept', flush=True)"
     begun = time.monotonic()
     stand_in = SimpleNamespace(
-        Popen=lambda command, **named: subprocess.Popen([sys.executable, "-c", program]),
+        Popen=lambda command, **named: subprocess.Popen([sys.executable, "-c", program], **named),
         TimeoutExpired=subprocess.TimeoutExpired,
     )
     monkeypatch.setattr(hour, "subprocess", stand_in)

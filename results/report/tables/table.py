@@ -11,6 +11,8 @@ from results.report.tables.columns import AVERAGED, Column, Table
 from results.rows import metrics
 from results.rows.committed import SIGN
 
+SHORT = "not applicable"
+INAPPLICABLE = f"left out: {SHORT}"  # how such a row's status and reason begin
 FLOORS = "trivial baselines guess, shortcut heuristics read without understanding, references are only shown"
 
 
@@ -101,7 +103,17 @@ def notes(evaluation: Evaluation, table: Table) -> str:
             f"✓ better than {evaluation.counted()} by its 95 % confidence interval, (✓) better, but one seed gives no interval; "
             "no mark: not better"
         )
+    parts += inapplicable(evaluation, table)
     return "; ".join(dict.fromkeys(parts)) + ("." if parts else "")
+
+
+def inapplicable(evaluation: Evaluation, table: Table) -> list[str]:
+    """Which models the question does not suit, and why, as the plan's run found."""
+    wheres = [column.where for column in table.columns]
+    lost = [label for label, rows in evaluation.rows.items() if any(row["status"] == "left out" for row in rows)]
+    found = {label: reason for label in lost for where in wheres if (reason := evaluation.reason(label, where))}
+    told = {label: reason for label, reason in found.items() if reason.startswith(INAPPLICABLE)}
+    return [f"{label} {SHORT}{reason.removeprefix(INAPPLICABLE)}" for label, reason in told.items()]
 
 
 def held(evaluation: Evaluation, table: Table) -> list[str]:
@@ -146,6 +158,8 @@ def cell(evaluation: Evaluation, model: Model, column: Column, beside: Evaluatio
         reason = evaluation.why(model.label, column.metric, column.where)
         if evaluation.is_contest:
             return reason.split(":")[0]  # whole reasons stand below a side-by-side benchmark's table
+        if reason.startswith(INAPPLICABLE):
+            return SHORT  # why stands below the table
         return "not defined" if model.is_floor and "failed" not in reason else reason
     text = metrics.number(column.metric, point.value)
     if point.seeds > 1:

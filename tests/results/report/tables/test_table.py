@@ -70,6 +70,16 @@ def test_every_cell_holds_a_number_or_a_reason():
     assert all(row["value"] for row in in_csv if row["status"] == "ok")
 
 
+def test_a_question_that_does_not_suit_a_model_says_so_in_two_words_and_why_below():
+    rows = synthetic.fails(synthetic.comparison(FEW), "retnet", "needle", "not applicable: it reads nothing of the kind")
+    rows = [row | {"status": "left out"} if row["status"] == "failed" else row for row in rows]
+    exam = exam_of(rows)
+    for one in table.layout(exam):
+        found = lines(table.markdown(exam, one))
+        assert found["retnet"][-len(one.columns) :] == ["not applicable"] * len(one.columns)
+        assert table.notes(exam, one).endswith("retnet not applicable: it reads nothing of the kind.")
+
+
 def test_a_number_that_is_not_finite_is_a_reason_in_its_own_cell():
     rows = rows_of(
         cell("retnet", "needle"),

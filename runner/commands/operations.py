@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from models.ops.providers import Operation, operations
+from models.ops.providers import PROVIDERS, Operation, operations
 
 TITLE = """# Operations
 
@@ -49,7 +49,7 @@ def table() -> Iterator[RenderableType]:
         yield Padding(Text(imported), (0, 0, 0, 2), expand=False)
         yield Padding(Text(call), (0, 0, 0, 2), expand=False)
         yield Padding(Text(inspect.getdoc(operation.form("recurrence")), "dim"), (0, 0, 0, 4), expand=False)
-        yield Padding(Text(f"providers: {', '.join(operation.forms)}", "dim"), (0, 0, 0, 4), expand=False)
+        yield Padding(Text(f"providers: {', '.join(_providers(operation))}", "dim"), (0, 0, 0, 4), expand=False)
 
 
 def show(console: Console) -> None:
@@ -63,8 +63,13 @@ def markdown() -> str:
     for operation in _ordered():
         lines += ["", f"## {operation.name}", "", "```python", *called(operation), "```", ""]
         lines += [inspect.getdoc(operation.form("recurrence")), ""]
-        lines += [f"Providers: {', '.join(f'`{name}`' for name in operation.forms)}.", *_lacks(operation)]
+        lines += [f"Providers: {', '.join(f'`{name}`' for name in _providers(operation))}.", *_lacks(operation)]
     return "\n".join(lines)
+
+
+def _providers(operation: Operation) -> list[str]:
+    """Its providers in the order of all."""
+    return sorted(operation.forms, key=PROVIDERS.index)
 
 
 def _lacks(operation: Operation) -> list[str]:

@@ -128,6 +128,7 @@ def test_a_file_is_read_again_when_it_has_changed(tmp_path):
 
 
 def test_a_forecast_from_memory_is_the_forecast(monkeypatch):
+    costs._model.cache_clear()  # whatever asked it before
     with remembered.kept():
         first = costs.of_cell(CELL, None)
     costs._model.cache_clear()

@@ -71,7 +71,9 @@ def test_every_cell_holds_a_number_or_a_reason():
 
 
 def test_a_question_that_does_not_suit_a_model_says_so_in_two_words_and_why_below():
-    rows = synthetic.fails(synthetic.comparison(FEW), "retnet", "needle", "not applicable: it reads nothing of the kind")
+    rows = synthetic.fails(
+        synthetic.comparison(FEW), "retnet", "needle", "not applicable: it reads nothing of the kind"
+    )
     rows = [row | {"status": "left out"} if row["status"] == "failed" else row for row in rows]
     exam = exam_of(rows)
     for one in table.layout(exam):

@@ -51,15 +51,13 @@ def compiled(model: nn.Module, wanted: bool = True) -> Iterator[None]:
     # Imported here: torch's compiler takes seconds to import, which nobody else should wait for.
     from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
     from torch._inductor.exc import CppCompileError, InvalidCxxCompiler, OperatorIssue
-
-    faults = (TorchDynamoException, FailOnRecompileLimitHit, CppCompileError, InvalidCxxCompiler, OperatorIssue)
-
     from torch.compiler import disable
 
+    faults = (TorchDynamoException, FailOnRecompileLimitHit, CppCompileError, InvalidCxxCompiler, OperatorIssue)
     parts = [part for part in PARTS if callable(getattr(model, part, None))]
-    for part in parts:
-        setattr(model, part, _noted(torch.compile(getattr(model, part), backend=BACKEND)))
     try:
+        for part in parts:
+            setattr(model, part, _noted(torch.compile(getattr(model, part), backend=BACKEND)))
         with (
             _torch_as_it_was(),
             providers.wrapped(disable),

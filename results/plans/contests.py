@@ -59,8 +59,13 @@ class Contest:
         return replace(self, entrants=named, models=tuple(models))
 
     def field(self, names: Sequence[str]) -> list[BenchmarkCandidate]:
-        """All candidates; `names` are the models that "all" stands for. Raises PlanError without the reference."""
-        listed = [name for model in self.models for name in (names if model == "all" else [model])]
+        """All candidates; `names` are the models that "all" stands for, without those that stand here by themselves.
+
+        Raises PlanError without the reference.
+        """
+        own = [entrant.name for entrant in self.entrants]
+        others = [name for name in names if name not in own]
+        listed = [name for model in self.models for name in (others if model == "all" else [model])]
         found = [*(BenchmarkCandidate(name, model=name) for name in dict.fromkeys(listed)), *self.entrants]
         known = [entrant.name for entrant in found]
         twice = [name for name in dict.fromkeys(known) if known.count(name) > 1]

@@ -51,7 +51,8 @@ INSTALL = {  # what brings a package without what it does not need here
     "lru-pytorch": "pip install --no-deps lru-pytorch==0.1.3",
     "minGRU-pytorch": "pip install --no-deps minGRU-pytorch==0.2.1",
     "performer-pytorch": "pip install --no-deps performer-pytorch==1.1.4 axial-positional-embedding local-attention==1.9.0",
-    "pytorch-pretrained-bert": "pip install --no-deps pytorch-pretrained-bert==0.6.2 boto3 botocore jmespath s3transfer",
+    "pytorch-pretrained-bert": "pip install --no-deps pytorch-pretrained-bert==0.6.2 boto3 botocore jmespath s3transfer urllib3 "
+    "requests certifi idna charset-normalizer",
     "routing-transformer": "pip install --no-deps routing-transformer==1.6.1 local-attention==1.11.2 "
     "axial-positional-embedding product-key-memory colt5-attention mixture-of-experts hyper-connections",
     "rwkv": "pip install --no-deps rwkv==0.8.32",
@@ -96,7 +97,11 @@ def _row(item: Comparison) -> LedgerRow:
     reason = item.obstacle() if installed else f"{item.package} is not installed: {INSTALL[item.package]}"
     if reason:
         return LedgerRow(item.model, item.package, compared=item.compared, reason=reason)
-    return LedgerRow(item.model, item.package, installed, item.compared, *item.run(), item.bound)
+    try:
+        return LedgerRow(item.model, item.package, installed, item.compared, *item.run(), item.bound)
+    except ImportError as error:  # of something that the package needs and its installation did not bring
+        reason = f"{item.package} is installed and cannot be imported ({error}): {INSTALL[item.package]}"
+        return LedgerRow(item.model, item.package, compared=item.compared, reason=reason)
 
 
 def figures(row: LedgerRow) -> tuple[str, str, str, str, str]:

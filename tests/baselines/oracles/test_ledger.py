@@ -50,6 +50,20 @@ def test_second_output_counts():
     assert errors.forward == pytest.approx(1.0)
 
 
+def test_a_package_that_lacks_another_is_a_row_with_the_reason_and_the_others_stay(monkeypatch):
+    def broken() -> Errors:
+        raise ModuleNotFoundError("No module named 'urllib3'")
+
+    two = (
+        Comparison("retnet", "torch", "all", broken),
+        Comparison("retnet", "torch", "half", lambda: Errors(0.0, 0.0)),
+    )
+    monkeypatch.setattr(book, "COMPARISONS", two)
+    lacking, whole = book.ledger(["retnet"])
+    assert lacking.forward is None and "No module named 'urllib3'" in lacking.reason and "pip install" in lacking.reason
+    assert whole.forward == 0.0
+
+
 def test_nan_never_passes():
     errors = compare(lambda a, b: (a @ b, a * float("nan")), lambda a, b: (a @ b, a), inputs())
     assert math.isnan(errors.forward)

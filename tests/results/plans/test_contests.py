@@ -92,6 +92,15 @@ def test_the_command_line_picks_entrants_and_adds_models(tmp_path):
     assert [e["name"] for e in cells[0].entrants] == ["transformer", "linear", "other"] and len(cells) == 2
 
 
+def test_a_candidate_that_stands_by_itself_is_not_one_of_all(tmp_path):
+    """One of all models may be timed on terms of its own: fewer rounds, or short texts alone."""
+    text = CONTEST.replace('models = ["retnet"]', 'models = ["all"]')
+    slow = '\n[[contests.entrants]]\nname = "retnet"\nmodel = "retnet"\nrepeats = 1\n'
+    [cell, *_] = plans.cells(load(tmp_path, text + slow), NAMES)
+    assert [e["name"] for e in cell.entrants] == ["transformer", "titans-lmm", "linear", "other", "retnet"]
+    assert [e["repeats"] for e in cell.entrants] == [9, 9, 9, 3, 1]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.ops.recording import kept
+
 
 class Derived:
     """`derived(compute, *parameters)` is `compute(*parameters)`, without a gradient computed again only when one has changed.
@@ -31,7 +33,7 @@ class Derived:
             self._given = tuple(
                 parameter.detach() for parameter in parameters
             )  # holds their memory: no other takes its place
-        return self._found
+        return kept(self._found)
 
     def __deepcopy__(self, memo: dict) -> Derived:
         """Empty: a copy's parameters lie elsewhere."""

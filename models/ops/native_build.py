@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.ops import recording
 from models.ops.providers import NotCovered
 from schema.places import cache_folder
 
@@ -97,11 +98,15 @@ def whole_vectors(width: int, kind: torch.dtype) -> int:
 
 
 @remembered
-def library(source: Path, kind: torch.dtype, **macros: int) -> ctypes.CDLL:
+def library(source: Path, kind: torch.dtype, **macros: int) -> recording.Library:
     """The library of a C file for numbers of `kind` (its macro REAL) and these macros, built if the cache has none.
 
     Raises NotCovered, with what to do, where it cannot be built; a second call says the same without trying again.
     """
+    return recording.Library(_loaded(source, kind, **macros))
+
+
+def _loaded(source: Path, kind: torch.dtype, **macros: int) -> ctypes.CDLL:
     words = tuple(f"-D{name}={int(value)}" for name, value in sorted(macros.items()))
     found = _library(source, (f"-DREAL={KINDS[kind]}", *words))
     if isinstance(found, str):
@@ -115,9 +120,9 @@ def compiled(source: Path, kind: torch.dtype, name: str, arguments: str, **macro
 
     An address (`address`) is a plain number too. Called once a token, it is to cost little: raises what `library` raises.
     """
-    found = library(source, kind, **macros)[name]  # an object of its own, whose types nobody else sees
+    found = _loaded(source, kind, **macros)[name]  # an object of its own, whose types nobody else sees
     found.argtypes, found.restype = [LETTERS[letter] for letter in arguments], None
-    return found
+    return recording.Compiled(found)
 
 
 @remembered

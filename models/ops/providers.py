@@ -93,6 +93,11 @@ def probing() -> Iterator[None]:
         _watchers[:], _compiles = held, compiled
 
 
+def is_probing() -> bool:
+    """Whether this is inside `probing`."""
+    return not _compiles
+
+
 @contextmanager
 def wrapped(wrap: Callable[[Callable], Callable]) -> Iterator[None]:
     """Inside, what calls kernels is called through `wrap`, each form of an operation; plain PyTorch stays as it is."""

@@ -18,6 +18,7 @@ from models import registry
 from models.layers import RMSNorm, SwiGLU
 from models.ops.dense import native as dense
 from models.shell.carried_state import StateMismatch, read_on
+from models.shell.recorded_step import RecordedSteps
 from schema.settings import construct, parameters
 
 NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
@@ -91,7 +92,7 @@ class LanguageModel(nn.Module):
         if not blocks:
             raise ValueError("A language model needs at least one block, and the list of blocks is empty.")
         super().__init__()
-        self.size = size
+        self.size, self._steps = size, RecordedSteps()
         self.embedding = nn.Embedding(size.vocab, size.width)
         self.blocks = nn.ModuleList(blocks)
         asked = {getattr(getattr(block, "mixer", None), "provider", "auto") for block in blocks}
@@ -113,6 +114,11 @@ class LanguageModel(nn.Module):
 
     def forward(self, tokens: Tensor, state: tuple | None = None) -> tuple[Tensor, tuple | None]:
         """Logits and state; an empty piece changes nothing. Raises StateMismatch for a state that is not this model's."""
+        if state is not None and (found := self._steps(self, self._read_on, tokens, state)) is not None:
+            return found
+        return self._read_on(tokens, state)
+
+    def _read_on(self, tokens: Tensor, state: tuple | None) -> tuple[Tensor, tuple | None]:
         return read_on(self.read, tokens, state, self.embedding.weight)
 
     def read(self, tokens: Tensor, state: tuple | None) -> tuple[Tensor, tuple]:

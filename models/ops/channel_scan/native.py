@@ -12,6 +12,7 @@ from torch import Tensor
 from models.ops.autograd import by_hand
 from models.ops.channel_scan.recurrence import BlockWeights
 from models.ops.native_build import expect, kind_of, lanes, library, pointer, without_autocast
+from models.ops.recording import Library
 
 SOURCE = Path(__file__).with_name("native.c")
 PARTS = 16  # into which a backward pass cuts its rows, whatever the number of threads
@@ -57,7 +58,7 @@ def _expect(block: BlockWeights, sizes: dict[str, int]) -> None:
     expect(**{name: (getattr(block, name), getattr(shapes, name)) for name in BlockWeights._fields})
 
 
-def _built(x: Tensor, sizes: dict[str, int]) -> ctypes.CDLL:
+def _built(x: Tensor, sizes: dict[str, int]) -> Library:
     return library(SOURCE, x.dtype, LANES=lanes(WIDEST, x.dtype), **sizes)
 
 

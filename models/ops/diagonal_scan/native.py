@@ -12,6 +12,7 @@ from torch import Tensor
 from models.ops.autograd import by_hand
 from models.ops.diagonal_scan.recurrence import packed, unpacked
 from models.ops.native_build import expect, kind_of, lanes, library, pointer
+from models.ops.recording import Library
 
 SOURCE = Path(__file__).with_name("native.c")
 
@@ -46,7 +47,7 @@ def _plain(x: Tensor) -> Tensor:
     return x.resolve_conj().contiguous()
 
 
-def _built(a: Tensor, x: Tensor) -> tuple[ctypes.CDLL, _Text]:
+def _built(a: Tensor, x: Tensor) -> tuple[Library, _Text]:
     """The library, and the text as it reads it: real numbers, two for a complex one."""
     pairs, real = x.is_complex(), x.dtype.to_real() if x.is_complex() else x.dtype
     width = x.shape[2] * (1 + pairs)

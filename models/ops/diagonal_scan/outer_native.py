@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.ops.autograd import by_hand
 from models.ops.native_build import expect, kind_of, lanes, library, pointer
+from models.ops.recording import Library
 
 SOURCE = Path(__file__).with_name("outer_native.c")
 STEP = 16  # tokens between two states that the backward pass starts from; STEP in outer_native.c
@@ -49,7 +50,7 @@ def native(u: Tensor, f: Tensor, k: Tensor, e: Tensor, q: Tensor, state: Tensor 
     return y.to(dtype), state
 
 
-def _built(u: Tensor, k: Tensor) -> ctypes.CDLL:
+def _built(u: Tensor, k: Tensor) -> Library:
     return library(SOURCE, u.dtype, N=k.shape[2], LANES=lanes(u.shape[2], u.dtype))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from models.ops.autograd import by_hand
 from models.ops.learned_sketch.chunked import scaled
 from models.ops.native_build import address, expect, kind_of, lanes, library, pointer, without_autocast
+from models.ops.recording import Library
 
 SOURCE = Path(__file__).with_name("native.c")
 TILE = 8  # registers of vectors in a tile; TILE in native.c
@@ -37,7 +38,7 @@ def native(x: Tensor, up: Tensor, down: Tensor, next_up: Tensor, next_down: Tens
     return y.view(*x.shape[:-1], sketch).to(x.dtype)
 
 
-def _built(x: Tensor) -> tuple[ctypes.CDLL, int]:
+def _built(x: Tensor) -> tuple[Library, int]:
     """The library, and how many numbers it puts side by side."""
     together = lanes(64, x.dtype)
     return library(SOURCE, x.dtype, LANES=together), together

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from models.ops.autograd import by_hand
 from models.ops.native_build import REGISTER, lanes, library, pointer, whole_vectors
+from models.ops.recording import Library
 
 SOURCE = Path(__file__).with_name("native.c")
 INPUTS = ("q", "k", "v", "weights", "a", "b", "table", "turns")
@@ -52,11 +53,11 @@ def in_chunks(given: Inputs, size: int, count: int = 0) -> tuple[Tensor, Tensor]
     return _forward(given, size, count, train=False)[:2]
 
 
-def _built(given: Inputs, size: int) -> ctypes.CDLL:
+def _built(given: Inputs, size: int) -> Library:
     keys, values = given.states.shape[-2:]
     form = {"CHUNK": size, "COMPARE": given.table is not None}
     built = library(SOURCE, given.v.dtype, K=keys, V=values, LANES=lanes(REGISTER, given.v.dtype), **form)
-    built.slots.restype = ctypes.c_long
+    built.slots.returns(ctypes.c_long)
     return built
 
 

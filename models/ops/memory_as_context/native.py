@@ -27,6 +27,7 @@ from models.ops.autograd import by_hand
 from models.ops.native_build import expect, lanes, library, pointer
 from models.ops.neural_memory.native_step import built_for
 from models.ops.neural_memory.recurrence import Rule
+from models.ops.recording import Library
 
 SOURCE = Path(__file__).with_name("native.c")
 
@@ -162,13 +163,13 @@ def _expect(given: Given, form: Form) -> None:
         raise ValueError(f"{time} tokens, {head} channels a head: not whole segments of one dtype as {form} has them.")
 
 
-def built(form: Form, kernel: int, kind: torch.dtype) -> ctypes.CDLL:
+def built(form: Form, kernel: int, kind: torch.dtype) -> Library:
     """The library for convolutions of so many inputs and numbers of a kind. Raises NotCovered where none can be built."""
     macros = built_for(form.head, form.hidden, form.head, form.depth, form.gates, form.rule, kind)
     gates = {"MOMENTUM": form.momentum, "FORGET": form.forget, "UNIT": 2 + form.unit_values}
     macros |= {"LANES": form.lanes(kind), "KERNEL": kernel}
     found = library(SOURCE, kind, **macros, **gates)
-    found.pieces.restype = ctypes.c_long
+    found.pieces.returns(ctypes.c_long)
     return found
 
 

@@ -14,6 +14,7 @@ from models.ops.native_build import expect, kind_of, library, pointer, without_a
 from models.ops.neural_memory.native_step import SOURCE, Text, built_for, step
 from models.ops.neural_memory.recurrence import Rule, State, Weights, recurrence, resume, suspend
 from models.ops.providers import NotCovered
+from models.ops.recording import Library
 
 LARGEST, AGED = 1 << 15, 1 << 20  # numbers of a head's weights, and those times the tokens of an anchor (up to 64)
 
@@ -123,10 +124,10 @@ def _expect(q, k, v, momentum, rate, keep, before, initial: Weights) -> None:
     expect(state=(before, (batch, heads, 2, sum(math.prod(weight.shape[1:]) for weight in initial))))
 
 
-def _built(q: Tensor, v: Tensor, form: _Form) -> ctypes.CDLL:
+def _built(q: Tensor, v: Tensor, form: _Form) -> Library:
     macros = built_for(q.shape[-1], form.hidden, v.shape[-1], form.depth, form.gates, form.rule, q.dtype)
     built = library(SOURCE, q.dtype, **macros)
-    built.pieces.restype = ctypes.c_long
+    built.pieces.returns(ctypes.c_long)
     return built
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from models.ops.autograd import by_hand
 from models.ops.native_build import expect, kind_of, lanes, library, pointer
 from models.ops.providers import NotCovered
+from models.ops.recording import Library
 from models.ops.recurrent_cell import fused
 from models.ops.recurrent_cell.cells import CELLS, inputs
 
@@ -79,7 +80,7 @@ def is_slower(x: Tensor, weight: Tensor | None, recurrent: Tensor, *, cell: str,
     return fused.covers(cell, given)
 
 
-def _built(recurrent: Tensor, cell: str) -> tuple[ctypes.CDLL, int]:
+def _built(recurrent: Tensor, cell: str) -> tuple[Library, int]:
     """The library, and how many columns its panels have."""
     units = recurrent.shape[2]
     together = lanes(units, recurrent.dtype)

@@ -22,6 +22,7 @@ from models.ops.native_build import (
     without_autocast,
 )
 from models.ops.providers import NotCovered, note
+from models.ops.recording import Library
 from models.ops.short_convolution.chunked import computed_in
 
 SOURCE = Path(__file__).with_name("native.c")
@@ -61,7 +62,7 @@ def is_slower(x: Tensor, weight: Tensor, bias: Tensor | None = None, state: Tens
     return computed_in(x) not in (torch.float32, torch.float64)
 
 
-def _built(x: Tensor, kernel: int) -> ctypes.CDLL:
+def _built(x: Tensor, kernel: int) -> Library:
     return library(SOURCE, x.dtype, KERNEL=kernel, LANES=lanes(x.shape[2], x.dtype))
 
 

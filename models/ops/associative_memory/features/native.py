@@ -13,6 +13,7 @@ from torch import Tensor
 from models.ops.autograd import by_hand
 from models.ops.native_build import kind_of, lanes, library, pointer, without_autocast
 from models.ops.providers import NotCovered
+from models.ops.recording import Library
 
 SOURCE = Path(__file__).with_name("native.c")
 PARTS = 64  # into which a backward pass cuts its rows, whatever the number of threads
@@ -32,7 +33,7 @@ def native(x: Tensor, factors: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], y.shape[-1]).to(x.dtype)
 
 
-def _built(x: Tensor) -> ctypes.CDLL:
+def _built(x: Tensor) -> Library:
     return library(SOURCE, x.dtype, W=x.shape[1], LANES=lanes(WIDEST, x.dtype))
 
 

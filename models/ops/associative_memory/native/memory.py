@@ -13,6 +13,7 @@ from torch import Tensor
 
 from models.ops.autograd import by_hand
 from models.ops.native_build import expect, lanes, library, pointer
+from models.ops.recording import Library
 
 SOURCE = Path(__file__).with_name("memory.c")
 TOKENS = ("rate", "keep", "weight", "momentum", "threshold")  # one number a head and token
@@ -70,7 +71,7 @@ def _expect(inputs: Sequence[Tensor | None], before: Tensor, form: Form) -> None
     expect(state=(before, (batch, heads, sums * numbers)))
 
 
-def _built(inputs: Sequence[Tensor | None], form: Form) -> ctypes.CDLL:
+def _built(inputs: Sequence[Tensor | None], form: Form) -> Library:
     first, *hidden, last = form.widths
     inner = hidden[0] if hidden else last
     macros = {name: form.choices.get(name, 0) for name in CHOICES}

@@ -1,0 +1,207 @@
+"""Decoded tokens from a record: the digits of the layers, for as long as nothing changes that they hang on."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+import baselines  # noqa: F401  fills the registry
+from models.language_model import seeded
+from models.ops import native_build, providers
+from models.shell.model import Block, LanguageModel, Size
+from models.shell.recorded_step import IN_VAIN, TRIALS, without_records
+
+pytestmark = pytest.mark.skipif(not native_build.compiler(), reason="records are made of compiled calls")
+SIZE = Size(64, 32, 2, 2)
+MODELS = ["gated-deltanet", "mamba", "titans-lmm", "gru", "s5", "rwkv4", "mlstm", "hgrn2", "yaad"]
+SETTLED = 2 + TRIALS  # tokens of a kind after which its record is used
+
+
+def made(name="gated-deltanet", **settings):
+    return seeded(name, SIZE, 0, **settings).eval()
+
+
+def text(rows=1, time=64):
+    return torch.randint(64, (rows, time), generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def decoded(model, tokens, state=None):
+    """Logits of tokens one by one, and the last state."""
+    found = []
+    for t in range(tokens.shape[1]):
+        y, state = model(tokens[:, t : t + 1], state)
+        found.append(y)
+    return torch.cat(found, 1), state
+
+
+def leaves(state):
+    return [state] if isinstance(state, torch.Tensor) else [leaf for part in state for leaf in leaves(part)]
+
+
+def of_layers(model, tokens, state=None):
+    with without_records():
+        return decoded(model, tokens, state)
+
+
+def records(model):
+    return [
+        entry.record for entry in model._steps._entries.values() if entry.record is not None and entry.uses > TRIALS
+    ]
+
+
+def is_equal(one, other):
+    return torch.equal(one[0], other[0]) and all(map(torch.equal, leaves(one[1]), leaves(other[1])))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_record_gives_the_digits_of_the_layers(name, rows):
+    model, tokens = made(name), text(rows, 90)
+    found = decoded(model, tokens)
+    assert records(model) and is_equal(found, of_layers(model, tokens))
+
+
+def test_float64_has_its_own_digits():
+    model, tokens = made().double(), text()
+    assert is_equal(decoded(model, tokens), of_layers(model, tokens)) and records(model)
+
+
+def settled(name="gated-deltanet", **settings):
+    """A model that decodes from a record, and a state to go on from."""
+    model = made(name, **settings)
+    _, state = decoded(model, text())
+    assert records(model)
+    return model, state
+
+
+def test_a_state_that_is_given_stays_as_it_is_and_can_be_gone_on_from_twice():
+    model, state = settled()
+    before = [leaf.clone() for leaf in leaves(state)]
+    first = decoded(model, text(time=5), state)
+    assert all(map(torch.equal, before, leaves(state)))
+    assert is_equal(first, decoded(model, text(time=5), state))
+
+
+def test_what_is_returned_belongs_to_the_caller():
+    model, state = settled()
+    (y, after), expected = decoded(model, text(time=1), state), of_layers(model, text(time=2), state)
+    kept = y.clone()
+    again, _ = decoded(model, text(time=2)[:, 1:], after)
+    assert torch.equal(y, kept) and torch.equal(again, expected[0][:, 1:])
+    y.zero_()
+    for leaf in leaves(after):
+        leaf.zero_()
+    assert is_equal(decoded(model, text(time=2), state), expected)
+
+
+def written(model):
+    with torch.no_grad():
+        model.blocks[0].mixer.qkv.weight.mul_(1.5)
+
+
+def replaced(model):
+    model.blocks[0].mixer.out.weight = nn.Parameter(2 * model.blocks[0].mixer.out.weight)
+
+
+def loaded(model):
+    model.load_state_dict({name: 1.1 * part for name, part in model.state_dict().items()})
+
+
+def other_setting(model):
+    model.blocks[1].mixer.highest_rate = 2.0
+
+
+def other_layer(model):
+    model.blocks[1].feed = nn.Identity()
+
+
+def listened(model):
+    model.blocks[0].register_forward_hook(lambda module, given, output: (2 * output[0], output[1]))
+
+
+@pytest.mark.parametrize("change", [written, replaced, loaded, other_setting, other_layer, listened])
+def test_a_change_is_seen_at_once(change):
+    model, state = settled()
+    before = decoded(model, text(time=8), state)
+    change(model)
+    found = decoded(model, text(time=8), state)
+    assert is_equal(found, of_layers(model, text(time=8), state)) and not torch.equal(found[0], before[0])
+
+
+def test_with_a_gradient_and_under_autocast_the_layers_compute():
+    model, state = settled()
+    y, _ = model(text(time=1), state)
+    assert y.requires_grad
+    with torch.no_grad(), torch.autocast("cpu"):
+        assert model(text(time=1), state)[0].dtype is torch.bfloat16
+
+
+def test_what_computes_is_noted():
+    model, state = settled()
+    with providers.watch() as names:
+        decoded(model, text(time=1), state)
+    assert "native" in names
+
+
+@pytest.mark.parametrize(
+    ("name", "provider"), [("gated-deltanet", "chunked"), ("transformer", "auto"), ("titans-mag", "auto")]
+)
+def test_plain_pytorch_and_states_that_know_their_place_have_no_record(name, provider):
+    model = made(name, provider=provider)
+    decoded(model, text())
+    assert not records(model)
+
+
+def test_probing_and_other_threads_do_not_take_it():
+    model, state = settled()
+    [entry] = model._steps._entries.values()
+    uses = entry.uses
+    with providers.probing():
+        decoded(model, text(time=2), state)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        decoded(model, text(time=1), state)
+    finally:
+        torch.set_num_threads(threads)
+    assert entry.uses == uses
+
+
+def test_copies_begin_without_records():
+    model, state = settled()
+    expected = of_layers(model, text(time=4), state)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert not records(other) and is_equal(decoded(other, text(time=4), state), expected)
+
+
+class Deciding(nn.Module):
+    """A mixer that asks what its numbers are, or counts the tokens that passed."""
+
+    def __init__(self, asks: bool):
+        super().__init__()
+        self.asks, self.passed, self.norm = asks, 0, None
+
+    def forward(self, x, state=None):
+        state = x.new_zeros(len(x), x.shape[2]) if state is None else state
+        if self.asks:
+            y = x + state[:, None] if state.sum() > 0 else x - state[:, None]
+        else:
+            self.passed += 1
+            y = x * self.passed
+        return y, state + x[:, -1]
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_layer_that_decides_by_numbers_or_remembers_is_never_recorded(asks):
+    torch.manual_seed(0)
+    model = LanguageModel(SIZE, [Block(32, Deciding(asks), 16)]).eval()
+    other = copy.deepcopy(model)
+    found, expected = decoded(model, text(time=40)), of_layers(other, text(time=40))
+    assert is_equal(found, expected) and not records(model)
+    [entry] = model._steps._entries.values()
+    assert entry.is_refused and entry._in_vain in (0, IN_VAIN)

@@ -104,9 +104,7 @@ def _forward(x: Tensor, state: Tensor, *system: Tensor, keep: bool) -> tuple[Ten
         kept = x.new_empty(-(-channels // wide), batch, -(-time // PIECE), n + n % EVEN, degree, 2, wide)
         seen = torch.empty_like(x) if len(system) == SYSTEM else None
     built, text = _built(x, state, system)
-    built.forward(
-        ctypes.byref(text), pointer(state), pointer(y), pointer(seen), pointer(kept), torch.get_num_threads()
-    )
+    built.forward(ctypes.byref(text), pointer(state), pointer(y), pointer(seen), pointer(kept), torch.get_num_threads())
     return y, state, (x, kept, seen, *system)
 
 

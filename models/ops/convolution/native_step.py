@@ -23,7 +23,7 @@ class _Token(ctypes.Structure):
 
 
 def step(x: Tensor, state: Tensor | None, system: tuple[Tensor, ...]) -> tuple[Tensor, Tensor] | None:
-    """y [b, 1, d] and the new state of x [b, 1, d], state [b, P, d, n, 2] and the system, all of one precision; None for all else.
+    """y [b, 1, d] and the new state of x, state [b, P, d, n, 2] and the system, all of one precision; None for all else.
 
     What is true of shapes is found out once for each: for a token, asking takes longer than computing.
     """

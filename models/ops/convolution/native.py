@@ -56,7 +56,7 @@ def liquid(
 
 def _computed(x: Tensor, system: tuple[Tensor, ...], degree: int, state: Tensor | None) -> tuple[Tensor, Tensor]:
     """y and the last state [b, P, d, n, 2], in the precision of the system."""
-    if (found := step(x, state, system)) is not None:
+    if (found := step(x, state, system, degree)) is not None:
         return found
     kind_of(x)
     forget = system[0]

@@ -22,7 +22,7 @@ class _Token(ctypes.Structure):
     _fields_ += [("x", ctypes.c_void_p), ("system", ctypes.c_void_p * SYSTEM)]
 
 
-def step(x: Tensor, state: Tensor | None, system: tuple[Tensor, ...]) -> tuple[Tensor, Tensor] | None:
+def step(x: Tensor, state: Tensor | None, system: tuple[Tensor, ...], degree: int) -> tuple[Tensor, Tensor] | None:
     """y [b, 1, d] and the new state of x, state [b, P, d, n, 2] and the system, all of one precision; None for all else.
 
     What is true of shapes is found out once for each: for a token, asking takes longer than computing.
@@ -35,11 +35,11 @@ def step(x: Tensor, state: Tensor | None, system: tuple[Tensor, ...]) -> tuple[T
     for one in system:
         if not (one.dtype is pairs and one.is_contiguous() and not one.is_conj()):
             return None
-    run = _function(x.shape, state.shape, tuple(one.shape for one in system), x.dtype)
+    run = _function(x.shape, state.shape, tuple(one.shape for one in system), degree, x.dtype)
     if run is None:
         return None
     y, after = torch.empty_like(x), torch.empty_like(state)
-    rows, degree, channels, n, _ = state.shape
+    rows, _, channels, n, _ = state.shape
     addresses = (ctypes.c_void_p * SYSTEM)(*(one.data_ptr() for one in system))
     token = _Token(rows, channels, 2 * n, degree, x.data_ptr(), addresses)
     run(ctypes.byref(token), state.data_ptr(), after.data_ptr(), y.data_ptr())
@@ -47,9 +47,11 @@ def step(x: Tensor, state: Tensor | None, system: tuple[Tensor, ...]) -> tuple[T
 
 
 @remembered
-def _function(x: torch.Size, state: torch.Size, system: tuple[torch.Size, ...], kind: torch.dtype) -> Any:
+def _function(x: torch.Size, state: torch.Size, system: tuple[torch.Size, ...], degree: int, kind: torch.dtype) -> Any:
     """The compiled function for these shapes; None where they do not fit, or it cannot be built."""
-    if len(state) != 5 or 0 in state or state[-1] != 2 or x != (state[0], 1, state[2]) or set(system) != {state[2:4]}:
+    if 0 in state or len(system[0]) != 2 or set(system) != {system[0]}:
+        return None
+    if x != (x[0], 1, system[0][0]) or state != (x[0], degree, *system[0], 2):
         return None
     width = 2 * state[3]
     try:

@@ -79,6 +79,13 @@ def test_a_token_without_a_gradient_is_the_law(degree):
             assert found.shape == right.shape and (found - right).norm() <= 1e-14 * right.norm()
 
 
+@COMPILED
+@pytest.mark.parametrize("time", [1, 5])
+def test_a_state_of_other_degrees_is_refused(time):
+    with pytest.raises(ValueError, match="state has the shape"):
+        native(**drawn(time, 2), degree=3)
+
+
 @pytest.mark.parametrize("degree", [1, 2, 3])
 def test_law_is_every_product_of_inputs(degree):
     """A set of inputs whose oldest is s weighs a^(t - s - p + 1) b^p at t."""

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from models.law import Law
 from models.layers import at_least_float32
+from models.layers.derived import Derived
 from models.ops.convolution import convolution
 from models.ops.convolution.discrete import bilinear_of_rank_one
 from models.ops.convolution.flops import convolution_flops
@@ -81,16 +82,18 @@ class S4(nn.Module):
         self.C = nn.Parameter(complex_normal(inner, states))
         self.D = nn.Parameter(torch.randn(inner))
         self.out = nn.Linear(inner, 2 * width)
+        self._held = Derived()
 
     def system(self) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
         """In steps of dt: forget a, write b, read C and erase (u, v), complex [d, n] each."""
-        real, imaginary, P, B = (
-            at_least_float32(p).repeat(self.copies, *[1] * (p.dim() - 1))
-            for p in (self.log_real, self.imaginary, self.P, self.B)
-        )
-        Lam, P, B = torch.complex(-real.exp(), -imaginary), torch.view_as_complex(P), torch.view_as_complex(B)
-        forget, write, erase = bilinear_of_rank_one(at_least_float32(self.log_dt).exp(), Lam, P, B)
+        learned = self.log_dt, self.log_real, self.imaginary, self.P, self.B
+        forget, write, erase = self._held(self._in_steps, *learned)
         return forget, write, torch.view_as_complex(at_least_float32(self.C)), erase
+
+    def _in_steps(self, log_dt: Tensor, *continuous: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        real, imaginary, P, B = (at_least_float32(p).repeat(self.copies, *[1] * (p.dim() - 1)) for p in continuous)
+        Lam, P, B = torch.complex(-real.exp(), -imaginary), torch.view_as_complex(P), torch.view_as_complex(B)
+        return bilinear_of_rank_one(at_least_float32(log_dt).exp(), Lam, P, B)
 
     def forward(self, x: Tensor, state: tuple[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor]]:
         x, h = self.project(x), None if state is None else state[0]

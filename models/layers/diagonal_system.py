@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers import at_least_float32
+from models.layers.derived import Derived
 from models.ops.convolution.discrete import bilinear, zero_order_hold
 from models.ops.convolution.initial import POLES, complex_normal, log_steps, poles, repeated
 
@@ -47,13 +48,17 @@ class DiagonalSystem(nn.Module):
         self.C = nn.Parameter(complex_normal(inner, states))
         self.D = nn.Parameter(torch.randn(inner))
         self.out = nn.Linear(inner, 2 * width)
+        self._held = Derived()
 
     def forward(self, x: Tensor, state: tuple[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor]]:
         x, h = self.project(x), None if state is None else state[0]
-        real, imaginary, log_dt, C = (at_least_float32(p) for p in (self.log_real, self.imaginary, self.log_dt, self.C))
-        forget, write = self.discrete(log_dt.exp(), torch.complex(-real.exp(), imaginary))
-        y, h = self.run(x, forget, write, torch.view_as_complex(C), h)
+        forget, write = self._held(self._in_steps, self.log_real, self.imaginary, self.log_dt)
+        y, h = self.run(x, forget, write, torch.view_as_complex(at_least_float32(self.C)), h)
         return F.glu(self.out(F.gelu(y + self.D * x)), dim=-1), (h,)
+
+    def _in_steps(self, *learned: Tensor) -> tuple[Tensor, Tensor]:
+        real, imaginary, log_dt = (at_least_float32(p) for p in learned)
+        return self.discrete(log_dt.exp(), torch.complex(-real.exp(), imaginary))
 
     def run(self, x: Tensor, forget: Tensor, write: Tensor, C: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """y [b, t, d] of channels x [b, t, d], and the state after; forget, write and C are complex [d, n]."""

@@ -5,7 +5,13 @@
 
 from models.ops.providers import Operation
 
-convolution = Operation("convolution", __name__, {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked"})
+convolution = Operation(
+    "convolution",
+    __name__,
+    {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked", "native": "native:native"},
+)
 liquid = Operation(
-    "liquid convolution", __name__, {"recurrence": "liquid_recurrence:recurrence", "chunked": "liquid_chunked:chunked"}
+    "liquid convolution",
+    __name__,
+    {"recurrence": "liquid_recurrence:recurrence", "chunked": "liquid_chunked:chunked", "native": "native:liquid"},
 )

@@ -1,4 +1,4 @@
-"""A linear time-invariant system: the law by hand, its chunks against the law, the steps of fixed length, and HiPPO."""
+"""A linear time-invariant system: the law by hand, its chunks and its C against the law, the steps of fixed length, and HiPPO."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.ops.convolution import convolution
 from models.ops.convolution.chunked import CHUNK, STEPS, chunked
 from models.ops.convolution.discrete import bilinear, bilinear_of_rank_one, expm1, zero_order_hold
 from models.ops.convolution.initial import hippo_legs, poles
+from models.ops.convolution.native import native
 from models.ops.convolution.recurrence import recurrence
+from models.ops.native_build import compiler
+from models.ops.providers import watch
 
-BOUND = 1e-9
+COMPILED = pytest.mark.skipif(not compiler(), reason="no C compiler is here")
+FORMS = [chunked, pytest.param(native, marks=COMPILED)]
+BOUNDS = {chunked: 1e-9, native: 1e-12}
 SIZES = {"near 1": 1 - 1e-7, "mixed": 0.9, "near 0": 1e-30, "0": 0.0}
 LENGTHS = [1, STEPS, STEPS + 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 17]
 
 
-def drawn(time: int, erase: bool, size: str = "mixed", kind: torch.dtype = torch.complex128) -> dict:
+def drawn(time: int, erase: bool, size: str = "mixed", width: int = 3, states: int = 4) -> dict:
     """Random inputs in float64's numbers: transitions whose eigenvalues are at most 1."""
-    batch, width, states = 2, 3, 4
+    batch, kind = 2, torch.complex128
     torch.manual_seed(time)
     phase = torch.exp(1j * torch.rand(width, states, dtype=torch.float64) * 2 * math.pi)
     given = {
@@ -54,68 +60,113 @@ def answers(form, given: dict[str, Tensor]) -> dict[str, Tensor]:
     inputs = {name: value.clone().requires_grad_() for name, value in given.items()}
     y, state = run(form, inputs)
     draw = torch.Generator().manual_seed(1)
-    loss = sum((z * torch.randn(z.shape, generator=draw, dtype=torch.float64)).sum() for z in (y, state))
+    loss = sum((z * torch.randn(z.shape, generator=draw, dtype=torch.float64).to(z)).sum() for z in (y, state))
     found = torch.autograd.grad(loss, list(inputs.values()))
     return {"y": y, "last state": state, **{f"d{name}": g for name, g in zip(inputs, found, strict=True)}}
 
 
-def agree(given: dict[str, Tensor]) -> None:
-    right, fast = answers(recurrence, given), answers(chunked, given)
+def agree(form, given: dict[str, Tensor]) -> None:
+    right, fast = answers(recurrence, given), answers(form, given)
     for name, expected in right.items():
         assert fast[name].isfinite().all(), name
-        assert (fast[name] - expected).norm() <= BOUND * expected.norm().clamp_min(1e-12), name
+        assert (fast[name] - expected).norm() <= BOUNDS[form] * expected.norm().clamp_min(1e-12), name
         assert fast[name].dtype == expected.dtype, name
 
 
 @pytest.mark.parametrize("erase", [False, True], ids=["diagonal", "rank one"])
 @pytest.mark.parametrize("time", LENGTHS)
-def test_chunks_are_the_law(time, erase):
-    agree(drawn(time, erase))
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_are_the_law(form, time, erase):
+    agree(form, drawn(time, erase))
 
 
 @pytest.mark.parametrize("erase", [False, True], ids=["diagonal", "rank one"])
 @pytest.mark.parametrize("size", SIZES)
-def test_chunks_are_the_law_however_much_is_forgotten(size, erase):
-    agree(drawn(2 * CHUNK + 5, erase, size))
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_are_the_law_however_much_is_forgotten(form, size, erase):
+    agree(form, drawn(2 * CHUNK + 5, erase, size))
+
+
+@COMPILED
+@pytest.mark.parametrize("erase", [False, True], ids=["diagonal", "rank one"])
+@pytest.mark.parametrize("width, states", [(1, 1), (8, 3), (21, 32)])
+def test_channels_beyond_whole_vectors_and_odd_numbers_of_states(width, states, erase):
+    agree(native, drawn(CHUNK + 6, erase, width=width, states=states))
+
+
+@COMPILED
+@pytest.mark.parametrize("erase", [False, True], ids=["diagonal", "rank one"])
+def test_inputs_that_are_views_and_conjugates(erase):
+    given = drawn(CHUNK + 6, erase)
+    views = {name: x.conj() if x.is_complex() else x for name, x in given.items()}
+    views |= {"x": given["x"].mT.contiguous().mT, "read": given["read"].mT.contiguous().mT}
+    agree(native, views)
+    y, state = run(native, views)
+    assert torch.equal(y, run(native, {name: x.resolve_conj().contiguous() for name, x in views.items()})[0])
+
+
+@COMPILED
+@pytest.mark.parametrize("erase", [False, True], ids=["diagonal", "rank one"])
+def test_a_token_without_a_gradient_is_the_law(erase):
+    for width, states in ((3, 4), (5, 1)):
+        given = drawn(1, erase, width=width, states=states)
+        with torch.no_grad(), watch() as ran:
+            named = {name: x for name, x in given.items() if name not in ("u", "v")}
+            y, state = convolution(**named, erase=(given["u"], given["v"]) if erase else None)
+        right, last = run(recurrence, given)
+        assert ran == {"native"}
+        assert (y - right).norm() <= 1e-14 * right.norm() and (state - last).norm() <= 1e-14 * last.norm()
+
+
+@COMPILED
+def test_shapes_that_do_not_fit_are_refused():
+    given = drawn(5, True)
+    for name in ("x", "write", "read", "u", "v", "state"):
+        with pytest.raises(ValueError, match=f"{name} has the shape"):
+            run(native, given | {name: given[name][..., :1, :] if name == "state" else given[name][..., :1]})
 
 
 @pytest.mark.parametrize("erase", [False, True], ids=["diagonal", "rank one"])
 @pytest.mark.parametrize("cut", [1, STEPS + 3, CHUNK, CHUNK + 1, 50])
-def test_state_carries_a_text_over_any_cut(cut, erase):
+@pytest.mark.parametrize("form", FORMS)
+def test_state_carries_a_text_over_any_cut(form, cut, erase):
     given = drawn(3 * CHUNK + 17, erase)
-    whole, last = run(chunked, given)
+    whole, last = run(recurrence, given)
     state, pieces = given["state"], []
     for piece in given["x"].split(cut, 1):
         kept = state.clone()
-        y, after = run(chunked, given, piece, state)
+        y, after = run(form, given, piece, state)
         assert torch.equal(state, kept)
         state = after
         pieces.append(y)
-    assert (torch.cat(pieces, 1) - whole).norm() <= BOUND * whole.norm()
-    assert (state - last).norm() <= BOUND * last.norm()
+    assert (torch.cat(pieces, 1) - whole).norm() <= BOUNDS[form] * whole.norm()
+    assert (state - last).norm() <= BOUNDS[form] * last.norm()
 
 
-def test_no_state_is_zeros_and_an_empty_piece_changes_nothing():
+@pytest.mark.parametrize("form", FORMS)
+def test_no_state_is_zeros_and_an_empty_piece_changes_nothing(form):
     given = drawn(CHUNK + 9, True)
     state = given.pop("state")
-    y, _ = run(chunked, given)
+    y, _ = run(form, given)
     assert torch.allclose(y, run(recurrence, {**given, "state": torch.zeros_like(state)})[0])
-    none, after = run(chunked, given, given["x"][:, :0], state)
+    none, after = run(form, given, given["x"][:, :0], state)
     assert none.shape == (2, 0, 3) and torch.equal(after, state)
-    no_rows, _ = run(chunked, given, given["x"][:0], state[:0])
+    no_rows, _ = run(form, given, given["x"][:0], state[:0])
     assert no_rows.shape == (0, CHUNK + 9, 3)
 
 
 @pytest.mark.parametrize("erase", [False, True], ids=["diagonal", "rank one"])
-def test_float32_and_half_precision(erase):
+@pytest.mark.parametrize("form", FORMS)
+def test_float32_and_half_precision(form, erase):
     given = drawn(5 * CHUNK + 3, erase)
     exact = answers(recurrence, given)
     single = {name: x.to(torch.complex64 if x.is_complex() else torch.float32) for name, x in given.items()}
-    y, state = run(chunked, single)
-    assert (y - exact["y"]).norm() <= 1e-5 * exact["y"].norm()
+    found = answers(form, single)
+    for name, right in exact.items():
+        assert (found[name] - right).norm() <= 1e-5 * right.norm(), name
     single["x"] = single["x"].bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        half, state = run(chunked, single)
+        half, state = run(form, single)
     assert (half.dtype, state.dtype) == (torch.bfloat16, torch.float32)
     assert (half - exact["y"]).norm() <= 2e-2 * exact["y"].norm()
 

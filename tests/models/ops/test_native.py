@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from models.ops import native_build
+from models.ops.convolution.native import liquid as native_liquid
+from models.ops.convolution.native import native as native_system
 from models.ops.diagonal_scan.outer_native import native as native_outer
 from models.ops.log_linear.native import native as native_levels
 from models.ops.neural_memory.native import native as native_memory
@@ -103,6 +105,10 @@ def read_levels(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, weights: torc
     return y, buckets
 
 
+def read_system(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, *erase: torch.Tensor, liquid: bool):
+    return native_liquid(x, a, b, c, 3) if liquid else native_system(x, a, b, c, erase or None)
+
+
 @needs_compiler
 @pytest.mark.parametrize(
     "which",
@@ -116,6 +122,9 @@ def read_levels(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, weights: torc
         "outer",
         "log-linear",
         "log-linear delta",
+        "system",
+        "system with erasing",
+        "liquid system",
     ],
 )
 def test_two_threads_give_the_digits_of_one(which):
@@ -137,6 +146,9 @@ def test_two_threads_give_the_digits_of_one(which):
     elif which.startswith("log-linear"):
         given = [text(2, 150, 3, 6) / 3, text(2, 150, 3, 6) / 3, text(2, 150, 3, 8), text(2, 150, 3, 9).abs()]
         form = lambda q, k, v, w: read_levels(q, k, v, w, compare=which.endswith("delta"))  # noqa: E731
+    elif "system" in which:
+        given = [text(2, 70, 21), *(text(21, 5, 2) / 5 for _ in range(5 if "erasing" in which else 3))]
+        form = lambda x, *system: read_system(x, *map(torch.view_as_complex, system), liquid="liquid" in which)  # noqa: E731
     elif which == "memory":
         given = [text(2, 70, 3, 6) / 3, text(2, 70, 3).sigmoid(), text(3, 6, 8) / 3, text(3, 8, 6) / 3]
         form = read_memory

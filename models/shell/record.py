@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -154,6 +155,7 @@ class _Surroundings:
             and all(map(is_, now, self._values))
             and self._versions == self._written()
             and not any(self._listeners)
+            and not _has_any_global_hook()
         )
 
     def _now(self) -> list[Any]:

@@ -23,9 +23,11 @@ from torch import Tensor, nn
 
 from models.ops import providers
 from models.shell.record import NotRecorded, Record, recorded
+from schema.terms import DECODING_WARM_UP
 
 ROWS = 4  # beyond, arithmetic takes longer than what is spared
-TRIALS = 2  # tokens at which a new record is compared with the layers
+SETTLED = DECODING_WARM_UP  # times that a kind of state is met before its record is used
+TRIALS = SETTLED - 2  # of them, at which the record is compared with the layers
 IN_VAIN = 3  # records that ended before they were of use, after which there is no other
 MOST = 64  # kinds of state that are remembered: a memory that fills up goes through one after the other
 _allowed = True

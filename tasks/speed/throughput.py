@@ -1,7 +1,8 @@
 """How fast a model is and what it holds: training, prefill and decoding against context length.
 
 Every figure is a median over repeats after a warm-up, with its 10 % and 90 % quantiles as metrics of their own. Where
-the processor was busy with something else the repeats are taken again.
+the processor was busy with something else the repeats are taken again. Decoding warms up until tokens run from a record, as
+those of a longer text do.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from schema.terms import DECODING_WARM_UP
 from tasks.harness import peak_memory
 from tasks.harness.precision import precision
 from tasks.speed.quantiles import spread
@@ -99,7 +101,12 @@ def _at_length(
         times = _timed(lambda: model(tokens), settings.repeats, device)
         yield from _kept("prefill_tokens_per_second", [tokens.numel() / t for t in times], where, keep)
         _, state = model(tokens[:1])
-        times = _timed(lambda: _decode(model, tokens[:1], state, settings.decode), settings.repeats, device)
+        times = _timed(
+            lambda: _decode(model, tokens[:1], state, settings.decode),
+            settings.repeats,
+            device,
+            warm_up=DECODING_WARM_UP,
+        )
         largest = max(map(state_bytes, over_a_period(model, tokens[:1], state)))
     yield Measurement("state_bytes", float(largest), 1, where)
     yield from _kept("decoding_milliseconds_per_token", [1e3 * t / settings.decode for t in times], where, keep)
@@ -125,7 +132,7 @@ def _decoding(
         def further(ends: list = ends, tokens: Tensor = tokens) -> None:
             ends.append(_decode(model, tokens, ends.pop(), settings.decode))
 
-        times = _timed(further, settings.repeats, device)
+        times = _timed(further, settings.repeats, device, warm_up=DECODING_WARM_UP)
         largest = max(map(state_bytes, over_a_period(model, tokens, ends[0])))
         yield Measurement("state_bytes", float(largest), 1, where)
         yield from _kept("decoding_milliseconds_per_token", [1e3 * t / settings.decode for t in times], where, keep)
@@ -154,9 +161,12 @@ def over_a_period(model: nn.Module, tokens: Tensor, state: Any) -> Iterator[Any]
         yield state
 
 
-def _timed(action: Callable[[], Any], repeats: int, device: str, peak: list[int] | None = None) -> list[float]:
-    """Wall seconds of each repeat after one warm-up; the repeats are taken again while the machine was busy elsewhere."""
-    action()
+def _timed(
+    action: Callable[[], Any], repeats: int, device: str, peak: list[int] | None = None, warm_up: int = 1
+) -> list[float]:
+    """Wall seconds of each repeat after the warm-up; the repeats are taken again while the machine was busy elsewhere."""
+    for _ in range(warm_up):
+        action()
     for _ in range(TRIES):
         times, computed = [], 0.0
         if peak is not None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from models.ops.autograd import by_hand
 from models.ops.convolution.native_step import SYSTEM, step
 from models.ops.native_build import REGISTER, expect, kind_of, lanes, library, pointer
+from models.ops.recording import Library
 
 SOURCE = Path(__file__).with_name("native.c")
 PIECE = 32  # tokens between two states that the backward pass starts from; PIECE in native.c
@@ -82,7 +83,7 @@ def _plain(x: Tensor) -> Tensor:
     return x.resolve_conj().contiguous()
 
 
-def _built(x: Tensor, state: Tensor, system: tuple[Tensor, ...]) -> tuple[ctypes.CDLL, Any]:
+def _built(x: Tensor, state: Tensor, system: tuple[Tensor, ...]) -> tuple[Library, Any]:
     """The library, and the text as it reads it."""
     macros = {"DEGREE": state.shape[1], "ERASE": len(system) == SYSTEM}
     built = library(SOURCE, x.dtype, LANES=lanes(REGISTER, x.dtype), **macros)

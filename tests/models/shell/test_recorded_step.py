@@ -13,12 +13,11 @@ import baselines  # noqa: F401  fills the registry
 from models.language_model import seeded
 from models.ops import native_build, providers
 from models.shell.model import Block, LanguageModel, Size
-from models.shell.recorded_step import IN_VAIN, TRIALS, without_records
+from models.shell.recorded_step import IN_VAIN, SETTLED, TRIALS, without_records
 
 pytestmark = pytest.mark.skipif(not native_build.compiler(), reason="records are made of compiled calls")
 SIZE = Size(64, 32, 2, 2)
 MODELS = ["gated-deltanet", "mamba", "titans-lmm", "gru", "s5", "rwkv4", "mlstm", "hgrn2", "yaad"]
-SETTLED = 2 + TRIALS  # tokens of a kind after which its record is used
 
 
 def made(name="gated-deltanet", **settings):
@@ -64,6 +63,14 @@ def test_a_record_gives_the_digits_of_the_layers(name, rows):
     model, tokens = made(name), text(rows, 90)
     found = decoded(model, tokens)
     assert records(model) and is_equal(found, of_layers(model, tokens))
+
+
+def test_a_record_is_used_as_soon_as_it_is_settled():
+    model, tokens = made(), text(time=SETTLED + 2)
+    _, state = decoded(model, tokens[:, : SETTLED + 1])  # the first token has no state before it
+    assert not records(model)
+    decoded(model, tokens[:, -1:], state)
+    assert len(records(model)) == 1
 
 
 def test_float64_has_its_own_digits():
@@ -131,6 +138,14 @@ def test_a_change_is_seen_at_once(change):
     change(model)
     found = decoded(model, text(time=8), state)
     assert is_equal(found, of_layers(model, text(time=8), state)) and not torch.equal(found[0], before[0])
+
+
+def test_who_listens_to_all_modules_is_told():
+    model, state = settled()
+    heard = []
+    with nn.modules.module.register_module_forward_hook(lambda module, given, output: heard.append(type(module))):
+        decoded(model, text(time=1), state)
+    assert LanguageModel in heard and Block in heard
 
 
 def test_with_a_gradient_and_under_autocast_the_layers_compute():

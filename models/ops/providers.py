@@ -160,7 +160,8 @@ class Operation:
     `forms` names a function in a module beside the operation's `__init__.py` for each provider, as "chunked:chunked"; it is
     imported at the first use. All have one signature, that of the reference recurrence. `lacks` says of a provider's package
     that has something alike why it is not used. `slower` names a function of the same inputs that says where `auto` leaves a
-    provider out because the next one is faster. `automatic` is the one that `auto` takes on every device, in place of `order`.
+    provider out because the next one is faster. `automatic` is the one that `auto` takes on every device where none of `order`
+    covers what is asked.
     """
 
     def __init__(
@@ -187,7 +188,7 @@ class Operation:
         ProviderAbsent, with what there is, if `provider` is absent or has no form of the operation.
         """
         check_provider(provider)
-        if provider == "auto" and not self.automatic:
+        if provider == "auto" and not (self.automatic and self.forms.keys().isdisjoint(ON_CPU + ON_CUDA)):
             return self._automatic
         provider = self.automatic if provider == "auto" else provider
         if provider not in self.forms:
@@ -223,7 +224,7 @@ class Operation:
 
     def _automatic(self, *inputs: Any, **named: Any) -> Any:
         tensor = next(x for x in (*inputs, *named.values()) if isinstance(x, Tensor))
-        for provider in order(tensor.device):
+        for provider in (*order(tensor.device), self.automatic):
             if provider not in self.forms or (provider in PACKAGES and _missing(provider)):
                 continue
             if provider == "native" and not _compiles:

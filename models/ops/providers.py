@@ -6,7 +6,7 @@ imports and calls as a function: `scan(q, k, v, log_forget=a, provider="auto")`.
 Providers: `recurrence` (the reference recurrence), `chunked` (plain PyTorch), `native` (C for the CPU, built at first use),
 `triton` (our own kernels), `fla` (flash-linear-attention), `mamba-ssm` and `causal-conv1d` (CUDA); of softmax attention `sdpa`,
 `math`, `flash`, `flex` and `flash-attn`. `auto` is the first that is there, covers what is asked and is the fastest for it: on a
-CPU `native` or `chunked`, on a CUDA device the packages first, and `sdpa` on both.
+CPU `native` or `chunked`, on a CUDA device the packages first, and for softmax attention `sdpa`, in windows on a CPU `native`.
 Whatever runs is noted, so that a row can name it; a provider that was asked for and is absent, or does not cover what is asked,
 is an error, never a fallback.
 """

@@ -2,12 +2,12 @@
 
      y_i = sum_j softmax_j(scale q_i . k_j) v_j     over the last `window` keys up to i's place, and a prefix asked by a_i
 
-   Queries go in blocks of SIDE against the keys that any of them sees. Scores stand turned, a row a key, with queries side by side:
-   then keys and values are read as they lie, sums over keys are sums of vectors, and only queries have to be turned.
+   Queries go in blocks of SIDE against the keys that any of them sees. Scores stand turned, a row a key, with queries side by
+   side: then keys and values are read as they lie, sums over keys are sums of vectors, and only queries have to be turned.
 
    REAL float or double   LANES what a register holds
-   Layouts: q, y [batch, time, heads, D or V], keys and values [batch, before + time, heads, ..], of the prefix [batch or 1, prefix,
-   heads, ..], each with steps of its own; D and V are multiples of LANES; logs [batch, heads, time]. */
+   Layouts: q, y [batch, time, heads, D or V], keys and values [batch, before + time, heads, ..], of the prefix [batch or 1,
+   prefix, heads, ..], each with steps of its own; D and V are multiples of LANES; logs [batch, heads, time]. */
 #include "../native.h"
 #include "../tiles.h"
 
@@ -64,10 +64,11 @@ static void turn(const rows *x, const block *own, long wide, real *to) {
 }
 
 /* out[prefix + count, SIDE]: rows of the prefix times `first`, those of the window times `second`. */
-static void meet(const text *x, const block *own, const rows *prefix, const real *first, const rows *keys, const real *second, long wide,
-                 real *out) {
-  if (x->prefix) product(row(prefix, own->n, 0, own->h), prefix->down, 1, first, SIDE, wide, 0, 0, out, SIDE, x->prefix, SIDE);
-  product(row(keys, own->n, own->first, own->h), keys->down, 1, second, SIDE, wide, 0, 0, out + x->prefix * SIDE, SIDE, own->count, SIDE);
+static void meet(const text *x, const block *own, const rows *prefix, const real *first, const rows *keys, const real *second,
+                 long wide, real *out) {
+  const real *always = row(prefix, own->n, 0, own->h), *seen = row(keys, own->n, own->first, own->h);
+  if (x->prefix) product(always, prefix->down, 1, first, SIDE, wide, 0, 0, out, SIDE, x->prefix, SIDE);
+  product(seen, keys->down, 1, second, SIDE, wide, 0, 0, out + x->prefix * SIDE, SIDE, own->count, SIDE);
 }
 
 /* Scores in the place of products: scaled, and -infinity where a query does not see a key. `most`: the largest of each query. */
@@ -87,16 +88,16 @@ static void score(const text *x, const block *own, vec most[2]) {
   }
 }
 
-/* y: shares times values. Turned scores are read down the columns. */
-static void sum_values(const text *x, const block *own, const real *shares, const rows *prefix, const rows *values, const rows *to,
-                       const rows *prefix_to, long wide) {
-  real *out = row(to, own->n, own->t, own->h);
-  int joined = x->prefix && prefix_to->at == to->at;
-  if (x->prefix)
-    product(shares, 1, SIDE, row(prefix, own->n, 0, own->h), prefix->down, x->prefix, 0, 0, row(prefix_to, own->n, own->t, own->h),
-            prefix_to->down, own->high, wide);
-  product(shares + x->prefix * SIDE, 1, SIDE, row(values, own->n, own->first, own->h), values->down, own->count, joined ? out : 0, 1, out,
-          to->down, own->high, wide);
+/* Rows of the queries' side: shares, which are read down their columns, times keys or values. Those of the prefix go to
+   `prefix_to`, which may be `to`. */
+static void spread(const text *x, const block *own, const real *shares, const rows *prefix, const rows *keys,
+                   const rows *prefix_to, const rows *to, long wide) {
+  const real *always = row(prefix, own->n, 0, own->h), *seen = row(keys, own->n, own->first, own->h);
+  real *first = row(prefix_to, own->n, own->t, own->h), *out = row(to, own->n, own->t, own->h);
+  const real *found = x->prefix && first == out ? out : 0;
+  if (x->prefix) product(shares, 1, SIDE, always, prefix->down, x->prefix, 0, 0, first, prefix_to->down, own->high, wide);
+  shares += x->prefix * SIDE;
+  product(shares, 1, SIDE, seen, keys->down, own->count, found, 1, out, to->down, own->high, wide);
 }
 
 static void read_block(const text *x, block *own) {
@@ -112,11 +113,12 @@ static void read_block(const text *x, block *own) {
       total[s] += share;
       store(own->scores + r * SIDE + s * LANES, share);
     }
-  sum_values(x, own, own->scores, &x->prefix_v, &x->v, &x->y, &x->y, x->V);
+  spread(x, own, own->scores, &x->prefix_v, &x->v, &x->y, &x->y, x->V);
+  real *logs = x->logs ? x->logs + (own->n * x->heads + own->h) * x->time + own->t : 0;
   for (long i = 0; i < own->high; i++) {
     real whole_share = total[i / LANES][i % LANES], *y = row(&x->y, own->n, own->t + i, own->h);
     for (long c = 0; c < x->V; c += LANES) store(y + c, load(y + c) / whole_share);
-    if (x->logs) x->logs[(own->n * x->heads + own->h) * x->time + own->t + i] = most[i / LANES][i % LANES] + (real)log(whole_share);
+    if (logs) logs[i] = most[i / LANES][i % LANES] + (real)log(whole_share);
   }
 }
 
@@ -133,7 +135,7 @@ void window_forward(const text *x, int threads) {
 }
 
 /* The shares again, and the gradients of the scores in `slopes`: share times (dy . v less the shares' mean of that). */
-static void shares_back(const text *x, const gradients *d, block *own) {
+static void shares_back(const text *x, block *own) {
   const real *logs = x->logs + (own->n * x->heads + own->h) * x->time + own->t;
   vec log_of[2], mean[2] = {{0}, {0}}, most[2];
   for (int i = 0; i < SIDE; i++) log_of[i / LANES][i % LANES] = i < own->high ? logs[i] : INFINITY;
@@ -153,15 +155,15 @@ static void shares_back(const text *x, const gradients *d, block *own) {
     }
 }
 
-/* Gradients of keys or values grow by turned shares times rows of the queries' side. */
-static void grow(const text *x, const block *own, const real *shares, const rows *prefix_from, const rows *from, const rows *prefix_to,
-                 const rows *to, long wide) {
-  real *first = x->prefix ? row(prefix_to, own->n, 0, own->h) : 0, *second = row(to, own->n, own->first, own->h);
-  if (first)
-    product(shares, SIDE, 1, row(prefix_from, own->n, own->t, own->h), prefix_from->down, own->high, first, 1, first, prefix_to->down,
-            x->prefix, wide);
-  product(shares + x->prefix * SIDE, SIDE, 1, row(from, own->n, own->t, own->h), from->down, own->high, second, 1, second, to->down,
-          own->count, wide);
+/* Gradients of keys or values grow by shares times rows of the queries' side. */
+static void grow(const text *x, const block *own, const real *shares, const rows *prefix_from, const rows *from,
+                 const rows *prefix_to, const rows *to, long wide) {
+  const real *asked = row(prefix_from, own->n, own->t, own->h), *q = row(from, own->n, own->t, own->h);
+  real *first = row(prefix_to, own->n, 0, own->h), *out = row(to, own->n, own->first, own->h);
+  if (x->prefix)
+    product(shares, SIDE, 1, asked, prefix_from->down, own->high, first, 1, first, prefix_to->down, x->prefix, wide);
+  shares += x->prefix * SIDE;
+  product(shares, SIDE, 1, q, from->down, own->high, out, 1, out, to->down, own->count, wide);
 }
 
 static void block_back(const text *x, const gradients *d, block *own) {
@@ -169,10 +171,10 @@ static void block_back(const text *x, const gradients *d, block *own) {
   turn(&x->q, own, x->D, own->q), turn(&d->y, own, x->V, own->dy);
   if (x->asked.at) turn(&x->asked, own, x->D, own->asked);
   meet(x, own, &x->prefix_k, x->asked.at ? own->asked : own->q, &x->k, own->q, x->D, own->scores);
-  shares_back(x, d, own);
+  shares_back(x, own);
   grow(x, own, own->scores, &d->y, &d->y, &d->prefix_v, &d->v, x->V);
   grow(x, own, own->slopes, asked, &x->q, &d->prefix_k, &d->k, x->D);
-  sum_values(x, own, own->slopes, &x->prefix_k, &x->k, &d->q, dasked, x->D);
+  spread(x, own, own->slopes, &x->prefix_k, &x->k, dasked, &d->q, x->D);
 }
 
 static void clear(const rows *x, long n, long h, long from, long to, long wide) {

@@ -15,7 +15,7 @@ from models.titans.window import PrefixedWindow
 
 needs_compiler = pytest.mark.skipif(not native_build.compiler(), reason="no C compiler is here")
 FORMS = ["sdpa", pytest.param("native", marks=needs_compiler)]
-# rows of the batch, tokens, keys before them, window, rows and keys of the prefix, whether it has a query, widths of keys and values
+# batch, tokens, keys before them, window, rows and keys of the prefix, whether it has a query, widths of keys and values
 SHAPES = [
     (2, 29, 0, 8, (1, 3), False, 4, 4),
     (2, 37, 7, 8, (2, 3), True, 16, 16),
@@ -29,7 +29,9 @@ SHAPES = [
 ]
 
 
-def given(batch: int, time: int, before: int, prefix: tuple[int, int], asked: bool, keys: int, values: int) -> dict[str, Tensor]:
+def given(
+    batch: int, time: int, before: int, prefix: tuple[int, int], asked: bool, keys: int, values: int
+) -> dict[str, Tensor]:
     """q, k and v, and those of a prefix."""
     draw = torch.Generator().manual_seed(time)
     sizes = {"q": (batch, time, keys), "k": (batch, before + time, keys), "v": (batch, before + time, values)}

@@ -56,6 +56,7 @@ def native(
     if not q.numel() or not v.numel():
         return v.new_empty(*q.shape[:3], width)
     _expect(q, k, v, prefix, prefix_query)
+    prefix = prefix if prefix and prefix[0].shape[1] else None
     with without_autocast():
         given = in_kind(kind, q, k, v, prefix_query if prefix else None, *(prefix or (None, None)))
         side = lanes(REGISTER, kind)

@@ -105,6 +105,17 @@ def test_nothing_to_read_gives_nothing(form, shape):
     assert y.shape == q.shape
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_prefix_without_keys_is_none(form):
+    q, asked, *others = (x.requires_grad_() for x in torch.randn(4, 2, 20, 3, 8, dtype=torch.float64))
+    none = tuple(x[:, :0] for x in others)
+    answers = [windowed_attention(q, *others, window=4, prefix=none, prefix_query=asked, provider=form)]
+    answers.append(windowed_attention(q, *others, window=4, provider="recurrence"))
+    found, right = (torch.autograd.grad(y.cos().sum(), (q, *others, asked), allow_unused=True) for y in answers)
+    assert close([answers[0], *found[:3]], [answers[1], *right[:3]], 1e-12)
+    assert found[3] is None or not found[3].any()
+
+
 @needs_compiler
 @pytest.mark.parametrize("batch", [1, 3])
 def test_number_of_threads_changes_no_digit(batch):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.ops.softmax_attention import softmax_attention
+from models.ops.softmax_attention import softmax_attention, windowed_attention
 from models.ops.softmax_attention.native import attend
 
 Cache = tuple[Tensor, Tensor, int]  # keys and values [b, room, h, d], of which the first `int` rows are filled
@@ -61,11 +61,12 @@ def window_attention(
     past: tuple[Tensor, Tensor] | None = None,
     prefix: tuple[Tensor, Tensor] | None = None,
     provider: str = "auto",
+    prefix_query: Tensor | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Attention of each token over itself, the `window - 1` tokens before it, and an always visible prefix.
 
     Shapes: q, k, v [b, t, h, d]; `past` holds at most `window - 1` earlier keys and values; `prefix` keys and values
-    [b or 1, p, h, d]. Returns y [b, t, h, d] and the new past. Cost is linear in t.
+    [b or 1, p, h, d], asked by `prefix_query` where it is not q. Returns y [b, t, h, d] and the new past. Cost is linear in t.
     """
     if past is not None and prefix is None and provider == "auto":
         if (y := attend([(q, *past), (q, k, v)])) is not None:
@@ -73,7 +74,8 @@ def window_attention(
     keys, values = (
         (k, v) if past is None else (torch.cat([old.to(k.dtype), x], 1) for old, x in zip(past, (k, v), strict=True))
     )
-    y = softmax_attention(q, keys, values, window=window, prefix=prefix, provider=provider)
+    named = {"window": window, "prefix": prefix, "prefix_query": prefix_query}
+    y = windowed_attention(q, keys, values, **named, provider=provider)
     kept = max(0, keys.shape[1] - (window - 1))
     return y, (keys[:, kept:].clone(), values[:, kept:].clone())
 

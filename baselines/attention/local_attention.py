@@ -21,7 +21,7 @@ from models.attention import window_attention
 from models.law import Law
 from models.layers import rotary, split_heads
 from models.ops.flops import Flops, window_flops
-from models.ops.softmax_attention import softmax_attention
+from models.ops.softmax_attention import windowed_attention
 from models.registry import register
 
 
@@ -41,7 +41,7 @@ class LocalAttention(nn.Module):
     )
     fixed_state = True
     state_setting = "window"
-    providers = tuple(softmax_attention.forms)
+    providers = tuple(windowed_attention.forms)
 
     def __init__(self, width: int, heads: int, window: int = 64, depth: int = 1, provider: str = "auto"):
         """The model's depth scales the output's first weights."""

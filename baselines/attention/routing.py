@@ -39,7 +39,7 @@ from models.layers import at_least_float32, rotary, split_heads
 from models.ops.flops import Flops, window_flops
 from models.ops.routed_attention import balanced_attention, routed_attention
 from models.ops.routed_attention.flops import balanced_flops, routed_flops
-from models.ops.softmax_attention import softmax_attention
+from models.ops.softmax_attention import windowed_attention
 from models.registry import register
 
 GRID = 2**12  # steps of closeness: two tokens alike are equally close, however rounding falls
@@ -93,7 +93,7 @@ class Routing(nn.Module):
             )
         self.heads, self.routed, self.window, self.period = heads, routed, window, window
         self.select, self.provider, head = select, provider, inner // heads
-        self.local_provider = provider if provider in softmax_attention.forms else "auto"
+        self.local_provider = provider if provider in windowed_attention.forms else "auto"
         self.scale = head**-0.5 if scaled else 1.0
         self.local = nn.Linear(width, 3 * (heads - routed) * head, bias=False) if routed < heads else None
         self.route, self.value = (nn.Linear(width, routed * head, bias=False) for _ in range(2))

@@ -34,7 +34,7 @@ from models.attention import Cache, causal_attention, window_attention
 from models.law import Law
 from models.layers import rotary, split_heads
 from models.ops.flops import Flops, attention_flops, window_flops
-from models.ops.softmax_attention import softmax_attention
+from models.ops.softmax_attention import softmax_attention, windowed_attention
 from models.registry import register
 
 
@@ -136,6 +136,7 @@ class WindowTransformer(Attention):
     )
     fixed_state = True
     state_setting = "window"
+    providers = tuple(windowed_attention.forms)
 
     def __init__(self, width: int, heads: int, window: int = 64, provider: str = "auto"):
         super().__init__(width, heads, provider=provider)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.ops.dense import native as dense
+from models.ops.dense import rotary as whole_text
 from models.ops.flops import Flops, product_flops
 from models.ops.short_convolution import native as compiled_convolution
 from models.ops.short_convolution import short_convolution
@@ -171,12 +172,10 @@ def rotary(x: Tensor, start: int, frequency: Tensor | None = None, step: int = 1
         raise ValueError(f"Rotary positions need an even head width, not {x.shape[-1]}; change width or heads.")
     if dense.is_short(x):
         return dense.rotary(x, start, frequency, step)
-    if frequency is None:
-        frequency = 10000.0 ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
-    # Angles in float64: float32 loses whole radians beyond some ten million tokens.
-    place = start + step * torch.arange(x.shape[1], device=x.device, dtype=torch.float64)
-    angle = torch.outer(place, frequency.to(place))[:, None]
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    if (found := whole_text.turned(x, start, frequency, step)) is not None:
+        return found
+    tables = whole_text.circle(start, x.shape[1], step, half, x.dtype, frequency, x.device)
+    cos, sin = (table[:, None] for table in tables)
     first, second = x[..., :half], x[..., half:]
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 

@@ -6,7 +6,7 @@ imports and calls as a function: `scan(q, k, v, log_forget=a, provider="auto")`.
 Providers: `recurrence` (the reference recurrence), `chunked` (plain PyTorch), `native` (C for the CPU, built at first use),
 `triton` (our own kernels), `fla` (flash-linear-attention), `mamba-ssm` and `causal-conv1d` (CUDA); of softmax attention `sdpa`,
 `math`, `flash`, `flex` and `flash-attn`. `auto` is the first that is there, covers what is asked and is the fastest for it: on a
-CPU `native` or `chunked`, on a CUDA device the packages first, and `sdpa` on both.
+CPU `native` or `chunked`, on a CUDA device the packages first, and for softmax attention `sdpa`, in windows on a CPU `native`.
 Whatever runs is noted, so that a row can name it; a provider that was asked for and is absent, or does not cover what is asked,
 is an error, never a fallback.
 """
@@ -165,7 +165,8 @@ class Operation:
     `forms` names a function in a module beside the operation's `__init__.py` for each provider, as "chunked:chunked"; it is
     imported at the first use. All have one signature, that of the reference recurrence. `lacks` says of a provider's package
     that has something alike why it is not used. `slower` names a function of the same inputs that says where `auto` leaves a
-    provider out because the next one is faster. `automatic` is the one that `auto` takes on every device, in place of `order`.
+    provider out because the next one is faster. `automatic` is the one that `auto` takes on every device where none of `order`
+    covers what is asked.
     """
 
     def __init__(
@@ -192,7 +193,7 @@ class Operation:
         ProviderAbsent, with what there is, if `provider` is absent or has no form of the operation.
         """
         check_provider(provider)
-        if provider == "auto" and not self.automatic:
+        if provider == "auto" and not (self.automatic and self.forms.keys().isdisjoint(ON_CPU + ON_CUDA)):
             return self._automatic
         provider = self.automatic if provider == "auto" else provider
         if provider not in self.forms:
@@ -228,7 +229,7 @@ class Operation:
 
     def _automatic(self, *inputs: Any, **named: Any) -> Any:
         tensor = next(x for x in (*inputs, *named.values()) if isinstance(x, Tensor))
-        for provider in order(tensor.device):
+        for provider in (*order(tensor.device), self.automatic):
             if provider not in self.forms or (provider in PACKAGES and _missing(provider)):
                 continue
             if provider == "native" and not _compiles:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import window_after, window_attention
@@ -47,18 +44,9 @@ class PrefixedWindow(nn.Module):
         elif (found := self._step(q, k, v, past, prefix, place)) is not None:
             y, past = found
             return y.flatten(2), (tail, past, prefix, place + 1)
-        head = q.shape[-1]
-        # Twice the channels: the first half carries places and is zero in the prefix, the second is zero in the text.
-        y, past = window_attention(
-            torch.cat([rotary(q, place), q], -1) * math.sqrt(2),  # the scale of the doubled width taken back
-            F.pad(rotary(k, place), (0, head)),
-            F.pad(v, (0, head)),
-            self.window,
-            None if past is None else tuple(F.pad(part, (0, head)) for part in past),
-            (F.pad(prefix[0], (head, 0)), F.pad(prefix[1], (0, head))),
-        )
-        past = tuple(part[..., :head].clone() for part in past)
-        return y[..., :head].flatten(2), (tail, past, prefix, place + q.shape[1])
+        turned, k = rotary(q, place), rotary(k, place)
+        y, past = window_attention(turned, k, v, self.window, past, prefix, prefix_query=q)
+        return y.flatten(2), (tail, past, prefix, place + q.shape[1])
 
     def _step(
         self, q: Tensor, k: Tensor, v: Tensor, past: tuple[Tensor, Tensor], prefix: tuple[Tensor, Tensor], place: int
@@ -75,5 +63,5 @@ class PrefixedWindow(nn.Module):
         return None if y is None else (y, window_after(past, (k, v), self.window))
 
     def flops(self, time: int) -> Flops:
-        """Of attention, on twice the channels."""
+        """Of attention, on twice the channels, as in PyTorch; compiled it has them once."""
         return window_flops(time, self.window, 2 * self.qkv.out_features // 3, self.prefix)

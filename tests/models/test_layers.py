@@ -286,3 +286,38 @@ def test_token_shift_hands_on_the_last_token():
     shifted, last = token_shift(x)
     assert shifted.tolist() == [[[0, 0], [0, 1], [2, 3]]] and last.tolist() == [[4, 5]]
     assert token_shift(x[:, :1], last)[0].tolist() == [[[4, 5]]]
+
+
+@pytest.mark.parametrize("frequency", [None, torch.tensor([0.3, 0.01, 2.0])], ids=["default", "given"])
+@pytest.mark.parametrize("head", [6, 40])
+def test_rotary_of_a_text_is_its_formula_with_its_gradients(head, frequency, monkeypatch):
+    """Compiled and in PyTorch, of a part of wider rows, whatever the number of threads; the turn may be differentiated twice."""
+    rows = torch.randn(2, 300, 3 * head + 5, dtype=torch.float64, requires_grad=True)
+    if frequency is not None and head != 6:
+        frequency = torch.linspace(0.1, 2, head // 2)
+    answers, before = [], torch.get_num_threads()
+    for threads in (1, 2, None):
+        if threads is None:
+            monkeypatch.setattr("models.ops.dense.rotary.turned", lambda *_: None)
+        torch.set_num_threads(threads or before)
+        y = rotary(split_heads(rows[..., 5:], 3), 123_456, frequency, 3)
+        (slope,) = torch.autograd.grad(y.sin().sum(), rows, create_graph=True)
+        answers.append([y, slope, *torch.autograd.grad(slope.square().sum(), rows)])
+    torch.set_num_threads(before)
+    assert all(map(torch.equal, *answers[:2]))
+    torch.testing.assert_close(answers[0], answers[2], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+@pytest.mark.parametrize("head", [6, 16, 50])
+def test_rotary_has_pytorchs_digits_forward_and_back(head, kind, monkeypatch):
+    """A product and a sum in one instruction would give others, and every training with rotary positions would be another."""
+    x, slope = torch.randn(2, 37, 3, head, dtype=kind, requires_grad=True), torch.randn(2, 37, 3, head, dtype=kind)
+
+    def turned():
+        y = rotary(x, 5)
+        return y.detach(), *torch.autograd.grad(y, x, slope)
+
+    compiled = turned()
+    monkeypatch.setattr("models.ops.dense.rotary.turned", lambda *_: None)
+    assert all(map(torch.equal, compiled, turned()))

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from models.ops.providers import NotCovered, require
+from models.ops.softmax_attention.two_queries import two_queries
 
 PACKAGE = "flash-attn"
 
 
+@two_queries
 def flash_attn(
     q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None, prefix: tuple[Tensor, Tensor] | None = None
 ) -> Tensor:

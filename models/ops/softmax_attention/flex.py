@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from models.ops.providers import NotCovered
+from models.ops.softmax_attention.two_queries import two_queries
 
 
+@two_queries
 def flex(
     q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None, prefix: tuple[Tensor, Tensor] | None = None
 ) -> Tensor:

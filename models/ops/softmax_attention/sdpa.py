@@ -8,10 +8,12 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.ops.providers import NotCovered
+from models.ops.softmax_attention.two_queries import two_queries
 
 Prefix = tuple[Tensor, Tensor]
 
 
+@two_queries
 def sdpa(q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None, prefix: Prefix | None = None) -> Tensor:
     """`recurrence.recurrence` by whichever kernel torch picks; same shapes.
 
@@ -25,12 +27,14 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None, prefix: 
     return _blocks(q, k, v, before, window, prefix)
 
 
+@two_queries
 def math(q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None, prefix: Prefix | None = None) -> Tensor:
     """`sdpa` in plain products, which stores all scores; same shapes."""
     with sdpa_kernel(SDPBackend.MATH):
         return sdpa(q, k, v, window=window, prefix=prefix)
 
 
+@two_queries
 def flash(q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None, prefix: Prefix | None = None) -> Tensor:
     """`sdpa` by FlashAttention; same shapes. Raises NotCovered where torch has no such kernel: on CUDA, for masks or float32."""
     if q.device.type == "cuda" and (q.dtype not in (torch.float16, torch.bfloat16) or window or prefix is not None):

@@ -16,6 +16,7 @@ from models import registry
 from models.conformance import costs
 from models.language_model import Size, build
 from models.matching import counts
+from models.ops.providers import probing
 from models.shell.model import deep_enough
 from schema.settings import parameters
 from tests.support.models import core_first
@@ -57,7 +58,7 @@ def counted(name: str, time: int, **settings) -> tuple[int, int]:
     has_forms = "provider" in parameters(cls) and registry.entry(name).trained_as({})[0].takes("chunked")
     model = build(name, size_of(name), **settings, **({"provider": "chunked"} if has_forms else {}))
     tokens = torch.zeros(1, time, dtype=torch.long)
-    with flop_counter.FlopCounterMode(display=False, custom_mapping=CORRECTED) as counter:
+    with probing(), flop_counter.FlopCounterMode(display=False, custom_mapping=CORRECTED) as counter:
         logits, _ = model(tokens)
         forward = counter.get_total_flops()
         logits.sum().backward()

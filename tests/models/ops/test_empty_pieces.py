@@ -30,6 +30,7 @@ BUILDS = [
 
 WITHOUT_STATE = {
     "softmax attention",
+    "windowed attention",
     "learned sketch",
     "data-dependent rotary",
     "channel scan",

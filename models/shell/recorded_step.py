@@ -8,7 +8,8 @@ digits that the layers gave, for TRIALS tokens.
 
 Recorded is what runs without a gradient on a CPU in a few rows, where compiled code computes: a provider that asks for PyTorch
 gets its layers. A record ends with what it hangs on: weights and buffers (a write through `parameter.data` is not seen), what
-the modules hold, somebody who listens to one, the number of threads. A method that is put into a class afterwards is not seen.
+the modules hold, somebody who listens to one, the number of threads. A method that is put into a class afterwards is not seen,
+nor a list that is changed in place.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from operator import attrgetter, itemgetter
+from itertools import chain
+from operator import attrgetter, is_, itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -163,18 +164,26 @@ class _Surroundings:
         self._full, self._sizes = [table for table in tables if table], [*map(vars, modules), *tables]
         self._listeners = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
         self._tensors = [*model.parameters(), *model.buffers()]
-        self._before = self._now()
+        self._before, self._parts_before = self._now(), self._parts()
 
     def are_the_same(self) -> bool:
         try:
-            return self._now() == self._before and not any(self._listeners) and not _has_any_global_hook()
+            return (
+                self._now() == self._before
+                and all(map(is_, self._parts(), self._parts_before))
+                and not any(self._listeners)
+                and not _has_any_global_hook()
+            )
         except (KeyError, RuntimeError, TypeError, ValueError):  # gone, or arrays that are not the same object
             return False
+
+    def _parts(self) -> list[Any]:
+        """Weights, buffers and modules; as many as before where the tables' sizes are the same."""
+        return [*chain.from_iterable(map(dict.values, self._full))]
 
     def _now(self) -> tuple[list, ...]:
         return (
             [get(table) for get, table in self._own],
-            [*map(tuple, map(dict.values, self._full))],
             [*map(len, self._sizes)],
             [*map(Tensor.data_ptr, self._tensors)],
             [*map(_VERSION, self._tensors)],

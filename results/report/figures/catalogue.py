@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from results.plans.paper import Form
 from results.report.evaluations import Evaluation, Model, everyone
 from results.report.figures import canvas, pool, style
-from results.report.figures.cast import FEW, cast, pointed
+from results.report.figures.cast import FEW, POINTS, cast, pointed
 from results.report.figures.kinds import bar, contest, curve, families, heat_map, line, paper, ticks
 from results.report.figures.kinds.findings import claims, rank
 from results.report.findings.claims import ClaimVerdict
@@ -250,10 +250,11 @@ def _speeds(evaluation: Evaluation, models: list[Model], kept: Collection[str]) 
 def _ratios(evaluation: Evaluation, models: list[Model], kept: Collection[str]) -> Iterator[Job]:
     if evaluation.is_contest and evaluation.measured(metric="time_ratio"):
         title = f"{evaluation.title}: time of a training step against the reference's (lower is better)"
+        drawn = contest.by_model if len(models) > POINTS else contest.ratios
         yield (
             f"{evaluation.slug}-ratio",
             title,
-            lambda: contest.ratios(evaluation, cast(evaluation, "time_ratio", models, kept), title),
+            lambda: drawn(evaluation, cast(evaluation, "time_ratio", models, kept), title),
         )
 
 

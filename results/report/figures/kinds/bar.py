@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,34 +31,34 @@ def by_model(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Fig
     floors, beyond = _near(
         _floors(evaluation, metric, where), FAR * max((point.value for _, point in found), default=0.0)
     )
-    drawn = canvas.figure(0.6 + 0.17 * _places(found)[-1] + 0.17 + 0.15 * len(floors))
+    drawn = canvas.figure(0.6 + 0.17 * places(found)[-1] + 0.17 + 0.15 * len(floors))
     parts = [title, *(f"{metrics.words(key)} {value}" for key, value in where.items())]
     canvas.title(drawn, ", ".join(parts), f"{metrics.axis(metric)}; {_marks(found, beyond)}")
     panel = canvas.panel(drawn)
     frame.of(panel).grid = "x"
-    places = _places(found)
+    rows = places(found)
     panel.barh(
-        places,
+        rows,
         [point.value for _, point in found],
         height=0.74,
         color=[style.colour(model) for model, _ in found],
         zorder=2,
     )
     pen = {"color": style.INK, "linewidth": 1.2, "zorder": 3}
-    known = [(place, point) for place, (_, point) in zip(places, found, strict=True) if point.low is not None]
+    known = [(place, point) for place, (_, point) in zip(rows, found, strict=True) if point.low is not None]
     artists.lines(panel, [([point.low, point.high], [place, place], pen) for place, point in known])
     look = {"size": 7, "weight": "bold", "ha": "left", "dx": 5}  # in one column, that no dashed line crosses
     numbers = [
         Word(f"{point.value:.3f}", 0.0, place, colour=style.ink(model), **look)
-        for place, (model, point) in zip(places, found, strict=True)
+        for place, (model, point) in zip(rows, found, strict=True)
     ]
     panel.add_artist(Words(numbers, panel.transData))
-    _floor_lines(panel, floors, top=-0.75, bottom=max(places, default=0.0) + 0.5)
-    ticks.fixed(panel.yaxis, places, [model.title for model, _ in found])
+    _floor_lines(panel, floors, top=-0.75, bottom=max(rows, default=0.0) + 0.5)
+    ticks.fixed(panel.yaxis, rows, [model.title for model, _ in found])
     frame.of(panel).left_looks = [{}] * len(found)
     largest = max([point.value for _, point in found] + [value for _, value in floors])
     panel.set(xlim=(0, 1.06 * largest), xlabel=metrics.label(metric))
-    panel.set_ylim(max(places) + 0.6, -0.7 - 0.75 * len(floors))
+    panel.set_ylim(max(rows) + 0.6, -0.7 - 0.75 * len(floors))
     return drawn
 
 
@@ -97,14 +98,14 @@ def by_state(evaluation: Evaluation, metric: str, cast: Cast, title: str) -> Fig
     return drawn
 
 
-def _places(found: list[tuple[Model, Point]]) -> list[float]:
+def places(found: Sequence[tuple[Model, Any]]) -> list[float]:
     """Vertical places with a gap between families."""
-    places, place = [], 0.0
+    made, place = [], 0.0
     for index, (model, _) in enumerate(found):
         if index:
             place += 1.0 if model.family == found[index - 1][0].family else 1.45
-        places.append(place)
-    return places
+        made.append(place)
+    return made
 
 
 def _floors(evaluation: Evaluation, metric: str, where: dict[str, Any]) -> list[tuple[str, float]]:

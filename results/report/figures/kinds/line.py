@@ -104,7 +104,7 @@ def speeds(evaluation: Evaluation, cast: Cast, title: str) -> Figure:
         panel.set_title(f"{metrics.metric(metric).title}\n({metrics.metric(metric).unit}, {metrics.better(metric)})")
         frame.of(panel).title_size = 7.5
         ticks.plain_ticks(panel, lengths, across(len(present)))
-        ticks.log_ticks(panel)
+        ticks.log_ticks(panel.yaxis)
         panel.set_xlabel("context length (tokens)")
     legend(drawn, cast, named=named)
     return drawn

@@ -35,13 +35,13 @@ def turn(panel: Axes, labels: Sequence[str], inches: float) -> None:
         frame.of(panel).turn = frame.TURNED
 
 
-def log_ticks(panel: Axes) -> None:
-    """Plain labels on a logarithmic y axis, more of them where it spans little more than one decade."""
-    low, high = panel.get_ylim()
+def log_ticks(axis: Axis) -> None:
+    """Plain labels on a logarithmic axis, more of them where it spans little more than one decade."""
+    low, high = axis.get_view_interval()
     wide = high > 30 * low
-    panel.yaxis.set_major_locator(LogLocator(subs=(1, 3) if wide else (1, 1.5, 2, 3, 5, 7)))
-    panel.yaxis.set_minor_locator(NullLocator())
-    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _compact(value)))
+    axis.set_major_locator(LogLocator(subs=(1, 3) if wide else (1, 1.5, 2, 3, 5, 7)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _compact(value)))
 
 
 def _compact(value: float) -> str:

@@ -36,6 +36,8 @@ QUICK = (
     "cat",
 )
 
+LARGEST = 1 << 22  # bytes of tokens and state, of which a record holds its own
+
 
 class NotRecorded(RuntimeError):
     """A step does something that a list of calls cannot do again."""
@@ -81,6 +83,8 @@ def recorded(model: nn.Module, read: Callable, tokens: Tensor, state: Any) -> tu
         raise NotRecorded("Changes of weights made in inference mode are not counted.")
     tokens, state = tokens.clone(), tree_map(lambda leaf: leaf.clone(memory_format=torch.contiguous_format), state)
     inputs = [tokens, *tree_leaves(state)]
+    if sum(one.nbytes for one in inputs) > LARGEST:
+        raise NotRecorded("A large state takes longer to copy than is spared, in as many records as it has shapes.")
     listener = _Listener([*inputs, *model.parameters(), *model.buffers()])
     with recording.heard_by(listener), providers.watch() as names, listener:
         found = read(tokens, state)

@@ -172,6 +172,13 @@ def test_plain_pytorch_and_states_that_know_their_place_have_no_record(name, pro
     assert not records(model)
 
 
+def test_a_large_state_has_no_record(monkeypatch):
+    monkeypatch.setattr("models.shell.record.LARGEST", 1000)
+    model = made()
+    decoded(model, text())
+    assert not records(model)
+
+
 def test_probing_and_other_threads_do_not_take_it():
     model, state = settled()
     [entry] = model._steps._entries.values()

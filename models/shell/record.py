@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -19,23 +20,8 @@ from models.ops import providers, recording
 
 FRESH = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")  # memory whose numbers nobody reads
 # Operators that lie in `torch` under their own name and signature, where they are called in half the time.
-QUICK = (
-    "add",
-    "sub",
-    "mul",
-    "div",
-    "neg",
-    "exp",
-    "log",
-    "sigmoid",
-    "tanh",
-    "sqrt",
-    "rsqrt",
-    "reciprocal",
-    "square",
-    "cat",
-)
-
+QUICK = frozenset("add sub mul div neg exp log sigmoid tanh sqrt rsqrt reciprocal square cat".split())
+READ_OUT = ("tolist", "numpy", "__array__")  # methods that hand numbers to Python without an operator
 LARGEST = 1 << 22  # bytes of tokens and state, of which a record holds its own
 
 
@@ -86,7 +72,7 @@ def recorded(model: nn.Module, read: Callable, tokens: Tensor, state: Any) -> tu
     if sum(one.nbytes for one in inputs) > LARGEST:
         raise NotRecorded("A large state takes longer to copy than is spared, in as many records as it has shapes.")
     listener = _Listener([*inputs, *model.parameters(), *model.buffers()])
-    with recording.heard_by(listener), providers.watch() as names, listener:
+    with recording.heard_by(listener), providers.watch() as names, _ReadOut(listener), listener:
         found = read(tokens, state)
     if listener.missing:
         raise NotRecorded(listener.missing)
@@ -153,6 +139,19 @@ class _Listener(TorchDispatchMode):
         first = storage.data_ptr()
         self._places[storage._cdata] = first, first + storage.nbytes()
         self.held.append(storage)
+
+
+class _ReadOut(TorchFunctionMode):
+    """Tells the listener of numbers that a layer reads out, upon which it may decide."""
+
+    def __init__(self, listener: _Listener):
+        super().__init__()
+        self._listener = listener
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if getattr(func, "__name__", "") in READ_OUT:
+            self._listener.missing = self._listener.missing or f"{func.__name__} tells Python of numbers."
+        return func(*args, **(kwargs or {}))
 
 
 class _Surroundings:

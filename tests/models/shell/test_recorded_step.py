@@ -227,3 +227,26 @@ def test_a_layer_that_decides_by_numbers_or_remembers_is_never_recorded(asks):
     assert is_equal(found, expected) and not records(model)
     [entry] = model._steps._entries.values()
     assert entry.is_refused and entry._in_vain in (0, IN_VAIN)
+
+
+class Counting(nn.Module):
+    """A mixer that turns about after so many tokens, which it reads out of its state in one way or another."""
+
+    def __init__(self, read):
+        super().__init__()
+        self.read, self.norm = read, None
+
+    def forward(self, x, state=None):
+        state = x.new_zeros(len(x), 1) if state is None else state
+        return (-x if self.read(state) > 20 else x), state + 1
+
+
+WAYS = {"tolist": lambda x: x.tolist()[0][0], "numpy": lambda x: x.numpy()[0, 0], "item": lambda x: x[0, 0].item()}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_layer_that_turns_about_long_after_the_trials_does_so(way):
+    torch.manual_seed(0)
+    model = LanguageModel(SIZE, [Block(32, Counting(WAYS[way]), 16)]).eval()
+    assert is_equal(decoded(model, text(time=40)), of_layers(model, text(time=40)))
+    assert not records(model)

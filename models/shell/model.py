@@ -18,7 +18,7 @@ from models import registry
 from models.layers import RMSNorm, SwiGLU
 from models.ops.dense import native as dense
 from models.shell.carried_state import StateMismatch, read_on
-from models.shell.recorded_step import RecordedSteps
+from models.shell.decoding import RecordedSteps
 from schema.settings import construct, parameters
 
 NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})

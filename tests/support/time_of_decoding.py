@@ -15,10 +15,11 @@ import torch
 
 import baselines  # noqa: F401  fills the registry
 from models.language_model import Size, seeded
-from models.shell.recorded_step import without_records
+from models.shell.decoding import without_records
 
 SIZE = Size(256, 128, 2, 4)
-CONTEXT, TOKENS, WARM_UP = 1024, 16, 80  # a kind of state comes again after 64 tokens at most
+CONTEXT, TOKENS = 1024, 16
+WARM_UP = 5 * 64  # a kind of state comes again after 64 tokens at most, and has its record after four times
 WAYS = {"layers": without_records, "record": contextlib.nullcontext}
 
 

@@ -89,11 +89,11 @@ void swiglu(const real *x, const real *gate_up, const real *down, real *room, re
 
 /* Pairs (x_i, x_{i + half}) of rows x [batch, time, heads, 2 half] turned by place * frequency_i, the first token's place `start`.
    Angles in double: float32 loses whole radians beyond some ten million tokens. frequency NULL: 10000^(-i / half). */
-void rotary(const real *x, real *y, const double *frequency, long batch, long time, long heads, long half, double start, double pace) {
+void rotary(const real *x, real *y, const double *frequency, long batch, long time, long heads, long half, long start, long pace) {
   real cosine[half], sine[half];
   for (long t = 0; t < time; t++) {
     for (long i = 0; i < half; i++) {
-      double angle = (start + pace * t) * (frequency ? frequency[i] : pow(10000, -(double)i / half));
+      double angle = (double)(start + pace * t) * (frequency ? frequency[i] : pow(10000, -(double)i / half));
       cosine[i] = cos(angle), sine[i] = sin(angle);
     }
     for (long n = 0; n < batch; n++)

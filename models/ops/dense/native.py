@@ -21,7 +21,7 @@ FEW = 4  # rows up to which a map that is read once a row is no slower than torc
 SHORT = 1 << 14  # numbers up to which one thread of compiled code is no slower than torch's norm on several
 PLAIN = ("recurrence", "chunked")  # providers that ask for PyTorch
 KINDS = (torch.float32, torch.float64)
-ARGUMENTS = {"rms_norm": "pppllld", "linear": "ppppllli", "swiglu": "pppppllli", "gated": "pppl", "rotary": "ppplllldd"}
+ARGUMENTS = {"rms_norm": "pppllld", "linear": "ppppllli", "swiglu": "pppppllli", "gated": "pppl", "rotary": "pppllllll"}
 
 
 def is_step(x: Tensor, provider: str = "auto") -> bool:

@@ -12,12 +12,18 @@ from torch import nn
 import baselines  # noqa: F401  fills the registry
 from models.language_model import seeded
 from models.ops import native_build, providers
+from models.shell.decoding.place import Asked, Places
+from models.shell.decoding.recorded_step import IN_VAIN, SETTLED, TRIALS, without_records
 from models.shell.model import Block, LanguageModel, Size
-from models.shell.recorded_step import IN_VAIN, SETTLED, TRIALS, without_records
 
 pytestmark = pytest.mark.skipif(not native_build.compiler(), reason="records are made of compiled calls")
 SIZE = Size(64, 32, 2, 2)
-MODELS = ["gated-deltanet", "mamba", "titans-lmm", "gru", "s5", "rwkv4", "mlstm", "hgrn2", "yaad"]
+MODELS = {
+    name: {}
+    for name in ["gated-deltanet", "mamba", "titans-lmm", "gru", "s5", "rwkv4", "mlstm", "hgrn2", "yaad", "retnet"]
+}
+# With a place in the text, and with the tokens of an open segment.
+MODELS |= {"titans-mag": {"window": 8}, "titans-mal": {"window": 8}, "titans-mac": {"segment": 16}}
 
 
 def made(name="gated-deltanet", **settings):
@@ -39,6 +45,8 @@ def decoded(model, tokens, state=None):
 
 
 def leaves(state):
+    if isinstance(state, int):
+        return [torch.tensor(state)]
     return [state] if isinstance(state, torch.Tensor) else [leaf for part in state for leaf in leaves(part)]
 
 
@@ -60,7 +68,7 @@ def is_equal(one, other):
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_record_gives_the_digits_of_the_layers(name, rows):
-    model, tokens = made(name), text(rows, 90)
+    model, tokens = made(name, **MODELS[name]), text(rows, 90)
     found = decoded(model, tokens)
     assert records(model) and is_equal(found, of_layers(model, tokens))
 
@@ -164,16 +172,16 @@ def test_what_computes_is_noted():
 
 
 @pytest.mark.parametrize(
-    ("name", "provider"), [("gated-deltanet", "chunked"), ("transformer", "auto"), ("titans-mag", "auto")]
+    ("name", "settings"), [("gated-deltanet", {"provider": "chunked"}), ("transformer", {}), ("transformer-xl", {})]
 )
-def test_plain_pytorch_and_states_that_know_their_place_have_no_record(name, provider):
-    model = made(name, provider=provider)
+def test_plain_pytorch_and_states_whose_shape_or_calls_hang_on_the_place_have_no_record(name, settings):
+    model = made(name, **settings)
     decoded(model, text())
     assert not records(model)
 
 
 def test_a_large_state_has_no_record(monkeypatch):
-    monkeypatch.setattr("models.shell.record.LARGEST", 1000)
+    monkeypatch.setattr("models.shell.decoding.record.LARGEST", 1000)
     model = made()
     decoded(model, text())
     assert not records(model)
@@ -250,3 +258,95 @@ def test_a_layer_that_turns_about_long_after_the_trials_does_so(way):
     model = LanguageModel(SIZE, [Block(32, Counting(WAYS[way]), 16)]).eval()
     assert is_equal(decoded(model, text(time=40)), of_layers(model, text(time=40)))
     assert not records(model)
+
+
+class Standing(nn.Module):
+    """A mixer whose state is a number, that goes on by one or begins again, and that does something with it."""
+
+    def __init__(self, use, length):
+        super().__init__()
+        self.use, self.period, self.norm = use, length, None
+        self.table = nn.Parameter(torch.randn(64, 32))
+
+    def forward(self, x, state=None):
+        place = 0 if state is None else state
+        after = place + 1
+        return self.use(self, x, place), after if self.period == 1 else after % self.period
+
+
+def turns(mixer, x, place):
+    return -x if place > 20 else x
+
+
+def is_index(mixer, x, place):
+    return x + mixer.table[place]
+
+
+def is_factor(mixer, x, place):
+    return x * place
+
+
+def is_hashed(mixer, x, place):
+    return x * {place: 2.0}[place]
+
+
+def catches(mixer, x, place):
+    try:
+        return x * (2.0 if place == 30 else 1.0)
+    except RuntimeError:
+        return x
+
+
+def standing(use, length=1):
+    torch.manual_seed(0)
+    return LanguageModel(SIZE, [Block(32, Standing(use, length), 16)]).eval()
+
+
+@pytest.mark.parametrize("use", [turns, is_index, is_factor, is_hashed, catches])
+def test_a_layer_that_looks_at_its_place_in_the_text_is_never_recorded(use):
+    model = standing(use)
+    found = [
+        decoded(model, text(time=40)) for _ in range(SETTLED + 1)
+    ]  # nor of single places that a benchmark meets again
+    assert all(is_equal(one, of_layers(model, text(time=40))) for one in found) and not records(model)
+
+
+@pytest.mark.parametrize("use", [turns, is_index, is_factor, is_hashed, catches])
+def test_a_layer_that_looks_at_its_place_in_a_segment_has_a_record_for_each(use):
+    model, tokens = standing(use, 4), text(time=40)
+    assert is_equal(decoded(model, tokens), of_layers(model, tokens)) and len(records(model)) == 4
+
+
+def test_a_place_goes_on_and_is_put():
+    places = Places([5, 7])
+    first, second = places.first
+    later = 1 + (second + 2) - 1
+    assert (first.number, second.number, later.number) == (5, 7, 9)
+    places.put([10, 20])
+    assert (first.number, second.number, later.number) == (10, 20, 22)
+    assert not places.asked and places.unknown == [0, 1]
+    assert Places([5, 7], known=[1]).first[1] == 7
+
+
+@pytest.mark.parametrize(
+    "ask", [bool, hash, lambda place: place < 3, lambda place: 3 == place, lambda place: place % 4]
+)
+def test_whoever_looks_at_a_place_has_asked(ask):
+    places = Places([5, 7])
+    with pytest.raises(Asked):
+        ask(places.first[1])
+    assert places.asked == {1}
+
+
+def test_only_so_many_kinds_of_state_are_remembered_and_old_ones_without_a_record_make_room(monkeypatch):
+    monkeypatch.setattr("models.shell.decoding.recorded_step.MOST", 6)
+    model = made("titans-mag", window=40, chunk=4)
+    decoded(model, text(time=64))  # of the window that fills up each kind is met once
+    assert len(records(model)) == 4 and len(model._steps._entries) == 6
+
+
+def test_all_records_together_hold_no_more_than_so_much(monkeypatch):
+    monkeypatch.setattr("models.shell.decoding.recorded_step.HELD", 10_000)
+    model = made("titans-mac", segment=16)
+    decoded(model, text(time=120))
+    assert 0 < len(records(model)) < 16

@@ -1,0 +1,149 @@
+"""What a step calls: every operator of PyTorch and every compiled function, in order, with the memory that they touch."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+FRESH = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")  # memory whose numbers nobody reads
+# Operators that lie in `torch` under their own name and signature, where they are called in half the time.
+QUICK = frozenset("add sub mul div neg exp log sigmoid tanh sqrt rsqrt reciprocal square cat".split())
+READ_OUT = ("tolist", "numpy", "__array__")  # methods that hand numbers to Python without an operator
+
+
+class Call(NamedTuple):
+    """One call: how it is made again, and the memory that it reads and writes."""
+
+    again: Callable[..., Any]
+    arguments: tuple
+    reads: frozenset[int]
+    writes: frozenset[int]
+    is_constant: bool  # gives the same for the same inputs and changes none of them
+
+
+class Listener(TorchDispatchMode):
+    """Hears every operator and every compiled call; `missing` says what could not be written down, "" if nothing."""
+
+    def __init__(self, known: Sequence[Tensor]):
+        super().__init__()
+        self.calls: list[Call] = []
+        self.held: list[Any] = []
+        self.missing = ""
+        self._places: dict[int, tuple[int, int]] = {}  # of a storage: where it begins and ends
+        for tensor in known:
+            self._hold(tensor)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        found = func(*args, **kwargs)
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        made = [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
+        for tensor in (*given, *made):
+            self._hold(tensor)
+        reads = frozenset(storage_of(tensor) for tensor in given)
+        written = [a for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+        if written:
+            self.calls.append(Call(partial(func, *args, **kwargs), (), reads, reads, False))
+        elif not made:
+            self.missing = self.missing or (f"{func} tells Python of numbers." if given else "")
+        elif not all(storage_of(tensor) in reads for tensor in made):  # a view has nothing to do again
+            if func.overloadpacket.__name__ not in FRESH:
+                writes = frozenset(storage_of(tensor) for tensor in made)
+                is_constant = torch.Tag.nondeterministic_seeded not in func.tags
+                self.calls.append(Call(_again(func, args, kwargs, found), (), reads, writes, is_constant))
+        return found
+
+    def called(self, run: Callable, given: tuple) -> None:
+        types = getattr(run, "argtypes", None) or [None] * len(given)
+        touched = {
+            self._place(address) for kind, one in zip(types, given, strict=True) for address in _addresses(one, kind)
+        }
+        self.held.append(given)
+        self.calls.append(Call(run, given, frozenset(touched), frozenset(touched), False))
+
+    def kept(self, found: Any) -> None:
+        for leaf in tree_leaves(found):
+            if isinstance(leaf, Tensor):
+                self._hold(leaf)
+
+    def _place(self, address: int) -> int:
+        """The storage in which an address lies."""
+        for storage, (first, last) in self._places.items():
+            if first <= address < last:
+                return storage
+        self.missing = self.missing or "A compiled function reads memory that nobody is known to hold."
+        return 0
+
+    def _hold(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        first = storage.data_ptr()
+        self._places[storage._cdata] = first, first + storage.nbytes()
+        self.held.append(storage)
+
+
+class ReadOut(TorchFunctionMode):
+    """Tells the listener of numbers that a layer reads out, upon which it may decide."""
+
+    def __init__(self, listener: Listener):
+        super().__init__()
+        self._listener = listener
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if getattr(func, "__name__", "") in READ_OUT:
+            self._listener.missing = self._listener.missing or f"{func.__name__} tells Python of numbers."
+        return func(*args, **(kwargs or {}))
+
+
+def _again(func: Any, args: tuple, kwargs: dict, found: Any) -> Callable[[], Any]:
+    """What puts the operator's result into the memory where it lay: its own form with `out`, where it has one."""
+    if isinstance(found, Tensor):
+        for name in func.overloadpacket.overloads():
+            other = getattr(func.overloadpacket, name)
+            outs = [one.name for one in other._schema.arguments if one.is_out]
+            if outs == ["out"] and _inputs(other) == _inputs(func):
+                return partial(_quick(other), *args, **kwargs, out=found)
+
+    def again() -> None:
+        new = func(*args, **kwargs)
+        for old, one in zip(tree_leaves(found), tree_leaves(new), strict=True):
+            if isinstance(old, Tensor):
+                old.copy_(one)
+
+    return again
+
+
+def _quick(func: Any) -> Callable:
+    """The same operator by the way into PyTorch that takes the least time."""
+    name = func.overloadpacket.__name__
+    return getattr(torch, name) if name in QUICK else func._op
+
+
+def _inputs(func: Any) -> list[tuple[str, str]]:
+    return [(one.name, str(one.type)) for one in func._schema.arguments if not one.is_out]
+
+
+def _addresses(given: Any, kind: Any) -> Iterator[int]:
+    """The addresses in what C is given: a pointer, or a structure or an array of them, as it is or by reference."""
+    given = getattr(given, "_obj", given)
+    if isinstance(given, ctypes.Array):
+        for one in given:
+            yield from _addresses(one, given._type_)
+    elif isinstance(given, ctypes.Structure):
+        for name, of in given._fields_:
+            yield from _addresses(getattr(given, name), of)
+    elif isinstance(given, ctypes.c_void_p):
+        yield from [given.value] if given.value else ()
+    elif kind is ctypes.c_void_p and given:
+        yield given
+
+
+def storage_of(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata

@@ -1,0 +1,169 @@
+"""The record of one step: its calls with memory of their own, which are made again for another token and another state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.ops import providers, recording
+from models.shell.decoding.calls import Call, Listener, ReadOut, storage_of
+from models.shell.decoding.place import Place, Places
+from models.shell.decoding.surroundings import Surroundings
+
+LARGEST = 1 << 22  # bytes of tokens and state, of which a record holds its own
+
+
+class NotRecorded(RuntimeError):
+    """A step does something that a list of calls cannot do again; `asked` are the numbers of its state that it wants to know."""
+
+    def __init__(self, message: str, asked: Sequence[int] = ()):
+        super().__init__(message)
+        self.asked = tuple(asked)
+
+
+class Given(NamedTuple):
+    """What a step is given: the tensors of tokens and state, and the state's numbers."""
+
+    tensors: list[Tensor]
+    numbers: list[int]
+
+
+class Record:
+    """The calls of a step, on memory of their own: `record(given)` copies in, calls, and copies out."""
+
+    def __init__(
+        self, model: nn.Module, inputs: list[Tensor], places: Places, found: Any, listener: Listener, names: set[str]
+    ):
+        self.inputs, self.places, self.names = inputs, places, tuple(names)
+        self.returned = _returned(found, self.inputs)
+        self.calls = [(call.again, call.arguments) for call in _needed(listener.calls, inputs)]
+        self._held = listener.held  # all memory that the calls name by its address
+        self._hangs_on = Surroundings(model)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the state that it holds."""
+        return sum(one.nbytes for one in self.inputs)
+
+    def holds(self) -> bool:
+        """Whether the model is as it was when the step was written down."""
+        return self._hangs_on.are_the_same()
+
+    def __call__(self, given: Given) -> Any:
+        torch._foreach_copy_(self.inputs, given.tensors)
+        self.places.put(given.numbers)
+        for again, arguments in self.calls:
+            again(*arguments)
+        for name in self.names:
+            providers.note(name)
+        return _handed(self.returned, given.tensors)
+
+
+def recorded(
+    model: nn.Module, read: Callable, tokens: Tensor, state: Any, numbers: Sequence[int], known: Sequence[int]
+) -> tuple[Record, Any]:
+    """The record of `read(tokens, state)`, and what that returned. Raises NotRecorded where there can be none.
+
+    `numbers` are those of the state; of them the layers may know what those at `known` are.
+    """
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise NotRecorded("Changes of weights made in inference mode are not counted.")
+    places = Places(numbers, known)
+    inputs = [tokens.clone()]
+    state = _own(state, inputs, iter(places.first))
+    if sum(one.nbytes for one in inputs) > LARGEST:
+        raise NotRecorded("A large state takes longer to copy than is spared, in as many records as it has shapes.")
+    listener = Listener([*inputs, *model.parameters(), *model.buffers()])
+    with recording.heard_by(listener), providers.watch() as names, ReadOut(listener), listener:
+        found = _read(read, inputs[0], state, places)
+    if listener.missing:
+        raise NotRecorded(listener.missing)
+    if "native" not in names or not _is_plain(found):
+        raise NotRecorded("Nothing compiled computes here, or the state is made of more than tensors and numbers.")
+    return Record(model, inputs, places, found, listener, names), _copied(found)
+
+
+def _own(state: Any, inputs: list[Tensor], places: Iterator[Any]) -> Any:
+    """The state in memory of its own, which is put behind `inputs`, and with places for its numbers."""
+    if type(state) is int:
+        return next(places)
+    if type(state) is tuple:
+        return tuple([_own(part, inputs, places) for part in state])
+    inputs.append(state.clone(memory_format=torch.contiguous_format))
+    return inputs[-1]
+
+
+def _read(read: Callable, tokens: Tensor, state: Any, places: Places) -> Any:
+    """What the layers say; where they want to know a place, or fail since a place is no number, NotRecorded says of which."""
+    try:
+        found = read(tokens, state)
+    except Exception as error:
+        if not places.unknown:
+            raise
+        raise NotRecorded("The layers ask for numbers.", places.asked or places.unknown) from error
+    if places.asked:
+        raise NotRecorded("The layers ask for numbers.", places.asked)
+    return found
+
+
+def _needed(calls: Sequence[Call], inputs: Sequence[Tensor]) -> list[Call]:
+    """The calls without those whose results hang on weights alone and that nobody writes upon."""
+    changing = {storage_of(tensor) for tensor in inputs}
+    for call in calls:
+        if not call.is_constant:
+            changing |= call.writes
+    found = []
+    for call in calls:
+        if not call.is_constant or call.reads & changing or call.writes & changing:
+            changing |= call.writes
+            found.append(call)
+    return found
+
+
+def _is_plain(found: Any) -> bool:
+    if type(found) is tuple:
+        return all(map(_is_plain, found))
+    return isinstance(found, Tensor | Place) or type(found) is int
+
+
+def _copied(found: Any) -> Any:
+    if type(found) is tuple:
+        return tuple([_copied(part) for part in found])
+    return found.clone() if isinstance(found, Tensor) else found.number if isinstance(found, Place) else found
+
+
+class _Passed(int):
+    """The place among the inputs of a tensor that is handed on as it is given."""
+
+
+def _returned(found: Any, inputs: Sequence[Tensor]) -> Any:
+    """`found` with `_Passed` for an input."""
+    if type(found) is tuple:
+        return tuple([_returned(part, inputs) for part in found])
+    same = (place for place, mine in enumerate(inputs) if isinstance(found, Tensor) and _is_same(mine, found))
+    return next(map(_Passed, same), found)
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    return (
+        storage_of(one) == storage_of(other)
+        and one.data_ptr() == other.data_ptr()
+        and one.dtype is other.dtype
+        and one.shape == other.shape
+        and one.stride() == other.stride()
+    )
+
+
+def _handed(returned: Any, given: Sequence[Tensor]) -> Any:
+    """What is returned of a step: copies of the record's own memory, and what passed through as it came."""
+    kind = type(returned)
+    if kind is tuple:
+        return tuple([_handed(part, given) for part in returned])
+    if kind is Place:
+        return returned.number
+    if kind is _Passed:
+        return given[returned]
+    return returned if kind is int else returned.clone()

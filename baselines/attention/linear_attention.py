@@ -90,7 +90,7 @@ def sinusoids(start: int, x: Tensor) -> Tensor:
     """Sinusoidal positions [t, width] of tokens x [b, t, width] that begin at place `start` (Vaswani et al. 2017)."""
     time, width = x.shape[1:]
     # Angles in float64: float32 loses whole radians beyond some ten million tokens.
-    place = torch.arange(start, start + time, device=x.device, dtype=torch.float64)
+    place = start + torch.arange(time, device=x.device, dtype=torch.float64)
     frequency = 10000.0 ** (-torch.arange(0, width, 2, device=x.device, dtype=torch.float64) / width)
     angle = torch.outer(place, frequency)
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)[:, :width].to(x.dtype)

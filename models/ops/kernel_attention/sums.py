@@ -32,7 +32,7 @@ def total(mean: Tensor, tokens: int) -> Tensor:
 
 def mean(total: Tensor, tokens: int) -> Tensor:
     """The sum divided by the tokens in it."""
-    return total / max(1, tokens)
+    return total / (tokens or 1)
 
 
 def wide_kind(*inputs: Tensor | None) -> torch.dtype:

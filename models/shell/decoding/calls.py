@@ -36,6 +36,7 @@ class Listener(TorchDispatchMode):
         super().__init__()
         self.calls: list[Call] = []
         self.held: list[Any] = []
+        self.written: set[int] = set()  # memory that operators of PyTorch change where it lies, as far as they say so
         self.missing = ""
         self._places: dict[int, tuple[int, int]] = {}  # of a storage: where it begins and ends
         for tensor in known:
@@ -51,6 +52,7 @@ class Listener(TorchDispatchMode):
         reads = frozenset(storage_of(tensor) for tensor in given)
         written = [a for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
         if written:
+            self.written |= reads
             self.calls.append(Call(partial(func, *args, **kwargs), (), reads, reads, False))
         elif not made:
             self.missing = self.missing or (f"{func} tells Python of numbers." if given else "")

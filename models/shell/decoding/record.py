@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -37,9 +37,9 @@ class Record:
     def __init__(
         self, model: nn.Module, inputs: list[Tensor], places: Places, found: Any, listener: Listener, names: set[str]
     ):
-        self.inputs, self.places, self.names = inputs, places, tuple(names)
-        self.returned = _returned(found, self.inputs)
-        self.calls = [(call.again, call.arguments) for call in _needed(listener.calls, inputs)]
+        """`found` is what the layers returned, with `_Passed` for an input that they handed on."""
+        self.inputs, self.places, self.names, self.returned = inputs, places, tuple(names), found
+        self.calls = [(call.again, call.arguments) for call in _needed(listener.calls, [*inputs, *places.tensors])]
         self._held = listener.held  # all memory that the calls name by its address
         self._hangs_on = Surroundings(model)
 
@@ -71,27 +71,34 @@ def recorded(
     """
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise NotRecorded("Changes of weights made in inference mode are not counted.")
-    places = Places(numbers, known)
-    inputs = [tokens.clone()]
-    state = _own(state, inputs, iter(places.first))
+    places, given, inputs = Places(numbers, known), [tokens], [tokens.clone()]
+    state = _own(state, given, inputs, iter(places.first))
     if sum(one.nbytes for one in inputs) > LARGEST:
         raise NotRecorded("A large state takes longer to copy than is spared, in as many records as it has shapes.")
-    listener = Listener([*inputs, *model.parameters(), *model.buffers()])
+    listener = Listener([*inputs, *places.tensors, *model.parameters(), *model.buffers()])
     with recording.heard_by(listener), providers.watch() as names, ReadOut(listener), listener:
         found = _read(read, inputs[0], state, places)
     if listener.missing:
         raise NotRecorded(listener.missing)
     if "native" not in names or not _is_plain(found):
         raise NotRecorded("Nothing compiled computes here, or the state is made of more than tensors and numbers.")
-    return Record(model, inputs, places, found, listener, names), _copied(found)
+    kept = {
+        index: mine
+        for index, (mine, theirs) in enumerate(zip(inputs, given, strict=True))
+        if storage_of(mine) not in listener.written and torch.equal(mine, theirs)
+    }
+    return Record(model, inputs, places, _returned(found, kept), listener, names), _copied(found)
 
 
-def _own(state: Any, inputs: list[Tensor], places: Iterator[Any]) -> Any:
-    """The state in memory of its own, which is put behind `inputs`, and with places for its numbers."""
+def _own(state: Any, given: list[Tensor], inputs: list[Tensor], places: Iterator[Any]) -> Any:
+    """The state in memory of its own, with places for its numbers: tensors go behind `given`, their copies behind `inputs`."""
     if type(state) is int:
         return next(places)
+    if state is None:
+        return None
     if type(state) is tuple:
-        return tuple([_own(part, inputs, places) for part in state])
+        return tuple([_own(part, given, inputs, places) for part in state])
+    given.append(state)
     inputs.append(state.clone(memory_format=torch.contiguous_format))
     return inputs[-1]
 
@@ -126,7 +133,7 @@ def _needed(calls: Sequence[Call], inputs: Sequence[Tensor]) -> list[Call]:
 def _is_plain(found: Any) -> bool:
     if type(found) is tuple:
         return all(map(_is_plain, found))
-    return isinstance(found, Tensor | Place) or type(found) is int
+    return isinstance(found, Tensor | Place) or type(found) is int or found is None
 
 
 def _copied(found: Any) -> Any:
@@ -139,11 +146,11 @@ class _Passed(int):
     """The place among the inputs of a tensor that is handed on as it is given."""
 
 
-def _returned(found: Any, inputs: Sequence[Tensor]) -> Any:
-    """`found` with `_Passed` for an input."""
+def _returned(found: Any, kept: Mapping[int, Tensor]) -> Any:
+    """`found` with `_Passed` for an input that was left as it is; a cache that was written into is handed out like a result."""
     if type(found) is tuple:
-        return tuple([_returned(part, inputs) for part in found])
-    same = (place for place, mine in enumerate(inputs) if isinstance(found, Tensor) and _is_same(mine, found))
+        return tuple([_returned(part, kept) for part in found])
+    same = (place for place, mine in kept.items() if isinstance(found, Tensor) and _is_same(mine, found))
     return next(map(_Passed, same), found)
 
 
@@ -166,4 +173,4 @@ def _handed(returned: Any, given: Sequence[Tensor]) -> Any:
         return returned.number
     if kind is _Passed:
         return given[returned]
-    return returned if kind is int else returned.clone()
+    return returned.clone() if isinstance(returned, Tensor) else returned

@@ -7,8 +7,8 @@ the step that was written down, so the numbers are the same to the last digit; a
 digits that the layers gave, for TRIALS tokens.
 
 A number in a state, such as the place in the text, may be another at each token so long as the layers only hand it to compiled
-code and count on (`place.py`). A number that they look at, such as how many tokens the open segment has, must come again, as
-within a segment it does.
+code, reckon with it in tensors and count on (`place.py`). A number that they look at, such as how many tokens the open segment
+has, must come again, as within a segment it does.
 
 Recorded is what runs without a gradient on a CPU in a few rows, where compiled code computes: a provider that asks for PyTorch
 gets its layers. A record ends with what it hangs on: weights and buffers (a write through `parameter.data` is not seen), what
@@ -201,6 +201,8 @@ def form_of(state: Any, given: Given) -> tuple | str | None:
     if kind is int:
         given.numbers.append(state)
         return "number"
+    if state is None:
+        return "nothing"
     if kind is not tuple:
         return None
     parts = tuple([form_of(part, given) for part in state])
@@ -211,6 +213,6 @@ def same(one: Any, other: Any) -> bool:
     """Whether two states, or what a model returns, are the same to the last digit."""
     if isinstance(one, Tensor):
         return one.shape == other.shape and one.dtype is other.dtype and bool(torch.equal(one, other))
-    if type(one) is int:
-        return type(other) is int and one == other
+    if not isinstance(one, tuple):
+        return type(one) is type(other) and one == other
     return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))

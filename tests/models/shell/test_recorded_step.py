@@ -18,12 +18,15 @@ from models.shell.model import Block, LanguageModel, Size
 
 pytestmark = pytest.mark.skipif(not native_build.compiler(), reason="records are made of compiled calls")
 SIZE = Size(64, 32, 2, 2)
-MODELS = {
-    name: {}
-    for name in ["gated-deltanet", "mamba", "titans-lmm", "gru", "s5", "rwkv4", "mlstm", "hgrn2", "yaad", "retnet"]
-}
+PLAIN = "gated-deltanet mamba titans-lmm gru s5 rwkv4 mlstm hgrn2 yaad retnet linear-attention rebased"
+MODELS = {name: {} for name in PLAIN.split()}
 # With a place in the text, and with the tokens of an open segment.
-MODELS |= {"titans-mag": {"window": 8}, "titans-mal": {"window": 8}, "titans-mac": {"segment": 16}}
+MODELS |= {
+    "titans-mag": {"window": 8},
+    "titans-mal": {"window": 8},
+    "titans-mac": {"segment": 16},
+    "transformer-window": {"window": 8},
+}
 
 
 def made(name="gated-deltanet", **settings):
@@ -45,8 +48,8 @@ def decoded(model, tokens, state=None):
 
 
 def leaves(state):
-    if isinstance(state, int):
-        return [torch.tensor(state)]
+    if not isinstance(state, torch.Tensor | tuple):
+        return [torch.tensor(-1 if state is None else state)]
     return [state] if isinstance(state, torch.Tensor) else [leaf for part in state for leaf in leaves(part)]
 
 
@@ -282,8 +285,8 @@ def is_index(mixer, x, place):
     return x + mixer.table[place]
 
 
-def is_factor(mixer, x, place):
-    return x * place
+def is_power(mixer, x, place):
+    return x + 2.0**place
 
 
 def is_hashed(mixer, x, place):
@@ -302,7 +305,7 @@ def standing(use, length=1):
     return LanguageModel(SIZE, [Block(32, Standing(use, length), 16)]).eval()
 
 
-@pytest.mark.parametrize("use", [turns, is_index, is_factor, is_hashed, catches])
+@pytest.mark.parametrize("use", [turns, is_index, is_power, is_hashed, catches])
 def test_a_layer_that_looks_at_its_place_in_the_text_is_never_recorded(use):
     model = standing(use)
     found = [
@@ -311,10 +314,38 @@ def test_a_layer_that_looks_at_its_place_in_the_text_is_never_recorded(use):
     assert all(is_equal(one, of_layers(model, text(time=40))) for one in found) and not records(model)
 
 
-@pytest.mark.parametrize("use", [turns, is_index, is_factor, is_hashed, catches])
+@pytest.mark.parametrize("use", [turns, is_index, is_power, is_hashed, catches])
 def test_a_layer_that_looks_at_its_place_in_a_segment_has_a_record_for_each(use):
     model, tokens = standing(use, 4), text(time=40)
     assert is_equal(decoded(model, tokens), of_layers(model, tokens)) and len(records(model)) == 4
+
+
+class Writing(nn.Module):
+    """A mixer that writes into a buffer of its state where it stands, as a cache does, and hands the buffer on."""
+
+    norm, period = None, 4
+
+    def forward(self, x, state=None):
+        room, place = (x.new_zeros(len(x), 4, x.shape[2]), 0) if state is None else state
+        for token in x.unbind(1):
+            room[:, place] = token
+            place = (place + 1) % 4
+        return x + room.sum(1, keepdim=True), (room, place)
+
+
+def test_a_buffer_that_a_layer_writes_into_is_handed_on_with_what_was_written():
+    torch.manual_seed(0)
+    model, tokens = LanguageModel(SIZE, [Block(32, Writing(), 16)]).eval(), text(time=60)
+    assert is_equal(decoded(model, tokens), of_layers(model, tokens)) and len(records(model)) == 4
+
+
+def is_factor(mixer, x, place):
+    return (x + 0.01 * x.new_ones(1) * place) / (place + 1 or 1) + (place + x)
+
+
+def test_a_place_by_which_tensors_are_multiplied_and_divided_is_another_at_each_token():
+    model, tokens = standing(is_factor), text(time=40)
+    assert is_equal(decoded(model, tokens), of_layers(model, tokens)) and len(records(model)) == 1
 
 
 def test_a_place_goes_on_and_is_put():

@@ -3,5 +3,5 @@
 from models.ops.providers import Operation
 
 fast_weights = Operation(
-    "fast weights", __name__, {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked"}
+    "fast weights", __name__, {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked", "native": "native:native"}
 )

@@ -75,6 +75,11 @@ static inline vec exp_of_negative(vec x) {
   return choose(x < least, (vec){0}, series * scale);
 }
 
+static inline vec root(vec x) {
+  for (int i = 0; i < LANES; i++) x[i] = sizeof(real) == 4 ? sqrtf(x[i]) : sqrt(x[i]);
+  return x;
+}
+
 static inline void store_first(real *to, vec x, int count) { memcpy(to, &x, count * sizeof(real)); }
 
 /* The share of a normal distribution below x, given e^(-x^2/2). In float32 the tail is that times a polynomial of

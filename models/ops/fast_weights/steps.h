@@ -63,11 +63,6 @@ static void gated_back(real *both, const real *dmade, long c, long n, real *made
     }
 }
 
-static inline vec root(vec x) {
-  for (int i = 0; i < LANES; i++) x[i] = sizeof(real) == 4 ? sqrtf(x[i]) : sqrt(x[i]);
-  return x;
-}
-
 /* The lengths of LANES columns of w [rows, columns], from column j on. */
 static inline vec lengths_of(const real *w, long rows, long columns, long j) {
   vec square = {0};

@@ -1,0 +1,67 @@
+"""The ridge regression's read with each system solved by Cholesky's factors, compiled. The C lies in `native.c`.
+
+A system of K keys takes K^3 / 6 products and sums, as many as a few steps of conjugate gradients; chunks lie side by side in a
+register, each with the matrix of its own token. The rest is the form in chunks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.ops.native_build import REGISTER, address, kind_of, lanes, library, pointer, without_autocast
+from models.ops.providers import NotCovered
+from models.ops.ridge_read.chunked import Systems, by_chunks
+from models.ops.ridge_read.recurrence import STEPS, State
+
+SOURCE = Path(__file__).with_name("native.c")
+MOST = 64  # keys: the factors of wider systems leave the second cache, and cost more than steps
+
+
+class _Systems(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_long) for name in ("tiles", "tokens", "heads")]
+    _fields_ += [(name, ctypes.c_void_p) for name in ("k", "forget", "rate", "ridge", "states")]
+
+
+def native(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    log_forget: Tensor,
+    rate: Tensor,
+    ridge: Tensor,
+    steps: int = STEPS,
+    state: State | None = None,
+) -> tuple[Tensor, State]:
+    """`models.ops.ridge_read.recurrence.recurrence` compiled, each system solved exactly; same shapes.
+
+    Half precision is computed in float32, states stay there. Raises NotCovered for more than 64 keys, where fewer steps than an
+    exact solution may take are asked for, off the CPU and where no library can be built.
+    """
+    keys = q.shape[-1]
+    if keys > MOST:
+        raise NotCovered(f"Provider 'native' solves systems of at most {MOST} keys, not of {keys}; use auto or chunked.")
+    if steps < min(keys, STEPS):
+        raise NotCovered(f"Provider 'native' solves exactly, not by {steps} steps; use auto or chunked, or raise steps.")
+    library(SOURCE, kind_of(q), **_macros(keys, kind_of(q)))
+    with without_autocast():
+        return by_chunks(q, k, v, log_forget, rate, ridge, _solved, state)
+
+
+def _macros(keys: int, kind: torch.dtype) -> dict[str, int]:
+    return {"K": keys, "LANES": lanes(REGISTER, kind)}
+
+
+def _solved(systems: Systems, right: Tensor) -> Tensor:
+    """x with M x = right [n, m, c, k]."""
+    chunks, heads, tokens, keys = right.shape
+    k, rate, states, right = (x.contiguous() for x in (systems.k, systems.rate, systems.states, right))
+    forget, ridge, x = systems.log_forget.exp().contiguous(), systems.ridge.contiguous(), torch.empty_like(right)
+    given = _Systems(chunks * heads, tokens, heads, *(address(one) for one in (k, forget, rate, ridge, states)))
+    built = library(SOURCE, right.dtype, **_macros(keys, right.dtype))
+    built.solve(ctypes.byref(given), pointer(right), pointer(x), torch.get_num_threads())
+    return x

@@ -46,7 +46,8 @@ def chunked(
 
     Half precision is computed in float32, states stay there.
     """
-    return by_chunks(q, k, v, log_forget, rate, ridge, partial(by_conjugate_gradients, steps=steps), state)
+    by = Means(partial(by_conjugate_gradients, steps=steps), _scan)
+    return by_chunks(q, k, v, log_forget, rate, ridge, by, state)
 
 
 def by_chunks(
@@ -56,10 +57,10 @@ def by_chunks(
     log_forget: Tensor,
     rate: Tensor,
     ridge: Tensor,
-    solver: Callable,
+    by: Means,
     state: State | None,
 ) -> tuple[Tensor, State]:
-    """The law, its systems solved by `solver(systems, right)`."""
+    """The law by these means."""
     dtype, kind = q.dtype, torch.float64 if q.dtype == torch.float64 else torch.float32
     with torch.autocast(q.device.type, enabled=False):
         q, k, v, log_forget, rate, ridge = (x.to(kind) for x in (q, k, v, log_forget, rate, ridge))
@@ -69,8 +70,8 @@ def by_chunks(
             return v.to(dtype), (H, G)
         own = [cut_heads(x, min(CHUNK, time)) for x in (q, k, v, rate, log_forget)]
         q, k, v, rate, log_forget = own
-        x, H = Solve.apply(q, k, rate, log_forget, ridge.repeat(batch, 1)[:, None], H.flatten(0, 1), solver)
-        y, G = Hebb.apply(x, k, v * rate[..., None], log_forget, G.flatten(0, 1), False)
+        x, H = Solve.apply(q, k, rate, log_forget, ridge.repeat(batch, 1)[:, None], H.flatten(0, 1), by)
+        y, G = by.scan(x, k, v * rate[..., None], log_forget, G.flatten(0, 1))
         state = tuple(one.unflatten(0, (batch, heads)) for one in (H, G))
         return joined(y, batch, time).to(dtype), state
 
@@ -85,8 +86,15 @@ class Systems(NamedTuple):
     states: Tensor
 
 
+class Means(NamedTuple):
+    """Who computes: `solve(systems, right)`, x with M x = right; `scan(q, k, v, log_forget, state)`, the Hebbian scan over chunks."""
+
+    solve: Callable[[Systems, Tensor], Tensor]
+    scan: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
 class Solve(torch.autograd.Function):
-    """`apply(q, k, rate, log_forget, ridge, state, solver)` -> x [n, m, c, k] = (H_t + diag(l))^-1 q_t, and the last H.
+    """`apply(q, k, rate, log_forget, ridge, state, by)` -> x [n, m, c, k] = (H_t + diag(l))^-1 q_t, and the last H.
 
     Shapes: n chunks of c tokens for m = batch * heads states. q, k [n, m, c, k]; rate, log_forget [n, m, c]; ridge [m, 1, k];
     state [m, k, k], symmetric.
@@ -94,26 +102,30 @@ class Solve(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, rate: Tensor, log_forget: Tensor, ridge: Tensor, state: Tensor, solver: Callable
+        ctx: Any, q: Tensor, k: Tensor, rate: Tensor, log_forget: Tensor, ridge: Tensor, state: Tensor, by: Means
     ):
         _, _, fade, keep = decay(log_forget, False)
         states = carry((k * fade).mT @ (k * rate[..., None]), keep, state)
-        x = solver(Systems(k, rate, log_forget, ridge, states[:-1]), q)
+        x = by.solve(Systems(k, rate, log_forget, ridge, states[:-1]), q)
         ctx.save_for_backward(x, k, rate, log_forget, ridge, states)
-        ctx.solver = solver
+        ctx.by = by
         return x, states[-1].clone()
 
     @staticmethod
     @by_hand
     def backward(ctx: Any, dx: Tensor, dlast: Tensor):
         x, k, rate, log_forget, ridge, states = ctx.saved_tensors
-        dq = ctx.solver(Systems(k, rate, log_forget, ridge, states[:-1]), dx)
+        dq = ctx.by.solve(Systems(k, rate, log_forget, ridge, states[:-1]), dx)
         with torch.enable_grad():
             leaves = [one.detach().requires_grad_() for one in (k, rate, log_forget, ridge, states[0])]
             k, rate, log_forget, ridge, state = leaves
-            held, last = Hebb.apply(x, k, k * rate[..., None], log_forget, state, False)
+            held, last = ctx.by.scan(x, k, k * rate[..., None], log_forget, state)
             held = held + ridge * x
         return dq, *torch.autograd.grad((held, last), leaves, (-dq, dlast)), None
+
+
+def _scan(q: Tensor, k: Tensor, v: Tensor, log_forget: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    return Hebb.apply(q, k, v, log_forget, state, False)
 
 
 def by_conjugate_gradients(systems: Systems, right: Tensor, steps: int) -> Tensor:

@@ -131,8 +131,11 @@ def test_conjugate_gradients_solve_in_as_many_steps_as_there_are_numbers():
 
 
 @needs_compiler
-@pytest.mark.parametrize("time", [40, 400])
-def test_compiled_systems_are_no_further_from_the_law_than_steps_and_threads_change_no_digit(time):
+@pytest.mark.parametrize("keys", [5, 32])
+def test_compiled_systems_are_no_further_from_the_law_than_steps_and_threads_change_no_digit(keys, monkeypatch):
+    """32 keys are more than the 30 steps by default: there the exact solution is a hundred times as close."""
+    time = 400
+    monkeypatch.setitem(globals(), "KEYS", keys)
     given = inputs(time, (0.0, -1e-3))  # sums that hardly forget: the worst conditioned
     exact = run(recurrence, given, [time])
     single = {name: x.detach().float().requires_grad_() for name, x in given.items()}
@@ -146,7 +149,8 @@ def test_compiled_systems_are_no_further_from_the_law_than_steps_and_threads_cha
     for name, right in exact.items():
         assert torch.equal(found[0][name], found[1][name])
         error, allowed = ((x[name] - right).norm() / right.norm() for x in (found[0], approached))
-        assert error <= 2 * allowed + 1e-6, name
+        assert error <= (3e-6 if keys == 5 else max(allowed, 3e-6)), name
+        assert name in ("H", "G") or keys == 5 or error < allowed / 3, name
 
 
 @needs_compiler

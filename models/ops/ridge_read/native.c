@@ -40,7 +40,7 @@ INLINE void rows_of_factor(const vec (*H)[K], const vec *ridge, vec (*L)[K], vec
       for (int r = 0; r < high; r++) left[r] -= L[first + r][n] * one;
     }
     if (j >= first) { /* what rounding leaves of a pivot is no less than a rounding of what it came from */
-      vec whole = H[j][j] + ridge[j], pivot = left[from] + ridge[j], least = whole * (sizeof(real) == 4 ? (real)1e-7 : (real)1e-16);
+      vec origin = H[j][j] + ridge[j], pivot = left[from] + ridge[j], least = origin * (sizeof(real) == 4 ? (real)1e-7 : (real)1e-16);
       inverse[j] = 1 / root(choose(pivot < least, least, pivot));
     }
 #pragma GCC unroll 4

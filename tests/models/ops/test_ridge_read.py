@@ -149,8 +149,8 @@ def test_compiled_systems_are_no_further_from_the_law_than_steps_and_threads_cha
     for name, right in exact.items():
         assert torch.equal(found[0][name], found[1][name])
         error, allowed = ((x[name] - right).norm() / right.norm() for x in (found[0], approached))
-        assert error <= (3e-6 if keys == 5 else max(allowed, 3e-6)), name
-        assert name in ("H", "G") or keys == 5 or error < allowed / 3, name
+        assert error <= max(allowed, 5e-6), name
+        assert name != "y" or keys == 5 or error < allowed / 20
 
 
 @needs_compiler

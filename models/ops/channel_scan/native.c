@@ -109,15 +109,18 @@ static void forward_piece(const real *w, const vec *x, vec (*p)[D], const vec (*
   apply(w + SELECT, now->s, now->selected, R + 2 * N, D);
   apply(w + STEP, now->selected, now->before_softplus, D, R);
   const vec *B = now->selected + R, *C = B + N;
+  /* One function a loop: a softplus between two channels' states would be waited for, and so would a gate. */
+  for (int d = 0; d < D; d++) now->delta[d] = softplus(now->before_softplus[d]);
   for (int d = 0; d < D; d++) {
-    vec delta = now->delta[d] = softplus(now->before_softplus[d]), u = delta * now->s[d], y = now->s[d] * w[SKIP + d];
+    vec delta = now->delta[d], u = delta * now->s[d], y = now->s[d] * w[SKIP + d];
     for (int n = 0; n < N; n++) {
       vec decay = now->decay[d][n] = exp_of_negative(delta * w[RATES + d * N + n]);
       vec next = now->h[d][n] = decay * h[d][n] + u * B[n];
       y += C[n] * next;
     }
-    now->y[d] = y, now->o[d] = y * now->z[d] * sigmoid(now->z[d]);
+    now->y[d] = y;
   }
+  for (int d = 0; d < D; d++) now->o[d] = now->y[d] * now->z[d] * sigmoid(now->z[d]);
   apply(w + OUT, now->o, out, W, D);
 }
 

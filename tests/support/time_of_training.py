@@ -66,19 +66,26 @@ def asked() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+")
-    parser.add_argument("--shapes", type=int, default=len(SHAPES), help="how many of the two shapes, shortest text first")
+    parser.add_argument(
+        "--shapes", type=int, default=len(SHAPES), help="how many of the two shapes, shortest text first"
+    )
     parser.add_argument("--at", nargs="+", metavar="ROWSxTOKENS", help="other shapes, as 1x512")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--width", type=int, default=SIZE.width)
-    parser.add_argument("--depth", type=int, default=SIZE.depth, help="that of the transformer, whose parameters others match")
+    parser.add_argument(
+        "--depth", type=int, default=SIZE.depth, help="that of the transformer, whose parameters others match"
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     given = asked()
     torch.set_num_threads(given.threads)
-    size, clock = Size(VOCAB, given.width, given.depth, 4), time.perf_counter if given.threads > 1 else time.process_time
+    size, clock = (
+        Size(VOCAB, given.width, given.depth, 4),
+        time.perf_counter if given.threads > 1 else time.process_time,
+    )
     shapes = [tuple(map(int, one.split("x"))) for one in given.at] if given.at else SHAPES[: given.shapes]
     large, small = torch.randn(LARGE, LARGE), torch.randn(PRODUCTS, SMALL, SMALL)
     for rows, length in shapes:
@@ -93,7 +100,9 @@ def main() -> None:
             work = 3 * rows * counts.flops(model, length).forward
             floors = ", ".join(f"{kind} {work / pace:.3f} s" for kind, pace in speed.items())
             ratio = found[REFERENCE] / found[name]
-            print(f"  {name}: {found[name]:.3f} s, speed {ratio:.2f}; {work / 1e9:.1f} GFLOP, floor {floors}", flush=True)
+            print(
+                f"  {name}: {found[name]:.3f} s, speed {ratio:.2f}; {work / 1e9:.1f} GFLOP, floor {floors}", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ class Systems(NamedTuple):
 
 
 class Means(NamedTuple):
-    """Who computes: `solve(systems, right)`, x with M x = right; `scan(q, k, v, log_forget, state)`, the Hebbian scan over chunks."""
+    """Who computes: `solve(systems, right)` is x with M x = right, `scan(q, k, v, log_forget, state)` the Hebbian scan."""
 
     solve: Callable[[Systems, Tensor], Tensor]
     scan: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -45,9 +45,13 @@ def native(
     """
     keys = q.shape[-1]
     if keys > MOST:
-        raise NotCovered(f"Provider 'native' solves systems of at most {MOST} keys, not of {keys}; use auto or chunked.")
+        raise NotCovered(
+            f"Provider 'native' solves systems of at most {MOST} keys, not of {keys}; use auto or chunked."
+        )
     if steps < min(keys, STEPS):
-        raise NotCovered(f"Provider 'native' solves exactly, not by {steps} steps; use auto or chunked, or raise steps.")
+        raise NotCovered(
+            f"Provider 'native' solves exactly, not by {steps} steps; use auto or chunked, or raise steps."
+        )
     library(SOURCE, kind_of(q), **_macros(keys, kind_of(q)))
     with without_autocast():
         return by_chunks(q, k, v, log_forget, rate, ridge, Means(_solved, _scanned), state)

@@ -76,7 +76,7 @@ def test_loop_is_its_definition(muon):
 @pytest.mark.parametrize("form", [chunked, COMPILED])
 def test_fast_forms_are_the_loop(form, pieces, settings):
     if form is native and settings.get("muon"):
-        return
+        pytest.skip("what Muon needs is left to chunks, as another test says")
     given = inputs(sum(pieces))
     answers = []
     for law, cuts in ((recurrence, [sum(pieces)]), (form, pieces)):

@@ -101,7 +101,7 @@ class _Summed(torch.autograd.Function):
 
 
 class _Added(torch.autograd.Function):
-    """`apply(y, slopes, weights, place)` -> the placeholder behind an output that the sums from `place` on have, each by its weight."""
+    """`apply(y, slopes, weights, place)` -> the placeholder behind an output, a term of all sums from `place` on."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, slopes: Tensor, weights: Tensor, place: int):

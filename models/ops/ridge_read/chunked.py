@@ -77,7 +77,7 @@ def by_chunks(
 
 
 class Systems(NamedTuple):
-    """The matrices M of all tokens: k [n, m, c, k]; rate, log_forget [n, m, c]; ridge [m, 1, k]; H before each chunk [n, m, k, k]."""
+    """The matrices M of all tokens: k [n, m, c, k]; rate, log_forget [n, m, c]; ridge [m, 1, k]; H before chunks [n, m, k, k]."""
 
     k: Tensor
     rate: Tensor

@@ -29,6 +29,7 @@ from models.layers import RMSNorm, linear_flops
 from models.ops.channel_scan import channel_scan
 from models.ops.channel_scan.recurrence import BlockWeights
 from models.ops.flops import Flops
+from models.ops.layer_sums.native import LayerSums, covers
 from models.registry import register
 from models.shell.carried_state import StateMismatch
 from models.shell.model import Block, LanguageModel, Size
@@ -115,6 +116,8 @@ class MambaMixer(LanguageModel):
         # Of layer l: alpha and beta [l] each; gamma [l] and theta [l + 1]. The newest term is the last.
         self.tokens = nn.ParameterList(_newest(layer, layer) for layer in range(1, size.depth + 1))
         self.channels = nn.ParameterList(_newest(layer, layer + 1) for layer in range(1, size.depth + 1))
+        self.provider = provider
+        self.register_buffer("places", _places(size.depth), persistent=False)
 
     @classmethod
     def made_of(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -126,15 +129,57 @@ class MambaMixer(LanguageModel):
         if state is not None and (not isinstance(state, tuple | list) or len(state) != len(self.blocks)):
             raise StateMismatch(f"That state is no tuple of {len(self.blocks)} mixers' states: it is another model's.")
         x = self.embedding(tokens)
-        of_tokens, of_channels, states = [x], [x], []
+        sums = LayerSums(self._weights()) if covers(x, self.provider) else _PlainSums(self.tokens, self.channels)
+        sums.add(x), sums.add(x)
+        states = []
         for index, (block, mixer) in enumerate(zip(self.blocks, self.mixers, strict=True)):
-            y, after = block(
-                _weighted(self.tokens[index], [*of_tokens, *of_channels]), None if state is None else state[index]
-            )
-            of_tokens.append(y)
-            of_channels.append(mixer(_weighted(self.channels[index], [*of_channels, *of_tokens])))
+            if index:
+                sums.add(x)
+            y, after = block(sums.next(), None if state is None else state[index])
+            sums.add(y)
+            x = mixer(sums.next())
             states.append(after)
-        return self.norm(of_channels[-1]), tuple(states)
+        return self.norm(x), tuple(states)
+
+    def _weights(self) -> Tensor:
+        """The weights of all sums [2 depth, 2 depth + 1], in the order in which sums and their terms are made."""
+        learned = [one for pair in zip(self.tokens, self.channels, strict=True) for one in pair]
+        return torch.cat([*learned, learned[0].new_zeros(1)])[self.places]
+
+
+def _places(depth: int) -> Tensor:
+    """Where each sum's weight of each term lies, the weights of all sums side by side; behind the last for a term not yet made.
+
+    Terms are made in turn, y_Tok and y_Ch of each layer, and so are the sums, of a layer's tokens and channels.
+    """
+    begin, all_of_them = 0, depth * (2 * depth + 1) + depth
+    places = torch.full((2 * depth, 2 * depth + 1), all_of_them)
+    for layer in range(1, depth + 1):
+        for place, (tokens, channels) in enumerate(((0, layer), (layer, 0)), start=2 * layer - 2):
+            places[place, : 2 * layer : 2] = begin + tokens + torch.arange(layer)
+            places[place, 1 : 2 * layer : 2] = begin + channels + torch.arange(layer)
+            if channels == 0:  # the sum for channels has this layer's y_Tok, too
+                places[place, 2 * layer] = begin + 2 * layer
+            begin += 2 * layer + (channels == 0)
+    return places
+
+
+class _PlainSums:
+    """`LayerSums` by PyTorch's operators."""
+
+    def __init__(self, tokens: Sequence[Tensor], channels: Sequence[Tensor]):
+        self.weights = [one for pair in zip(tokens, channels, strict=True) for one in pair]
+        self.terms: list[Tensor] = []
+        self.place = 0
+
+    def add(self, y: Tensor) -> None:
+        self.terms.append(y)
+
+    def next(self) -> Tensor:
+        tokens, channels = self.terms[::2], self.terms[1::2]
+        weights, of_channels = self.weights[self.place], self.place % 2
+        self.place += 1
+        return _weighted(weights, [*channels, *tokens] if of_channels else [*tokens, *channels])
 
 
 def _newest(*counts: int) -> nn.Parameter:

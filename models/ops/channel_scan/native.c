@@ -8,6 +8,7 @@
 
    Layouts: x, y [rows, pieces, W]; weights [2, WEIGHTS], forwards and backwards, each in the order of the enum below. */
 #include "../native.h"
+#define INLINE static inline __attribute__((always_inline))
 
 enum {
   IN = 0, TAPS = IN + 2 * D * W, BIAS = TAPS + D * KERNEL, SELECT = BIAS + D, STEP = SELECT + (R + 2 * N) * D,
@@ -23,6 +24,11 @@ typedef struct {
 typedef struct {
   vec z[D], c[D], s[D], selected[R + 2 * N], before_softplus[D], delta[D], y[D], o[D], decay[D][N], h[D][N]; /* h: after the piece */
 } piece;
+
+/* Gradients of a piece's products: of p and z, of delta before its softplus, of r, B and C. */
+typedef struct {
+  vec both[2 * D], delta[D], selected[R + 2 * N];
+} slopes;
 
 /* to[pieces, W] = LANES rows from `row` on, and zeros where there are no more; or back. */
 static void enter(const real *from, long row, long rows, long count, vec *to) {
@@ -42,7 +48,7 @@ static inline vec silu_slope(vec x) {
 }
 
 /* to[rows] += A x; A [rows, columns] */
-static inline void apply(const real *A, const vec *x, vec *to, int rows, int columns) {
+INLINE void apply(const real *A, const vec *x, vec *to, const int rows, const int columns) {
   for (int i = 0; i < rows; i++) {
     vec total = to[i];
     for (int j = 0; j < columns; j++) total += x[j] * A[i * columns + j];
@@ -50,10 +56,43 @@ static inline void apply(const real *A, const vec *x, vec *to, int rows, int col
   }
 }
 
-/* Back over it: dx += A^T dy, dA += dy x^T. */
-static inline void apply_back(const real *A, const vec *x, const vec *dy, vec *dx, vec *dA, int rows, int columns) {
-  for (int i = 0; i < rows; i++)
-    for (int j = 0; j < columns; j++) dx[j] += dy[i] * A[i * columns + j], dA[i * columns + j] += dy[i] * x[j];
+/* Back over it: dx += A^T dy. */
+INLINE void apply_back(const real *A, const vec *dy, vec *dx, const int rows, const int columns) {
+  for (int j = 0; j < columns; j += 4) {
+    vec total[4];
+#pragma GCC unroll 4
+    for (int n = 0; n < 4; n++)
+      if (j + n < columns) total[n] = dx[j + n];
+    for (int i = 0; i < rows; i++) {
+      vec slope = dy[i];
+#pragma GCC unroll 4
+      for (int n = 0; n < 4; n++)
+        if (j + n < columns) total[n] += slope * A[i * columns + j + n];
+    }
+#pragma GCC unroll 4
+    for (int n = 0; n < 4; n++)
+      if (j + n < columns) dx[j + n] = total[n];
+  }
+}
+
+/* dA[rows, columns] += dy x^T, summed over `count` pieces, whose dy and x lie `down` and `along` vectors apart: in a register, where
+   a piece after the other would read and write all of dA. */
+INLINE void gather(const vec *dy, long down, const vec *x, long along, long count, vec *dA, const int rows, const int columns) {
+  for (int i = 0; i < rows; i += 4)
+    for (int j = 0; j < columns; j += 2) {
+      vec total[4][2] = {{{0}}};
+      for (long t = 0; t < count; t++)
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; r++)
+#pragma GCC unroll 2
+          for (int s = 0; s < 2; s++)
+            if (i + r < rows && j + s < columns) total[r][s] += dy[t * down + i + r] * x[t * along + j + s];
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; r++)
+#pragma GCC unroll 2
+        for (int s = 0; s < 2; s++)
+          if (i + r < rows && j + s < columns) dA[(i + r) * columns + j + s] += total[r][s];
+    }
 }
 
 /* One piece: p are the convolution's inputs, the last KERNEL up to this one, of which the last is made here; h that before it. */
@@ -70,15 +109,18 @@ static void forward_piece(const real *w, const vec *x, vec (*p)[D], const vec (*
   apply(w + SELECT, now->s, now->selected, R + 2 * N, D);
   apply(w + STEP, now->selected, now->before_softplus, D, R);
   const vec *B = now->selected + R, *C = B + N;
+  /* One function a loop: a softplus between two channels' states would be waited for, and so would a gate. */
+  for (int d = 0; d < D; d++) now->delta[d] = softplus(now->before_softplus[d]);
   for (int d = 0; d < D; d++) {
-    vec delta = now->delta[d] = softplus(now->before_softplus[d]), u = delta * now->s[d], y = now->s[d] * w[SKIP + d];
+    vec delta = now->delta[d], u = delta * now->s[d], y = now->s[d] * w[SKIP + d];
     for (int n = 0; n < N; n++) {
       vec decay = now->decay[d][n] = exp_of_negative(delta * w[RATES + d * N + n]);
       vec next = now->h[d][n] = decay * h[d][n] + u * B[n];
       y += C[n] * next;
     }
-    now->y[d] = y, now->o[d] = y * now->z[d] * sigmoid(now->z[d]);
+    now->y[d] = y;
   }
+  for (int d = 0; d < D; d++) now->o[d] = now->y[d] * now->z[d] * sigmoid(now->z[d]);
   apply(w + OUT, now->o, out, W, D);
 }
 
@@ -124,11 +166,13 @@ static inline void state_back(const real *w, const piece *now, const vec (*befor
   }
 }
 
-/* One piece backward. p as in `forward_piece`, dp their gradients, those of later pieces in them; dx and dw are added to. */
-static void backward_piece(const real *w, const vec *x, const vec (*p)[D], const vec (*before)[N], const piece *now, const vec *dout,
-                           vec (*dp)[D], vec (*g)[N], vec *dx, vec *dw) {
-  vec d_o[D] = {{0}}, dy[D], ds[D], ddelta[D], dselected[R + 2 * N] = {{0}}, both[2 * D];
-  apply_back(w + OUT, now->o, dout, d_o, dw + OUT, W, D);
+/* One piece backward. p as in `forward_piece`, dp their gradients, those of later pieces in them; dx and dw are added to, dw but
+   for what `gather` gathers. */
+static void backward_piece(const real *w, const vec (*p)[D], const vec (*before)[N], const piece *now, const vec *dout,
+                           vec (*dp)[D], vec (*g)[N], slopes *made, vec *dx, vec *dw) {
+  vec d_o[D] = {{0}}, dy[D], ds[D], *ddelta = made->delta, *dselected = made->selected, *both = made->both;
+  memset(dselected, 0, sizeof made->selected);
+  apply_back(w + OUT, dout, d_o, W, D);
   for (int d = 0; d < D; d++) {
     vec z = now->z[d];
     dy[d] = d_o[d] * z * sigmoid(z), both[D + d] = d_o[d] * now->y[d] * silu_slope(z);
@@ -136,8 +180,8 @@ static void backward_piece(const real *w, const vec *x, const vec (*p)[D], const
   }
   state_back(w, now, before, dy, g, ds, ddelta, dselected, dw);
   for (int d = 0; d < D; d++) ddelta[d] *= sigmoid(now->before_softplus[d]), dw[STEP_BIAS + d] += ddelta[d];
-  apply_back(w + STEP, now->selected, ddelta, dselected, dw + STEP, D, R);
-  apply_back(w + SELECT, now->s, dselected, ds, dw + SELECT, R + 2 * N, D);
+  apply_back(w + STEP, ddelta, dselected, D, R);
+  apply_back(w + SELECT, dselected, ds, R + 2 * N, D);
   for (int d = 0; d < D; d++) {
     vec dc = ds[d] * silu_slope(now->c[d]);
     dw[BIAS + d] += dc;
@@ -147,11 +191,21 @@ static void backward_piece(const real *w, const vec *x, const vec (*p)[D], const
     }
     both[d] = dp[KERNEL - 1][d];
   }
-  apply_back(w + IN, x, both, dx, dw + IN, 2 * D, W);
+  apply_back(w + IN, both, dx, 2 * D, W);
+}
+
+/* The gradients of the maps' weights; x and dy are the first piece's, `step` vectors before the next one's. */
+static void gather_all(const vec *x, const vec *dy, long step, const piece *now, const slopes *made, long count, vec *dw) {
+  const long a = sizeof *made / sizeof(vec), b = sizeof *now / sizeof(vec);
+  gather(made->both, a, x, step, count, dw + IN, 2 * D, W);
+  gather(made->selected, a, now->s, b, count, dw + SELECT, R + 2 * N, D);
+  gather(made->delta, a, now->selected, b, count, dw + STEP, D, R);
+  gather(dy, step, now->o, b, count, dw + OUT, W, D);
 }
 
 /* dx of LANES rows, and dw [2, WEIGHTS] added to; own has room for a piece more than there are, p and dp for KERNEL - 1 more. */
-static void rows_back(const text *in, const vec *x, const vec *dy, vec *dx, vec *dw, piece *own, vec (*p)[D], vec (*dp)[D], vec *unread) {
+static void rows_back(const text *in, const vec *x, const vec *dy, vec *dx, vec *dw, piece *own, slopes *made, vec (*p)[D],
+                      vec (*dp)[D], vec *unread) {
   long count = in->pieces, all_p = (count + KERNEL - 1) * sizeof *p;
   for (int way = 0; way < 2; way++) {
     const real *w = in->weights + way * WEIGHTS;
@@ -161,9 +215,11 @@ static void rows_back(const text *in, const vec *x, const vec *dy, vec *dx, vec 
       forward_piece(w, x + (way ? count - 1 - t : t) * W, p + t, (const vec(*)[N])own[t].h, own + t + 1, unread);
     for (long t = count - 1; t >= 0; t--) {
       long at = (way ? count - 1 - t : t) * W;
-      backward_piece(w, x + at, (const vec(*)[D])(p + t), (const vec(*)[N])own[t].h, own + t + 1, dy + at, dp + t, g, dx + at,
+      backward_piece(w, (const vec(*)[D])(p + t), (const vec(*)[N])own[t].h, own + t + 1, dy + at, dp + t, g, made + t, dx + at,
                      dw + way * WEIGHTS);
     }
+    long first = (way ? count - 1 : 0) * W;
+    gather_all(x + first, dy + first, way ? -W : W, own + 1, made, count, dw + way * WEIGHTS);
   }
 }
 
@@ -172,13 +228,16 @@ void backward(const text *in, const real *dy, real *dx, real *dweights, long par
   long wide = in->pieces * W, blocks = (in->rows + LANES - 1) / LANES, p = in->pieces + KERNEL - 1;
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
   for (long part = 0; part < parts; part++) {
-    vec *own = malloc((3 * wide + 2 * WEIGHTS + 2 * p * D + W) * sizeof(vec) + (in->pieces + 1) * sizeof(piece));
+    vec *own = malloc((3 * wide + 2 * WEIGHTS + 2 * p * D + W) * sizeof(vec) + (in->pieces + 1) * (sizeof(piece) + sizeof(slopes)));
     vec *x = own, *slope = x + wide, *back = slope + wide, *dw = back + wide, *taps = dw + 2 * WEIGHTS, *unread = taps + 2 * p * D;
+    piece *pieces = (piece *)(unread + W);
+    slopes *made = (slopes *)(pieces + in->pieces + 1);
+    vec(*inputs)[D] = (vec(*)[D])taps, (*back_to)[D] = inputs + p;
     memset(dw, 0, 2 * WEIGHTS * sizeof(vec)), memset(unread, 0, W * sizeof(vec));
     for (long block = blocks * part / parts; block < blocks * (part + 1) / parts; block++) {
       enter(in->x, block * LANES, in->rows, wide, x), enter(dy, block * LANES, in->rows, wide, slope);
       memset(back, 0, wide * sizeof(vec));
-      rows_back(in, x, slope, back, dw, (piece *)(unread + W), (vec(*)[D])taps, (vec(*)[D])(taps + p * D), unread);
+      rows_back(in, x, slope, back, dw, pieces, made, inputs, back_to, unread);
       leave(back, block * LANES, in->rows, wide, dx);
     }
     for (long i = 0; i < 2 * WEIGHTS; i++) dweights[part * 2 * WEIGHTS + i] = sum(dw[i]);

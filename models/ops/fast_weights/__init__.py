@@ -3,5 +3,7 @@
 from models.ops.providers import Operation
 
 fast_weights = Operation(
-    "fast weights", __name__, {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked"}
+    "fast weights",
+    __name__,
+    {"recurrence": "recurrence:recurrence", "chunked": "chunked:chunked", "native": "native:native"},
 )

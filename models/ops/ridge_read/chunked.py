@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,6 +46,21 @@ def chunked(
 
     Half precision is computed in float32, states stay there.
     """
+    by = Means(partial(by_conjugate_gradients, steps=steps), _scan)
+    return by_chunks(q, k, v, log_forget, rate, ridge, by, state)
+
+
+def by_chunks(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_forget: Tensor,
+    rate: Tensor,
+    ridge: Tensor,
+    by: Means,
+    state: State | None,
+) -> tuple[Tensor, State]:
+    """The law by these means."""
     dtype, kind = q.dtype, torch.float64 if q.dtype == torch.float64 else torch.float32
     with torch.autocast(q.device.type, enabled=False):
         q, k, v, log_forget, rate, ridge = (x.to(kind) for x in (q, k, v, log_forget, rate, ridge))
@@ -55,14 +70,31 @@ def chunked(
             return v.to(dtype), (H, G)
         own = [cut_heads(x, min(CHUNK, time)) for x in (q, k, v, rate, log_forget)]
         q, k, v, rate, log_forget = own
-        x, H = Solve.apply(q, k, rate, log_forget, ridge.repeat(batch, 1)[:, None], H.flatten(0, 1), steps)
-        y, G = Hebb.apply(x, k, v * rate[..., None], log_forget, G.flatten(0, 1), False)
+        x, H = Solve.apply(q, k, rate, log_forget, ridge.repeat(batch, 1)[:, None], H.flatten(0, 1), by)
+        y, G = by.scan(x, k, v * rate[..., None], log_forget, G.flatten(0, 1))
         state = tuple(one.unflatten(0, (batch, heads)) for one in (H, G))
         return joined(y, batch, time).to(dtype), state
 
 
+class Systems(NamedTuple):
+    """The matrices M of all tokens: k [n, m, c, k]; rate, log_forget [n, m, c]; ridge [m, 1, k]; H before chunks [n, m, k, k]."""
+
+    k: Tensor
+    rate: Tensor
+    log_forget: Tensor
+    ridge: Tensor
+    states: Tensor
+
+
+class Means(NamedTuple):
+    """Who computes: `solve(systems, right)` is x with M x = right, `scan(q, k, v, log_forget, state)` the Hebbian scan."""
+
+    solve: Callable[[Systems, Tensor], Tensor]
+    scan: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
 class Solve(torch.autograd.Function):
-    """`apply(q, k, rate, log_forget, ridge, state, steps)` -> x [n, m, c, k] = (H_t + diag(l))^-1 q_t, and the last H.
+    """`apply(q, k, rate, log_forget, ridge, state, by)` -> x [n, m, c, k] = (H_t + diag(l))^-1 q_t, and the last H.
 
     Shapes: n chunks of c tokens for m = batch * heads states. q, k [n, m, c, k]; rate, log_forget [n, m, c]; ridge [m, 1, k];
     state [m, k, k], symmetric.
@@ -70,27 +102,37 @@ class Solve(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, rate: Tensor, log_forget: Tensor, ridge: Tensor, state: Tensor, steps: int
+        ctx: Any, q: Tensor, k: Tensor, rate: Tensor, log_forget: Tensor, ridge: Tensor, state: Tensor, by: Means
     ):
-        ratio, reach, fade, keep = decay(log_forget, False)
+        _, _, fade, keep = decay(log_forget, False)
         states = carry((k * fade).mT @ (k * rate[..., None]), keep, state)
-        table = ratio.mul_(rate[..., None, :])
-        x = conjugate_gradients(partial(_product, k, table, reach, states[:-1], ridge), q, steps)
-        ctx.save_for_backward(x, k, rate, log_forget, ridge, table, reach, states)
-        ctx.steps = steps
+        x = by.solve(Systems(k, rate, log_forget, ridge, states[:-1]), q)
+        ctx.save_for_backward(x, k, rate, log_forget, ridge, states)
+        ctx.by = by
         return x, states[-1].clone()
 
     @staticmethod
     @by_hand
     def backward(ctx: Any, dx: Tensor, dlast: Tensor):
-        x, k, rate, log_forget, ridge, table, reach, states = ctx.saved_tensors
-        dq = conjugate_gradients(partial(_product, k, table, reach, states[:-1], ridge), dx, ctx.steps)
+        x, k, rate, log_forget, ridge, states = ctx.saved_tensors
+        dq = ctx.by.solve(Systems(k, rate, log_forget, ridge, states[:-1]), dx)
         with torch.enable_grad():
             leaves = [one.detach().requires_grad_() for one in (k, rate, log_forget, ridge, states[0])]
             k, rate, log_forget, ridge, state = leaves
-            held, last = Hebb.apply(x, k, k * rate[..., None], log_forget, state, False)
+            held, last = ctx.by.scan(x, k, k * rate[..., None], log_forget, state)
             held = held + ridge * x
         return dq, *torch.autograd.grad((held, last), leaves, (-dq, dlast)), None
+
+
+def _scan(q: Tensor, k: Tensor, v: Tensor, log_forget: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    return Hebb.apply(q, k, v, log_forget, state, False)
+
+
+def by_conjugate_gradients(systems: Systems, right: Tensor, steps: int) -> Tensor:
+    """x with M x = right [n, m, c, k], in at most `steps` steps."""
+    ratio, reach, _, _ = decay(systems.log_forget, False)
+    table = ratio.mul_(systems.rate[..., None, :])
+    return conjugate_gradients(partial(_product, systems.k, table, reach, systems.states, systems.ridge), right, steps)
 
 
 def _product(k: Tensor, table: Tensor, reach: Tensor, states: Tensor, ridge: Tensor, p: Tensor) -> Tensor:

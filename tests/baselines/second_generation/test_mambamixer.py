@@ -67,3 +67,13 @@ def test_groups_must_divide_the_width_and_inner_width_is_the_token_mixers():
 def test_operations_grow_with_the_tokens_alone():
     model = build("mambamixer", SIZE, match=False)
     assert counts.flops(model, 200).forward == pytest.approx(2 * counts.flops(model, 100).forward)
+
+
+def test_the_compiled_sums_of_a_training_are_those_of_pytorch():
+    tokens, found = torch.randint(32, (2, 9), generator=torch.Generator().manual_seed(2)), []
+    for provider in ("auto", "chunked"):
+        model = model_of(provider=provider)
+        logits = model(tokens)[0]
+        found.append([logits, *torch.autograd.grad(logits.square().sum(), list(model.parameters()))])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)

@@ -6,10 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.ops.fast_weights import fast_weights
 from models.ops.fast_weights.chunked import chunked
+from models.ops.fast_weights.native import native
 from models.ops.fast_weights.recurrence import network, orthogonal, recurrence
+from models.ops.native_build import compiler
+from models.ops.providers import NotCovered, watch
 
 HEADS, WIDTH, HIDDEN, CHUNK = 2, 4, 6, 5
+COMPILED = pytest.param(native, marks=pytest.mark.skipif(not compiler(), reason="no C compiler is here"))
 
 
 def inputs(time: int, rate: float = 1.0) -> dict[str, Tensor]:
@@ -68,10 +73,13 @@ def test_loop_is_its_definition(muon):
     [([1], {}), ([5], {}), ([23], {}), ([23], {"muon": True}), ([3, 1, 1, 13, 2, 3], {}), ([4, 7], {"still": True})],
     ids=str,
 )
-def test_chunks_are_the_loop(pieces, settings):
+@pytest.mark.parametrize("form", [chunked, COMPILED])
+def test_fast_forms_are_the_loop(form, pieces, settings):
+    if form is native and settings.get("muon"):
+        pytest.skip("what Muon needs is left to chunks, as another test says")
     given = inputs(sum(pieces))
     answers = []
-    for law, cuts in ((recurrence, [sum(pieces)]), (chunked, pieces)):
+    for law, cuts in ((recurrence, [sum(pieces)]), (form, pieces)):
         y, (own, before, added, moving, place) = run(law, given, cuts, **settings)
         flat = [y, *own, *before, *added, moving]
         draw = torch.Generator().manual_seed(1)
@@ -83,10 +91,11 @@ def test_chunks_are_the_loop(pieces, settings):
         torch.testing.assert_close(got, right, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("form", [chunked, COMPILED])
 @pytest.mark.parametrize("rate", [0.0, 1e-9, 100.0])
-def test_rates_that_are_nothing_or_huge_leave_lengths_as_they_were(rate):
+def test_rates_that_are_nothing_or_huge_leave_lengths_as_they_were(rate, form):
     given = inputs(21, rate)
-    y, (own, *_) = run(chunked, given, [21])
+    y, (own, *_) = run(form, given, [21])
     assert torch.autograd.grad(y.sum(), given["rates"])[0].isfinite().all()
     for w, name in zip(own, ("w0", "w1", "w2"), strict=True):
         length = given[name].norm(dim=1).expand(2, -1, -1)
@@ -105,15 +114,16 @@ def test_muon_brings_singular_values_near_one():
         assert (orthogonal(g) - left @ right).norm() < 0.3 * right.norm()
 
 
-def test_half_precision_keeps_a_float32_state():
+@pytest.mark.parametrize("form", [chunked, COMPILED])
+def test_half_precision_keeps_a_float32_state(form):
     given = {name: x.detach().to(torch.bfloat16) for name, x in inputs(13).items()}
-    y, (own, before, added, moving, _) = run(chunked, given, [13])
+    y, (own, before, added, moving, _) = run(form, given, [13])
     assert y.dtype == torch.bfloat16 and {x.dtype for x in (*own, *before, *added, moving)} == {torch.float32}
     exact, _ = run(recurrence, {name: x.double() for name, x in given.items()}, [13])
     assert (y.double() - exact).norm() < 1e-2 * exact.norm()
 
 
-@pytest.mark.parametrize("law", [recurrence, chunked])
+@pytest.mark.parametrize("law", [recurrence, chunked, COMPILED])
 def test_state_does_not_move_with_the_weights_that_began_it(law):
     given = {name: x.detach() for name, x in inputs(3).items()}
     _, (own, *_) = run(law, given, [3])
@@ -123,12 +133,45 @@ def test_state_does_not_move_with_the_weights_that_began_it(law):
     assert all(map(torch.equal, own, kept))
 
 
-def test_float32_keeps_its_digits():
+@pytest.mark.parametrize("form", [chunked, COMPILED])
+def test_float32_keeps_its_digits(form):
     given = inputs(23)
     answers = []
     for kind in (torch.float64, torch.float32):
         leaves = {name: x.detach().to(kind).requires_grad_() for name, x in given.items()}
-        y, _ = run(chunked, leaves, [23])
+        y, _ = run(form, leaves, [23])
         answers.append([y, *torch.autograd.grad(y.square().sum(), list(leaves.values()))])
     for exact, got in zip(*answers, strict=True):
         assert (got.double() - exact).norm() < 1e-5 * exact.norm()
+
+
+@pytest.mark.skipif(not compiler(), reason="no C compiler is here")
+def test_compiled_two_threads_give_the_digits_of_one_and_a_state_is_left_as_it_was():
+    given, found = inputs(23), []
+    _, state = run(native, given, [7])
+    before = [x.clone() for group in state[:3] for x in group]
+    weights = tuple(given[name] for name in ("w0", "w1", "w2"))
+    inner = {name: given[name] for name in ("q", "k", "v", "rates", "momentum")}
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            y, (own, *_) = native(**inner, weights=weights, chunk=CHUNK, state=state)
+            loss = y.square().sum() + own[0].sum()
+            found.append([y, *own, *torch.autograd.grad(loss, list(given.values()), retain_graph=True)])
+    finally:
+        torch.set_num_threads(1)
+    assert all(map(torch.equal, *found))
+    assert all(map(torch.equal, before, [x for group in state[:3] for x in group]))
+
+
+@pytest.mark.skipif(not compiler(), reason="no C compiler is here")
+def test_auto_is_compiled_and_leaves_muon_to_chunks():
+    given = {name: x.detach() for name, x in inputs(7).items()}
+    inner = {name: given[name] for name in ("q", "k", "v", "rates", "momentum")}
+    weights = tuple(given[name] for name in ("w0", "w1", "w2"))
+    for muon, provider in ((False, "native"), (True, "chunked")):
+        with watch() as ran:
+            fast_weights(**inner, weights=weights, chunk=CHUNK, muon=muon)
+        assert ran == {provider}
+    with pytest.raises(NotCovered, match="orthogonalise"):
+        fast_weights(**inner, weights=weights, chunk=CHUNK, muon=True, provider="native")

@@ -8,11 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.ops.ridge_read import chunked as form
+from models.ops.native_build import compiler
+from models.ops.providers import NotCovered, watch
+from models.ops.ridge_read import chunked as by_steps
+from models.ops.ridge_read import ridge_read
 from models.ops.ridge_read.chunked import chunked, conjugate_gradients
+from models.ops.ridge_read.native import native
 from models.ops.ridge_read.recurrence import recurrence
 
 KEYS, VALUES, HEADS = 5, 3, 2
+needs_compiler = pytest.mark.skipif(not compiler(), reason="no C compiler is here")
+FORMS = [chunked, pytest.param(native, marks=needs_compiler)]
 
 
 def inputs(time: int, gates: tuple[float, ...] = (), kind: torch.dtype = torch.float64) -> dict[str, Tensor]:
@@ -72,28 +78,31 @@ def test_loop_reads_the_regression_over_all_that_was_written():
         torch.testing.assert_close(y[0, t, 1], given["q"][0, t, 1] @ W, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("pieces", [[1], [5], [32], [33], [71], [3, 1, 40, 27]], ids=str)
-def test_conjugate_gradients_are_the_law(pieces):
+def test_fast_forms_are_the_law(pieces, form):
     given = inputs(sum(pieces))
-    agree(run(chunked, given, pieces), run(recurrence, given, [sum(pieces)]), 1e-10)
+    agree(run(form, given, pieces), run(recurrence, given, [sum(pieces)]), 1e-10)
 
 
 @pytest.mark.parametrize("gates", [(-1e-9,), (-800.0,), (0.0, -1000.0), (-1e-3, -30.0, -math.inf)], ids=str)
-def test_they_are_at_every_gate(gates):
+@pytest.mark.parametrize("form", FORMS)
+def test_they_are_at_every_gate(gates, form):
     given = inputs(45, gates)
-    agree(run(chunked, given, [45]), run(recurrence, given, [45]), 1e-9)
+    agree(run(form, given, [45]), run(recurrence, given, [45]), 1e-9)
 
 
-def test_in_float32():
+@pytest.mark.parametrize("form", FORMS)
+def test_in_float32(form):
     given = inputs(45)
     single = {name: x.detach().float().requires_grad_() for name, x in given.items()}
-    agree(run(chunked, single, [45]), run(recurrence, given, [45]), 1e-5)
+    agree(run(form, single, [45]), run(recurrence, given, [45]), 1e-5)
 
 
 def test_a_row_stops_by_itself_and_none_is_kept_for_the_backward_pass(monkeypatch):
     """Where keys are one direction two steps solve all; a query of zeros takes none and gives zeros."""
     asked = []
-    monkeypatch.setattr(form, "_product", lambda *x, own=form._product: asked.append(1) or own(*x))
+    monkeypatch.setattr(by_steps, "_product", lambda *x, own=by_steps._product: asked.append(1) or own(*x))
     given = {name: x.detach() for name, x in inputs(40).items()}
     given |= {"k": given["k"][:1, :1].expand_as(given["k"]), "ridge": torch.ones_like(given["ridge"])}
     given["q"][:, 7] = 0
@@ -119,3 +128,44 @@ def test_conjugate_gradients_solve_in_as_many_steps_as_there_are_numbers():
     matrix, right = half @ half.mT + 0.1 * torch.eye(4), half[..., 0]
     found = conjugate_gradients(lambda p: (matrix @ p[..., None])[..., 0], right, 5)
     torch.testing.assert_close(found, torch.linalg.solve(matrix, right), rtol=1e-8, atol=1e-8)
+
+
+@needs_compiler
+@pytest.mark.parametrize("keys", [5, 32])
+def test_compiled_systems_are_no_further_from_the_law_than_steps_and_threads_change_no_digit(keys, monkeypatch):
+    """32 keys are more than the 30 steps by default: there the exact solution is a hundred times as close."""
+    time = 400
+    monkeypatch.setitem(globals(), "KEYS", keys)
+    given = inputs(time, (0.0, -1e-3))  # sums that hardly forget: the worst conditioned
+    exact = run(recurrence, given, [time])
+    single = {name: x.detach().float().requires_grad_() for name, x in given.items()}
+    approached, found = run(chunked, single, [time]), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(run(native, single, [time]))
+    finally:
+        torch.set_num_threads(1)
+    for name, right in exact.items():
+        assert torch.equal(found[0][name], found[1][name])
+        error, allowed = ((x[name] - right).norm() / right.norm() for x in (found[0], approached))
+        assert error <= max(allowed, 5e-6), name
+        assert name != "y" or keys == 5 or error < allowed / 20
+
+
+@needs_compiler
+def test_auto_solves_exactly_but_for_wide_systems_and_few_steps():
+    given = {name: x.detach() for name, x in inputs(7).items()}
+    del given["H"], given["G"]
+    with watch() as ran:
+        ridge_read(**given)
+    assert ran == {"native"}
+    with watch() as ran:
+        ridge_read(**given, steps=3)
+    assert ran == {"chunked"}
+    with pytest.raises(NotCovered, match="3 steps"):
+        ridge_read(**given, steps=3, provider="native")
+    wide = torch.ones(1, 2, 1, 65)
+    gates = {"log_forget": -torch.ones(1, 2, 1), "rate": torch.ones(1, 2, 1), "ridge": torch.ones(1, 65)}
+    with pytest.raises(NotCovered, match="at most 64 keys"):
+        ridge_read(wide, wide, wide, **gates, provider="native")

@@ -28,7 +28,8 @@ from models.law import Law
 from models.layers import at_least_float32, linear_flops
 from models.ops.flops import Flops, attention_flops, product_flops
 from models.registry import register
-from models.shell.diagonals import Diagonal, Diagonals, LayerBlocks, LayerMap, covered
+from models.shell.diagonals import Diagonals
+from models.shell.layer_maps import LayerBlocks, LayerMap, Step, covered
 from models.shell.model import Block, Size
 from models.shell.segments import SegmentAttention, SegmentModel, row_by_row
 
@@ -100,12 +101,12 @@ class SideBySide:
         batch, _, width = self.like.shape
         return self.like.new_zeros(len(self.bias), batch, 6 * self.keys, width + 1)
 
-    def __call__(self, x: Tensor, memory: Tensor, step: Diagonal) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Tensor, memory: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         found, _ = _both(features(self.query(x, step)), memory)
         x = self.blocks.fed(self.blocks.attended(x + found, step), step)
         return x, self.written(x[:, :, self.time :], memory, step)
 
-    def written(self, x: Tensor, memory: Tensor, step: Diagonal) -> Tensor:
+    def written(self, x: Tensor, memory: Tensor, step: Step) -> Tensor:
         """The memories after rows x [g, b, n, d] have written."""
         k, v, rate = self.write(x, step).split([self.keys, x.shape[-1], 1], -1)
         k, rate = features(k), (rate + self.bias[step.first : step.stop]).sigmoid()

@@ -28,7 +28,8 @@ from models.law import Law
 from models.layers import RMSNorm, at_least_float32, linear_flops, split_heads
 from models.ops.flops import Flops, attention_flops
 from models.registry import register
-from models.shell.diagonals import Diagonal, Diagonals, LayerBlocks, LayerMap, covered, unit
+from models.shell.diagonals import Diagonals
+from models.shell.layer_maps import LayerBlocks, LayerMap, Step, covered, unit
 from models.shell.model import Block, Size
 from models.shell.segments import CrossAttention, SegmentAttention, SegmentModel, row_by_row
 
@@ -104,7 +105,7 @@ class SideBySide:
         self.biases = [torch.stack([gate.bias for gate in gates])[:, None, None] for gates in zip(
             *((b.read_gate, b.write_gate) for b in blocks), strict=True)]
 
-    def __call__(self, x: Tensor, memory: Tensor, step: Diagonal) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Tensor, memory: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         x, width = self.blocks.attended(x, step), x.shape[-1]
         read, write = (bias[step.first : step.stop] for bias in self.biases)
         q, gate = self.query(unit(x, self.eps), step).split([width, 1], -1)

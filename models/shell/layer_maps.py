@@ -1,0 +1,145 @@
+"""All layers' maps of a text that is read in segments, each weight's gradient asked for once.
+
+A pair is a layer at a segment. `Steps` says in which order pairs are computed and which of them together; `LayerMap` is a linear
+map of every layer under such an order, and `LayerBlocks` the shell's blocks out of such maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.layers import rotary, split_heads
+from models.ops.autograd import by_hand
+from models.ops.softmax_attention import softmax_attention
+from models.shell.model import Block
+
+
+class Step(NamedTuple):
+    """Layers first .. stop - 1 at once, the number-th step; `begins` if the last of them is at the first segment."""
+
+    number: int
+    first: int
+    stop: int
+    begins: bool
+
+
+class Steps:
+    """An order of the pairs of `depth` layers and `segments` segments: here one after the other, a segment's layers in turn."""
+
+    def __init__(self, depth: int, segments: int):
+        self.depth, self.segments = depth, segments
+        self.all = self.listed()
+
+    def listed(self) -> list[Step]:
+        """The steps in their order."""
+        pairs = self.depth * self.segments
+        return [Step(n, n % self.depth, n % self.depth + 1, n < self.depth) for n in range(pairs)]
+
+    def segment(self, step: Step, layer: int) -> int:
+        """The segment at which a step's layer is."""
+        return step.number // self.depth
+
+    @cached_property
+    def order(self) -> Tensor:
+        """Where in the steps' order each pair stands, layer by layer: [depth * segments]."""
+        pairs = ((layer, self.segment(step, layer)) for step in self.all for layer in range(step.first, step.stop))
+        place = {pair: number for number, pair in enumerate(pairs)}
+        return torch.tensor([place[layer, n] for layer in range(self.depth) for n in range(self.segments)])
+
+
+class LayerMap:
+    """The same linear map of each layer, `weight` [depth, out, in], applied step by step to `rows` rows of each pair.
+
+    What each step adds to its product is a part of one tensor of zeros, whose gradient is that of all outputs together: so the
+    weights' gradient is one product a layer, instead of one for each pair, added up, each as large as the weight.
+    """
+
+    def __init__(self, weight: Tensor, steps: Steps, rows: int):
+        self.weight, self.heard, self.zeros = weight.detach().mT, [], None
+        if torch.is_grad_enabled() and weight.requires_grad:
+            zeros = _Late.apply(weight, self.heard, steps, rows)
+            self.zeros = zeros.split([step.stop - step.first for step in steps.all])
+
+    def __call__(self, x: Tensor, step: Step) -> Tensor:
+        """`x W^T`, x [g, b, r, in] -> [g, b, r, out]."""
+        several, weight = x.shape[1:-1], self.weight[step.first : step.stop]
+        rows = x.flatten(1, -2)
+        if self.zeros is None:
+            return torch.bmm(rows, weight).unflatten(1, several)
+        self.heard.append(rows.detach())
+        return torch.baddbmm(self.zeros[step.number], rows, weight).unflatten(1, several)
+
+
+class _Late(torch.autograd.Function):
+    """`apply(weight, heard, steps, rows)` -> zeros [pairs, rows, out]; what was heard until then meets their gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, heard: list[Tensor], steps: Steps, rows: int) -> Tensor:
+        ctx.heard, ctx.steps = heard, steps
+        return weight.new_zeros(len(weight) * steps.segments, rows, weight.shape[1])
+
+    @staticmethod
+    @by_hand
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None, None]:
+        order, depth = ctx.steps.order, ctx.steps.depth
+        dy, x = (part[order].unflatten(0, (depth, -1)).flatten(1, 2) for part in (dy, torch.cat(ctx.heard)))
+        return torch.bmm(dy.mT, x), None, None, None
+
+
+def folded(layers: Sequence[nn.Linear], norm: nn.Module) -> Tensor:
+    """The maps of rows behind a norm as one [out, in] of rows before its gain, which they take over."""
+    weights = [layer.weight for layer in layers]
+    return (weights[0] if len(weights) == 1 else torch.cat(weights)) * norm.weight
+
+
+def unit(x: Tensor, eps: float) -> Tensor:
+    """Rows brought to a mean square of 1: an RMSNorm without its gain."""
+    return F.rms_norm(x, x.shape[-1:], None, eps)
+
+
+class LayerBlocks:
+    """The shell's blocks with attention inside a segment (`SegmentAttention`), each at its own segment."""
+
+    def __init__(self, blocks: Sequence[Block], steps: Steps, rows: int):
+        mixer = blocks[0].mixer
+        self.heads, self.provider, self.eps = mixer.heads, mixer.provider, blocks[0].mixer_norm.eps
+
+        def over_all(weights: list[Tensor]) -> LayerMap:
+            return LayerMap(torch.stack(weights), steps, rows)
+
+        self.qkv = over_all([folded([b.mixer.query_key, b.mixer.value], b.mixer_norm) for b in blocks])
+        self.out = over_all([b.mixer.out.weight for b in blocks])
+        self.gate_up = over_all([folded([b.feed.gate_up], b.feed_norm) for b in blocks])
+        self.down = over_all([b.feed.down.weight for b in blocks])
+
+    def attended(self, x: Tensor, step: Step) -> Tensor:
+        """x [g, b, r, D] behind the attention."""
+        width = x.shape[-1]
+        qk, v = self.qkv(unit(x, self.eps), step).flatten(0, 1).split([2 * width, width], -1)
+        q, k = rotary(split_heads(qk, 2 * self.heads), 0).chunk(2, 2)
+        y = softmax_attention(q, k, split_heads(v, self.heads), provider=self.provider)
+        return x + self.out(y.flatten(2).unflatten(0, x.shape[:2]), step)
+
+    def fed(self, x: Tensor, step: Step) -> Tensor:
+        """x [g, b, r, D] behind the SwiGLU."""
+        gate, up = self.gate_up(unit(x, self.eps), step).chunk(2, -1)
+        return x + self.down(F.silu(gate) * up, step)
+
+
+def covered(model: nn.Module, x: Tensor) -> bool:
+    """Whether embedded tokens x may pass along diagonals: on a CPU, in the weights' own dtype, where nobody listens inside."""
+    if not x.is_cpu or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+        return False
+    for part in model.modules():
+        if part is not model and (part._forward_hooks or part._forward_pre_hooks):
+            return False
+        if isinstance(part, nn.Linear) and (type(part) is not nn.Linear or part.weight.dtype is not x.dtype):
+            return False
+    return True
+

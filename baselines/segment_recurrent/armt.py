@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from models.attention import Cache
 from models.law import Law
 from models.layers import at_least_float32, linear_flops
+from models.ops.dense.rows import added
 from models.ops.flops import Flops, attention_flops, product_flops
 from models.registry import register
 from models.shell.diagonals import Diagonals
@@ -103,7 +104,9 @@ class SideBySide:
 
     def __call__(self, x: Tensor, memory: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         found, _ = _both(features(self.query(x, step)), memory)
-        x = self.blocks.fed(self.blocks.attended(x + found, step), step)
+        x, n = added(x, found, self.blocks.eps)
+        x, n = added(x, self.blocks.attend(n, step), self.blocks.eps)
+        x = x + self.blocks.feed(n, step)
         return x, self.written(x[:, :, self.time :], memory, step)
 
     def written(self, x: Tensor, memory: Tensor, step: Step) -> Tensor:

@@ -26,10 +26,11 @@ from torch import Tensor, nn
 from models.attention import Cache
 from models.law import Law
 from models.layers import RMSNorm, at_least_float32, linear_flops, split_heads
+from models.ops.dense.rows import added, unit
 from models.ops.flops import Flops, attention_flops
 from models.registry import register
 from models.shell.diagonals import Diagonals
-from models.shell.layer_maps import LayerBlocks, LayerMap, Step, covered, unit
+from models.shell.layer_maps import LayerBlocks, LayerMap, Step, covered
 from models.shell.model import Block, Size
 from models.shell.segments import CrossAttention, SegmentAttention, SegmentModel, row_by_row
 
@@ -106,15 +107,17 @@ class SideBySide:
             *((b.read_gate, b.write_gate) for b in blocks), strict=True)]
 
     def __call__(self, x: Tensor, memory: Tensor, step: Step) -> tuple[Tensor, Tensor]:
-        x, width = self.blocks.attended(x, step), x.shape[-1]
+        width = x.shape[-1]
         read, write = (bias[step.first : step.stop] for bias in self.biases)
-        q, gate = self.query(unit(x, self.eps), step).split([width, 1], -1)
+        x, n = added(x, self.blocks.attend(unit(x, self.eps), step), self.eps)
+        q, gate = self.query(n, step).split([width, 1], -1)
         found, heard = self.out(self.attend(q, self.held(memory, step)), step).split([width, 1], -1)
         gate = (gate + heard + read).sigmoid()
         gate = gate if self.opened is None else gate * self.opened.to(gate.dtype)
-        x = self.blocks.fed(torch.addcmul(x, gate, found), step)
+        x, n = added(x, gate * found, self.eps)
+        x, n = added(x, self.blocks.feed(n, step), self.eps)
         q, gate = self.wanted(memory, step).split([width, 1], -1)
-        found = self.attend(q, self.told(unit(x, self.eps), step))
+        found = self.attend(q, self.told(n, step))
         return x, torch.lerp(found, memory, (gate + self.kept(found, step) + write).sigmoid())
 
     def attend(self, q: Tensor, held: Tensor) -> Tensor:

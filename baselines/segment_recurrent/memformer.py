@@ -37,9 +37,10 @@ from baselines.segment_recurrent.slot_writers import GatedWriter, SlotAttention,
 from models.attention import Cache
 from models.law import Law
 from models.layers import RMSNorm, linear_flops, split_heads
+from models.ops.dense.rows import added, unit
 from models.ops.flops import Flops, attention_flops
 from models.registry import register
-from models.shell.layer_maps import LayerBlocks, LayerMap, Step, Steps, covered, folded, unit
+from models.shell.layer_maps import LayerBlocks, LayerMap, Step, Steps, covered, folded
 from models.shell.model import Block, Size
 from models.shell.segments import CrossAttention, SegmentAttention, SegmentModel, row_by_row
 
@@ -76,20 +77,22 @@ class InTurn:
         queries = torch.stack([folded([block.reader.query], block.read_norm) for block in blocks])
         self.query = LayerMap(queries, steps, batch * time)
         self.out = LayerMap(torch.stack([block.reader.out.weight for block in blocks]), steps, batch * time)
+        self.gain = model.norm.weight
         keys = torch.cat([block.reader.key_value.weight for block in blocks])
         self.held = LayerMap(keys[None], Steps(1, segments), batch * model.writer.bias.shape[0])
 
     def __call__(self, x: Tensor, slots: Tensor, number: int) -> Tensor:
-        """Rows x [b, t, D] of the `number`-th segment behind all layers, which read slots [b, k, D]."""
+        """Rows x [b, t, D] of the `number`-th segment behind the last norm; all layers read slots [b, k, D]."""
         held = self.held(slots[None], Step(number, 0, 1, False))[0]
         held = held.unflatten(-1, (self.depth, 2, self.heads, -1)).permute(2, 3, 0, 4, 1, 5)
-        x = x[None]
+        x, n = x[None], unit(x[None], self.eps)
         for step, (k, v) in zip(self.steps[number * self.depth :], (one.unbind(0) for one in held.unbind(0))):
-            x = self.blocks.attended(x, step)
-            q = split_heads(self.query(unit(x, self.eps), step)[0], self.heads).transpose(1, 2)
+            x, n = added(x, self.blocks.attend(n, step), self.eps)
+            q = split_heads(self.query(n, step)[0], self.heads).transpose(1, 2)
             found = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-            x = self.blocks.fed(x + self.out(found[None], step), step)
-        return x[0]
+            x, n = added(x, self.out(found[None], step), self.eps)
+            x, n = added(x, self.blocks.feed(n, step), self.eps)
+        return n[0] * self.gain
 
 
 def by_segments(model: Memformer, tokens: Tensor, state: None = None) -> tuple[Tensor, None]:
@@ -201,7 +204,7 @@ class Memformer(SegmentModel):
         slots, pieces, h = state[0], x.unflatten(1, (-1, self.segment)).unbind(1), []
         layers = InTurn(self, pieces[0], len(pieces))
         for number, piece in enumerate(pieces):
-            h.append(self.norm(layers(piece, slots, number)))
+            h.append(layers(piece, slots, number))
             slots = self.writer(slots, h[-1])
         return torch.cat(h, 1), (slots, 0, (), x[:, :0].clone())
 

@@ -11,12 +11,12 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import rotary, split_heads
 from models.ops.autograd import by_hand
-from models.ops.softmax_attention import softmax_attention
+from models.ops.dense.rows import gated
+from models.ops.softmax_attention import windowed_attention
 from models.shell.model import Block
 
 
@@ -98,17 +98,15 @@ def folded(layers: Sequence[nn.Linear], norm: nn.Module) -> Tensor:
     return (weights[0] if len(weights) == 1 else torch.cat(weights)) * norm.weight
 
 
-def unit(x: Tensor, eps: float) -> Tensor:
-    """Rows brought to a mean square of 1: an RMSNorm without its gain."""
-    return F.rms_norm(x, x.shape[-1:], None, eps)
-
-
 class LayerBlocks:
-    """The shell's blocks with attention inside a segment (`SegmentAttention`), each at its own segment."""
+    """The shell's blocks with attention inside a segment (`SegmentAttention`), each at its own segment.
+
+    Rows come in without their norm's gain, which the maps have taken over: `unit(x, eps)`, or `added(x, y, eps)` with the sum.
+    """
 
     def __init__(self, blocks: Sequence[Block], steps: Steps, rows: int):
         mixer = blocks[0].mixer
-        self.heads, self.provider, self.eps = mixer.heads, mixer.provider, blocks[0].mixer_norm.eps
+        self.heads, self.eps = mixer.heads, blocks[0].mixer_norm.eps
 
         def over_all(weights: list[Tensor]) -> LayerMap:
             return LayerMap(torch.stack(weights), steps, rows)
@@ -118,18 +116,17 @@ class LayerBlocks:
         self.gate_up = over_all([folded([b.feed.gate_up], b.feed_norm) for b in blocks])
         self.down = over_all([b.feed.down.weight for b in blocks])
 
-    def attended(self, x: Tensor, step: Step) -> Tensor:
-        """x [g, b, r, D] behind the attention."""
+    def attend(self, x: Tensor, step: Step) -> Tensor:
+        """What the attention makes of unit rows x [g, b, r, D], for the residual sum."""
         width = x.shape[-1]
-        qk, v = self.qkv(unit(x, self.eps), step).flatten(0, 1).split([2 * width, width], -1)
+        qk, v = self.qkv(x, step).flatten(0, 1).split([2 * width, width], -1)
         q, k = rotary(split_heads(qk, 2 * self.heads), 0).chunk(2, 2)
-        y = softmax_attention(q, k, split_heads(v, self.heads), provider=self.provider)
-        return x + self.out(y.flatten(2).unflatten(0, x.shape[:2]), step)
+        y = windowed_attention(q, k, split_heads(v, self.heads), window=q.shape[1])
+        return self.out(y.flatten(2).unflatten(0, x.shape[:2]), step)
 
-    def fed(self, x: Tensor, step: Step) -> Tensor:
-        """x [g, b, r, D] behind the SwiGLU."""
-        gate, up = self.gate_up(unit(x, self.eps), step).chunk(2, -1)
-        return x + self.down(F.silu(gate) * up, step)
+    def feed(self, x: Tensor, step: Step) -> Tensor:
+        """What the SwiGLU makes of unit rows x [g, b, r, D], for the residual sum."""
+        return self.down(gated(self.gate_up(x, step)), step)
 
 
 def covered(model: nn.Module, x: Tensor) -> bool:

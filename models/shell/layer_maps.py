@@ -45,6 +45,11 @@ class Steps:
         """The segment at which a step's layer is."""
         return step.number // self.depth
 
+    @property
+    def single(self) -> bool:
+        """Whether no step has two pairs: then all that is kept of them lies layer by layer as it is."""
+        return len(self.all) == self.depth * self.segments
+
     @cached_property
     def order(self) -> Tensor:
         """Where in the steps' order each pair stands, layer by layer: [depth * segments]."""
@@ -64,7 +69,8 @@ class LayerMap:
         self.weight, self.heard, self.zeros = weight.detach().mT, [], None
         if torch.is_grad_enabled() and weight.requires_grad:
             zeros = _Late.apply(weight, self.heard, steps, rows)
-            self.zeros = zeros.split([step.stop - step.first for step in steps.all])
+            parts = zeros.split([1 if steps.single else step.stop - step.first for step in steps.all])
+            self.zeros = [parts[n] for n in steps.order.argsort().tolist()] if steps.single else parts
 
     def __call__(self, x: Tensor, step: Step) -> Tensor:
         """`x W^T`, x [g, b, r, in] -> [g, b, r, out]."""
@@ -87,8 +93,12 @@ class _Late(torch.autograd.Function):
     @staticmethod
     @by_hand
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None, None]:
-        order, depth = ctx.steps.order, ctx.steps.depth
-        dy, x = (part[order].unflatten(0, (depth, -1)).flatten(1, 2) for part in (dy, torch.cat(ctx.heard)))
+        order, heard = ctx.steps.order, ctx.heard
+        if ctx.steps.single:
+            x = torch.cat([heard[place] for place in order.tolist()])
+        else:
+            dy, x = dy[order], torch.cat(heard)[order]
+        dy, x = (part.unflatten(0, (ctx.steps.depth, -1)).flatten(1, 2) for part in (dy, x))
         return torch.bmm(dy.mT, x), None, None, None
 
 

@@ -1,6 +1,6 @@
 /* What stands between a layer's products, row by row, forward and back: a residual sum with the norm behind it, and SwiGLU's gate.
 
-   REAL float or double; LANES what a register holds and what divides the width and the number of units.
+   REAL float or double; LANES what a register holds; it divides the width.
    Layouts: x, y, s, n and their gradients [rows, width]; scale [rows]; both, d_both [rows, 2 units], gates first. */
 #include "../native.h"
 
@@ -39,13 +39,23 @@ void norm_backward(const real *dn, const real *ds, const real *n, const real *sc
   }
 }
 
+/* Numbers from `from` on, as many as a register holds and as are left; zeros behind them. */
+static inline vec some(const real *from, long left) {
+  if (left >= LANES) return load(from);
+  vec x = {0};
+  memcpy(&x, from, left * sizeof(real));
+  return x;
+}
+
+static inline void put(real *to, vec x, long left) { left >= LANES ? store(to, x) : store_first(to, x, (int)left); }
+
 /* y [rows, units] = silu(gate) up */
 void gate_forward(const real *both, real *y, long rows, long units, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && rows * units > FEW)
   for (long r = 0; r < rows; r++)
     for (long i = 0; i < units; i += LANES) {
-      vec z = load(both + 2 * r * units + i);
-      store(y + r * units + i, z * sigmoid(z) * load(both + (2 * r + 1) * units + i));
+      vec z = some(both + 2 * r * units + i, units - i);
+      put(y + r * units + i, z * sigmoid(z) * some(both + (2 * r + 1) * units + i, units - i), units - i);
     }
 }
 
@@ -53,9 +63,9 @@ void gate_backward(const real *dy, const real *both, real *d_both, long rows, lo
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && rows * units > FEW)
   for (long r = 0; r < rows; r++)
     for (long i = 0; i < units; i += LANES) {
-      long gate = 2 * r * units + i;
-      vec z = load(both + gate), d = load(dy + r * units + i), share = sigmoid(z), active = z * share;
-      store(d_both + gate + units, d * active);
-      store(d_both + gate, d * load(both + gate + units) * (share + active * (1 - share)));
+      long gate = 2 * r * units + i, left = units - i;
+      vec z = some(both + gate, left), d = some(dy + r * units + i, left), share = sigmoid(z), active = z * share;
+      put(d_both + gate + units, d * active, left);
+      put(d_both + gate, d * some(both + gate + units, left) * (share + active * (1 - share)), left);
     }
 }

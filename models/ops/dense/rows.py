@@ -24,14 +24,14 @@ ARGUMENTS = {"norm_forward": "ppppplldi", "norm_backward": "ppppplli", "gate_for
 
 def unit(x: Tensor, eps: float) -> Tensor:
     """Rows [.., d] brought to a mean square of 1, `x / sqrt(mean(x^2) + eps)`: an RMSNorm without its gain."""
-    if not _covered(x, x.shape[-1]):
+    if not _covered(x) or x.shape[-1] % lanes(REGISTER, x.dtype):
         return F.rms_norm(x, x.shape[-1:], None, eps)
     return _Norm.apply(x.contiguous(), None, eps)
 
 
 def added(x: Tensor, y: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """`x + y`, alike in shape, and `unit` of it."""
-    if x.shape != y.shape or x.dtype is not y.dtype or not _covered(x, x.shape[-1]):
+    if x.shape != y.shape or x.dtype is not y.dtype or not _covered(x) or x.shape[-1] % lanes(REGISTER, x.dtype):
         x = x + y
         return x, F.rms_norm(x, x.shape[-1:], None, eps)
     return _Norm.apply(x.contiguous(), y.contiguous(), eps)
@@ -39,16 +39,16 @@ def added(x: Tensor, y: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 def gated(both: Tensor) -> Tensor:
     """`silu(gate) * up` [.., units] of both, gates first, [.., 2 units]."""
-    if both.shape[-1] % 2 or not _covered(both, both.shape[-1] // 2):
+    if both.shape[-1] % 2 or not _covered(both):
         gate, up = both.chunk(2, -1)
         return F.silu(gate) * up
     return _Gate.apply(both.contiguous())
 
 
-def _covered(x: Tensor, width: int) -> bool:
+def _covered(x: Tensor) -> bool:
     if not x.is_cpu or x.dtype not in KINDS or not x.numel() or torch.compiler.is_compiling():
         return False
-    return width % lanes(REGISTER, x.dtype) == 0 and _functions(x.dtype) is not None
+    return _functions(x.dtype) is not None
 
 
 @remembered

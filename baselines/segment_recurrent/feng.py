@@ -20,7 +20,6 @@ autocast, and decays as that of the others.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import Cache
@@ -28,6 +27,7 @@ from models.law import Law
 from models.layers import RMSNorm, at_least_float32, linear_flops, split_heads
 from models.ops.dense.rows import added, unit
 from models.ops.flops import Flops, attention_flops
+from models.ops.softmax_attention.segment import across
 from models.registry import register
 from models.shell.diagonals import Diagonals
 from models.shell.layer_maps import LayerBlocks, LayerMap, Step, covered
@@ -122,10 +122,7 @@ class SideBySide:
 
     def attend(self, q: Tensor, held: Tensor) -> Tensor:
         """What queries [g, b, n, D] find among keys and values [g, b, m, 2 D]."""
-        parts = (q, *held.chunk(2, -1))
-        q, k, v = (split_heads(part.flatten(0, 1), self.heads).transpose(1, 2) for part in parts)
-        found = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        return found.unflatten(0, parts[0].shape[:2])
+        return across(q.flatten(0, 1), held.flatten(0, 1), self.heads).unflatten(0, q.shape[:2])
 
 
 def by_segments(model: Feng, tokens: Tensor, state: None = None) -> tuple[Tensor, None]:

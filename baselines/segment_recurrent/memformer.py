@@ -30,7 +30,6 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from baselines.segment_recurrent.slot_writers import GatedWriter, SlotAttention, SlotWriter
@@ -39,6 +38,7 @@ from models.law import Law
 from models.layers import RMSNorm, linear_flops, split_heads
 from models.ops.dense.rows import added, unit
 from models.ops.flops import Flops, attention_flops
+from models.ops.softmax_attention.segment import across
 from models.registry import register
 from models.shell.layer_maps import LayerBlocks, LayerMap, Step, Steps, covered, folded
 from models.shell.model import Block, Size
@@ -83,13 +83,11 @@ class InTurn:
 
     def __call__(self, x: Tensor, slots: Tensor, number: int) -> Tensor:
         """Rows x [b, t, D] of the `number`-th segment behind the last norm; all layers read slots [b, k, D]."""
-        held = self.held(slots[None], Step(number, 0, 1, False))[0]
-        held = held.unflatten(-1, (self.depth, 2, self.heads, -1)).permute(2, 3, 0, 4, 1, 5)
+        held = self.held(slots[None], Step(number, 0, 1, False))[0].chunk(self.depth, -1)
         x, n = x[None], unit(x[None], self.eps)
-        for step, (k, v) in zip(self.steps[number * self.depth :], (one.unbind(0) for one in held.unbind(0))):
+        for step, own in zip(self.steps[number * self.depth :], held, strict=False):
             x, n = added(x, self.blocks.attend(n, step), self.eps)
-            q = split_heads(self.query(n, step)[0], self.heads).transpose(1, 2)
-            found = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+            found = across(self.query(n, step)[0], own, self.heads)
             x, n = added(x, self.out(found[None], step), self.eps)
             x, n = added(x, self.blocks.feed(n, step), self.eps)
         return n[0] * self.gain

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from models.layers import rotary, split_heads
 from models.ops.autograd import by_hand
 from models.ops.dense.rows import gated
-from models.ops.softmax_attention import windowed_attention
+from models.ops.softmax_attention import softmax_attention
+from models.ops.softmax_attention.segment import inside
 from models.shell.model import Block
 
 
@@ -128,11 +129,13 @@ class LayerBlocks:
 
     def attend(self, x: Tensor, step: Step) -> Tensor:
         """What the attention makes of unit rows x [g, b, r, D], for the residual sum."""
-        width = x.shape[-1]
-        qk, v = self.qkv(x, step).flatten(0, 1).split([2 * width, width], -1)
-        q, k = rotary(split_heads(qk, 2 * self.heads), 0).chunk(2, 2)
-        y = windowed_attention(q, k, split_heads(v, self.heads), window=q.shape[1])
-        return self.out(y.flatten(2).unflatten(0, x.shape[:2]), step)
+        qkv, several = self.qkv(x, step).flatten(0, 1), x.shape[:2]
+        if (y := inside(qkv, self.heads)) is None:
+            width = x.shape[-1]
+            qk, v = qkv.split([2 * width, width], -1)
+            q, k = rotary(split_heads(qk, 2 * self.heads), 0).chunk(2, 2)
+            y = softmax_attention(q, k, split_heads(v, self.heads)).flatten(2)
+        return self.out(y.unflatten(0, several), step)
 
     def feed(self, x: Tensor, step: Step) -> Tensor:
         """What the SwiGLU makes of unit rows x [g, b, r, D], for the residual sum."""

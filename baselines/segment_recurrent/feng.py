@@ -99,12 +99,16 @@ class SideBySide:
         self.query, self.out = over_all(asked, time), over_all(heard, time)
         keys = torch.stack([b.reader.key_value.weight for b in blocks])
         self.held = LayerMap(keys, diagonals, batch * slots)
-        self.told = LayerMap(keys * torch.stack([b.write_norm.weight for b in blocks])[:, None], diagonals, batch * time)
+        self.told = LayerMap(
+            keys * torch.stack([b.write_norm.weight for b in blocks])[:, None], diagonals, batch * time
+        )
         wanted = [torch.cat([b.slot_query.weight, b.write_gate.weight[:, :width]]) for b in blocks]
         self.wanted = over_all(wanted, slots)
         self.kept = over_all([b.write_gate.weight[:, width:] for b in blocks], slots)
-        self.biases = [torch.stack([gate.bias for gate in gates])[:, None, None] for gates in zip(
-            *((b.read_gate, b.write_gate) for b in blocks), strict=True)]
+        self.biases = [
+            torch.stack([gate.bias for gate in gates])[:, None, None]
+            for gates in zip(*((b.read_gate, b.write_gate) for b in blocks), strict=True)
+        ]
 
     def __call__(self, x: Tensor, memory: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         width = x.shape[-1]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models.layers import rotary, split_heads
 from models.ops.autograd import by_hand
-from models.ops.dense.rows import gated
+from models.ops.dense.rows import KINDS, gated
 from models.ops.softmax_attention import softmax_attention
 from models.ops.softmax_attention.segment import inside
 from models.shell.model import Block
@@ -94,12 +94,9 @@ class _Late(torch.autograd.Function):
     @staticmethod
     @by_hand
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None, None]:
-        order, heard = ctx.steps.order, ctx.heard
-        if ctx.steps.single:
-            x = torch.cat([heard[place] for place in order.tolist()])
-        else:
-            dy, x = dy[order], torch.cat(heard)[order]
-        dy, x = (part.unflatten(0, (ctx.steps.depth, -1)).flatten(1, 2) for part in (dy, x))
+        steps, pairs = ctx.steps, [part for rows in ctx.heard for part in rows.unbind(0)]
+        x = torch.cat([pairs[place] for place in steps.order.tolist()]).view(steps.depth, -1, pairs[0].shape[-1])
+        dy = (dy if steps.single else dy[steps.order]).view(steps.depth, -1, dy.shape[-1])
         return torch.bmm(dy.mT, x), None, None, None
 
 
@@ -143,8 +140,8 @@ class LayerBlocks:
 
 
 def covered(model: nn.Module, x: Tensor) -> bool:
-    """Whether embedded tokens x may pass along diagonals: on a CPU, in the weights' own dtype, where nobody listens inside."""
-    if not x.is_cpu or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+    """Whether embedded tokens x may pass by such maps: on a CPU, in float32 or float64 like all weights, nobody listening."""
+    if not x.is_cpu or x.dtype not in KINDS or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return False
     for part in model.modules():
         if part is not model and (part._forward_hooks or part._forward_pre_hooks):
@@ -152,4 +149,3 @@ def covered(model: nn.Module, x: Tensor) -> bool:
         if isinstance(part, nn.Linear) and (type(part) is not nn.Linear or part.weight.dtype is not x.dtype):
             return False
     return True
-

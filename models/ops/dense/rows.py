@@ -19,7 +19,12 @@ from models.ops.providers import NotCovered
 
 SOURCE = Path(__file__).with_name("rows.c")
 KINDS = (torch.float32, torch.float64)
-ARGUMENTS = {"norm_forward": "ppppplldi", "norm_backward": "ppppplli", "gate_forward": "pplli", "gate_backward": "ppplli"}
+ARGUMENTS = {
+    "norm_forward": "ppppplldi",
+    "norm_backward": "ppppplli",
+    "gate_forward": "pplli",
+    "gate_backward": "ppplli",
+}
 
 
 def unit(x: Tensor, eps: float) -> Tensor:

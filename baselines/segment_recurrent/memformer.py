@@ -70,7 +70,7 @@ class InTurn:
 
     def __init__(self, model: Memformer, rows: Tensor, segments: int):
         """`rows` [b, t, D] of one segment."""
-        blocks, (batch, time, width) = model.blocks, rows.shape
+        blocks, (batch, time, _) = model.blocks, rows.shape
         steps = Steps(len(blocks), segments)
         self.steps, self.blocks = steps.all, LayerBlocks(blocks, steps, batch * time)
         self.depth, self.heads, self.eps = len(blocks), blocks[0].reader.heads, blocks[0].read_norm.eps

@@ -3,7 +3,7 @@
 A setting stands behind the model's name: `routing:select=balanced`.
 
 Models of the plan `generations` (width 64, depth 3, heads 4, float32) take steps in turn on 8 rows of 512 tokens and on one of
-4,096. Printed are seconds of the processor, the least of each, and the speed over the transformer's. Beside them the floor: what
+4,096; `--width 128 --depth 5 --shape 1 512` is the plan `cpu-speed` on one row. Printed are seconds of the processor, the least of each, and the speed over the transformer's. Beside them the floor: what
 the model's matrix products as its law counts them (three times those of a forward pass) take at the speed of large products, and
 of products of 16 x 16, both measured in the same rounds.
 """
@@ -32,11 +32,11 @@ LARGE, SMALL, PRODUCTS = (
 )  # sides of the products that give the machine's speed; how many small ones go together
 
 
-def model_of(asked: str) -> torch.nn.Module:
+def model_of(asked: str, size: Size) -> torch.nn.Module:
     """The model of a word: a registered name, or one with a setting."""
     name, _, setting = asked.partition(":")
     given = settings_in([f"{name}.{setting}"])[name] if setting else {}
-    return seeded(name, SIZE, 0, **given)
+    return seeded(name, size, 0, **given)
 
 
 def step_of(model: torch.nn.Module, text: torch.Tensor) -> Callable[[], None]:
@@ -67,14 +67,18 @@ def main() -> None:
     asked.add_argument(
         "--shapes", type=int, default=len(SHAPES), help="how many of the two shapes, shortest text first"
     )
+    asked.add_argument("--shape", type=int, nargs=2, metavar=("ROWS", "LENGTH"), help="this shape alone")
+    asked.add_argument("--width", type=int, default=SIZE.width)
+    asked.add_argument("--depth", type=int, default=SIZE.depth)
     asked.add_argument("--rounds", type=int, default=7)
     asked.add_argument("--threads", type=int, default=1)
     given = asked.parse_args()
     torch.set_num_threads(given.threads)
     large, small = torch.randn(LARGE, LARGE), torch.randn(PRODUCTS, SMALL, SMALL)
-    for rows, length in SHAPES[: given.shapes]:
+    size = Size(VOCAB, given.width, given.depth, SIZE.heads)
+    for rows, length in [given.shape] if given.shape else SHAPES[: given.shapes]:
         text = torch.randint(VOCAB, (rows, length + 1), generator=torch.Generator().manual_seed(0))
-        models = {name: model_of(name) for name in (REFERENCE, *given.models)}
+        models = {name: model_of(name, size) for name in (REFERENCE, *given.models)}
         steps: dict[str, Callable] = {name: step_of(model, text) for name, model in models.items()}
         found = times(steps | {"large": lambda: large @ large, "small": lambda: torch.bmm(small, small)}, given.rounds)
         speed = {"large": 2 * LARGE**3 / found["large"], "small": 2 * PRODUCTS * SMALL**3 / found["small"]}

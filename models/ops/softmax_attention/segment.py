@@ -1,4 +1,4 @@
-"""Softmax attention of a segment's rows compiled, forward and back: its positions are turned on the way. The C lies in `segment.c`.
+"""Softmax attention of a segment compiled, forward and back; its positions are turned on the way. The C lies in `segment.c`.
 
 Of 64 rows torch's kernel computes less than it takes to turn, part and join what goes in and what comes back.
 """

@@ -3,9 +3,10 @@
 A setting stands behind the model's name: `routing:select=balanced`.
 
 Models of the plan `generations` (width 64, depth 3, heads 4, float32) take steps in turn on 8 rows of 512 tokens and on one of
-4,096; `--width 128 --depth 5 --shape 1 512` is the plan `cpu-speed` on one row. Printed are seconds of the processor, the least of each, and the speed over the transformer's. Beside them the floor: what
-the model's matrix products as its law counts them (three times those of a forward pass) take at the speed of large products, and
-of products of 16 x 16, both measured in the same rounds.
+4,096; `--width 128 --depth 5 --shape 1 512` is the plan `cpu-speed` on one row. Printed are seconds of the processor, the least
+of each, and the speed over the transformer's. Beside them the floor: what the model's matrix products as its law counts them
+(three times those of a forward pass) take at the speed of large products, and of products of 16 x 16, both measured in the same
+rounds.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from models.layers import rotary, split_heads
 from models.ops.autograd import by_hand
 from models.ops.dense.rows import KINDS, gated
+from models.ops.providers import is_probing
 from models.ops.softmax_attention import softmax_attention
 from models.ops.softmax_attention.segment import inside
 from models.shell.model import Block
@@ -142,6 +143,8 @@ class LayerBlocks:
 def covered(model: nn.Module, x: Tensor) -> bool:
     """Whether embedded tokens x may pass by such maps: on a CPU, in float32 or float64 like all weights, nobody listening."""
     if not x.is_cpu or x.dtype not in KINDS or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+        return False
+    if is_probing():  # nothing is to be compiled, and what is counted is the plain form
         return False
     for part in model.modules():
         if part is not model and (part._forward_hooks or part._forward_pre_hooks):

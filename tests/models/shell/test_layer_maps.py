@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import baselines  # noqa: F401  fills the registry
 from models.language_model import Size, build
+from models.ops.providers import probing
 from models.shell.diagonals import Diagonals
 from models.shell.layer_maps import LayerMap, Steps
 from models.shell.segments import SegmentModel
@@ -71,6 +72,8 @@ def test_who_listens_or_cuts_gradients_gets_one_piece_after_the_other(name):
     made, x = model(name), torch.randn(1, 3 * SEGMENT, 32, dtype=torch.float64)
     assert made.at_once(x) and not made.at_once(x.float()) and not made.at_once(x.bfloat16())
     with torch.autocast("cpu"):
+        assert not made.at_once(x)
+    with probing():
         assert not made.at_once(x)
     heard = made.blocks[1].feed.register_forward_hook(lambda *given: None)
     assert not made.at_once(x)

@@ -26,8 +26,11 @@ from torch import Tensor, nn
 from models.attention import Cache
 from models.law import Law
 from models.layers import at_least_float32, linear_flops
+from models.ops.dense.rows import added
 from models.ops.flops import Flops, attention_flops, product_flops
 from models.registry import register
+from models.shell.diagonals import Diagonals
+from models.shell.layer_maps import LayerBlocks, LayerMap, Step, covered
 from models.shell.model import Block, Size
 from models.shell.segments import SegmentAttention, SegmentModel, row_by_row
 
@@ -76,6 +79,53 @@ def _recalled(asked: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
     matrix, sums = (part.to(asked.dtype) for part in memory)
     share = asked @ sums[..., None] + EPS
     return asked @ matrix / share, share
+
+
+class SideBySide:
+    """ARMT's layers along diagonals. Memories are [A | z], [g, b, f, d + 1], of zeros before anything was written."""
+
+    def __init__(self, model: ARMT, diagonals: Diagonals, rows: Tensor, begun: bool):
+        """`rows` [b, r, d] of one segment; `begun`: a memory was written before the first of these segments."""
+        own, count = model.memories, rows.shape[0] * rows.shape[1]
+        told = count - rows.shape[0] * model.segment
+        self.blocks, self.begun, self.time = LayerBlocks(model.blocks, diagonals, count), begun, model.segment
+        self.keys, self.like = own[0].key.out_features, rows
+        self.query = LayerMap(torch.stack([one.query.weight for one in own]), diagonals, count)
+        write = [torch.cat([one.key.weight, one.value.weight, one.rate.weight]) for one in own]
+        self.write = LayerMap(torch.stack(write), diagonals, told)
+        self.bias = torch.stack([one.rate.bias for one in own])[:, None, None]  # [L, 1, 1, 1]
+
+    def held(self, memories: tuple[Memory, ...]) -> Tensor:
+        """All layers' memories in one tensor [L, b, f, d + 1]."""
+        if memories:
+            return torch.stack([torch.cat([matrix, sums[..., None]], -1) for matrix, sums in memories])
+        batch, _, width = self.like.shape
+        return self.like.new_zeros(len(self.bias), batch, 6 * self.keys, width + 1)
+
+    def __call__(self, x: Tensor, memory: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+        found, _ = _both(features(self.query(x, step)), memory)
+        x, n = added(x, found, self.blocks.eps)
+        x, n = added(x, self.blocks.attend(n, step), self.blocks.eps)
+        x = x + self.blocks.feed(n, step)
+        return x, self.written(x[:, :, self.time :], memory, step)
+
+    def written(self, x: Tensor, memory: Tensor, step: Step) -> Tensor:
+        """The memories after rows x [g, b, n, d] have written."""
+        k, v, rate = self.write(x, step).split([self.keys, x.shape[-1], 1], -1)
+        k, rate = features(k), (rate + self.bias[step.first : step.stop]).sigmoid()
+        old, share = _both(k, memory)
+        with torch.no_grad():
+            gain = (1 - share / k.square().sum(-1, keepdim=True).clamp_min(EPS)).clamp(0, 1)
+            if step.begins and not self.begun:
+                gain[-1] = 1
+        return memory + k.mT @ torch.cat([rate * (v - old), gain], -1)
+
+
+def _both(asked: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    """`_recalled` of memories [A | z]."""
+    found, share = (asked @ memory).split([memory.shape[-1] - 1, 1], -1)
+    share = share + EPS
+    return found / share, share
 
 
 def by_segments(model: ARMT, tokens: Tensor, state: None = None) -> tuple[Tensor, None]:
@@ -169,6 +219,22 @@ class ARMT(SegmentModel):
         if self.detach_every is not None and read == self.detach_every * self.segment:
             written, read = [(matrix.detach(), sums.detach()) for matrix, sums in written], 0
         return h, (tuple(written), 0 if self.detach_every is None else read, ())
+
+    def at_once(self, x: Tensor) -> bool:
+        """`SegmentModel.at_once`: on a CPU, and unless gradients are cut."""
+        return self.detach_every is None and covered(self, x)
+
+    def several(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """`SegmentModel.several`, along diagonals: a layer's memory waits for its own layer alone."""
+        memories = state[0]
+        pieces = x.unflatten(1, (-1, self.segment))
+        own = self.memory.to(x.dtype).expand(*pieces.shape[:2], -1, -1)
+        pieces = torch.cat([pieces, own], 2).unbind(1)
+        steps = Diagonals(len(self.blocks), len(pieces))
+        side = SideBySide(self, steps, pieces[0], bool(memories))
+        h, memory = steps.run(side, pieces, side.held(memories))
+        h = self.norm(torch.stack(h, 1)[:, :, : self.segment]).flatten(1, 2)
+        return h, (tuple((one[..., :-1], one[..., -1]) for one in memory.unbind(0)), 0, ())
 
     def flops(self, time: int) -> Flops:
         """Of attention in segments, of the memory rows in everything else, and of what the memories are asked and told."""

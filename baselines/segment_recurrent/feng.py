@@ -25,8 +25,12 @@ from torch import Tensor, nn
 from models.attention import Cache
 from models.law import Law
 from models.layers import RMSNorm, at_least_float32, linear_flops, split_heads
+from models.ops.dense.rows import added, unit
 from models.ops.flops import Flops, attention_flops
+from models.ops.softmax_attention.segment import across
 from models.registry import register
+from models.shell.diagonals import Diagonals
+from models.shell.layer_maps import LayerBlocks, LayerMap, Step, covered
 from models.shell.model import Block, Size
 from models.shell.segments import CrossAttention, SegmentAttention, SegmentModel, row_by_row
 
@@ -75,6 +79,54 @@ class MemoryBlock(Block):
         found = self.reader.attend(self.slot_query(memory.to(rows.dtype)), rows)
         kept = at_least_float32(self.write_gate(torch.cat([memory.to(rows.dtype), found.to(rows.dtype)], -1))).sigmoid()
         return kept * memory + (1 - kept) * found
+
+
+class SideBySide:
+    """The layers along diagonals, with memories [g, b, k, D]; what is asked of the same rows is one map, gates included."""
+
+    def __init__(self, model: Feng, diagonals: Diagonals, rows: Tensor):
+        """`rows` [b, t, D] of one segment."""
+        blocks, (batch, time, width) = model.blocks, rows.shape
+        slots, self.opened = len(blocks[0].memory), model.opened()
+        self.blocks, self.heads = LayerBlocks(blocks, diagonals, batch * time), blocks[0].reader.heads
+        self.eps = blocks[0].read_norm.eps
+
+        def over_all(weights: list[Tensor], count: int) -> LayerMap:
+            return LayerMap(torch.stack(weights), diagonals, batch * count)
+
+        asked = [torch.cat([b.reader.query.weight, b.read_gate.weight[:, :width]]) * b.read_norm.weight for b in blocks]
+        heard = [torch.cat([b.reader.out.weight, b.read_gate.weight[:, width:] @ b.reader.out.weight]) for b in blocks]
+        self.query, self.out = over_all(asked, time), over_all(heard, time)
+        keys = torch.stack([b.reader.key_value.weight for b in blocks])
+        self.held = LayerMap(keys, diagonals, batch * slots)
+        self.told = LayerMap(
+            keys * torch.stack([b.write_norm.weight for b in blocks])[:, None], diagonals, batch * time
+        )
+        wanted = [torch.cat([b.slot_query.weight, b.write_gate.weight[:, :width]]) for b in blocks]
+        self.wanted = over_all(wanted, slots)
+        self.kept = over_all([b.write_gate.weight[:, width:] for b in blocks], slots)
+        self.biases = [
+            torch.stack([gate.bias for gate in gates])[:, None, None]
+            for gates in zip(*((b.read_gate, b.write_gate) for b in blocks), strict=True)
+        ]
+
+    def __call__(self, x: Tensor, memory: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+        width = x.shape[-1]
+        read, write = (bias[step.first : step.stop] for bias in self.biases)
+        x, n = added(x, self.blocks.attend(unit(x, self.eps), step), self.eps)
+        q, gate = self.query(n, step).split([width, 1], -1)
+        found, heard = self.out(self.attend(q, self.held(memory, step)), step).split([width, 1], -1)
+        gate = (gate + heard + read).sigmoid()
+        gate = gate if self.opened is None else gate * self.opened.to(gate.dtype)
+        x, n = added(x, gate * found, self.eps)
+        x, n = added(x, self.blocks.feed(n, step), self.eps)
+        q, gate = self.wanted(memory, step).split([width, 1], -1)
+        found = self.attend(q, self.told(n, step))
+        return x, torch.lerp(found, memory, (gate + self.kept(found, step) + write).sigmoid())
+
+    def attend(self, q: Tensor, held: Tensor) -> Tensor:
+        """What queries [g, b, n, D] find among keys and values [g, b, m, 2 D]."""
+        return across(q.flatten(0, 1), held.flatten(0, 1), self.heads).unflatten(0, q.shape[:2])
 
 
 def by_segments(model: Feng, tokens: Tensor, state: None = None) -> tuple[Tensor, None]:
@@ -182,6 +234,18 @@ class Feng(SegmentModel):
             memories, read = tuple(memory.detach() for memory in memories), 0
         none = x[:, :0].clone()
         return h, (memories, 0 if self.detach_every is None else read, (), (none,) * len(self.blocks))
+
+    def at_once(self, x: Tensor) -> bool:
+        """`SegmentModel.at_once`: on a CPU, and unless gradients are cut."""
+        return self.detach_every is None and covered(self, x)
+
+    def several(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """`SegmentModel.several`, along diagonals: a layer's memory waits for its own layer alone."""
+        pieces = x.unflatten(1, (-1, self.segment)).unbind(1)
+        steps = Diagonals(len(self.blocks), len(pieces))
+        h, memory = steps.run(SideBySide(self, steps, pieces[0]), pieces, torch.stack(state[0]))
+        none = x[:, :0].clone()
+        return self.norm(torch.cat(h, 1)), (memory.unbind(0), 0, (), (none,) * len(self.blocks))
 
     def flops(self, time: int) -> Flops:
         """Of attention in segments and to slots, and of the writes, the last of which no token may have heard."""

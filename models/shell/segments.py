@@ -116,10 +116,26 @@ class SegmentModel(LanguageModel):
         """Read a piece x [b, t, d] of one segment: normed rows [b, t, d] and the state behind it."""
         raise NotImplementedError
 
+    def several(self, x: Tensor, state: tuple) -> tuple[Tensor, tuple]:
+        """`within` for two or more whole segments x [b, n * segment, d] from a border on, where `at_once` allows it."""
+        raise NotImplementedError
+
+    def at_once(self, x: Tensor) -> bool:
+        """Whether embedded tokens x pass by `several` where they fill whole segments; by default never."""
+        return False
+
     def hidden(self, tokens: Tensor, state: Any) -> tuple[Tensor, tuple]:
         x, hidden = self.embedding(tokens), []
         state = self.begin(x) if state is None else state
-        for piece in cut(x, state[1], self.segment):
-            h, state = self.within(piece, state)
+        for piece in self._cut(x, state[1]):
+            h, state = (self.within if piece.shape[1] <= self.segment else self.several)(piece, state)
             hidden.append(h)
         return torch.cat(hidden, dim=1), state
+
+    def _cut(self, x: Tensor, count: int) -> tuple[Tensor, ...]:
+        """x in segments, or what ends the open one, whole segments together, and the rest."""
+        head = min(-count % self.segment, x.shape[1])
+        whole, rest = divmod(x.shape[1] - head, self.segment)
+        if whole < 2 or not self.at_once(x):
+            return cut(x, count, self.segment)
+        return x.split([part for part in (head, whole * self.segment, rest) if part], 1)

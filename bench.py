@@ -10,19 +10,20 @@ python bench.py COMMAND --help shows a command's flags and an example.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from models import user_file
-from runner.commands import arguments as command_line
-from runner.commands import terminal
-from runner.commands.arguments import Command
+from runner.preflight import said
 from schema import checkout
 from schema.places import ROOT
-from tasks.text import cache
+
+if TYPE_CHECKING:
+    from runner.commands.arguments import Command
 
 COMMANDS = {  # each by the module of runner/commands/ that brings it, imported when it is called
     "list": "list", "run": "run", "report": "report", "submit": "report", "verify": "verify", "check": "check",
@@ -44,6 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     A fault of the program is 2 as well, and its one line says where it lies and how to get the traceback.
     """
+    from models import user_file  # imports torch, which a dry run that is printed again does without
+    from runner.commands import arguments as command_line
+    from runner.commands import terminal
+    from tasks.text import cache
+
     console = terminal.console()
     if lacks := checkout.absent(ROOT):
         print(f"bench.py: {lacks}", file=sys.stderr)
@@ -70,5 +76,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
+def program(words: Sequence[str]) -> int:
+    """`main` of a process of its own; a dry run that would say what it said before is printed again."""
+    if (text := said.before(words)) is not None:
+        return said.printed(text)
+    if said.is_asked(words):
+        gc.disable()  # it ends in seconds, and to search all that torch brought for what is gone takes a fifth of them
+    return main(words)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(sys.argv[1:]))

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,7 @@ def register(name: str, *, paper: str, equation: str) -> Callable[[type], type]:
     return enter
 
 
+@lru_cache(maxsize=1024)  # each question of a model's kind asks for it
 def _first_setting(cls: type) -> str | None:
     return next(iter(inspect.signature(cls).parameters), None)
 

@@ -14,7 +14,8 @@ import baselines  # noqa: F401  registers every baseline, in worker processes to
 from models import language_model, registry
 from models.matching.match import PARAMETERS, Match
 from models.matching.shapes_only import shapes_only
-from models.shell.model import Size, layer_arguments
+from models.matching.solver import solved
+from models.shell.model import Size, assemble, layer_arguments
 from results.cell import Cell
 from schema.settings import construct, parameters
 
@@ -42,8 +43,13 @@ def at_one_vocabulary(size: Size) -> Size:
 
 @cache
 def _unfilled(entry: registry.Entry, size: Size, match: Match, settings: str) -> torch.nn.Module:
-    with shapes_only():
-        return language_model.seeded(entry.name, size, 0, match=match, **json.loads(settings))
+    own = json.loads(settings)
+    language_model.check_settings(entry, own)
+    shape, found = solved(entry, size, own, match)
+    if found is None:
+        with shapes_only():
+            found = assemble(entry, size, shape, own)
+    return found
 
 
 def terms(size: dict[str, Any], vocab: int) -> tuple[Size, Match]:

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # Operations on single numbers: of tensors of one floating dtype, and plain numbers, they give that dtype and the joint shape.
@@ -32,11 +33,26 @@ ALIKE = {"empty_like", "ones_like", "rand_like", "randn_like", "zeros_like"}
 IN_PLACE = FILLING | {f"{name}_" for name in POINTWISE}  # on floating numbers; none changes the shape of what it fills
 
 
+# What fills a tensor and asks a mode first, each with the fewest dimensions that it takes without an error to tell.
+DRAWING = {nn.init.normal_: 0, nn.init.uniform_: 0, nn.init.constant_: 0, nn.init.kaiming_uniform_: 2}
+
+
 @contextmanager
 def shapes_only() -> Iterator[None]:
     """Tensors made here are on the meta device, as under `torch.device("meta")`, and their numbers are never computed."""
-    with torch.device("meta"), _Uncomputed():
+    with _OnMeta("meta"), _Uncomputed():
         yield
+
+
+class _OnMeta(DeviceContext):
+    """`torch.device("meta")` as a block, in which a tensor without memory is not filled either: half of what a layer takes."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if func in DRAWING:
+            filled = args[0] if args else (kwargs or {}).get("tensor")
+            if _is_uncomputed(filled) and filled.numel() and filled.dim() >= DRAWING[func]:
+                return filled
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 class _Uncomputed(TorchDispatchMode):

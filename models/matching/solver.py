@@ -56,7 +56,9 @@ class Candidate:
     is_uniform: bool
     assemble: Callable[[Shape], nn.Module]
     sample: Callable[[Shape], tuple[nn.Module, int]]
+    assembled: dict[Shape, nn.Module] = field(default_factory=dict)  # without memory for their weights
     counted: dict[Shape, int] = field(default_factory=dict)
+    weighed: dict[Shape, tuple[int, int, int]] = field(default_factory=dict)
 
     def nearest(self, count: Count, target: float, unit: int | None) -> Shape:
         """The shape whose count comes nearest to the target, by depth or SwiGLU width and then in steps of inner width."""
@@ -68,21 +70,35 @@ class Candidate:
     def parameters(self, shape: Shape) -> int:
         """Learned numbers outside the embedding; counted once."""
         if shape not in self.counted:
-            with shapes_only():
-                self.counted[shape] = parameter_count(self.assemble(shape))
+            self.counted[shape] = parameter_count(self.model(shape))
         return self.counted[shape]
 
+    def model(self, shape: Shape) -> nn.Module:
+        """The model of a shape without memory for its weights, built once."""
+        if shape not in self.assembled:
+            with shapes_only():
+                self.assembled[shape] = self.assemble(shape)
+        return self.assembled[shape]
+
     def estimate(self, shape: Shape) -> int:
-        """The same from the first two blocks, as if every further one were like the second, and every SwiGLU unit like the next.
+        """The same from two blocks, as if every further one were like the second, and every SwiGLU unit like their first.
 
         A search asks for many depths and widths, of which so nothing more is built.
         """
         if not self.is_uniform:
             return self.parameters(shape)
-        one = self.parameters(replace(shape, depth=1, feed=min(shape.feed, 1)))
-        more = self.parameters(replace(shape, depth=2, feed=min(shape.feed, 1))) - one if shape.depth > 1 else 0
-        unit = self.parameters(replace(shape, depth=1, feed=2)) - one if shape.feed > 1 else 0
+        one, more, unit = self.parts(replace(shape, depth=2, feed=min(shape.feed, 1)))
         return one + more * (shape.depth - 1) + unit * shape.depth * max(shape.feed - 1, 0)
+
+    def parts(self, pair: Shape) -> tuple[int, int, int]:
+        """Learned numbers of a model of two blocks: without its second block, in that block, in a unit of their SwiGLU of one."""
+        if pair not in self.weighed:
+            first, second = self.model(pair).blocks
+            known = {id(parameter) for parameter in first.parameters()}  # what both share is the first one's
+            more = sum(parameter.numel() for parameter in second.parameters() if id(parameter) not in known)
+            unit = sum(parameter.numel() for parameter in first.feed.parameters()) if pair.feed else 0
+            self.weighed[pair] = self.parameters(pair) - more, more, unit
+        return self.weighed[pair]
 
     def matching(self, target: int, unit: int | None, state: int | None = None) -> Shape:
         """The shape whose parameters come nearest to the target, with the state's setting at `state`."""
@@ -112,13 +128,23 @@ class Candidate:
 
 def solve(entry: registry.Entry, size: Size, settings: dict[str, Any], match: Match = PARAMETERS) -> Shape:
     """The shape that brings a model nearest to what is matched. Raises NoMatch beyond the tolerance of parameters."""
+    return solved(entry, size, settings, match)[0]
+
+
+def solved(
+    entry: registry.Entry, size: Size, settings: dict[str, Any], match: Match = PARAMETERS
+) -> tuple[Shape, nn.Module | None]:
+    """`solve`, and the model of that shape without memory for its weights, where the search has built it."""
     question = (entry, size, repr(sorted(settings.items())), match)
     if question not in _solved:
-        _solved[question] = _shape(candidate(entry, size, settings), match)
+        sought = candidate(entry, size, settings)
+        shape = _shape(sought, match)
+        is_whole = not entry.adds_memory  # else what is sought is the model that the memory is added to
+        _solved[question] = shape, sought.assembled.get(shape) if is_whole else None
     return _solved[question]
 
 
-_solved: dict[tuple, Shape] = {}  # a search builds a model a dozen times
+_solved: dict[tuple, tuple[Shape, nn.Module | None]] = {}  # a search builds several models
 
 
 def candidate(entry: registry.Entry, size: Size, settings: dict[str, Any]) -> Candidate:

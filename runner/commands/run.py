@@ -28,7 +28,7 @@ from runner.commands.arguments import SETTING, Command, add_comparison, add_prov
 from runner.commands.comparison import cells, changed, committed_rows, shown
 from runner.commands.report import draw
 from runner.measure import measure, prepare
-from runner.preflight import remembered
+from runner.preflight import remembered, said
 from runner.preflight.refusals import check_cells
 from runner.schedule import rates, schedule
 from runner.schedule.board import Board
@@ -192,17 +192,24 @@ def _dry_run(
     """Print what a run would do and cost; no data are read or downloaded for it."""
     folder, key = folder_of(comparison.RESULTS, plan.comparison), keys_among(here)
     done, planned = store.statuses(here), cells(plan, here, key)
-    with _surroundings_kept():  # a user's code is asked what it costs
+    with _surroundings_kept(), said.silence() as warned:  # a user's code is asked what it costs
         _check(planned, arguments, plan, console)
-        past = timings(comparison.RESULTS) + committed_rows(folder, console, TIMES) + here
+        with console.capture() as beside:
+            past = timings(comparison.RESULTS) + committed_rows(folder, console, TIMES) + here
         known = partial(costs.of_cell, checkpoints=checkpoints, past=rates.trainings(past))
         with console.status("counting operations and memory"):
             table, line = forecast(plan, planned, lambda cell: done.get(key(cell)) if done else None, past, known)
-    console.print(table)
-    if (standings := matched(plan, planned, known)) is not None:
-        console.print(standings)
-    for text in (line, *_method(plan)):
-        console.print(text, highlight=False, markup=False)
+        with console.capture() as forecasted:
+            console.print(table)
+            if (standings := matched(plan, planned, known)) is not None:
+                console.print(standings)
+            for text in (line, *_method(plan)):
+                console.print(text, highlight=False, markup=False)
+    told = beside.get() + forecasted.get()
+    console.out(told, end="", highlight=False)
+    is_alone = not arguments.cache and not any(cell.model_files for cell in planned)
+    if is_alone and not warned and said.of_the_house((cell.settings, cell.task_settings) for cell in planned):
+        said.keep(told)
     return 0
 
 

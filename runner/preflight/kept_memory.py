@@ -67,16 +67,16 @@ def _at_depth(built: Callable[[int], nn.Module], depth: int, step: int, least: i
 def _kept(model: nn.Module, least: int = 0) -> tuple[float, float]:
     """Bytes a token that one model's forward pass keeps of a text of at least so many tokens: in all, and in its blocks."""
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    kept: dict[int, int] = {}
+    kept: dict[int, torch.UntypedStorage] = {}  # held to the end, so that no other takes the place of one
     inside: set[int] = set()
     within = 0
 
-    def keep(tensor: Tensor) -> tuple[Tensor, torch.UntypedStorage]:
+    def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in weights and storage._cdata not in kept:
-            kept[storage._cdata] = storage.nbytes()
+            kept[storage._cdata] = storage
             inside.update([storage._cdata] if within else [])
-        return tensor, storage  # which is held, so that no other takes its place
+        return tensor
 
     def step_in(*_: Any) -> None:
         nonlocal within
@@ -90,6 +90,7 @@ def _kept(model: nn.Module, least: int = 0) -> tuple[float, float]:
         block.register_forward_pre_hook(step_in)
         block.register_forward_hook(step_out)
     tokens = torch.zeros(1, max(SHORTEST, 2 * model.period, least), dtype=torch.long)
-    with probing(), torch.autograd.graph.saved_tensors_hooks(keep, lambda held: held[0]):
+    with probing(), torch.autograd.graph.saved_tensors_hooks(keep, lambda held: held):
         model(tokens)
-    return sum(kept.values()) / tokens.numel(), sum(kept[one] for one in inside) / tokens.numel()
+    weighed = {one: storage.nbytes() for one, storage in kept.items()}
+    return sum(weighed.values()) / tokens.numel(), sum(weighed[one] for one in inside) / tokens.numel()

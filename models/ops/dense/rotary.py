@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from models.ops.native_build import REGISTER, compiled, lanes, remembered
-from models.ops.providers import NotCovered
+from models.ops.providers import NotCovered, is_probing
 
 SOURCE = Path(__file__).with_name("rotary.c")
 KINDS = (torch.float32, torch.float64)
@@ -26,10 +26,11 @@ def turned(x: Tensor, start: int, frequency: Tensor | None, step: int) -> Tensor
     """`models.layers.rotary` of x [b, t, h, d], d even; it may be differentiated again.
 
     None where that is not covered: half precision, frequencies that learn, off the CPU, inside torch.compile, without a compiler.
+    Inside `probing` it is PyTorch that computes, and no more is kept for the backward pass than there.
     """
     if not x.is_cpu or x.dtype not in KINDS or x.dim() != 4 or torch.compiler.is_compiling() or not x.numel():
         return None
-    if (frequency is not None and frequency.requires_grad) or _turn(x.dtype) is None:
+    if (frequency is not None and frequency.requires_grad) or (not is_probing() and _turn(x.dtype) is None):
         return None
     places = start, x.shape[1], step, x.shape[-1] // 2, x.dtype
     if frequency is not None or x.shape[1] * x.shape[-1] > KEPT:
@@ -66,6 +67,9 @@ def _turn(kind: torch.dtype) -> Any:
 
 
 def _turned(x: Tensor, cosine: Tensor, sine: Tensor, sign: int) -> Tensor:
+    if is_probing():
+        cosine, sine, (first, second) = cosine[:, None], sign * sine[:, None], x.chunk(2, -1)
+        return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1)
     x = x if x.stride(-1) == 1 else x.contiguous()
     (batch, time, heads, width), y = x.shape, torch.empty(x.shape, dtype=x.dtype)
     text = _Text(batch, time, heads, width // 2, *x.stride()[:3])

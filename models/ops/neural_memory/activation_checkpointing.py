@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint
 
 from models.ops.neural_memory.recurrence import State
+from models.ops.providers import is_probing
 
 
 def stored_every(tokens: int, form: Callable) -> Callable:
@@ -36,10 +39,28 @@ def stored_every(tokens: int, form: Callable) -> Callable:
             gates = dict(zip(("momentum", "rate", "keep"), text[3:], strict=True))
             return form(*text[:3], **gates, state=state, **fixed)
 
+        again = _forward_alone if is_probing() else partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
         ys = []
         for text in zip(*(x.split(tokens, 1) for x in (q, k, v, momentum, rate, keep)), strict=True):
-            y, state = checkpoint(piece, state, *text, use_reentrant=False, preserve_rng_state=False)
+            y, state = again(piece, state, *text)
             ys.append(y)
         return torch.cat(ys, 1), state
 
     return remembered
+
+
+def _forward_alone(piece: Callable, state: State | None, *text: Tensor) -> tuple[Tensor, State]:
+    """What `checkpoint` gives and keeps in a forward pass; the gradient is left out. It imports torch's compiler, for seconds."""
+    with torch.no_grad():
+        y, state = piece(state, *text)
+    learning = tree_map_only(Tensor, lambda x: x.requires_grad_() if x.is_floating_point() else x, state)
+    return _Keeping.apply(y, *text), learning
+
+
+class _Keeping(torch.autograd.Function):
+    """`apply(y, *text)` is y, and keeps the text for a gradient that is never asked for."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, *text: Tensor) -> Tensor:
+        ctx.save_for_backward(*text)
+        return y.view_as(y)

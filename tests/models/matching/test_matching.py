@@ -153,3 +153,15 @@ def test_wrong_match_is_one_sentence(given, says):
 def test_build_says_what_a_match_is():
     with pytest.raises(ValueError, match="match takes a Match .* or False, not 'state'"):
         build("retnet", SIZE, match="state")
+
+
+def test_a_search_builds_two_models_and_hands_over_the_one_of_its_shape(monkeypatch):
+    built, size = [], Size(256, 48, 3, 2)  # a size that no other test asks for
+    assemble = solver.assemble
+    monkeypatch.setattr(solver, "assemble", lambda *asked, **named: built.append(1) or assemble(*asked, **named))
+    shape, model = solver.solved(registry.entry("gated-deltanet"), size, {})
+    assert len(built) == 3  # the reference, a pair of blocks, and the model
+    assert (len(model.blocks), model.blocks[0].feed.down.in_features) == (shape.depth, shape.feed)
+    assert {value.device.type for value in model.parameters()} == {"meta"}
+    solver.solved(registry.entry("gated-deltanet"), size, {})
+    assert len(built) == 3

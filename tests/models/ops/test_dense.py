@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from models.layers import RMSNorm, SwiGLU, maps
+from models.layers import RMSNorm, SwiGLU, maps, rotary
 from models.ops.dense.native import FEW, is_step
 from models.ops.native_build import compiler
-from models.ops.providers import watch
+from models.ops.providers import probing, watch
 
 pytestmark = pytest.mark.skipif(not compiler(), reason="no C compiler is here")
 LAYERS = {
@@ -88,3 +88,12 @@ def test_who_listens_to_a_map_inside_hears_it():
     torch.testing.assert_close(layer(x), silent)
     maps(x, layer.gate_up)
     assert len(heard) == 2
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_rotary_positions_inside_probing_are_those_outside(shared):
+    wide = torch.randn(2, 5, 3, 24, dtype=torch.float64, requires_grad=True)
+    x = wide[..., 8:16] if shared else wide[..., :8].detach()
+    outside = rotary(x, 3)
+    with probing():
+        assert torch.allclose(rotary(x, 3), outside, rtol=1e-14, atol=1e-14)

@@ -11,9 +11,7 @@ Progress = Callable[[dict[str, Any]], None]  # is told step, loss, speed and the
 DTYPES = ("float32", "float32+onednn", "bfloat16")
 PARALLEL = ("ddp", "fsdp2")  # how processes share a batch
 MATCHES = {"parameters": None, "state": "state_bytes", "flops": "flops_length"}  # what each match must be told
-DECODING_WARM_UP = (
-    4  # times that a kind of state is met before a token runs from a record (`models.shell.decoding`)
-)
+DECODING_WARM_UP = 4  # times that a kind of state is met before a token runs from a record (`models.shell.decoding`)
 SMALL, NEAR_SMALL, NEAR = 10_000_000, 0.05, 0.01  # parameters; the largest relative difference below, and from there up
 SMALL_STATE, NEAR_SMALL_STATE, NEAR_STATE = 2**18, 0.2, 0.1  # the same of bytes of state
 

@@ -41,7 +41,7 @@ static void leave(const vec *from, long row, long rows, long count, real *to) {
     for (long i = 0; i < count; i++) to[(row + lane) * count + i] = from[i][lane];
 }
 
-static inline vec softplus(vec x) { return choose(x > 0, x, (vec){0}) + log_of_one_and(exp_of_negative(choose(x < 0, x, -x))); }
+static inline vec softplus(vec x) { return choose(x > 0, x, (vec){0}) + log_of_one_and(quick_exp_of_negative(choose(x < 0, x, -x))); }
 static inline vec silu_slope(vec x) {
   vec s = sigmoid(x);
   return s * (1 + x * (1 - s));
@@ -114,7 +114,7 @@ static void forward_piece(const real *w, const vec *x, vec (*p)[D], const vec (*
   for (int d = 0; d < D; d++) {
     vec delta = now->delta[d], u = delta * now->s[d], y = now->s[d] * w[SKIP + d];
     for (int n = 0; n < N; n++) {
-      vec decay = now->decay[d][n] = exp_of_negative(delta * w[RATES + d * N + n]);
+      vec decay = now->decay[d][n] = quick_exp_of_negative(delta * w[RATES + d * N + n]);
       vec next = now->h[d][n] = decay * h[d][n] + u * B[n];
       y += C[n] * next;
     }

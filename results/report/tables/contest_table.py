@@ -11,33 +11,47 @@ from results.report.evaluations import Evaluation, grouped
 from results.report.tables.columns import Column, Table, where_text
 from results.rows import metrics
 
+CLOCKS = ("training_step_seconds", "reading_seconds")  # of each direction
 COLUMNS = (
     ("step, seconds", "training_step_seconds"),
+    ("reading, seconds", "reading_seconds"),
     ("time ratio", "time_ratio"),
     ("CPU seconds", "training_step_cpu_seconds"),
+    ("CPU seconds", "reading_cpu_seconds"),
     ("CPU time ratio", "cpu_time_ratio"),
     ("peak memory", "peak_memory_bytes"),
     ("memory ratio", "memory_ratio"),
     ("times the floor", "times_the_floor"),
+    ("error", "law_error"),
 )
 IN_TERMINAL = {
     "training_step_seconds": "seconds",
+    "reading_seconds": "seconds",
     "time_ratio": "x time",
     "cpu_time_ratio": "x CPU",
     "peak_memory_bytes": "memory",
     "memory_ratio": "x memory",
     "times_the_floor": "x floor",
+    "law_error": "error",
+}
+STEPS = {
+    "training_step_seconds": "One training step (forward and backward)",
+    "reading_seconds": "One reading of a text (forward, without a gradient)",
 }
 HOW = (
-    "One training step (forward and backward), entrants in turn within each round; ratios are taken within a round, to {name}. "
+    "{step}, entrants in turn within each round; ratios are taken within a round, to {name}. "
     "Times the floor: the step's time over what its matrix products alone would take at the speed of a 1024 x 1024 product "
     "in the same rounds ({rates}); products in a causal softmax count half, elementwise work counts nothing."
+)
+ALONE = (
+    "{step}, of the recurrence alone with what its layer gives it, entrants in turn within each round; ratios are taken within a "
+    "round, to {name}. Error: the largest difference from the law, token by token in float64, over its largest output."
 )
 
 
 def tables(evaluation: Evaluation) -> list[Table]:
     """A table for each length, shortest first."""
-    wheres = evaluation.wheres("training_step_seconds")
+    wheres = evaluation.wheres(_clock(evaluation))
     return [
         Table(
             where_text(where),
@@ -47,6 +61,11 @@ def tables(evaluation: Evaluation) -> list[Table]:
     ]
 
 
+def _clock(evaluation: Evaluation) -> str:
+    """The metric of a step's time in a benchmark's direction."""
+    return next((metric for metric in CLOCKS if evaluation.measured(metric=metric)), CLOCKS[0])
+
+
 def notes(evaluation: Evaluation, one: Table) -> str:
     """How to read a side-by-side benchmark's table, and below it who is missing or gave no finite output, and why."""
     where = one.columns[0].where
@@ -54,7 +73,8 @@ def notes(evaluation: Evaluation, one: Table) -> str:
         r for r in evaluation.measured(metric="matrix_product_flops_per_second") if where.items() <= r["where"].items()
     ]
     speeds = ", ".join(f"{row['value'] / 1e9:,.0f} GFLOP/s" for row in rates) or "not measured"
-    lines = [HOW.format(name=evaluation.settings["reference"], rates=speeds)]
+    how = ALONE if evaluation.settings["level"] == "operation" else HOW
+    lines = [how.format(step=STEPS[_clock(evaluation)], name=evaluation.settings["reference"], rates=speeds)]
     return "\n".join([*lines, *missing(evaluation, where), ""])
 
 
@@ -62,7 +82,7 @@ def missing(evaluation: Evaluation, where: dict[str, Any]) -> list[str]:
     """One line for each candidate without a number at this length, and for each whose output was not finite."""
     found = []
     for model in evaluation.learners:
-        if evaluation.point(model.label, "training_step_seconds", where) is None:
+        if evaluation.point(model.label, _clock(evaluation), where) is None:
             found.append(f"{model.label}: {evaluation.reason(model.label, where)}")
         finite = evaluation.point(model.label, "finite_output", where)
         if finite is not None and not finite.value:

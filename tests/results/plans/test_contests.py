@@ -101,14 +101,26 @@ def test_a_candidate_that_stands_by_itself_is_not_one_of_all(tmp_path):
     assert [e["repeats"] for e in cell.entrants] == [9, 9, 9, 3, 1]
 
 
+def test_reading_enters_a_cells_settings_and_training_leaves_them_as_they_were(tmp_path):
+    """Keys of rows that were measured before there was a direction stay."""
+    assert "direction" not in plans.cells(load(tmp_path), NAMES)[0].task_settings
+    reading = CONTEST.replace("repeats = [9, 2]", 'repeats = [9, 2]\ndirection = "reading"')
+    assert plans.cells(load(tmp_path, reading), NAMES)[0].task_settings["direction"] == "reading"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('level = "layer"', 'level = "op"', "level 'op' is unknown; choose one of layer, model"),
+        ('level = "layer"', 'level = "op"', "level 'op' is unknown; choose one of operation, layer, model"),
+        (
+            "repeats = [9, 2]",
+            'direction = "prefill"',
+            "direction 'prefill' is unknown; choose one of training, reading",
+        ),
         (
             'level = "layer"',
             'level = "model"',
-            "other is a layer; external implementations join side-by-side benchmarks with level = 'layer'",
+            "other is a layer; external implementations join side-by-side benchmarks with level = 'layer' or 'operation'",
         ),
         ('reference = "other"', 'reference = "nobody"', "the reference 'nobody' is none of the candidates"),
         ('name = "linear"', 'name = "other"', "other stands twice"),

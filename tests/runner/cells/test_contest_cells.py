@@ -63,6 +63,24 @@ def test_a_contest_of_layers_gives_rows_for_every_entrant(results, monkeypatch):
     assert len({(row["cell"], row["when"]) for row in rows}) == 1
 
 
+@pytest.mark.parametrize(
+    ("direction", "metric"), [("training", "training_step_seconds"), ("reading", "reading_seconds")]
+)
+def test_a_contest_of_operations_times_recurrences_and_says_their_errors(results, direction, metric):
+    other = '[[contests.entrants]]\nname = "law"\nmodel = "deltanet"\nsettings = { provider = "recurrence" }\n'
+    turned = CONTEST.replace("repeats = 2", f'repeats = 2\ndirection = "{direction}"')
+    (results / "tiny" / "plan.toml").write_text(turned.format(level="operation") + other)
+    rows = measure(plans.cells(plans.load(results / "tiny"), registry.names())[0], lambda news: None)
+    by_name = {}
+    for row in rows:
+        store.check(row)
+        by_name.setdefault(row["settings"]["variant"], {})[row["metric"]] = row
+    for name in ("deltanet", "linear memory", "law"):
+        assert by_name[name][metric]["value"] > 0 and by_name[name]["time_ratio"]["count"] == 2
+        assert 0 < by_name[name]["law_error"]["value"] < 1e-5 and "times_the_floor" not in by_name[name]
+    assert by_name["law"]["time_ratio"]["provider"] == "recurrence"
+
+
 def test_an_installed_package_makes_a_contest_run_again(results, monkeypatch):
     cell = race(results, "layer", OPPONENTS)
     before = identify(cell).key
@@ -82,6 +100,8 @@ def test_a_contest_of_models_runs_from_the_plan_to_the_figure(results, capsys):
 @pytest.mark.parametrize(
     ("level", "more", "says"),
     [
+        ("layer", '[[contests.entrants]]\nname = "x"\nopponent = "vllm-mamba2"', "of direction 'reading'"),
+        ("operation", '[[contests.entrants]]\nname = "x"\nopponent = "open-titans"', "of level 'layer'"),
         ("layer", '[[contests.entrants]]\nname = "x"\nopponent = "sdpaa"', "did you mean sdpa"),
         ("layer", '[[contests.entrants]]\nname = "x"\nopponent = "sdpa"\nsettings = { a = 1 }', "has no setting 'a'"),
         ("layer", '[[contests.entrants]]\nname = "x"\nmodel = "rmt"', "whole language model"),

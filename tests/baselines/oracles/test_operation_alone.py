@@ -1,0 +1,52 @@
+"""A layer's recurrence by itself: it computes what it computes inside its layer, and its error is against the law in float64."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+import pytest
+import torch
+
+import baselines  # noqa: F401  fills the registry
+from baselines.oracles.adapters import operation_alone
+from models import registry
+
+WIDTH, HEADS = 32, 4
+
+
+def layer(name: str, **settings):
+    torch.manual_seed(0)
+    return registry.entry(name).cls(WIDTH, HEADS, **settings)
+
+
+@pytest.mark.parametrize("name", ["gated-deltanet", "mamba2", "mamba", "titans-lmm", "ttt-linear", "lru"])
+def test_it_gives_what_it_gives_inside_the_layer(name):
+    mixer, x = layer(name, provider="chunked"), torch.randn(2, 20, WIDTH)
+    alone = operation_alone.given(mixer, x)
+    inside = []
+
+    def kept(*inputs, **named):
+        inside.append(alone.function(*inputs, **named)[0])
+        return alone.function(*inputs, **named)
+
+    with torch.no_grad(), patch.object(*operation_alone.place(mixer), operation_alone.OtherForm(kept)):
+        mixer(x)
+    assert torch.equal(alone(), inside[0])
+
+
+def test_its_error_is_that_of_the_form_and_not_nothing():
+    x = torch.randn(1, 100, WIDTH)
+    assert 0 < operation_alone.given(layer("gated-deltanet"), x).error() < 1e-5
+    wrong = operation_alone.given(layer("gated-deltanet"), x, lambda q, k, v, **unused: (2 * v, None))
+    assert wrong.error() > 0.5
+
+
+def test_its_inputs_are_its_own():
+    mixer, x = layer("deltanet"), torch.randn(1, 8, WIDTH)
+    alone = operation_alone.given(mixer, x)
+    assert alone.tensors() and not any(one.requires_grad for one in alone.tensors())
+
+
+def test_a_layer_without_one_recurrence_is_refused_in_one_sentence():
+    with pytest.raises(ValueError, match="has not one recurrence .*level = 'layer'"):
+        operation_alone.place(torch.nn.Linear(2, 2))

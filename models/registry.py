@@ -183,5 +183,6 @@ def entry(name: str) -> Entry:
         if (Path(name) / "__init__.py").is_file():
             guess = f" A package of yours is named with a slash: {name}/."
     raise UnknownModel(
-        f"Unknown model {shortened(name)}.{guess} Registered are: {', '.join(names())} (import baselines registers them all)."
+        f"Unknown model {shortened(name)}.{guess} {len(names())} are registered (python bench.py list shows them; import "
+        "baselines registers the house's, --models FILE.py your own)."
     )

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 import tasks
-from models.conformance import costs, streaming
+from models import registry, user_file
+from models.conformance import causality, costs, streaming
 from models.matching.counts import parameter_count, state_bytes
 from results.cell import UNKNOWN_RATE, Cell
 from results.plans import learning_rates
@@ -37,7 +38,7 @@ def floors(cell: Cell, progress: Progress) -> dict[str, Any]:
 def tried(cell: Cell, progress: Progress, checkpoints: CheckpointSettings | None) -> dict[str, Any]:
     """A trial of a learning rate: a short training, judged on the validation split."""
     task = tasks.create(cell.task, **cell.task_settings)
-    trained_model = learn(cell, task, checkpoints, progress)
+    trained_model = learn(cell, task, checkpoints, progress, partial(_admit, longest=0, own=_is_own(cell)))
     model = trained_model.model.eval()
     begun = time.perf_counter()
     judged = validation_loss(model, task, dtype=cell.dtype, device=cell.device, progress=progress)
@@ -60,7 +61,8 @@ def trained(cell: Cell, progress: Progress, checkpoints: CheckpointSettings | No
         raise FloatingPointError("no learning rate of the grid came through its trial")
     task = tasks.create(cell.task, **cell.task_settings)
     run = {"dtype": cell.dtype, "device": cell.device}
-    admit = partial(_admit, longest=max(getattr(task, "test_lengths", ()), default=0))
+    longest = max(getattr(task, "test_lengths", ()), default=0)
+    admit = partial(_admit, longest=longest, own=_is_own(cell))
     peak_memory.reset_peak(cell.device)
     trained_model = learn(without_memory(cell), task, checkpoints, progress, admit)
     most = peak_memory.peak(cell.device)
@@ -116,8 +118,15 @@ def _equal_work(cell: Cell, vocab: int) -> list[tuple]:
     return [] if found.figure is None else [(None, "matched_flops_per_token", found.figure, 1, where)]
 
 
-def _admit(model: torch.nn.Module, longest: int) -> None:
-    """Refuse, before training and again after it, a model that may not be fed in pieces where an evaluation must be."""
+def _is_own(cell: Cell) -> bool:
+    """Whether a file of the user's registered the cell's model, or a mixer of it: no test has held it to the contract."""
+    return bool(user_file.files_of(registry.together(cell.model, cell.settings)))
+
+
+def _admit(model: torch.nn.Module, longest: int, own: bool) -> None:
+    """Refuse, before training and after it, a user's model that looks ahead, and any that would be fed in pieces and may not."""
+    if own:
+        causality.admit(model)
     if longest > PIECE:
         streaming.admit(model, longest)
 

@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.conformance.subject import Finding, Subject, difference, feed, first_apart
+from models.conformance.subject import LEAST, Finding, Subject, difference, feed, first_apart
 
 SAME = 1e-6  # relative: nothing but the last bit may differ
 ALONE = 1e-5  # relative: a matrix product rounds differently at another batch size
 HEARD = 1e-7  # relative: other logits, where a model stops gradients
 FAINT = 1e-9  # a gradient below this share of the text's largest is no reading
+
+
+class LooksAhead(ValueError):
+    """A model whose answer to a token hangs on what comes after it."""
+
+
+@torch.no_grad()
+def admit(model: nn.Module) -> None:
+    """Let `model`, as its weights are now, be examined: raises LooksAhead where its logits hang on later tokens.
+
+    All tokens from a place on are changed, around the ends of two periods; it is examined in evaluation mode, as exams are.
+    """
+    was_training, span = model.training, max(model.period, LEAST)
+    model.eval()
+    try:
+        generator = torch.Generator().manual_seed(0)
+        words = model.embedding.num_embeddings
+        text = torch.randint(words, (1, 2 * span + 21), generator=generator).to(model.embedding.weight.device)
+        logits = feed(model, text)[0]
+        for place in (1, 2, span - 1, span, span + 1, 2 * span):
+            changed = text.clone()
+            changed[:, place:] = (changed[:, place:] + 1) % words
+            before = feed(model, changed)[0][:, :place]
+            if difference(before, logits[:, :place]) > SAME:
+                token = first_apart(before, logits, SAME)
+                raise LooksAhead(
+                    f"The logits at token {token} hang on tokens from {place} on: the model looks ahead, so that its numbers "
+                    "would be no predictions; bench.py check says where."
+                )
+    finally:
+        model.train(was_training)
 
 
 def _places(subject: Subject) -> list[int]:

@@ -110,12 +110,21 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+MOST_NAMED = 20  # so many names a sentence may hold
+
+
 def known(name: str, names: Sequence[str], what: str, where: str) -> str:
     """The name, if it is one of `names`; else PlanError says which are near."""
     if name in names:
         return name
     near = suggestion(name, names)
     hint = near[2:-1] if near else f"known: {', '.join(names) or 'none'}."
+    if what == "model" and not near and len(names) > MOST_NAMED:
+        hint = f"python bench.py list shows the {len(names)} that there are."
+    if what == "model" and (name.endswith(".py") or "/" in name):
+        hint = (
+            "a plan names a model of yours as its file registers it, and --models on the command line names the file."
+        )
     raise PlanError(f"There is no {what} {shortened(name)}{f' ({where})' if where else ''}; {hint}")
 
 

@@ -118,6 +118,11 @@ def card(facts: Facts, rows: Sequence[dict[str, Any]]) -> str:
     """The model card: what it is, how it was trained, what was measured of it, how it is loaded."""
     budget, size = facts.get("budget", {}), facts["size"]
     settings = ", ".join(f"{name}={value}" for name, value in facts["settings"].items()) or "its defaults"
+    own = [
+        f"    from models import user_file; user_file.load_file({Path(file).name!r})  # first: "
+        "the file that registers the model, which is not in this folder"
+        for file in facts.get("model_files", [])
+    ]
     lines = [
         "---", "library_name: transformers", "tags: [titanomachy]", "---", "",
         f"# {facts['model']}, trained on {facts['task']}", "",
@@ -126,6 +131,7 @@ def card(facts: Facts, rows: Sequence[dict[str, Any]]) -> str:
         + f"; {facts.get('parameters', 0):,} parameters, vocabulary {facts['vocab']:,}.", "",
         f"Trained for {budget.get('steps', 0):,} steps of {budget.get('batch_tokens', 0):,} tokens at learning rate "
         f"{facts.get('lr')}, seed {facts['seed']}, {facts.get('dtype')}; commit {facts.get('commit', '')[:10] or 'unknown'}.", "",
+        *own,
         "    from transformers import AutoModelForCausalLM, AutoTokenizer",
         "    model = AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)  # with Titanomachy installed",
         "    tokenizer = AutoTokenizer.from_pretrained(FOLDER, trust_remote_code=True)", "",

@@ -90,7 +90,8 @@ def _unregistered(folder: Path, facts: Facts) -> str:
     files = ", ".join(map(schema.shortened, facts.get("model_files", []))) or "another version of this project"
     return (
         f"{folder} holds the model {schema.shortened(_absent(facts)[0])}, which is not registered here; when it was trained "
-        f"it was registered in {files}. A folder of data runs no code: name that file by --models FILE.py."
+        f"it was registered in {files}. A folder of data runs no code: name that file by --models FILE.py, or in Python call "
+        "models.user_file.load_file(FILE) before."
     )
 
 

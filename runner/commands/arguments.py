@@ -141,11 +141,11 @@ def add_provider(command: argparse.ArgumentParser, default: str | None, more: st
 
 
 def add_model_files(command: argparse.ArgumentParser) -> None:
-    """Where a checkpoint of the user's own is registered."""
+    """Where a model of the user's own is registered."""
     command.add_argument(
         "--models",
         metavar="FILE",
-        help="your file or package/ in which the checkpoint's model is registered; it is run",
+        help="your file or package/ in which a model of yours is registered; it is run",
     )
 
 
@@ -156,7 +156,7 @@ def model_files_of(arguments: argparse.Namespace) -> list[str]:
     files = names_in(arguments.models)
     if not files or not all(map(user_file.is_path, files)):
         raise ValueError(
-            "--models names no Python file here; give the path/to/file.py or package/ that registers the checkpoint's model."
+            "--models names no Python file here; give the path/to/file.py or package/ that registers a model of yours."
         )
     model_files.name(files)
     return files

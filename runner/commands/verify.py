@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 import tasks
+from models import user_file
 from results.rows import labels, store, submission, verification
 from results.rows.row import FLOOR_FAMILY, canonical, cell_of_row, exam_of
 from runner.cell_key import contest_code, identify
-from runner.commands.arguments import Command, add_comparison
+from runner.commands.arguments import Command, add_comparison, add_model_files, model_files_of
 from runner.commands.comparison import families, loaded, shown
 from runner.rebuilt import rebuild
 from tasks.harness import predictions
@@ -28,10 +29,12 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     """The flags of `verify`."""
     add_comparison(command, "a comparison that has rows and predictions")
     command.add_argument("--reference", action="store_true", help="the committed rows, with their hashes and tables")
+    add_model_files(command)
 
 
 def verify(arguments: argparse.Namespace, console: Console) -> int:
     """Hold a comparison's rows against what their predictions give when marked again; 1 where one differs."""
+    user_file.load_files(model_files_of(arguments))
     folder, plan = loaded(arguments)
     folder = folder / "reference" if arguments.reference else folder
     rows = store.read(folder / "rows.jsonl")

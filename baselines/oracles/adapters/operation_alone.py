@@ -115,4 +115,5 @@ def given(mixer: nn.Module, x: Tensor, other: Callable[..., Any] | None = None) 
     with torch.no_grad(), patch.object(holder, name, catching):
         mixer(x)
     provider, inputs, named = catching.caught
-    return Given(other or partial(ours, provider=provider), ours.form(LAW), inputs, named).turned(lambda one: one.detach().clone())
+    found = Given(other or partial(ours, provider=provider), ours.form(LAW), inputs, named)
+    return found.turned(lambda one: one.detach().clone())

@@ -32,6 +32,7 @@ def markdown(evaluation: Evaluation, reference_model: str = "transformer") -> st
         f"**Fairness card.** {_shared(evaluation, reference_model)}\n\n"
         + "\n".join(lines)
         + f"\n\nDeviations:\n\n{named}"
+        + "".join(f"\n\nSettings beside a model's own:\n\n{lines}" for lines in [_settings(evaluation)] if lines)
     )
 
 
@@ -192,6 +193,25 @@ def _tokens(evaluation: Evaluation, model: Model) -> str:
     rows = evaluation.measured(model.label, "training_seconds")
     counts = sorted({row["where"]["tokens"] for row in rows if "tokens" in row["where"]})
     return "" if not counts else f"{counts[0]:,}" + (f" to {counts[-1]:,}" if len(counts) > 1 else "")
+
+
+def _settings(evaluation: Evaluation) -> str:
+    """A line for each model that was measured under other settings than its own, or under another name; "" where none was."""
+    lines = []
+    for model in evaluation.learners:
+        row = next(iter(evaluation.rows[model.label]), None)
+        own = {} if row is None else row["settings"]["model"]
+        name = "" if row is None or row["model"] == model.label else f"{row['model']}, "
+        said = "; ".join(f"{setting} = {_words(value)}" for setting, value in own.items())
+        lines += [f"- {model.label}: {name}{said or 'as it comes'}"] if own or name else []
+    return "\n".join(lines)
+
+
+def _words(value: Any) -> str:
+    """A setting's value as the command line takes it."""
+    if isinstance(value, list):
+        return ", ".join(map(_words, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _seeds(evaluation: Evaluation, model: Model) -> str:

@@ -130,6 +130,11 @@ def test_reading_enters_a_cells_settings_and_training_leaves_them_as_they_were(t
         ("longest = 64", "length = 64", r"unknown key 'length'"),
         ("width = 32", "width = 33", "a width must be a multiple of its heads"),
         ('models = ["retnet"]', 'models = ["retnett"]', r"no model 'retnett'.*did you mean retnet"),
+        (
+            'models = ["retnet"]',
+            'models = ["../mine.py"]',
+            r"no model '../mine.py'.*--models on the command line names the file",
+        ),
         ("lengths = [64, 256]", "lengths = []", "lengths is empty"),
     ],
 )

@@ -153,3 +153,16 @@ def test_forecast_prints_figures_and_distances(tmp_path):
     work = printed(load(tmp_path, FLOPS), {"retnet": MatchReport(1500, 1000, 5.1e5, 5e5)})
     assert "1,500 +50.0 % 510,000 +2.0 %" in work
     assert "matched" not in printed(load(tmp_path), {})
+
+
+def test_the_card_says_under_which_settings_a_model_was_measured(tmp_path):
+    """Of a hybrid, its layers are what it is; a variant's name says nothing of it."""
+    assert "Settings beside" not in fairness.markdown(exam(load(tmp_path), EVEN, EVEN, {}))
+    settings = '[settings.mine]\nlayers = ["mamba*2", "retnet"]\nproud = true\n'
+    load(tmp_path, last=settings + '[variants.narrow]\nmodel = "retnet"\nsettings = { inner = 8 }\n')
+    file = tmp_path / "plan.toml"
+    file.write_text(file.read_text().replace('["all"]', '["all", "narrow"]'))
+    plan = plans.load(tmp_path)
+    card = fairness.markdown(exam(plan, EVEN, EVEN, {}))
+    assert "- mine: layers = mamba*2, retnet; proud = true" in card and "- narrow: retnet, inner = 8" in card
+    assert "- transformer:" not in card.split("Settings beside a model's own:")[1]

@@ -65,6 +65,12 @@ def test_the_card_holds_the_rows_of_this_training_alone(checkpoint):
     assert kept == [row] and "| needle | exact match | length 128 | 25.0 |" in card(facts, kept)
 
 
+def test_the_card_of_a_users_model_says_which_file_to_name_first(checkpoint):
+    facts = store.read_facts(checkpoint)
+    assert "load_file" not in card(facts, [])
+    assert "user_file.load_file('goose.py')" in card({**facts, "model_files": ["/home/someone/goose.py"]}, [])
+
+
 def test_symbols_and_folders_that_are_there_are_refused(tmp_path, checkpoint, folder):
     with pytest.raises(ValueError, match="not empty; name a new folder"):
         export(checkpoint, folder)

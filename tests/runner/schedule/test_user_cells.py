@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 import bench
 from models import registry, user_file
+from models.conformance.causality import LooksAhead
 from models.user_file import load_file
 from results.cell import Cell
 from runner import cell_key
@@ -63,6 +64,18 @@ def test_a_cell_names_the_files_of_its_own_models_alone(load):
     every.append(dataclasses.replace(CELL, kind="contest", model="", entrants=entrants, model_files=files))
     found = [cell.model_files for cell in with_own_files(every)]
     assert found == [(), (files[0],), (files[1],), (files[1],)]
+
+
+AHEAD = MINE.replace("return self.out(x), ()", "return self.out(x.roll(-1, 1)), ()")
+
+
+@pytest.mark.parametrize("kind", ["trial", "training"])
+def test_a_model_that_looks_ahead_is_refused_before_it_trains(load, monkeypatch, kind):
+    """Its numbers would be the best of all, and no prediction."""
+    monkeypatch.setitem(globals(), "MINE", AHEAD)
+    cell = dataclasses.replace(CELL, model="mine", kind=kind, model_files=(load("mine"),))
+    with pytest.raises(LooksAhead, match="at token 0 hang on tokens from 1 on: the model looks ahead"):
+        measure(cell, lambda news: None)
 
 
 def test_keys_do_not_depend_on_other_files_that_are_there(load):

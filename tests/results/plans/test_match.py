@@ -159,7 +159,7 @@ def test_the_card_says_under_which_settings_a_model_was_measured(tmp_path):
     """Of a hybrid, its layers are what it is; a variant's name says nothing of it."""
     assert "Settings beside" not in fairness.markdown(exam(load(tmp_path), EVEN, EVEN, {}))
     settings = '[settings.mine]\nlayers = ["mamba*2", "retnet"]\nproud = true\n'
-    load(tmp_path, last=settings + '[variants.narrow]\nmodel = "retnet"\nsettings = { inner = 8 }\n')
+    load(tmp_path, last=settings + '[variants.narrow]\nmodel = "retnet"\ninner = 8\n')
     file = tmp_path / "plan.toml"
     file.write_text(file.read_text().replace('["all"]', '["all", "narrow"]'))
     plan = plans.load(tmp_path)

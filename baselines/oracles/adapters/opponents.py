@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.first_generation.retnet import RetNet
-from baselines.oracles.adapters import vllm_cpu
+from baselines.oracles.adapters import associative_scan, vllm_cpu
 from baselines.oracles.adapters.operation_alone import OtherForm, place
 from baselines.oracles.parity import comparison, hugging_face
 from baselines.oracles.parity.fla.naive import naive, turned
@@ -232,6 +232,10 @@ def _open_titans(width: int, heads: int, depth: int = 2, expansion: float = 4.0)
     return Called(layer, lambda layer, x: layer(x)[0])
 
 
+def _associative_scan(width: int, heads: int) -> nn.Module:
+    return Substituted(Mamba(width, heads), associative_scan.selective)
+
+
 def _vllm_gated_delta(width: int, heads: int, inner: int | None = None) -> nn.Module:
     """`inner` as Gated DeltaNet's: the width of its keys over all heads."""
     return Substituted(GatedDeltaNet(width, heads, inner=inner), vllm_cpu.gated_delta_rule)
@@ -250,6 +254,9 @@ OPPONENTS: dict[str, Opponent] = {
         "transformers", "torch_chunk_gated_delta_rule in a layer of ours", _transformers_gated_delta, True
     ),
     "transformers-mamba": Opponent("transformers", "MambaMixer, PyTorch path", _transformers_mamba),
+    "torch-associative-scan": Opponent(
+        "torch", "torch's associative scan in the layer of mamba", _associative_scan, True
+    ),
     "transformers-mamba2": Opponent("transformers", "Mamba2Mixer, PyTorch path", _transformers_mamba2),
     "fla-gated-delta": Opponent("fla-core", "naive_chunk_gated_delta_rule in a layer of ours", _fla_gated_delta, True),
     "fla-delta": Opponent("fla-core", "delta_rule_chunkwise in the layer of deltanet", _fla_delta, True),

@@ -42,6 +42,7 @@ def test_attention_in_the_memorys_layer_sees_the_past_only():
         ("fla-gated-delta", "fla-core", {}),
         ("fla-delta", "fla-core", {}),
         ("fla-retention", "fla-core", {}),
+        ("torch-associative-scan", "torch", {}),
     ],
 )
 def test_another_scan_in_our_layer_gives_our_layers_output(name, package, settings):

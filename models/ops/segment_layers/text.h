@@ -48,25 +48,41 @@ static void mapped(const layers *x, long l, int m, int back, const real *A, long
 /* Numbers that the packed maps take. */
 long packed_numbers(const layers *x, int back) { return packed(x, x->depth, 0, back) - x->maps; }
 
+/* The panel of columns `first` .. of W^T [in, out], each row times its gain. */
+static void turn_panel(const real *W, const real *gain, long in, long here, long wide, real *to) {
+  long whole = here == wide ? in / LANES * LANES : 0;
+  transpose(W, in, to, wide, wide, whole);
+  for (long i = whole; i < in; i++)
+    for (long j = 0; j < wide; j++) to[i * wide + j] = j < here ? W[j * in + i] : 0;
+  for (long i = 0; gain && i < in; i++)
+    for (long j = 0; j < wide; j++) to[i * wide + j] *= gain[i];
+}
+
+/* The panel of columns `first` .. of W [out, in], each column times its gain. */
+static void copy_panel(const real *W, const real *gain, long in, long out, long here, long wide, real *to) {
+  for (long o = 0; o < out; o++, W += in, to += wide) {
+    memset(to, 0, wide * sizeof(real)), memcpy(to, W, here * sizeof(real));
+    for (long j = 0; gain && j < here; j++) to[j] *= gain[j];
+  }
+}
+
 static void pack_one(const layers *x, long l, int m, int back) {
   const int norm[MAPS] = {0, 0, -1, 1, -1, -1, 2, 2, -1};
   const real *W = x->weights[l * MAPS + m], *gain = norm[m] < 0 ? 0 : x->gains[l * 3 + norm[m]];
-  long out = made_by(x, m), in = given_to(x, m), depth = back ? out : in, columns = back ? in : out, whole = UP(columns);
+  long out = made_by(x, m), in = given_to(x, m), columns = back ? in : out, whole = UP(columns);
   real *to = packed(x, l, m, back);
-  if (!W) return;
-  for (long c = 0; c < whole; c += 2 * LANES) {
-    long wide = whole - c < 2 * LANES ? LANES : 2 * LANES, here = least(wide, columns - c);
-    for (long i = 0; i < depth; i++, to += wide) {
-      for (long j = 0; j < here; j++)
-        to[j] = back ? W[i * in + c + j] * (gain ? gain[c + j] : 1) : W[(c + j) * in + i] * (gain ? gain[i] : 1);
-      for (long j = here; j < wide; j++) to[j] = 0;
-    }
+  for (long c = 0; W && c < whole; c += 2 * LANES) {
+    long wide = least(2 * LANES, whole - c), here = least(wide, columns - c);
+    if (back)
+      copy_panel(W + c, gain ? gain + c : 0, in, out, here, wide, to + c * out);
+    else
+      turn_panel(W + c * in, gain, in, here, wide, to + c * in);
   }
 }
 
 /* Weights change between two readings of a text alone: they are packed once for all its segments. */
 void pack(const layers *x, int back, int threads) {
-#pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
+#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(threads)
   for (long l = 0; l < x->depth; l++)
     for (int m = 0; m < MAPS; m++) pack_one(x, l, m, back);
 }

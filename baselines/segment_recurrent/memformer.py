@@ -172,7 +172,9 @@ class Memformer(SegmentModel):
 
     def several(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """`SegmentModel.several`: one after the other."""
-        plan = Plan(self.size.heads, self.norm.eps, True, lambda slots, unit: self.writer(slots, unit * self.norm.weight))
+        plan = Plan(
+            self.size.heads, self.norm.eps, True, lambda slots, unit: self.writer(slots, unit * self.norm.weight)
+        )
         layers = [layer_of(block, block.read_norm.weight, block.reader) for block in self.blocks]
         carried = [*self.writer.parameters(), self.norm.weight]
         units, slots = read_segments(in_segments(x, self.segment), state[0].to(x.dtype), layers, plan, carried)

@@ -109,7 +109,7 @@ class RMT(SegmentModel):
         return h, (memory, 0 if self.detach_every is None else read, ())
 
     def at_once(self, x: Tensor) -> bool:
-        """`SegmentModel.at_once`: where all layers of a segment are one compiled call, unless a cut or a provider is asked for."""
+        """`SegmentModel.at_once`: where a segment is one compiled call, unless gradients are cut or a provider is asked for."""
         longest = self.segment + 2 * self.memory.shape[0]
         own = self.detach_every is None and self.blocks[0].mixer.provider == "auto"
         return own and covered(self, x) and covers(x, self.size.heads, longest)

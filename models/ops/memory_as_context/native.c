@@ -12,7 +12,6 @@
    order, however many there are. */
 #include "../neural_memory/native.c"
 #include "../tiles.h"
-#include "../packed.h"
 #include "text.h"
 #include "maps.h"
 #include "forward.h"

@@ -22,6 +22,20 @@ typedef struct {
   real *stream, *room;
 } work;
 
+/* Every layer's keys and values of held rows `from` .. */
+static void hold(const work *w, const real *slots) {
+  long D = w->x->width;
+  for (long l = 0; l < w->x->depth; l++)
+    mapped(w->x, l, HELD, 0, slots + w->from * D, D, 0, kept(w->x, KEYS_VALUES, l, w->piece) + w->from * 2 * D, 2 * D, w->count);
+}
+
+static void hold_back(const work *w, real *d_slots) {
+  long D = w->x->width;
+  real *to = d_slots + w->from * D;
+  for (long l = 0; l < w->x->depth; l++)
+    mapped(w->x, l, HELD, 1, slope(w->x, D_HELD, l, w->piece) + w->from * 2 * D, 2 * D, l ? to : 0, to, D, w->count);
+}
+
 static void enter(const work *w, long l) {
   const layers *x = w->x;
   long D = x->width;

@@ -1,12 +1,13 @@
 /* All layers of one segment, forward and back: attention inside the segment, a reading of held rows where there are any, SwiGLU.
 
-     x += W_out Attn(RMSNorm(x));   x += W_found Attn(W_ask RMSNorm(x) -> W_held rows);   x += W_down (silu(W_gate n) * W_up n),  n = RMSNorm(x)
+     x += W_out Attn(RMSNorm(x))
+     x += W_find Attn(W_ask RMSNorm(x) -> W_held rows)
+     x += W_down (silu(W_gate n) * W_rise n),  n = RMSNorm(x)
 
    REAL float or double; LANES what a register holds and what divides a head's width.
    Between the two attentions, which part heads, every number hangs on its own row alone: there threads part rows. Each number is made by
    one thread in one order, however many there are. A norm's gain lies in the maps behind it. */
 #include "../softmax_attention/segment.c"
-#include "../packed.h"
 #include "../dense/rows.c"
 
 #include "text.h"
@@ -30,16 +31,13 @@ static inline long chunk_of(long rows, int threads) { return rows ? least(HIGH, 
 
 /* Rows `given` [texts, rows, width] and slots [texts, held, width] of one segment -> rows behind the last norm, without its gain. */
 void read_layers(const layers *x, long piece, const real *given, const real *slots, real *unit, real *scale, int threads) {
-  long rows = x->texts * x->rows, high = chunk_of(rows, threads), D = x->width;
+  long rows = x->texts * x->rows, wide = x->texts * x->held, high = chunk_of(rows, threads), D = x->width;
   real *stream = malloc(rows * D * sizeof(real));
 #pragma omp parallel num_threads(threads)
   {
     work w = {x, piece, 0, 0, stream, malloc(room_of(x) * sizeof(real))};
-    if (x->held) {
 #pragma omp for schedule(static) nowait
-      for (long l = 0; l < x->depth; l++)
-        mapped(x, l, HELD, 0, slots, D, 0, kept(x, KEYS_VALUES, l, piece), 2 * D, x->texts * x->held);
-    }
+    EACH_CHUNK(w, wide, chunk_of(wide, threads)) hold(&w, slots);
 #pragma omp for schedule(static)
     EACH_CHUNK(w, rows, high) {
       memcpy(stream + w.from * D, given + w.from * D, w.count * D * sizeof(real));
@@ -104,9 +102,7 @@ void layers_back(const layers *x, long piece, const real *d_unit, const real *un
 #pragma omp for schedule(static) nowait
     EACH_CHUNK(w, rows, high) enter_back(&w, 0);
 #pragma omp for schedule(static)
-    EACH_CHUNK(w, wide, chunk_of(wide, threads))
-      for (long l = 0; l < x->depth; l++)
-        mapped(x, l, HELD, 1, slope(x, D_HELD, l, piece) + w.from * 2 * D, 2 * D, l ? d_slots + w.from * D : 0, d_slots + w.from * D, D, w.count);
+    EACH_CHUNK(w, wide, chunk_of(wide, threads)) hold_back(&w, d_slots);
     free(w.room);
   }
   free(dy);

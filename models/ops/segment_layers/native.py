@@ -25,6 +25,7 @@ from models.ops.dense.rotary import circle
 from models.ops.native_build import lanes, library, pointer, remembered
 from models.ops.providers import NotCovered, note
 from models.ops.recording import Library
+from models.ops.segment_layers.rooms import Kept, Sizes, Slopes
 
 SOURCE = Path(__file__).with_name("native.c")
 KINDS = (torch.float32, torch.float64)
@@ -74,13 +75,16 @@ def covers(x: Tensor, heads: int, longest: int) -> bool:
 def read_segments(
     x: Tensor, memory: Tensor, layers: Sequence[Layer], plan: Plan, carried: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Unit rows [n, b, r, D] of segments x [n, b, r, D] with the memory [b, m, D] before the first, and the memory behind the last.
+    """Unit rows [n, b, r, D] of segments x [n, b, r, D] with the memory [b, m, D] before the first, and that behind the last.
 
-    `carried` are the weights that `plan.carry` uses. All of one dtype; ask `covers` first.
+    Where the memory stands around a segment, its rows are among the unit rows, r + 2 m of them. `carried` are the
+    weights that `plan.carry` uses. All of one dtype; ask `covers` first.
     """
     note("native")
     weights = [weight for layer in layers for weight in layer]
-    if torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in (x, memory, *weights, *carried)):
+    if torch.is_grad_enabled() and any(
+        one is not None and one.requires_grad for one in (x, memory, *weights, *carried)
+    ):
         return _Segments.apply(x, memory, plan, len(layers), *weights, *carried)
     found = _forward(x, memory, _parted(weights, len(layers))[0], plan, train=False)
     return found.units, found.memories[-1]
@@ -103,100 +107,27 @@ def _tables(rows: int, half: int, kind: torch.dtype) -> tuple[Tensor, Tensor]:
     return circle(0, rows, 1, half, kind, None)
 
 
-class Kept(NamedTuple):
-    """What a layer keeps of a segment for its way back, [depth, n, b, ..]: `native.c` says what each is."""
-
-    unit: Tensor
-    unit_ask: Tensor | None
-    unit_feed: Tensor
-    scale: Tensor
-    scale_ask: Tensor | None
-    scale_feed: Tensor
-    qkv: Tensor
-    shares: Tensor
-    attended: Tensor
-    asked: Tensor | None
-    seen: Tensor | None
-    found: Tensor | None
-    gates: Tensor
-    active: Tensor
-    held: Tensor | None
-
-
-class Slopes(NamedTuple):
-    """The gradients of what the maps made, [depth, n, b, ..]."""
-
-    qkv: Tensor
-    out: Tensor
-    asked: Tensor | None
-    find: Tensor | None
-    gates: Tensor
-    down: Tensor
-    held: Tensor | None
-
-
 class _Layers(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_long) for name in ("texts", "rows", "width", "heads", "units", "held", "depth", "apart")]
+    _fields_ = [
+        (name, ctypes.c_long) for name in ("texts", "rows", "width", "heads", "units", "held", "depth", "apart")
+    ]
     _fields_ += [("eps", ctypes.c_double)]
     _fields_ += [(name, ctypes.c_void_p) for name in ("cosine", "sine", "weights", "gains", "maps")]
     _fields_ += [("kept", ctypes.c_void_p * len(Kept._fields)), ("slopes", ctypes.c_void_p * len(Slopes._fields))]
     _fields_ += [("kept_size", ctypes.c_long * len(Kept._fields)), ("slope_size", ctypes.c_long * len(Slopes._fields))]
 
 
-class _Sizes(NamedTuple):
-    depth: int
-    pieces: int  # segments of which something is kept
-    texts: int
-    rows: int  # of a segment, the memory's among them where it stands there
-    held: int  # rows that layers read
-    width: int
-    heads: int
-    units: int
-    together: int  # numbers side by side
-
-    def up(self, count: int) -> int:
-        return count + -count % self.together
-
-    def rooms(self, like: Tensor, depth: int, pieces: int) -> Kept:
-        """Where `depth` layers of `pieces` segments are kept."""
-
-        def new(*shape: int) -> Tensor:
-            return like.new_empty(depth, pieces, self.texts, *shape)
-
-        wide, read = (self.rows, self.width), self.held > 0
-        shares = self.heads, self.rows
-        return Kept(
-            new(*wide), new(*wide) if read else None, new(*wide),
-            new(self.rows), new(self.rows) if read else None, new(self.rows),
-            new(self.rows, 3 * self.width), new(*shares, self.up(self.rows)), new(*wide),
-            new(*wide) if read else None, new(*shares, self.up(self.held)) if read else None, new(*wide) if read else None,
-            new(self.rows, 2 * self.up(self.units)), new(self.rows, self.up(self.units)),
-            new(self.held, 2 * self.width) if read else None,
-        )  # fmt: skip
-
-    def slopes(self, like: Tensor, depth: int, pieces: int) -> Slopes:
-        """Where the gradients of what the maps made go."""
-
-        def new(*shape: int) -> Tensor:
-            return like.new_empty(depth, pieces, self.texts, *shape)
-
-        wide, read = (self.rows, self.width), self.held > 0
-        return Slopes(
-            new(self.rows, 3 * self.width), new(*wide),
-            new(*wide) if read else None, new(*wide) if read else None,
-            new(self.rows, 2 * self.up(self.units)), new(*wide), new(self.held, 2 * self.width) if read else None,
-        )  # fmt: skip
-
-
 class _Call:
     """Layers ready to be called, their weights packed for the way there or back; it holds all that C reads."""
 
-    def __init__(self, layers: Sequence[Layer], sizes: _Sizes, eps: float, kept: Kept, slopes: Slopes | None = None):
+    def __init__(self, layers: Sequence[Layer], sizes: Sizes, eps: float, kept: Kept, slopes: Slopes | None = None):
         kind, half = kept.unit.dtype, sizes.width // sizes.heads // 2
         self.library, self.threads = _built(2 * half, kind), torch.get_num_threads()
         below = sizes.units * sizes.width * kept.unit.element_size()
         maps = [(n.query_key, n.value, n.out, n.ask, n.held, n.find, n.gate_up, n.gate_up, n.down) for n in layers]
-        places = [None if one is None else one.data_ptr() + below * (m == 7) for own in maps for m, one in enumerate(own)]
+        places = [
+            None if one is None else one.data_ptr() + below * (m == 7) for own in maps for m, one in enumerate(own)
+        ]
         gains = [None if x is None else x.data_ptr() for n in layers for x in (n.gain, n.ask_gain, n.feed_gain)]
         self.holds = [(ctypes.c_void_p * len(one))(*one) for one in (places, gains)]
         self.holds += [layers, kept, slopes, *_tables(sizes.rows, half, kind)]
@@ -231,10 +162,12 @@ class _Read(NamedTuple):
 
 
 def _forward(x: Tensor, memory: Tensor, layers: Sequence[Layer], plan: Plan, train: bool) -> _Read:
-    sizes = _sizes(x, memory, layers, plan, len(x) if train else 0)
-    kept = sizes.rooms(x, *((len(layers), len(x)) if train else (1, 1)))
+    sizes = _sizes(x, memory, layers, plan, len(x) if train else 1)
+    kept = sizes.rooms(x)
     call = _Call(layers, sizes, plan.eps, kept)
-    units, scale = (x.new_empty(len(x), *shape) for shape in ((len(x[0]), sizes.rows, sizes.width), kept.scale.shape[2:]))
+    units, scale = (
+        x.new_empty(len(x), *shape) for shape in ((len(x[0]), sizes.rows, sizes.width), kept.scale.shape[2:])
+    )
     memories, links = [memory.contiguous()], []
     for piece, rows in enumerate(x.unbind(0)):
         memory = memories[-1]
@@ -247,11 +180,11 @@ def _forward(x: Tensor, memory: Tensor, layers: Sequence[Layer], plan: Plan, tra
     return _Read(units, scale, memories, links, kept)
 
 
-def _sizes(x: Tensor, memory: Tensor, layers: Sequence[Layer], plan: Plan, pieces: int) -> _Sizes:
+def _sizes(x: Tensor, memory: Tensor, layers: Sequence[Layer], plan: Plan, pieces: int) -> Sizes:
     (_, texts, rows, width), count = x.shape, memory.shape[1]
     rows, held = (rows, count) if plan.read else (rows + 2 * count, 0)
     together = lanes(width // plan.heads, x.dtype)
-    return _Sizes(len(layers), pieces, texts, rows, held, width, plan.heads, layers[0].down.shape[1], together)
+    return Sizes(len(layers), pieces, texts, rows, held, width, plan.heads, layers[0].down.shape[1], together)
 
 
 class _Segments(torch.autograd.Function):
@@ -274,7 +207,7 @@ class _Segments(torch.autograd.Function):
         memories, kept = torch.stack(saved[-pieces:]), Kept(*saved[-pieces - len(Kept._fields) : -pieces])
         layers, _ = _parted(saved, depth)
         sizes = _sizes(units.new_empty(ctx.shape), memories[0], layers, plan, pieces)
-        slopes = sizes.slopes(units, depth, pieces)
+        slopes = sizes.slopes(units)
         call, dx = _Call(layers, sizes, plan.eps, kept, slopes), torch.empty_like(units)
         own = [weight for weight in ctx.own if weight.requires_grad]
         d_own: list[Tensor | None] = [None] * len(own)
@@ -292,7 +225,9 @@ class _Segments(torch.autograd.Function):
                 count = memories.shape[2]
                 d_slots = dx[piece, :, :count] + dx[piece, :, -count:]
             d_memory = _plus(d_slots, d_before)
-        weights = [one for n, layer in enumerate(layers) for one in _weight_gradients(layer, n, kept, slopes, memories, sizes)]
+        weights = [
+            one for n, layer in enumerate(layers) for one in _weight_gradients(layer, n, kept, slopes, memories, sizes)
+        ]
         places = iter(d_own)
         dx = dx if plan.read else dx[:, :, count:-count]
         return dx, d_memory, None, None, *weights, *(next(places) if one.requires_grad else None for one in ctx.own)
@@ -321,7 +256,7 @@ def _behind_norm(found: Tensor, gain: Tensor, *weights: Tensor) -> tuple[Tensor,
     return d_gain, [part * gain for part in parts]
 
 
-def _weight_gradients(layer: Layer, n: int, kept: Kept, slopes: Slopes, memories: Tensor, sizes: _Sizes) -> Layer:
+def _weight_gradients(layer: Layer, n: int, kept: Kept, slopes: Slopes, memories: Tensor, sizes: Sizes) -> Layer:
     """The gradients of the n-th layer's weights."""
     d_gain, (d_query_key, d_value) = _behind_norm(
         _over_rows(slopes.qkv[n], kept.unit[n]), layer.gain, layer.query_key, layer.value
@@ -334,4 +269,6 @@ def _weight_gradients(layer: Layer, n: int, kept: Kept, slopes: Slopes, memories
     if not sizes.held:
         return Layer(*always)
     d_ask_gain, (d_ask,) = _behind_norm(_over_rows(slopes.asked[n], kept.unit_ask[n]), layer.ask_gain, layer.ask)
-    return Layer(*always, d_ask_gain, d_ask, _over_rows(slopes.held[n], memories), _over_rows(slopes.find[n], kept.found[n]))
+    return Layer(
+        *always, d_ask_gain, d_ask, _over_rows(slopes.held[n], memories), _over_rows(slopes.find[n], kept.found[n])
+    )

@@ -36,12 +36,12 @@ from baselines.segment_recurrent.slot_writers import GatedWriter, SlotAttention,
 from models.attention import Cache
 from models.law import Law
 from models.layers import RMSNorm, linear_flops, split_heads
-from models.ops.dense.rows import added, unit
 from models.ops.flops import Flops, attention_flops
-from models.ops.softmax_attention.segment import across
+from models.ops.segment_layers.native import Plan, covers, read_segments
 from models.registry import register
-from models.shell.layer_maps import LayerBlocks, LayerMap, Step, Steps, covered, folded
+from models.shell.layer_maps import covered
 from models.shell.model import Block, Size
+from models.shell.segment_layers import in_segments, joined, layer_of
 from models.shell.segments import CrossAttention, SegmentAttention, SegmentModel, row_by_row
 
 # Slots [b, k, D]; tokens read since a cut; each layer's cache of the open segment and its last rows [b, c, D].
@@ -63,34 +63,6 @@ class ReadingBlock(Block):
         """What stands behind the attention inside the segment."""
         x = x + self.reader(self.read_norm(x), slots)
         return x + self.feed(self.feed_norm(x))
-
-
-class InTurn:
-    """The layers of whole segments, one after the other, the gradient of each weight asked for once."""
-
-    def __init__(self, model: Memformer, rows: Tensor, segments: int):
-        """`rows` [b, t, D] of one segment."""
-        blocks, (batch, time, _) = model.blocks, rows.shape
-        steps = Steps(len(blocks), segments)
-        self.steps, self.blocks = steps.all, LayerBlocks(blocks, steps, batch * time)
-        self.depth, self.heads, self.eps = len(blocks), blocks[0].reader.heads, blocks[0].read_norm.eps
-        queries = torch.stack([folded([block.reader.query], block.read_norm) for block in blocks])
-        self.query = LayerMap(queries, steps, batch * time)
-        self.out = LayerMap(torch.stack([block.reader.out.weight for block in blocks]), steps, batch * time)
-        self.gain = model.norm.weight
-        keys = torch.cat([block.reader.key_value.weight for block in blocks])
-        self.held = LayerMap(keys[None], Steps(1, segments), batch * model.writer.bias.shape[0])
-
-    def __call__(self, x: Tensor, slots: Tensor, number: int) -> Tensor:
-        """Rows x [b, t, D] of the `number`-th segment behind the last norm; all layers read slots [b, k, D]."""
-        held = self.held(slots[None], Step(number, 0, 1, False))[0].chunk(self.depth, -1)
-        x, n = x[None], unit(x[None], self.eps)
-        for step, own in zip(self.steps[number * self.depth :], held, strict=False):
-            x, n = added(x, self.blocks.attend(n, step), self.eps)
-            found = across(self.query(n, step)[0], own, self.heads)
-            x, n = added(x, self.out(found[None], step), self.eps)
-            x, n = added(x, self.blocks.feed(n, step), self.eps)
-        return n[0] * self.gain
 
 
 def by_segments(model: Memformer, tokens: Tensor, state: None = None) -> tuple[Tensor, None]:
@@ -194,17 +166,19 @@ class Memformer(SegmentModel):
         return x, (slots, 0 if self.detach_every is None else read, (), x[:, :0].clone())
 
     def at_once(self, x: Tensor) -> bool:
-        """`SegmentModel.at_once`: on a CPU, and unless gradients are cut."""
-        return self.detach_every is None and covered(self, x)
+        """`SegmentModel.at_once`: where all layers of a segment are one compiled call, and unless gradients are cut."""
+        longest = max(self.segment, self.writer.bias.shape[0])
+        return self.detach_every is None and covered(self, x) and covers(x, self.size.heads, longest)
 
     def several(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """`SegmentModel.several`: one after the other, but for the gradients of weights."""
-        slots, pieces, h = state[0], x.unflatten(1, (-1, self.segment)).unbind(1), []
-        layers = InTurn(self, pieces[0], len(pieces))
-        for number, piece in enumerate(pieces):
-            h.append(layers(piece, slots, number))
-            slots = self.writer(slots, h[-1])
-        return torch.cat(h, 1), (slots, 0, (), x[:, :0].clone())
+        """`SegmentModel.several`: one after the other."""
+        plan = Plan(
+            self.size.heads, self.norm.eps, True, lambda slots, unit: self.writer(slots, unit * self.norm.weight)
+        )
+        layers = [layer_of(block, block.read_norm.weight, block.reader) for block in self.blocks]
+        carried = [*self.writer.parameters(), self.norm.weight]
+        units, slots = read_segments(in_segments(x, self.segment), state[0].to(x.dtype), layers, plan, carried)
+        return joined(units) * self.norm.weight, (slots, 0, (), x[:, :0].clone())
 
     def flops(self, time: int) -> Flops:
         """Of attention in segments and to slots, and of the writes, the last of which no token may have heard."""

@@ -22,12 +22,13 @@ from torch import Tensor, nn
 from models.attention import Cache
 from models.law import Law
 from models.layers import linear_flops
-from models.ops.dense.rows import added, unit
 from models.ops.flops import Flops, attention_flops
+from models.ops.segment_layers.native import Plan, covers, read_segments
 from models.ops.softmax_attention import softmax_attention
 from models.registry import register
-from models.shell.layer_maps import LayerBlocks, Steps, covered
+from models.shell.layer_maps import covered
 from models.shell.model import Block, Size
+from models.shell.segment_layers import in_segments, joined, layer_of
 from models.shell.segments import SegmentAttention, SegmentModel
 
 State = tuple[Tensor, int, tuple[Cache, ...]]  # memory [b, m, d], tokens read since, each layer's cache of the segment
@@ -108,21 +109,15 @@ class RMT(SegmentModel):
         return h, (memory, 0 if self.detach_every is None else read, ())
 
     def at_once(self, x: Tensor) -> bool:
-        """`SegmentModel.at_once`: on a CPU, unless gradients are cut or a provider is asked for."""
-        return self.detach_every is None and self.blocks[0].mixer.provider == "auto" and covered(self, x)
+        """`SegmentModel.at_once`: where a segment is one compiled call, unless gradients are cut or a provider is asked for."""
+        longest = self.segment + 2 * self.memory.shape[0]
+        own = self.detach_every is None and self.blocks[0].mixer.provider == "auto"
+        return own and covered(self, x) and covers(x, self.size.heads, longest)
 
     def several(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """`SegmentModel.several`: one after the other, but for the gradients of weights."""
-        memory, pieces, hidden = state[0], x.unflatten(1, (-1, self.segment)).unbind(1), []
-        front, steps = memory.shape[1], Steps(len(self.blocks), len(pieces))
-        blocks = LayerBlocks(self.blocks, steps, len(x) * (2 * front + self.segment))
-        for number, piece in enumerate(pieces):
-            rows = torch.cat([memory, piece, memory], 1)[None]
-            unit_rows = unit(rows, blocks.eps)
-            for step in steps.all[number * steps.depth : (number + 1) * steps.depth]:
-                rows, unit_rows = added(rows, blocks.attend(unit_rows, step), blocks.eps)
-                rows, unit_rows = added(rows, blocks.feed(unit_rows, step), blocks.eps)
-            rows = unit_rows[0] * self.norm.weight
-            _, h, memory = rows.split([front, self.segment, front], 1)
-            hidden.append(h)
-        return torch.cat(hidden, 1), (memory.clone(), 0, ())
+        """`SegmentModel.several`: one after the other."""
+        front, layers = self.memory.shape[0], [layer_of(block) for block in self.blocks]
+        plan = Plan(self.size.heads, self.norm.eps, False, lambda _, unit: unit[:, -front:] * self.norm.weight)
+        pieces = in_segments(x, self.segment)
+        units, memory = read_segments(pieces, state[0], layers, plan, [self.norm.weight])
+        return joined(units[:, :, front:-front]) * self.norm.weight, (memory, 0, ())

@@ -32,7 +32,7 @@ class Step(NamedTuple):
 
 
 class Steps:
-    """An order of the pairs of `depth` layers and `segments` segments: here one after the other, a segment's layers in turn."""
+    """An order of the pairs of `depth` layers and `segments` segments; subclasses say `listed` and `segment`."""
 
     def __init__(self, depth: int, segments: int):
         self.depth, self.segments = depth, segments
@@ -40,17 +40,11 @@ class Steps:
 
     def listed(self) -> list[Step]:
         """The steps in their order."""
-        pairs = self.depth * self.segments
-        return [Step(n, n % self.depth, n % self.depth + 1, n < self.depth) for n in range(pairs)]
+        raise NotImplementedError
 
     def segment(self, step: Step, layer: int) -> int:
         """The segment at which a step's layer is."""
-        return step.number // self.depth
-
-    @property
-    def single(self) -> bool:
-        """Whether no step has two pairs: then all that is kept of them lies layer by layer as it is."""
-        return len(self.all) == self.depth * self.segments
+        raise NotImplementedError
 
     @cached_property
     def order(self) -> Tensor:
@@ -71,8 +65,7 @@ class LayerMap:
         self.weight, self.heard, self.zeros = weight.detach().mT, [], None
         if torch.is_grad_enabled() and weight.requires_grad:
             zeros = _Late.apply(weight, self.heard, steps, rows)
-            parts = zeros.split([1 if steps.single else step.stop - step.first for step in steps.all])
-            self.zeros = [parts[n] for n in steps.order.argsort().tolist()] if steps.single else parts
+            self.zeros = zeros.split([step.stop - step.first for step in steps.all])
 
     def __call__(self, x: Tensor, step: Step) -> Tensor:
         """`x W^T`, x [g, b, r, in] -> [g, b, r, out]."""
@@ -97,7 +90,7 @@ class _Late(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None, None]:
         steps, pairs = ctx.steps, [part for rows in ctx.heard for part in rows.unbind(0)]
         x = torch.cat([pairs[place] for place in steps.order.tolist()]).view(steps.depth, -1, pairs[0].shape[-1])
-        dy = (dy if steps.single else dy[steps.order]).view(steps.depth, -1, dy.shape[-1])
+        dy = dy[steps.order].view(steps.depth, -1, dy.shape[-1])
         return torch.bmm(dy.mT, x), None, None, None
 
 

@@ -2,7 +2,9 @@
 
    REAL float or double; LANES what a register holds; it divides the width.
    Layouts: x, y, s, n and their gradients [rows, width]; scale [rows]; both, d_both [rows, 2 units], gates first. */
+#ifndef LANE /* a larger piece has it already */
 #include "../native.h"
+#endif
 
 #define FEW 16384 /* numbers up to which threads are not worth their start */
 

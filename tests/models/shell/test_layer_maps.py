@@ -11,12 +11,11 @@ import baselines  # noqa: F401  fills the registry
 from models.language_model import Size, build
 from models.ops.providers import probing
 from models.shell.diagonals import Diagonals
-from models.shell.layer_maps import LayerMap, Steps
+from models.shell.layer_maps import LayerMap
 from models.shell.segments import SegmentModel
 
 SEGMENT = 8
 MODELS = ("armt", "feng", "memformer", "rmt")
-ORDERS = {"in turn": Steps, "diagonals": Diagonals}
 
 
 def model(name: str, **settings) -> SegmentModel:
@@ -112,21 +111,20 @@ def test_a_weights_gradient_is_one_product_however_many_segments(name):
     assert counts[0] == counts[1]
 
 
-@pytest.mark.parametrize("kind", ORDERS)
-def test_steps_hold_every_pair_once_behind_those_that_it_waits_for(kind):
-    steps = ORDERS[kind](3, 5)
+def test_steps_hold_every_pair_once_behind_those_that_it_waits_for():
+    steps = Diagonals(3, 5)
     pairs = [(layer, steps.segment(step, layer)) for step in steps.all for layer in range(step.first, step.stop)]
     assert sorted(pairs) == [(layer, segment) for layer in range(3) for segment in range(5)]
     assert [pairs[place] for place in steps.order] == sorted(pairs)
     number = {steps.segment(step, n): step.number for step in steps.all for n in range(step.first, step.stop) if n == 1}
-    assert len(steps.all) == (7 if kind == "diagonals" else 15) and sorted(number.values()) == list(number.values())
+    assert len(steps.all) == 7 and sorted(number.values()) == list(number.values())
     begun = [step.stop - 1 for step in steps.all if step.begins]
     assert begun == [0, 1, 2]
 
 
-@pytest.mark.parametrize("kind", ORDERS)
-def test_a_map_of_layers_is_each_layers_own(kind):
-    steps, weight = ORDERS[kind](2, 3), torch.randn(2, 5, 4, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_map_of_layers_is_each_layers_own(depth):
+    steps, weight = Diagonals(depth, 3), torch.randn(depth, 5, 4, dtype=torch.float64, requires_grad=True)
     layers, plain, asked = LayerMap(weight, steps, 6), 0.0, 0.0
     for step in steps.all:
         x = torch.randn(step.stop - step.first, 2, 3, 4, dtype=torch.float64)

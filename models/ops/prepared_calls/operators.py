@@ -65,6 +65,10 @@ def _negative(found: Tensor, x: Tensor) -> Operator | None:
     return _each("negate", found, x) if found.dtype in ARITHMETIC else None
 
 
+def _power(found: Tensor, x: Tensor, exponent: Any) -> Operator | None:
+    return _pair("multiply", found, x, x) if exponent == 2 else None
+
+
 def _joined(found: Tensor, parts: Sequence[Tensor], axis: int = 0) -> Operator | None:
     """Tensors side by side; PyTorch leaves out those of the shape (0,)."""
     parts = [part for part in parts if part.shape != (0,)]
@@ -102,6 +106,7 @@ def _rows(found: Tensor, table: Tensor, indices: Tensor, *_: Any) -> Operator | 
 OTHERS: dict[Any, Callable[..., Operator | None]] = {
     aten.rsub.Scalar: _reverse,
     aten.neg.default: _negative,
+    aten.pow.Tensor_Scalar: _power,
     aten.clone.default: copy,
     aten.cat.default: _joined,
     aten.stack.default: _stacked,

@@ -48,6 +48,7 @@ class Listener(TorchDispatchMode):
         self.held: list[Any] = []
         self.written: set[int] = set()  # memory that operators of PyTorch change where it lies, as far as they say so
         self.missing = ""
+        self._only_read: set[int] = set()  # memory that compiled functions leave as it is
         self._places: dict[int, tuple[int, int]] = {}  # of a storage: where it begins and ends
         for tensor in known:
             self._hold(tensor)
@@ -87,13 +88,17 @@ class Listener(TorchDispatchMode):
         }
         self.held.append(given)
         made = prepared(run, given)
-        calls = () if made is None else (made,)
-        self.calls.append(Call(run, given, frozenset(touched), frozenset(touched), False, calls))
+        calls, written = () if made is None else (made,), frozenset(touched - self._only_read)
+        self.calls.append(Call(run, given, frozenset(touched), written, False, calls))
 
     def kept(self, found: Any) -> None:
         for leaf in tree_leaves(found):
             if isinstance(leaf, Tensor):
                 self._hold(leaf)
+
+    def only_read(self, tensor: Tensor) -> None:
+        self._hold(tensor)
+        self._only_read.add(storage_of(tensor))
 
     def _place(self, address: int) -> int:
         """The storage in which an address lies."""
@@ -146,19 +151,28 @@ def _answer(call: Call) -> None:
 def _again(func: Any, args: tuple, kwargs: dict, found: Any) -> Callable[[], Any]:
     """What puts the operator's result into the memory where it lay: its own form with `out`, where it has one."""
     if isinstance(found, Tensor):
+        if func is torch.ops.aten._to_copy.default:
+            return partial(found.copy_, args[0])
         for name in func.overloadpacket.overloads():
             other = getattr(func.overloadpacket, name)
             outs = [one.name for one in other._schema.arguments if one.is_out]
             if outs == ["out"] and _inputs(other) == _inputs(func):
                 return partial(_quick(other), *args, **kwargs, out=found)
 
+    run, places = func._op, [(place, old) for place, old in enumerate(tree_leaves(found)) if isinstance(old, Tensor)]
+    leaves_of = (lambda new: [new]) if isinstance(found, Tensor) else tuple if _is_flat(found) else tree_leaves
+
     def again() -> None:
-        new = func(*args, **kwargs)
-        for old, one in zip(tree_leaves(found), tree_leaves(new), strict=True):
-            if isinstance(old, Tensor):
-                old.copy_(one)
+        new = leaves_of(run(*args, **kwargs))
+        for place, old in places:
+            old.copy_(new[place])
 
     return again
+
+
+def _is_flat(found: Any) -> bool:
+    """Whether its parts are its leaves."""
+    return type(found) in (tuple, list) and all(isinstance(one, Tensor) for one in found)
 
 
 def _quick(func: Any) -> Callable:

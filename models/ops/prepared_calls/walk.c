@@ -22,7 +22,7 @@ void walk(const struct call *calls, long count) {
 static double heard;
 
 /* Remembers what arrives, each argument with a weight of its own. */
-void probe(int a, double b, const void *c, long d, int e, long f, int g, const void *h, double i, int j, long k, int l) {
+void probe(int a, double b, const void *c, long d, int e, long f, int g, const void *h, double i, int j, int k, long l) {
   double whole[] = {a, (double)(long)c, d, e, f, g, (double)(long)h, j, k, l}, sum = 0;
   for (int n = 0; n < 10; n++) sum = 3 * sum + whole[n];
   heard = sum + b / 4 + i / 8;

@@ -19,7 +19,7 @@ from models.ops.providers import NotCovered
 
 SOURCE = Path(__file__).with_name("walk.c")
 WHOLE, REAL = 16, 2  # arguments of a call at most: whole numbers with pointers, and doubles
-PROBE = "idplilipdili"  # the types of what `probe` is given
+PROBE = "idplilipdiil"  # the types of what `probe` is given
 _ZERO, _NOTHING = ctypes.c_long(0), ctypes.c_double(0)
 
 
@@ -105,7 +105,7 @@ def _walker() -> Any:
     except NotCovered:
         return None
     given, heard = [(-1) ** place * (5 * place + 1) for place in range(len(PROBE))], []
-    given = [abs(one) if kind == "p" else one for one, kind in zip(given, PROBE, strict=True)]  # an address has no sign
+    given = [abs(one) << 33 if kind == "p" else one for one, kind in zip(given, PROBE, strict=True)]  # as an address is
     for call in (partial(probe, *given), partial(run, _entries([_laid_out(probe, given)]), 1)):
         call()
         said(ctypes.byref(answer := ctypes.c_double()))

@@ -25,7 +25,7 @@ def heard():
     return answer.value
 
 
-GIVEN = [3, 0.5, ctypes.c_void_p(7), -(1 << 40), -5, ctypes.c_long(11), 13, None, -0.75, 17, 1 << 50, -19]
+GIVEN = [3, 0.5, ctypes.c_void_p(7), -(1 << 40), -5, ctypes.c_long(11), 13, None, -0.75, 17, -19, 1 << 50]
 
 
 def test_arguments_of_every_kind_arrive_as_by_ctypes():

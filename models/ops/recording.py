@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from torch import Tensor
+
 
 class Listener(Protocol):
     """What hears of compiled calls."""
@@ -19,6 +21,9 @@ class Listener(Protocol):
 
     def kept(self, found: Any) -> None:
         """Tensors that somebody keeps between calls have been used."""
+
+    def only_read(self, tensor: Tensor) -> None:
+        """No compiled function writes into this tensor's memory."""
 
 
 _listening: list[Listener] = []
@@ -39,6 +44,16 @@ def kept(found: Any) -> Any:
     for listener in _listening:
         listener.kept(found)
     return found
+
+
+def only_read(tensor: Tensor) -> Tensor:
+    """`tensor`, of which whoever listens is told that compiled functions read it and do not write into it.
+
+    Said of weights laid out anew: whoever makes the calls again may leave out what the weights alone decide.
+    """
+    for listener in _listening:
+        listener.only_read(tensor)
+    return tensor
 
 
 class Compiled:

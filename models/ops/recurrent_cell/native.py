@@ -13,7 +13,7 @@ from torch import Tensor
 from models.ops.autograd import by_hand
 from models.ops.native_build import expect, kind_of, lanes, library, pointer
 from models.ops.providers import NotCovered
-from models.ops.recording import Library
+from models.ops.recording import Library, only_read
 from models.ops.recurrent_cell import fused
 from models.ops.recurrent_cell.cells import CELLS, inputs
 
@@ -102,7 +102,7 @@ def _forward(x, recurrent, inner, state, cell: str, train: bool) -> tuple[Tensor
     y = x.new_empty(*x.shape[:2], first.shape[2])
     gates = torch.empty_like(x) if train else None
     kept = x.new_empty(*x.shape[:2], KEPT.get(cell, 1), first.shape[2]) if train else None
-    rows = _panels(recurrent.mT, columns)
+    rows = only_read(_panels(recurrent.mT, columns))
     built.forward(
         ctypes.byref(_Text(*x.shape[:2], heads, pointer(inner))), pointer(x), pointer(rows), pointer(last), pointer(y),
         pointer(gates), pointer(kept), torch.get_num_threads(),

@@ -1,10 +1,14 @@
-"""What a step calls: every operator of PyTorch and every compiled function, in order, with the memory that they touch."""
+"""What a step calls: every operator of PyTorch and every compiled function, in order, with the memory that they touch.
+
+Calls that C can make are prepared (`models.ops.prepared_calls`): neighbours among them are then made in one.
+"""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -13,9 +17,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from models.ops.prepared_calls.operators import Operator, operator
+from models.ops.prepared_calls.walk import Prepared, prepared, walk
+
 FRESH = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")  # memory whose numbers nobody reads
 # Operators that lie in `torch` under their own name and signature, where they are called in half the time.
-QUICK = frozenset("add sub mul div neg exp log sigmoid tanh sqrt rsqrt reciprocal square cat".split())
+QUICK = frozenset("add sub mul div neg exp log sigmoid tanh sqrt rsqrt reciprocal square cat mm bmm addmm".split())
+QUICK_FUNCTIONS = frozenset("softplus silu gelu glu".split())  # those that lie in `torch._C._nn`
 READ_OUT = ("tolist", "numpy", "__array__")  # methods that hand numbers to Python without an operator
 
 
@@ -27,6 +35,8 @@ class Call(NamedTuple):
     reads: frozenset[int]
     writes: frozenset[int]
     is_constant: bool  # gives the same for the same inputs and changes none of them
+    prepared: Sequence[Prepared] = ()  # the same call as C makes it; empty where Python has to
+    refused: ctypes.c_long | None = None  # not zero after C was to do what the operator refuses with an error
 
 
 class Listener(TorchDispatchMode):
@@ -38,6 +48,7 @@ class Listener(TorchDispatchMode):
         self.held: list[Any] = []
         self.written: set[int] = set()  # memory that operators of PyTorch change where it lies, as far as they say so
         self.missing = ""
+        self._only_read: set[int] = set()  # memory that compiled functions leave as it is
         self._places: dict[int, tuple[int, int]] = {}  # of a storage: where it begins and ends
         for tensor in known:
             self._hold(tensor)
@@ -60,8 +71,15 @@ class Listener(TorchDispatchMode):
             if func.overloadpacket.__name__ not in FRESH:
                 writes = frozenset(storage_of(tensor) for tensor in made)
                 is_constant = torch.Tag.nondeterministic_seeded not in func.tags
-                self.calls.append(Call(_again(func, args, kwargs, found), (), reads, writes, is_constant))
+                calls, refused = self._prepared(func, args, kwargs, found)
+                again = _again(func, args, kwargs, found)
+                self.calls.append(Call(again, (), reads, writes, is_constant, calls, refused))
         return found
+
+    @staticmethod
+    def _prepared(func: Any, args: tuple, kwargs: dict, found: Any) -> Operator:
+        made = operator(func, args, found, **kwargs) if isinstance(found, Tensor) else None
+        return Operator([]) if made is None else made
 
     def called(self, run: Callable, given: tuple) -> None:
         types = getattr(run, "argtypes", None) or [None] * len(given)
@@ -69,12 +87,18 @@ class Listener(TorchDispatchMode):
             self._place(address) for kind, one in zip(types, given, strict=True) for address in _addresses(one, kind)
         }
         self.held.append(given)
-        self.calls.append(Call(run, given, frozenset(touched), frozenset(touched), False))
+        made = prepared(run, given)
+        calls, written = () if made is None else (made,), frozenset(touched - self._only_read)
+        self.calls.append(Call(run, given, frozenset(touched), written, False, calls))
 
     def kept(self, found: Any) -> None:
         for leaf in tree_leaves(found):
             if isinstance(leaf, Tensor):
                 self._hold(leaf)
+
+    def only_read(self, tensor: Tensor) -> None:
+        self._hold(tensor)
+        self._only_read.add(storage_of(tensor))
 
     def _place(self, address: int) -> int:
         """The storage in which an address lies."""
@@ -104,27 +128,58 @@ class ReadOut(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def joined(calls: Sequence[Call]) -> list[tuple[Callable, tuple]]:
+    """The calls as functions with their arguments, neighbours that are prepared as one."""
+    found: list[tuple[Callable, tuple]] = []
+    for is_prepared, group in groupby(calls, key=lambda call: bool(call.prepared)):
+        together = list(group)
+        if not is_prepared:
+            found += [(call.again, call.arguments) for call in together]
+            continue
+        found.append((walk([one for call in together for one in call.prepared]), ()))
+        found += [(partial(_answer, call), ()) for call in together if call.refused is not None]
+    return found
+
+
+def _answer(call: Call) -> None:
+    """Let the operator say what is wrong with what C could not do for it."""
+    if call.refused.value:
+        call.refused.value = 0
+        call.again(*call.arguments)
+
+
 def _again(func: Any, args: tuple, kwargs: dict, found: Any) -> Callable[[], Any]:
     """What puts the operator's result into the memory where it lay: its own form with `out`, where it has one."""
     if isinstance(found, Tensor):
+        if func is torch.ops.aten._to_copy.default:
+            return partial(found.copy_, args[0])
         for name in func.overloadpacket.overloads():
             other = getattr(func.overloadpacket, name)
             outs = [one.name for one in other._schema.arguments if one.is_out]
             if outs == ["out"] and _inputs(other) == _inputs(func):
                 return partial(_quick(other), *args, **kwargs, out=found)
 
+    run, places = func._op, [(place, old) for place, old in enumerate(tree_leaves(found)) if isinstance(old, Tensor)]
+    leaves_of = (lambda new: [new]) if isinstance(found, Tensor) else tuple if _is_flat(found) else tree_leaves
+
     def again() -> None:
-        new = func(*args, **kwargs)
-        for old, one in zip(tree_leaves(found), tree_leaves(new), strict=True):
-            if isinstance(old, Tensor):
-                old.copy_(one)
+        new = leaves_of(run(*args, **kwargs))
+        for place, old in places:
+            old.copy_(new[place])
 
     return again
+
+
+def _is_flat(found: Any) -> bool:
+    """Whether its parts are its leaves."""
+    return type(found) in (tuple, list) and all(isinstance(one, Tensor) for one in found)
 
 
 def _quick(func: Any) -> Callable:
     """The same operator by the way into PyTorch that takes the least time."""
     name = func.overloadpacket.__name__
+    if name in QUICK_FUNCTIONS:
+        return getattr(torch._C._nn, name)
     return getattr(torch, name) if name in QUICK else func._op
 
 

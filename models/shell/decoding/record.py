@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from models.ops import providers, recording
-from models.shell.decoding.calls import Call, Listener, ReadOut, storage_of
+from models.shell.decoding.calls import Call, Listener, ReadOut, joined, storage_of
 from models.shell.decoding.place import Place, Places
+from models.shell.decoding.returned import Returned
 from models.shell.decoding.surroundings import Surroundings
 
 LARGEST = 1 << 22  # bytes of tokens and state, of which a record holds its own
@@ -35,11 +36,17 @@ class Record:
     """The calls of a step, on memory of their own: `record(given)` copies in, calls, and copies out."""
 
     def __init__(
-        self, model: nn.Module, inputs: list[Tensor], places: Places, found: Any, listener: Listener, names: set[str]
+        self,
+        model: nn.Module,
+        inputs: list[Tensor],
+        places: Places,
+        returned: Returned,
+        listener: Listener,
+        names: set[str],
     ):
-        """`found` is what the layers returned, with `_Passed` for an input that they handed on."""
-        self.inputs, self.places, self.names, self.returned = inputs, places, tuple(names), found
-        self.calls = [(call.again, call.arguments) for call in _needed(listener.calls, [*inputs, *places.tensors])]
+        self.inputs, self.places, self.names, self.returned = inputs, places, tuple(names), returned
+        needed = _needed(listener.calls, [*inputs, *places.tensors])
+        self.calls = joined([*needed, *returned.calls])
         self._held = listener.held  # all memory that the calls name by its address
         self._hangs_on = Surroundings(model)
 
@@ -55,11 +62,12 @@ class Record:
     def __call__(self, given: Given) -> Any:
         torch._foreach_copy_(self.inputs, given.tensors)
         self.places.put(given.numbers)
+        made = self.returned.made()
         for again, arguments in self.calls:
             again(*arguments)
         for name in self.names:
             providers.note(name)
-        return _handed(self.returned, given.tensors)
+        return self.returned.tree(made, given.tensors)
 
 
 def recorded(
@@ -87,7 +95,7 @@ def recorded(
         for index, (mine, theirs) in enumerate(zip(inputs, given, strict=True))
         if storage_of(mine) not in listener.written and torch.equal(mine, theirs)
     }
-    return Record(model, inputs, places, _returned(found, kept), listener, names), _copied(found)
+    return Record(model, inputs, places, Returned(found, kept), listener, names), _copied(found)
 
 
 def _own(state: Any, given: list[Tensor], inputs: list[Tensor], places: Iterator[Any]) -> Any:
@@ -99,7 +107,7 @@ def _own(state: Any, given: list[Tensor], inputs: list[Tensor], places: Iterator
     if type(state) is tuple:
         return tuple([_own(part, given, inputs, places) for part in state])
     given.append(state)
-    inputs.append(state.clone(memory_format=torch.contiguous_format))
+    inputs.append(state.clone())  # laid out as it is given: a layer may ask for another way to lay it out
     return inputs[-1]
 
 
@@ -142,37 +150,3 @@ def _copied(found: Any) -> Any:
     if type(found) is tuple:
         return tuple([_copied(part) for part in found])
     return found.clone() if isinstance(found, Tensor) else found.number if isinstance(found, Place) else found
-
-
-class _Passed(int):
-    """The place among the inputs of a tensor that is handed on as it is given."""
-
-
-def _returned(found: Any, kept: Mapping[int, Tensor]) -> Any:
-    """`found` with `_Passed` for an input that was left as it is; a cache that was written into is handed out like a result."""
-    if type(found) is tuple:
-        return tuple([_returned(part, kept) for part in found])
-    same = (place for place, mine in kept.items() if isinstance(found, Tensor) and _is_same(mine, found))
-    return next(map(_Passed, same), found)
-
-
-def _is_same(one: Tensor, other: Tensor) -> bool:
-    return (
-        storage_of(one) == storage_of(other)
-        and one.data_ptr() == other.data_ptr()
-        and one.dtype is other.dtype
-        and one.shape == other.shape
-        and one.stride() == other.stride()
-    )
-
-
-def _handed(returned: Any, given: Sequence[Tensor]) -> Any:
-    """What is returned of a step: copies of the record's own memory, and what passed through as it came."""
-    kind = type(returned)
-    if kind is tuple:
-        return tuple([_handed(part, given) for part in returned])
-    if kind is Place:
-        return returned.number
-    if kind is _Passed:
-        return given[returned]
-    return returned.clone() if isinstance(returned, Tensor) else returned

@@ -23,17 +23,19 @@ class Surroundings:
         modules = list(model.modules())
         self._own = [(itemgetter(*own, "training"), vars(m)) for m in modules if (own := _own_names(m))]
         tables = [table for m in modules for table in (m._parameters, m._buffers, m._modules)]
-        self._full, self._sizes = [table for table in tables if table], [*map(vars, modules), *tables]
-        self._listeners = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
+        self._full = [table for table in tables if table]
+        self._sizes = [*map(vars, modules), *self._full]
+        hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
+        self._empty = [table for table in tables if not table] + hooks  # asked all at once whether they still are
         self._tensors = [*model.parameters(), *model.buffers()]
         self._before, self._parts_before = self._now(), self._parts()
 
     def are_the_same(self) -> bool:
         try:
             return (
-                self._now() == self._before
+                not any(self._empty)
+                and self._now() == self._before
                 and all(map(is_, self._parts(), self._parts_before))
-                and not any(self._listeners)
                 and not _has_any_global_hook()
             )
         except (KeyError, RuntimeError, TypeError, ValueError):  # gone, or arrays that are not the same object

@@ -12,6 +12,7 @@ from torch import nn
 import baselines  # noqa: F401  fills the registry
 from models.language_model import seeded
 from models.ops import native_build, providers
+from models.shell.decoding import calls
 from models.shell.decoding.place import Asked, Places
 from models.shell.decoding.recorded_step import IN_VAIN, SETTLED, TRIALS, without_records
 from models.shell.model import Block, LanguageModel, Size
@@ -204,6 +205,88 @@ def test_probing_and_other_threads_do_not_take_it():
     finally:
         torch.set_num_threads(threads)
     assert entry.uses == uses
+
+
+def test_neighbouring_calls_are_made_in_one_and_python_makes_those_that_cannot_be_prepared(monkeypatch):
+    expected = of_layers(made(), text())
+
+    def count():
+        model = made()
+        assert is_equal(decoded(model, text()), expected)
+        [record] = records(model)
+        return len(record.calls)
+
+    walked = count()
+    monkeypatch.setattr("models.ops.prepared_calls.walk._walker", lambda: None)
+    apart = count()
+    assert walked < apart / 2
+
+
+def test_weights_that_compiled_code_reads_are_laid_out_once(monkeypatch):
+    counts, joined = [], calls.joined
+    monkeypatch.setattr("models.shell.decoding.record.joined", lambda made: counts.append(len(made)) or joined(made))
+    decoded(made("gru"), text())
+    monkeypatch.setattr("models.ops.recurrent_cell.native.only_read", lambda tensor: tensor)
+    model = made("gru")
+    assert is_equal(decoded(model, text()), of_layers(model, text()))
+    assert counts == [counts[1] - SIZE.depth, counts[1]]
+
+
+def test_what_has_no_form_that_writes_into_memory_is_computed_and_copied():
+    x, weight = torch.randn(2, 8), torch.randn(8)
+    heard = calls.Listener([x, weight])
+    with torch.no_grad(), heard:
+        normed = nn.functional.layer_norm(x, (8,), weight)
+        wide = x.double()
+    x.mul_(3)
+    for again, given in calls.joined(heard.calls):
+        again(*given)
+    assert torch.equal(normed, nn.functional.layer_norm(x, (8,), weight)) and torch.equal(wide, x.double())
+
+
+def test_one_call_that_cannot_be_prepared_is_made_between_the_others(monkeypatch):
+    prepared, refused = calls.prepared, []
+
+    def but_norms(run, given):
+        if run.__name__ != "rms_norm":
+            return prepared(run, given)
+        refused.append(run)
+        return None
+
+    monkeypatch.setattr(calls, "prepared", but_norms)
+    model = made()
+    assert is_equal(decoded(model, text()), of_layers(model, text())) and refused
+    [record] = records(model)
+    assert refused == [run for run, _ in record.calls if run in refused]
+
+
+def test_a_token_that_is_none_is_refused_by_the_layers_words_and_does_no_harm():
+    model, state = settled()
+    for token in (64, -1):
+        wrong = torch.tensor([[token]])
+        with pytest.raises(IndexError) as by_record:
+            decoded(model, wrong, state)
+        with pytest.raises(IndexError) as by_layers:
+            of_layers(model, wrong, state)
+        assert str(by_record.value) == str(by_layers.value) and len(records(model)) == 1
+    assert is_equal(decoded(model, text(time=4), state), of_layers(model, text(time=4), state))
+
+
+@pytest.mark.parametrize("name", ["mamba", "mamba2"])
+def test_a_state_of_any_layout_is_read(name):
+    """Turned about in memory, spread over more of it, and a part of one that is larger."""
+    model, state = settled(name)
+    expected = of_layers(model, text(time=8), state)
+
+    def laid_out(way, state):
+        return tuple([laid_out(way, part) for part in state]) if isinstance(state, tuple) else way(state)
+
+    for way in (
+        lambda x: x.mT.contiguous().mT,
+        lambda x: torch.stack([x, x], -1)[..., 0],
+        lambda x: torch.cat([x, x], 1)[:, : x.shape[1]],
+    ):
+        assert is_equal(decoded(model, text(time=8), laid_out(way, state)), expected)
 
 
 def test_copies_begin_without_records():

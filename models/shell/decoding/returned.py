@@ -1,0 +1,91 @@
+"""What a step returns: a tree whose tensors are new at each token, or handed on as they were given."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.ops.prepared_calls.operators import Operator, copy
+from models.shell.decoding.calls import Call, storage_of
+from models.shell.decoding.place import Place
+
+
+class _Passed(int):
+    """The place among the inputs of a tensor that is handed on as it is given."""
+
+
+class _Made:
+    """A tensor into whose memory a prepared call has written."""
+
+
+class Returned:
+    """The tree that a step returns. `made()` before its calls, of which `calls` are the last; `tree(made, given)` after them."""
+
+    def __init__(self, found: Any, kept: Mapping[int, Tensor]):
+        """`found` is what the layers returned; `kept` are the inputs, by their places, that were left as they are.
+
+        A cache that was written into is handed out like a result.
+        """
+        self.calls: list[Call] = []
+        self._sources: list[Tensor] = []  # the record's own memory, of which copies are handed out
+        self._tree = self._marked(found, kept)
+        self._places = (ctypes.c_long * len(self._sources))()  # where the copies lie
+        for place, source in enumerate(self._sources):
+            self._written(copy(torch.empty_like(source), source), place)
+
+    def made(self) -> list[Tensor]:
+        """New tensors, where the next calls of `calls` write."""
+        made = [*map(torch.empty_like, self._sources)]
+        self._places[:] = [*map(Tensor.data_ptr, made)]
+        return made
+
+    def tree(self, made: Sequence[Tensor], given: Sequence[Tensor]) -> Any:
+        """What is returned of a step: copies of the record's own memory, and what passed through as it came."""
+        return _filled(self._tree, iter(made), given)
+
+    def _marked(self, found: Any, kept: Mapping[int, Tensor]) -> Any:
+        if type(found) is tuple:
+            return tuple([self._marked(part, kept) for part in found])
+        if not isinstance(found, Tensor):
+            return found
+        for place, mine in kept.items():
+            if _is_same(mine, found):
+                return _Passed(place)
+        if copy(torch.empty_like(found), found) is None:  # copied in Python
+            return found
+        self._sources.append(found)
+        return _Made
+
+    def _written(self, operator: Operator, place: int) -> None:
+        """Let a prepared copy go to where the tensor at a place lies then."""
+        [call] = operator.calls
+        to = ctypes.c_long.from_buffer(self._places, place * ctypes.sizeof(ctypes.c_long))
+        call = call._replace(whole=(to, *call.whole[1:]))
+        self.calls.append(Call(None, (), frozenset(), frozenset(), False, [call]))
+
+
+def _filled(tree: Any, made: Iterator[Tensor], given: Sequence[Tensor]) -> Any:
+    kind = type(tree)
+    if kind is tuple:
+        return tuple([_filled(part, made, given) for part in tree])
+    if tree is _Made:
+        return next(made)
+    if kind is Place:
+        return tree.number
+    if kind is _Passed:
+        return given[tree]
+    return tree.clone() if isinstance(tree, Tensor) else tree
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    return (
+        storage_of(one) == storage_of(other)
+        and one.data_ptr() == other.data_ptr()
+        and one.dtype is other.dtype
+        and one.shape == other.shape
+        and one.stride() == other.stride()
+    )

@@ -72,6 +72,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         y, state = self.mixer(x if self.mixer_norm is None else self.mixer_norm(x), state)
+        if y.shape != x.shape:  # some other shapes would be spread over the sum without an error
+            raise ValueError(
+                f"{type(self.mixer).__name__} made {list(y.shape)} of {list(x.shape)}: a mixer returns y of its input's shape "
+                "[b, t, width], and its state."
+            )
         x = x + y
         if self.feed is not None:
             x = x + self.feed(self.feed_norm(x))

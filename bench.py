@@ -18,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from models.matching import deferred
 from runner.preflight import said
 from schema import checkout
 from schema.places import ROOT
@@ -81,6 +82,7 @@ def program(words: Sequence[str]) -> int:
     if (text := said.before(words)) is not None:
         return said.printed(text)
     if said.is_asked(words):
+        deferred.defer()  # before anything imports torch
         gc.disable()  # it ends in seconds, and to search all that torch brought for what is gone takes a fifth of them
     return main(words)
 

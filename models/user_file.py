@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from models import registry
+from models.matching import deferred
 from schema import fault, surroundings
 
 PACKAGE = "__init__.py"
@@ -42,6 +43,7 @@ def load_file(path: str | Path, *, own_process: bool = False) -> list[str]:
     the search path and the environment stay as the file sets them. Raises BadFile for a file that is missing, fails to
     import (with its error), ends the process, registers no model, or has the file name of another that is loaded.
     """
+    deferred.load_all()
     file = Path(path).expanduser().resolve()
     if file.is_dir() and not (file / PACKAGE).is_file():
         raise BadFile(f"The folder {path} has no {PACKAGE}; write one that imports the modules which register a model.")

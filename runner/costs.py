@@ -26,7 +26,7 @@ from runner.build import ONE_VOCABULARY, at_one_vocabulary, settings_of, sized, 
 from runner.cell_key import as_trained, training_key_of
 from runner.checkpoints import store
 from runner.checkpoints.trained_model import CheckpointSettings
-from runner.preflight import capacity, remembered
+from runner.preflight import capacity, kept_memory, remembered
 from runner.preflight.kept_memory import kept_per_token
 from runner.schedule import rates
 from runner.schedule.forecast import Cost
@@ -37,6 +37,9 @@ from tasks.outline import outline
 
 NUMBERS = 4  # a weight, its gradient, and the optimiser's two averages
 BYTES = 4  # each is kept in float32
+LOGITS = (
+    3  # as many numbers each are alive where their gradient is taken: their log-softmax, its gradient and their own
+)
 NO_VOCABULARY = 2  # where only a file that is not here would say it: the rest of the model is counted
 
 Row = dict[str, Any]
@@ -57,10 +60,11 @@ class ForecastFacts(TypedDict):
 def of_cell(cell: Cell, checkpoints: CheckpointSettings | None, past: rates.Trainings | None = None) -> Cost:
     """What a cell will cost: the operations of its training, the memory that it takes at least, whether it is trained already.
 
-    From the task's settings, without its data. Operations are those of texts of the task's training length. Memory is that
-    of weights, gradients, optimiser, logits and what the forward pass keeps for the backward pass. What comes and goes inside
-    a pass, and the allocator's gaps, are on top. `past` are rows that timed trainings: they give the rate at which those
-    operations are done. Where the plan matches something beside parameters: how near the model comes.
+    From the task's settings, without its data. Operations are those of texts of the task's training length. Memory is that of
+    weights, gradients and optimiser, of what the forward pass keeps, and of what the head's gradient takes (LOGITS numbers a
+    logit, the gradient of the output weights). What comes and goes inside a block, the process itself, and the allocator's gaps
+    are on top. `past` are rows that timed trainings: they give the rate at which those operations are done. Where the plan
+    matches something beside parameters: how near the model comes.
     """
     if cell.kind not in ("training", "trial"):
         return Cost(match_report=_match_report(cell, ONE_VOCABULARY)) if cell.kind == "timing" else Cost()
@@ -70,14 +74,17 @@ def of_cell(cell: Cell, checkpoints: CheckpointSettings | None, past: rates.Trai
     numbers, per_token, has_head = _model(cell.model, size, match, settings, length)
     operations = None if per_token is None else per_token * cell.budget["steps"] * cell.budget["batch_tokens"]
     tokens = max(length, capacity.at_once(cell.budget))
-    kept = _kept(cell.model, replace(size, vocab=NO_VOCABULARY), settings, match)
-    kept *= 0.5 if cell.dtype == "bfloat16" else 1.0
-    if cell.budget.get("activation_checkpointing"):  # one block's, and the inputs of all
-        kept = kept / size.depth + BYTES * size.width * size.depth
-    logits = tokens * vocab if has_vocab else 0
+    passes, state = _kept(cell.model, replace(size, vocab=NO_VOCABULARY), settings, match)
+    share = tokens * (0.5 if cell.dtype == "bfloat16" else 1.0)
+    logits, output = (tokens * vocab, size.width * vocab) if has_vocab else (0, 0)
     if has_head:
         logits = min(logits, LOGITS_AT_ONCE)
-    memory = BYTES * (NUMBERS * numbers + 2 * logits) + round(tokens * kept)
+    head = BYTES * (LOGITS * logits + output)
+    most = share * passes + head  # where the backward pass begins
+    if cell.budget.get("activation_checkpointing"):
+        inputs = BYTES * size.width * tokens
+        most = kept_memory.at_most_again(share * passes, head, size.depth, inputs, share * state)
+    memory = BYTES * NUMBERS * numbers + round(most)
     capacity.check_forecast(memory, f"training {cell.model} on {cell.task}")
     found = Cost(operations, memory, _is_trained(cell, checkpoints), _match_report(cell, vocab), has_vocab=has_vocab)
     if operations is None:
@@ -155,9 +162,9 @@ def _model(name: str, size: Size, match: Match, settings: str, length: int) -> t
     return numbers + further, None if work is None else work + output.forward + output.backward, has_head
 
 
-def _kept(name: str, size: Size, settings: str, match: Match) -> float:
+def _kept(name: str, size: Size, settings: str, match: Match) -> tuple[float, float]:
     find = partial(kept_per_token, name, size, settings, match)
-    return remembered.of_model("kept per token", name, json.loads(settings), (size, match), find)
+    return remembered.of_model("kept and state per token", name, json.loads(settings), (size, match), find)
 
 
 def table(changed: dict[str, int], length: int, names: Sequence[str] | None = None) -> Table:

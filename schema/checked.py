@@ -88,6 +88,8 @@ def conform(value: Any, kind: Any, source: str, *, error: type[ValueError] = Dat
     `__pydantic_config__` says `extra="forbid"`), a dataclass, list[int], Literal, Annotated with bounds. Strict: no text
     is taken for a number, no boolean for a whole number; a whole number passes as a number.
     """
+    if kind is dict and type(value) is dict:
+        return value  # as each of many thousand rows is
     try:
         return _adapter(kind).validate_python(value, strict=True)
     except pydantic.ValidationError as fault:

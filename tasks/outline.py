@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,21 @@ class Outline(NamedTuple):
 
 def outline(name: str, settings: dict[str, Any]) -> Outline:
     """The outline of a task under these settings; ValueError for an unknown task, setting or type."""
+    question = name, repr(settings)
+    if os.sep in question[1] or os.path.exists(str(settings.get("tokenizer"))):
+        return _outline(name, settings)  # of a file, which may change
+    if question not in _known:  # a plan's cells ask the same of a handful of tasks, twice each
+        found = _outline(name, settings)
+        if found.vocab is None:
+            return found
+        _known[question] = found
+    return _known[question]
+
+
+_known: dict[tuple[str, str], Outline] = {}
+
+
+def _outline(name: str, settings: dict[str, Any]) -> Outline:
     cls = tasks.class_of(name)
     tasks.check_settings(name, cls, settings)
     name, settings = tasks.trained(name, settings)

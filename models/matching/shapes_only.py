@@ -16,6 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from models.matching import deferred
 
 # Operations on single numbers: of tensors of one floating dtype, and plain numbers, they give that dtype and the joint shape.
 POINTWISE = {"abs", "add", "clamp", "clamp_max", "clamp_min", "cos", "div", "exp", "expm1", "log", "log1p", "mul"}
@@ -29,6 +32,32 @@ WHOLE = {
 }  # of whole numbers they give whole numbers, with a broken one the usual floats
 FILLING = {"bernoulli_", "cauchy_", "copy_", "erfinv_", "exponential_", "fill_", "geometric_", "log_normal_", "normal_"}
 FILLING |= {"random_", "uniform_", "zero_"}
+# Operations that torch answers on the meta device without a Python form of its own.
+COMPILED = {
+    "_conj",
+    "_to_copy",
+    "_unsafe_view",
+    "clone",
+    "detach",
+    "diagonal",
+    "empty",
+    "expand",
+    "full",
+    "ones",
+    "permute",
+}
+COMPILED |= {
+    "scalar_tensor",
+    "select",
+    "slice",
+    "split",
+    "transpose",
+    "unsqueeze",
+    "view",
+    "view_as_complex",
+    "view_as_real",
+}
+COMPILED |= {"zeros"}
 ALIKE = {"empty_like", "ones_like", "rand_like", "randn_like", "zeros_like"}
 IN_PLACE = FILLING | {f"{name}_" for name in POINTWISE}  # on floating numbers; none changes the shape of what it fills
 
@@ -65,6 +94,8 @@ class _Uncomputed(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         name, kwargs = func.overloadpacket.__name__, kwargs or {}
+        if name in COMPILED:
+            return func(*args, **kwargs)
         if name in IN_PLACE and _is_uncomputed(args[0]):
             if name in FILLING or _joint(args) == (tuple(args[0].shape), args[0].dtype):
                 return args[0]
@@ -88,6 +119,8 @@ class _Uncomputed(TorchDispatchMode):
             return tuple(
                 torch.empty(shape, dtype=args[0].dtype, device="meta") for shape in (args[0].shape, rows, rows)
             )
+        if _is_meta(kwargs.get("device")) or any(map(_is_uncomputed, tree_leaves(args))):
+            deferred.load(deferred.META)
         return func(*args, **kwargs)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import os
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -65,7 +66,7 @@ def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     try:
         with FileLock(lock_folder(path) / f"{path.name}.lock", timeout=LOCK_SECONDS):
             standing = path.read_bytes() if path.exists() else b""
-            whole_file.write(path, b"".join(line + b"\n" for line in _lines(standing)) + block)
+            whole_file.write(path, b"".join(line + b"\n" for line in _lines(standing)[0]) + block)
     except Timeout:
         raise RecordError(f"Another process has held the lock of {path} for {LOCK_SECONDS:.0f} s; end it.") from None
     except OSError as error:
@@ -105,8 +106,8 @@ def _text(rows: Iterable[dict[str, Any]]) -> bytes:
 def _rows(
     path: Path, data: bytes, comparison: str | None, metrics: Collection[str] | None = None
 ) -> list[dict[str, Any]]:
-    rows, may_hold, lines = [], _holding(metrics), _lines(data)
-    if sum(map(bool, lines)) < sum(map(bool, data.split(b"\n"))):
+    rows, may_hold, (lines, is_torn) = [], _holding(metrics, data), _lines(data)
+    if is_torn:
         warnings.warn(f"The last row of {path} is torn, and its cell does not count: run it again.", stacklevel=4)
     for number, line in enumerate(lines, 1):
         if not may_hold(line):
@@ -125,26 +126,32 @@ def _rows(
     return rows
 
 
-def _holding(metrics: Collection[str] | None) -> Callable[[bytes], bool]:
-    """Whether a line may be a row of these metrics: it holds the name of one, or letters that are written by their number."""
-    if metrics is None:
-        return lambda line: True
-    names = [*(json.dumps(name).encode() for name in metrics), b"\\u"]
-    return lambda line: any(name in line for name in names)
+def _holding(metrics: Collection[str] | None, data: bytes) -> Callable[[bytes], bool]:
+    """Whether a line of `data` may be a row of these metrics: it holds the name of one, or letters by their number."""
+    if not metrics:
+        return lambda line: metrics is None
+    names = [json.dumps(name).encode() for name in metrics]
+    if b"\\u" in data:
+        return lambda line: any(name in line for name in (*names, b"\\u"))
+    backwards = [name[::-1] for name in names]
+    shared = os.path.commonprefix(backwards)[::-1]  # most lines hold not even what all names end in
+    return lambda line: shared in line and any(name in line for name in names)
 
 
-def _lines(data: bytes) -> list[bytes]:
-    """The lines that hold rows: without a torn last one, and without the others of its cell where its key can still be read."""
+def _lines(data: bytes) -> tuple[list[bytes], bool]:
+    """The lines that hold rows, and whether there were others: a torn last one, and its cell's where its key can be read."""
     lines = data.split(b"\n")
     last = lines.pop()  # what follows the last newline: nothing, a row whose newline is gone, or a torn one
     if last.strip() and not _is_torn(last):
-        return [*lines, last]
+        return [*lines, last], False
+    is_torn = bool(last)
     if not last.strip() and lines and _is_torn(lines[-1]):
         last = lines.pop()
+        is_torn |= bool(last)
     torn = _cell(last)
     while torn and lines and _cell(lines[-1]) == torn:
         lines.pop()
-    return lines
+    return lines, is_torn
 
 
 def _cell(line: bytes) -> str | None:

@@ -28,7 +28,7 @@ from runner.commands.arguments import SETTING, Command, add_comparison, add_prov
 from runner.commands.comparison import cells, changed, committed_rows, shown
 from runner.commands.report import draw
 from runner.measure import measure, prepare
-from runner.preflight import remembered, said
+from runner.preflight import ahead, remembered, said
 from runner.preflight.refusals import check_cells
 from runner.schedule import rates, schedule
 from runner.schedule.board import Board
@@ -121,10 +121,14 @@ def _run(arguments: argparse.Namespace, plan: Plan, console: Console) -> int:
 
 def _check(found: list[Cell], arguments: argparse.Namespace, plan: Plan, console: Console) -> None:
     """Refuse what cannot be measured; of a dry run on a machine without the plan's GPU only what no machine could."""
-    absent = plan.device == "cuda" and not torch.cuda.is_available()
-    elsewhere = arguments.launcher == "ray" or (arguments.dry_run and absent)
     with console.status("building each model once"):
-        check_cells(found, elsewhere=elsewhere, unread=arguments.dry_run)
+        check_cells(found, elsewhere=_is_elsewhere(arguments, plan), unread=arguments.dry_run)
+
+
+def _is_elsewhere(arguments: argparse.Namespace, plan: Plan) -> bool:
+    """Whether another machine measures the cells."""
+    absent = plan.device == "cuda" and not torch.cuda.is_available()
+    return arguments.launcher == "ray" or (arguments.dry_run and absent)
 
 
 def _measured(
@@ -193,6 +197,7 @@ def _dry_run(
     folder, key = folder_of(comparison.RESULTS, plan.comparison), keys_among(here)
     done, planned = store.statuses(here), cells(plan, here, key)
     with _surroundings_kept(), said.silence() as warned:  # a user's code is asked what it costs
+        ahead.ask(ahead.questions(planned, comparison.RESULTS, _is_elsewhere(arguments, plan)))
         _check(planned, arguments, plan, console)
         with console.capture() as beside:
             past = timings(comparison.RESULTS) + committed_rows(folder, console, TIMES) + here

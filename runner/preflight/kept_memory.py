@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from models import registry
+from models.matching.counts import state_bytes
 from models.matching.match import PARAMETERS, Match
 from models.matching.solver import solve
 from models.ops.providers import probing
@@ -22,14 +23,30 @@ PROBED = 128  # width of the model that is run to see what is kept for a backwar
 SHORTEST = 128  # tokens of the text that shows what a forward pass keeps
 
 
+class Kept(NamedTuple):
+    """Bytes for each token: what a forward pass keeps for its backward pass, and the state that it returns."""
+
+    passes: float
+    state: float
+
+
+def at_most_again(kept: float, head: float, depth: int, inputs: float, state: float) -> float:
+    """Bytes that a step whose blocks are computed again holds at most, besides weights, gradients and optimiser.
+
+    Each block keeps its input (`inputs` bytes of one block). Beside these there are in turn the states of all blocks with what
+    the last one computes, about half of what it would keep; what the head's gradient takes (`head`); and what one block keeps.
+    """
+    return depth * inputs + max(state + kept / depth / 2, head, kept / depth)
+
+
 def _shape(name: str, size: Size, settings: str, match: Match) -> Shape:
     """The solved shape, which no vocabulary changes: at one vocabulary for all, as a search for it takes a while."""
     return solve(registry.entry(name), at_one_vocabulary(size), json.loads(settings), match)
 
 
 @cache
-def kept_per_token(name: str, size: Size, settings: str, match: Match = PARAMETERS) -> float:
-    """Bytes that a model's forward pass keeps for its backward pass, for each token of a text of two periods or more.
+def kept_per_token(name: str, size: Size, settings: str, match: Match = PARAMETERS) -> Kept:
+    """What a model's forward pass keeps for its backward pass, and its state, for each token of a text of two periods or more.
 
     Counted in a model of its least depth (of twice that where its blocks are not all alike), at most PROBED wide with heads of
     the same width: what is kept grows in equal steps with depth and with the number of heads. Nothing is compiled for it: the
@@ -51,21 +68,24 @@ def kept_per_token(name: str, size: Size, settings: str, match: Match = PARAMETE
             return assemble(entry, replace(small, depth=depth), replace(shape, depth=depth), own)
 
     step, least = entry.says("least_depth", own, 1), 2 * (own.get("store_every") or 0)
-    return _at_depth(built, shape.depth, step, least) / share
+    return Kept(*(each / share for each in _at_depth(built, shape.depth, step, least)))
 
 
-def _at_depth(built: Callable[[int], nn.Module], depth: int, step: int, least: int) -> float:
+def _at_depth(built: Callable[[int], nn.Module], depth: int, step: int, least: int) -> Kept:
     """Bytes a token at `depth`, from a model of `step` blocks, or of that and of twice as many where blocks differ."""
     model = built(step)
     if type(model) is LanguageModel:
         whole, in_blocks = _kept(model, least)
-        return whole + in_blocks * (depth / step - 1)
+        return Kept(whole.passes + in_blocks * (depth / step - 1), whole.state * depth / step)
     one = _kept(model, least)[0]
-    return one if depth <= step else one + (_kept(built(2 * step), least)[0] - one) * (depth / step - 1)
+    if depth <= step:
+        return one
+    two = _kept(built(2 * step), least)[0]
+    return Kept(*(less + (more - less) * (depth / step - 1) for less, more in zip(one, two, strict=True)))
 
 
-def _kept(model: nn.Module, least: int = 0) -> tuple[float, float]:
-    """Bytes a token that one model's forward pass keeps of a text of at least so many tokens: in all, and in its blocks."""
+def _kept(model: nn.Module, least: int = 0) -> tuple[Kept, float]:
+    """What one model's forward pass keeps of a text of at least so many tokens, for each: in all, and of that in its blocks."""
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}  # held to the end, so that no other takes the place of one
     inside: set[int] = set()
@@ -91,6 +111,7 @@ def _kept(model: nn.Module, least: int = 0) -> tuple[float, float]:
         block.register_forward_hook(step_out)
     tokens = torch.zeros(1, max(SHORTEST, 2 * model.period, least), dtype=torch.long)
     with probing(), torch.autograd.graph.saved_tensors_hooks(keep, lambda held: held):
-        model(tokens)
+        _, state = model(tokens)
     weighed = {one: storage.nbytes() for one, storage in kept.items()}
-    return sum(weighed.values()) / tokens.numel(), sum(weighed[one] for one in inside) / tokens.numel()
+    found = Kept(sum(weighed.values()) / tokens.numel(), state_bytes(state) / tokens.numel())
+    return found, sum(weighed[one] for one in inside) / tokens.numel()

@@ -8,7 +8,6 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,21 +71,21 @@ def check_cells(cells: Sequence[Cell], elsewhere: bool = False, unread: bool = F
         asked = (cell.model, repr(cell.settings), repr(cell.size), cell.provider, cell.variant)
         if cell.model and asked not in built:
             built.add(asked)
-            find = partial(_structure_of, cell)
-            structure = remembered.of_model(
-                "structure", cell.model, settings_of(cell), (cell.size, cell.settings), find
-            )
             name = cell.variant or cell.model
-            other = names.setdefault(structure, name)
+            other = names.setdefault(structure(cell), name)
             if other != name:
                 warnings.warn(
                     f"{other} and {name} are built alike; change a setting of one, or leave one out.", stacklevel=2
                 )
 
 
-def _structure_of(cell: Cell) -> str:
+def structure(cell: Cell) -> str:
     """What tells the cell's model from others that are built, in a hash. Raises as `_built`."""
-    return hashlib.sha256(_structure(_built(cell)).encode()).hexdigest()
+
+    def find() -> str:
+        return hashlib.sha256(_structure(_built(cell)).encode()).hexdigest()
+
+    return remembered.of_model("structure", cell.model, settings_of(cell), (cell.size, cell.settings), find)
 
 
 def _built(cell: Cell) -> nn.Module:

@@ -10,7 +10,7 @@ import json
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ class _Memory:
     """Answers by question, each with the stamp of what it was found from."""
 
     answers: dict[str, list[Any]]
-    has_news: bool = False
+    news: set[str] = field(default_factory=set)  # questions that were answered here
 
 
 _current: list[_Memory] = []
@@ -48,7 +48,7 @@ def kept() -> Iterator[None]:
         yield
     finally:
         _current.remove(memory)
-        if memory.has_news:
+        if memory.news:
             with suppress(OSError, Timeout):  # a cache that cannot be written costs time alone
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with FileLock(path.with_suffix(".lock"), timeout=LOCK_SECONDS):
@@ -60,22 +60,40 @@ def of_model(what: str, model: str, settings: Mapping[str, Any], asked: Any, fin
 
     What warns is not kept either, so that it warns again.
     """
-    if not _current or not _is_of_the_house(model, settings):
+    if not _current or not is_of_the_house(model, settings):
         return find()
+    return _unless_warned(f"{what}: {model} {dict(settings)!r} {asked!r}", _code(), find)
+
+
+def of_file(what: str, path: Path, find: Callable[[], Any]) -> Any:
+    """What `find` reads in a file, in JSON's types, or read in it as long as it has not changed; what warns warns again."""
+    if not _current:
+        return find()
+    stat = path.stat() if path.exists() else None
+    return _unless_warned(f"{what}: {path}", f"{_code()} {stat and (stat.st_size, stat.st_mtime_ns)}", find)
+
+
+def _unless_warned(question: str, stamp: str, find: Callable[[], Any]) -> Any:
+    """`of_stamped` that keeps nothing of what warns."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        answer = of_stamped(f"{what}: {model} {dict(settings)!r} {asked!r}", _code(), find, keep=lambda: not told)
+        answer = of_stamped(question, stamp, find, keep=lambda: not told)
     for one in told:
         warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
     return answer
 
 
-def of_file(what: str, path: Path, find: Callable[[], Any]) -> Any:
-    """What `find` reads in a file, in JSON's types, or read in it as long as it has not changed."""
-    if not _current:
-        return find()
-    stat = path.stat() if path.exists() else None
-    return of_stamped(f"{what}: {path}", f"{_code()} {stat and (stat.st_size, stat.st_mtime_ns)}", find)
+def news() -> dict[str, list[Any]]:
+    """What was answered here and not known before, for `learn` of another process."""
+    memory = _current[-1]
+    return {question: memory.answers[question] for question in memory.news}
+
+
+def learn(answers: dict[str, list[Any]]) -> None:
+    """Know what another process has answered."""
+    memory = _current[-1]
+    memory.answers |= answers
+    memory.news |= set(answers)
 
 
 def of_stamped(question: str, stamp: str, find: Callable[[], Any], keep: Callable[[], bool] = lambda: True) -> Any:
@@ -87,7 +105,7 @@ def of_stamped(question: str, stamp: str, find: Callable[[], Any], keep: Callabl
     answer = find()
     if keep():
         memory.answers[question] = [stamp, answer]
-        memory.has_news = True
+        memory.news.add(question)
     return answer
 
 
@@ -101,7 +119,8 @@ def _read(path: Path) -> dict[str, list[Any]]:
     return found if is_ours else {}
 
 
-def _is_of_the_house(model: str, settings: Mapping[str, Any]) -> bool:
+def is_of_the_house(model: str, settings: Mapping[str, Any]) -> bool:
+    """Whether no file of the user's has a part in a model; answers about any other are not kept."""
     try:
         return not user_file.files_of(registry.together(model, settings))
     except Exception:  # settings that name no layers are refused where the model is built, in a sentence

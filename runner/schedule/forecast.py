@@ -76,12 +76,16 @@ def is_timed_otherwise(cell: Cell, past: Sequence[dict[str, Any]]) -> bool:
 
 def timings(results: Path) -> list[dict[str, Any]]:
     """The rows of every comparison below `results`, committed or not, that say how long a cell took; no others are read."""
-    files = sorted({path.with_suffix("") if path.suffix == ".xz" else path for path in results.rglob("rows.jsonl*")})
-    return [row for path in files for row in _readable(path)]
+    return [row for path in files_of_rows(results) for row in readable(path)]
 
 
-def _readable(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file; none where it is damaged: a forecast goes on without what another comparison took."""
+def files_of_rows(results: Path) -> list[Path]:
+    """The files of rows below `results`, each by its name when it is not packed."""
+    return sorted({path.with_suffix("") if path.suffix == ".xz" else path for path in results.rglob("rows.jsonl*")})
+
+
+def readable(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file that say how long a cell took; none where it is damaged: a forecast goes on without them."""
     try:
         packed = path.with_name(path.name + ".xz")
         read = partial(store.read, path, metrics=TIMES)

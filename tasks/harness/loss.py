@@ -83,10 +83,11 @@ def cross_entropy(model: nn.Module, tokens: Tensor, targets: Tensor, reduction: 
     """
     vocab = getattr(getattr(model, "size", None), "vocab", 0)
     if not getattr(model, "has_head", False) or tokens.numel() * vocab <= LOGITS_AT_ONCE:
-        logits, _ = model(tokens)
+        # The state, which holds every layer's keys and values, is gone before the logits are taken apart.
+        logits = model(tokens)[0]
         asked = targets != IGNORE
         return F.cross_entropy(_wide(logits[asked]), targets[asked], reduction=reduction)
-    hidden, _ = model.hidden(tokens, None)
+    hidden = model.hidden(tokens, None)[0]
     asked = targets != IGNORE
     total = _in_chunks(model.head, hidden[asked], targets[asked], max(1, LOGITS_AT_ONCE // vocab))
     return total / max(1, int(asked.sum())) if reduction == "mean" else total

@@ -40,7 +40,7 @@ def test_quick():
     per_token = 6 * (matrices + 256 * 64) + 2 * 14 * 128 * 64  # 911,360
     found = of_the_reference("quick")
     assert found.operations == pytest.approx(per_token * 200 * 1024)  # 1.9e11
-    weights, logits = 16 * numbers, 2 * 4 * 1024 * 256
+    weights, logits = 16 * numbers, 4 * (3 * 1024 + 64) * 256
     kept = 4 * 1024 * (2 * (12 * 64 + 4 * 168) + 3 * 64)
     assert found.memory == pytest.approx(weights + logits + kept, rel=0.05)  # 16 MB
 
@@ -61,6 +61,6 @@ def test_one_gpu():
     found = of_the_reference("titans-table1/one-gpu")
     assert found.operations == pytest.approx(per_token * 3815 * 262_144)  # 1.19e18
     assert found.operations / found.rate().operations / 60 == pytest.approx(50, abs=0.5)  # minutes of an H100
-    weights, logits = 16 * (matrices + 32_000 * 768 + 25 * 768), 2 * 4 * 2**24  # logits are taken in pieces
+    weights, logits = 16 * (matrices + 32_000 * 768 + 25 * 768), 4 * (3 * 2**24 + 32_000 * 768)  # in pieces
     kept = 2 * 32_768 * (12 * (12 * 768 + 4 * 2048) + 3 * 768)
     assert found.memory == pytest.approx(weights + logits + kept, rel=0.05)  # 16 GB

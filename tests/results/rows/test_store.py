@@ -181,3 +181,14 @@ def test_the_rows_of_some_metrics_are_read_without_the_others(tmp_path):
     assert [row["metric"] for row in store.read(path, metrics=("training_seconds",))] == ["training_seconds"] * 2
     with pytest.raises(store.RecordError, match="line 4"):
         store.read(path)
+
+
+def test_the_rows_of_several_metrics_are_those_of_their_names_alone(tmp_path):
+    """A metric whose name only ends as they do is not read: what is wrong with its rows is not told."""
+    path = tmp_path / "rows.jsonl"
+    (row, *_) = made()
+    lines = [json.dumps(row | {"metric": metric}) for metric in ("training_seconds", "timing_seconds", "accuracy")]
+    path.write_text("\n".join(['{"metric": "other_seconds", broken}', *lines, ""]))
+    found = store.read(path, metrics=("training_seconds", "timing_seconds"))
+    assert [row["metric"] for row in found] == ["training_seconds", "timing_seconds"]
+    assert store.read(path, metrics=()) == []

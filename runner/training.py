@@ -13,6 +13,7 @@ import tasks
 from models import registry, user_file
 from models.conformance import causality, costs, streaming
 from models.matching.counts import parameter_count, state_bytes
+from models.shell.decoding import without_records
 from results.cell import UNKNOWN_RATE, Cell
 from results.plans import learning_rates
 from runner.build import settings_of, terms
@@ -151,4 +152,5 @@ def largest_state(model: torch.nn.Module, context: int, device: str) -> int:
     piece = context if context <= LONG_TEXT else PIECE
     for start in range(0, context, piece):
         _, state = model(token.expand(1, min(piece, context - start)), state)
-    return max(map(state_bytes, over_a_period(model, token, state)))
+    with without_records():  # a state's spare memory hangs on whether earlier tokens have left a record of their step
+        return max(map(state_bytes, over_a_period(model, token, state)))

@@ -35,5 +35,5 @@ def test_a_long_text_is_fed_in_pieces(context):
 
 def test_it_is_the_same_however_often_it_was_asked():
     """A record of a decoded token hands on other spare memory than the layers do, and comes with the tokens that went before."""
-    model = seeded("titans-mac", Size(256, 64, 2, 4), 0).eval()
+    model = seeded("titans-mac", Size(256, 64, 2, 4), 0, segment=16).eval()
     assert len({largest_state(model, 512, "cpu") for _ in range(4)}) == 1

@@ -75,7 +75,7 @@ class Given:
     named: dict[str, Any]
 
     def turned(self, change: Callable[[Tensor], Tensor]) -> Given:
-        """The same with each tensor of floating point changed."""
+        """The same with each tensor of floating or complex numbers changed."""
         own = [_changed(one, change) for one in self.inputs]
         return Given(self.function, self.law, tuple(own), {k: _changed(v, change) for k, v in self.named.items()})
 
@@ -92,16 +92,21 @@ class Given:
     @torch.no_grad()
     def error(self) -> float:
         """max |y - law| / max |law|, the law token by token in float64."""
-        exact = self.turned(Tensor.double)
+        exact = self.turned(_exact)
         law = self.law(*exact.inputs, **exact.named)[0]
-        return float((self().double() - law).abs().max() / law.abs().max())
+        return float((_exact(self()) - law).abs().max() / law.abs().max())
 
 
 def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """A value with its tensors of floating point changed, those of a tuple too."""
+    """A value with its tensors of floating or complex numbers changed, those of a tuple too."""
     if isinstance(value, tuple):
         return tuple(_changed(one, change) for one in value)
-    return change(value) if isinstance(value, Tensor) and value.is_floating_point() else value
+    is_number = isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+    return change(value) if is_number else value
+
+
+def _exact(x: Tensor) -> Tensor:
+    return x.to(torch.complex128 if x.is_complex() else torch.float64)
 
 
 def given(mixer: nn.Module, x: Tensor, other: Callable[..., Any] | None = None) -> Given:

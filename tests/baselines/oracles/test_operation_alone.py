@@ -10,6 +10,7 @@ import torch
 import baselines  # noqa: F401  fills the registry
 from baselines.oracles.adapters import operation_alone
 from models import registry
+from tasks.speed import contest
 
 WIDTH, HEADS = 32, 4
 
@@ -39,6 +40,15 @@ def test_its_error_is_that_of_the_form_and_not_nothing():
     assert 0 < operation_alone.given(layer("gated-deltanet"), x).error() < 1e-5
     wrong = operation_alone.given(layer("gated-deltanet"), x, lambda q, k, v, **unused: (2 * v, None))
     assert wrong.error() > 0.5
+
+
+def test_complex_inputs_are_differentiated_and_held_to_the_law_too():
+    """The LRU's recurrence is of complex numbers."""
+    alone = operation_alone.given(layer("lru", provider="chunked"), torch.randn(1, 20, WIDTH))
+    assert any(one.is_complex() for one in alone.tensors()) and 0 < alone.error() < 1e-5
+    y = contest.backward_step(alone, alone.tensors())()
+    assert torch.isfinite(torch.view_as_real(y) if y.is_complex() else y).all()
+    assert all(one.grad is not None for one in alone.tensors())
 
 
 def test_its_inputs_are_its_own():

@@ -9,6 +9,7 @@ from schema import shortened, suggestion
 
 HIGHER, LOWER, NEITHER = 1, -1, 0  # which way is better
 SHARE, BYTES = "%", "bytes"
+RELATIVE = "relative error"  # far below one: its power of ten is what is read
 
 
 class Metric(NamedTuple):
@@ -57,7 +58,7 @@ METRICS = {
     "training_step_cpu_seconds": Metric("CPU time of a training step", LOWER, "seconds"),
     "reading_seconds": Metric("time of reading a text", LOWER, "seconds"),
     "reading_cpu_seconds": Metric("CPU time of reading a text", LOWER, "seconds"),
-    "law_error": Metric("largest difference from the law in float64", LOWER, "ratio"),
+    "law_error": Metric("largest difference from the law in float64", LOWER, RELATIVE),
     "time_ratio": Metric("time against the reference", LOWER, "ratio"),
     "cpu_time_ratio": Metric("CPU time against the reference", LOWER, "ratio"),
     "memory_ratio": Metric("memory against the reference", LOWER, "ratio"),
@@ -161,6 +162,8 @@ def number(name: str, value: float | None) -> str:
         return f"{100 * value:.1f}"
     if unit == BYTES:
         return byte_size(value)
+    if unit == RELATIVE:
+        return f"{value:.1e}"
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"

@@ -19,7 +19,7 @@ WIDTHS = "Its gated delta rule has states of 64 x 64 and larger squares of 32s"
 
 
 @cache
-def library() -> str:
+def loaded() -> str:
     """The file of the package's library that fits this processor, loaded. Raises ImportError where there is none."""
     found = find_spec("vllm")
     if found is None or not found.submodule_search_locations:
@@ -47,7 +47,7 @@ def gated_delta_rule(
     q, k [b, t, h, k]; v [b, t, h, v]; log_forget and rate [b, t, h]. The kernel takes as many values as keys: a state with a
     multiple of its keys in values goes as so many states side by side, the same law. Raises ValueError for other widths.
     """
-    library()
+    loaded()
     (b, t, h, keys), values = k.shape, v.shape[-1]
     if keys < 64 or keys % 32 or values % keys:
         raise ValueError(
@@ -74,7 +74,7 @@ def state_space(
 
     C, B [b, t, 1, n], shared by all heads; x [b, t, h, p]; log_forget and rate, which is Delta, [b, t, h].
     """
-    library()
+    loaded()
     (b, t, h, width), states = x.shape, B.shape[-1]
     A = (log_forget / rate).mean((0, 1))  # Delta times A is what the layer gives; A itself is the same at all tokens
     joined = [one.reshape(b * t, *one.shape[2:]).contiguous() for one in (x, rate, B, C)]

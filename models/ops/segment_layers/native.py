@@ -122,7 +122,7 @@ class _Call:
 
     def __init__(self, layers: Sequence[Layer], sizes: Sizes, eps: float, kept: Kept, slopes: Slopes | None = None):
         kind, half = kept.unit.dtype, sizes.width // sizes.heads // 2
-        self.library, self.threads = _built(2 * half, kind), torch.get_num_threads()
+        self.compiled, self.threads = _built(2 * half, kind), torch.get_num_threads()
         below = sizes.units * sizes.width * kept.unit.element_size()
         maps = [(n.query_key, n.value, n.out, n.ask, n.held, n.find, n.gate_up, n.gate_up, n.down) for n in layers]
         places = [
@@ -137,18 +137,18 @@ class _Call:
         for room, at, size in ((kept, x.kept, x.kept_size), (slopes or (), x.slopes, x.slope_size)):
             for n, one in enumerate(room):
                 at[n], size[n] = (None, 0) if one is None else (one.data_ptr(), one[0, 0].numel())
-        numbers = self.library.packed_numbers(ctypes.byref(x), int(slopes is not None))
+        numbers = self.compiled.packed_numbers(ctypes.byref(x), int(slopes is not None))
         self.holds.append(maps := kept.unit.new_empty(numbers))
         x.maps = maps.data_ptr()
-        self.library.pack(ctypes.byref(x), int(slopes is not None), self.threads)
+        self.compiled.pack(ctypes.byref(x), int(slopes is not None), self.threads)
 
     def read(self, piece: int, *tensors: Tensor | None) -> None:
         """One segment there: its rows and the held ones, contiguous, and where unit rows and their scale go."""
-        self.library.read_layers(ctypes.byref(self.layers), ctypes.c_long(piece), *map(pointer, tensors), self.threads)
+        self.compiled.read_layers(ctypes.byref(self.layers), ctypes.c_long(piece), *map(pointer, tensors), self.threads)
 
     def back(self, piece: int, *tensors: Tensor | None) -> None:
         """One segment back: the unit rows' gradient, they and their scale, and where those of what it was given go."""
-        self.library.layers_back(ctypes.byref(self.layers), ctypes.c_long(piece), *map(pointer, tensors), self.threads)
+        self.compiled.layers_back(ctypes.byref(self.layers), ctypes.c_long(piece), *map(pointer, tensors), self.threads)
 
 
 class _Read(NamedTuple):

@@ -63,3 +63,8 @@ def test_an_unknown_metric_is_one_sentence(tmp_path):
     with pytest.raises(metrics.UnknownMetricError, match=r"no metric 'acuracy' \(did you mean accuracy\?\)"):
         report.report(rows, tmp_path)
     assert not metrics.is_ranked("acuracy") and not metrics.is_ranked("machine_load") and metrics.is_ranked("accuracy")
+
+
+def test_an_error_is_printed_by_its_power_of_ten():
+    """With three decimals every right form of a recurrence would have none."""
+    assert metrics.number("law_error", 2.8e-7) == "2.8e-07" and metrics.number("time_ratio", 2.8e-7) == "0.000"

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+import baselines  # noqa: F401  fills the registry
 import tasks
+from models.language_model import Size, build
 from tasks.harness.evaluate import LONG, answer, average, evaluate
 from tasks.harness.precision import precision
 from tasks.harness.train import schedule, train
@@ -222,3 +224,23 @@ def test_long_texts_say_what_memory_they_took():
     assert not [m for m in evaluate(Uniform(), short) if "memory" in m.metric]
     (held,) = [m for m in evaluate(Uniform(), long) if m.metric == "evaluation_peak_memory_bytes"]
     assert held.where == {"length": LONG} and held.value > 2**20
+
+
+def test_pieces_that_ask_nothing_are_read_without_logits():
+    """Between the pieces that ask, a long text needs no head; what is answered stays the same to the bit."""
+    model = build("gated-deltanet", Size(vocab=16, width=16, depth=1, heads=2)).eval()
+    tokens = torch.randint(16, (2, 40), generator=torch.Generator().manual_seed(3))
+    targets = torch.full_like(tokens, IGNORE)
+    targets[:, 21] = tokens[:, 22]
+    exam = EvaluationBatch(Batch(tokens, targets, {}), prompt=36, choices=((1, 2), (3,)), generate=3)
+    with torch.no_grad():
+        state, texts = None, []
+        for start in range(0, 36, 8):
+            logits, state = model(tokens[:, start : min(start + 8, 36)], state)
+            texts.append(logits)
+        heads = []
+        model.head, head = lambda hidden: heads.append(hidden.shape[1]) or head(hidden), model.head
+        answers = answer(model, exam, piece=8)
+    before = torch.cat(texts, 1)[:, 21].log_softmax(-1).gather(-1, targets[:, 21:22])[:, 0]
+    assert torch.equal(answers.log_probability[:, 21], before)
+    assert [size for size in heads if size > 1] == [8, 4, 4], "the piece that asks, the prompt's last, and what follows"

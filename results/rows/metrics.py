@@ -91,6 +91,8 @@ METRICS = {
 ABOUT_TRAINING = tuple(name for name, metric in METRICS.items() if metric.is_about_training)
 QUANTILES = ("_quantile_10", "_quantile_90")  # endings of metrics that tables show beside their median
 ENDINGS = {"_quantile_10": ", 10 % quantile", "_quantile_90": ", 90 % quantile", "_sample": ", one round"}
+OF_A_RUN = ("seconds", "ms/token", "tokens/s", "FLOP/s")  # units of what no two runs have the same
+OF_A_PROCESS = ("training_peak_memory_bytes", "evaluation_peak_memory_bytes", "peak_memory_bytes", "machine_load")
 TASK_ORDER = ("language-modelling", "needle", "babilong")
 
 
@@ -107,6 +109,11 @@ def metric(name: str) -> Metric:
         f"There is no metric {shortened(name)}{suggestion(name, METRICS)}; its name, direction and unit are to stand in "
         "results/rows/metrics.py."
     )
+
+
+def depends_on_the_run(name: str) -> bool:
+    """Whether a metric is a time, a rate, or a process's memory: no two runs of one cell have the same."""
+    return name in OF_A_PROCESS or metric(name).unit in OF_A_RUN
 
 
 def ranked() -> list[str]:

@@ -1,40 +1,70 @@
-"""A cell's numbers once more: scored again from predictions, computed again, or of a benchmark taken from its rounds."""
+"""`bench.py verify` holds rows against what their predictions, or trainings once more, give."""
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
+from rich.table import Table
 
-import tasks
 from models import user_file
-from results.rows import labels, store, submission, verification
-from results.rows.row import FLOOR_FAMILY, canonical, cell_of_row, exam_of
-from runner.cell_key import contest_code, identify
-from runner.commands.arguments import Command, add_comparison, add_model_files, model_files_of
+from results.plans.plan import Plan
+from results.rows import store, submission, verification
+from runner.again import retrained
+from runner.again.rebuilt import rebuild
+from runner.again.rederived import rederive
+from runner.checkpoints import model_files
+from runner.commands.arguments import Command, add_comparison, names_in
 from runner.commands.comparison import families, loaded, shown
-from runner.rebuilt import rebuild
-from tasks.harness import predictions
-from tasks.speed import contest
-from tasks.speed.throughput import from_samples
+
+ALL = "all"
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """The flags of `verify`."""
     add_comparison(command, "a comparison that has rows and predictions")
     command.add_argument("--reference", action="store_true", help="the committed rows, with their hashes and tables")
-    add_model_files(command)
+    command.add_argument(
+        "--train-again",
+        metavar="N",
+        help="train N trained cells again too, drawn at random (all: every one), and compare each digit; as long as their run",
+    )
+    command.add_argument(
+        "--models",
+        metavar="A,FILE",
+        help="your file or package/ in which a model of yours is registered, which is run; with --train-again which to draw from",
+    )
+
+
+def _cells(text: str) -> int | None:
+    """How many cells are trained again; None for all. Raises ValueError where the flag says neither."""
+    if text != ALL and (not text.isdecimal() or int(text) < 1):
+        raise ValueError(f"--train-again takes a number of cells, 1 or more, or {ALL}, not {text!r}.")
+    return None if text == ALL else int(text)
+
+
+def _models(arguments: argparse.Namespace) -> list[str]:
+    """The models that --models names; its files are loaded. Raises ValueError for names where nothing is trained again."""
+    names = names_in(arguments.models or "")
+    files = [name for name in names if user_file.is_path(name)]
+    model_files.name(files)
+    own = [name for file in files for name in user_file.load_file(file)]
+    chosen = [name for name in names if name not in files]
+    if chosen and not arguments.train_again:
+        raise ValueError(
+            f"--models names {chosen[0]}, which is no path/to/file.py or package/; a model's name goes with --train-again."
+        )
+    return chosen + own if chosen or arguments.train_again else []
 
 
 def verify(arguments: argparse.Namespace, console: Console) -> int:
     """Hold a comparison's rows against what their predictions give when marked again; 1 where one differs."""
-    user_file.load_files(model_files_of(arguments))
+    models, count = _models(arguments), _cells(arguments.train_again or ALL)
     folder, plan = loaded(arguments)
     folder = folder / "reference" if arguments.reference else folder
     rows = store.read(folder / "rows.jsonl")
@@ -60,7 +90,28 @@ def verify(arguments: argparse.Namespace, console: Console) -> int:
         named = "; ".join(f"{len(rows)} of {asked}" for asked, rows in verdict.earlier.items())
         console.print(f"measured under an earlier evaluation: {earlier} rows ({named}); they neither hold nor differ")
     console.print(f"{verdict.held} rows hold, {len(differences)} differences, {unknown} rows cannot be re-derived")
-    return 1 if differences else 0
+    faults = _train_again(count, plan, rows, models, console) if arguments.train_again else 0
+    return 1 if differences or faults else 0
+
+
+def _train_again(
+    count: int | None, plan: Plan, rows: list[dict[str, Any]], models: Sequence[str], console: Console
+) -> int:
+    """Train cells of the rows again and print what came of each; how many differ though nothing is another than then."""
+    chosen = retrained.drawn(rows, count, models, random.Random())
+    repeats = retrained.train_again(chosen, plan.workers, plan.timeout)
+    table = Table("cell trained again", "numbers", "to the digit", "furthest apart", "not as then")
+    for repeat in repeats:
+        same = repeat.numbers - len(repeat.apart)
+        table.add_row(
+            repeat.cell, str(repeat.numbers), str(same), repeat.furthest(), "; ".join(repeat.since) or "nothing"
+        )
+    console.print(table)
+    console.print(retrained.counted(repeats), highlight=False)
+    faults = sum(repeat.is_fault for repeat in repeats)
+    if faults:
+        console.print(f"DIFFERS  {faults} cells give other numbers by the same code on the same machine", style="red")
+    return faults
 
 
 @contextmanager
@@ -74,60 +125,6 @@ def _counted(rows: list[dict[str, Any]], console: Console) -> Iterator[verificat
             return rederive(mine, kept)
 
         yield again
-
-
-def rederive(rows: list[dict[str, Any]], kept: list[dict[str, Any]] | None) -> verification.Again:
-    """The numbers of one cell: scored again from its predictions, computed again, or of a benchmark from its rounds.
-
-    Nothing is scored again of a cell that was measured under another version of the task's evaluation.
-    """
-    row, is_floors = rows[0], rows[0]["family"] == FLOOR_FAMILY
-    if labels.is_contest(row["settings"]["task"]):
-        same_code = contest_code(map(cell_of_row, rows)) == row["code_hash"]
-        return verification.Again(_from_rounds(rows), "itself a sample, or measured once", same_code, "samples")
-    try:
-        identity = identify(cell_of_row(row))
-    except (ValueError, LookupError, OSError, ImportError) as error:
-        return verification.Again([], f"the task cannot be set here: {error}", same_code=False)
-    about = {"same_code": identity.code_hash == row["code_hash"], "exam": identity.exam}
-    if identity.exam != exam_of(row):
-        return verification.Again([], "", **about)
-    if not is_floors and kept is None:
-        return verification.Again([], "no predictions were kept", **about)
-    if not is_floors and not row["budget"]:
-        found = [(row["model"], *m) for m in from_samples(kept)]
-        return verification.Again(found, "measured once, without samples", **about)
-    if identity.data_hash != row["data_hash"]:
-        return verification.Again([], "the task's data here are not those that were asked", **about)
-    task, exams = _asked(row["task"], canonical(row["settings"]["task"]), is_floors)
-    if is_floors:
-        found = [(name, *m) for name, measurements in task.floors().items() for m in measurements]
-    else:
-        found = [(row["model"], *m) for m in predictions.mark(task, exams, kept)]
-    return verification.Again(found, "measured once", **about)
-
-
-def _from_rounds(rows: list[dict[str, Any]]) -> list[verification.Number]:
-    """Spreads and ratios of a side-by-side benchmark's candidates, from the rows that hold one round each."""
-    rounds: dict[tuple[str, str], dict[str, list[tuple[int, float]]]] = {}
-    for row in rows:
-        if row["metric"].endswith(contest.SAMPLE):
-            place = {name: value for name, value in row["where"].items() if name != "round"}
-            of_metric = rounds.setdefault((row["metric"].removesuffix(contest.SAMPLE), canonical(place)), {})
-            of_metric.setdefault(labels.name_of(row), []).append((row["where"]["round"], row["value"]))
-    reference = rows[0]["settings"]["task"]["reference"]
-    found: list[verification.Number] = []
-    for (metric, place), of_entrants in rounds.items():
-        samples = {name: [seconds for _, seconds in sorted(numbered)] for name, numbered in of_entrants.items()}
-        again = contest.clocked_rounds(metric, samples, reference, json.loads(place))
-        found += [(name, *measurement) for name, measurement in again]
-    return found
-
-
-@lru_cache(maxsize=1)  # cells of one task follow one another
-def _asked(name: str, settings: str, floors: bool) -> tuple[tasks.Task, list[Any]]:
-    task = tasks.create(name, **json.loads(settings))
-    return task, [] if floors else list(task.exams("test"))
 
 
 COMMANDS = {

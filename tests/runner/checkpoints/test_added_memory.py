@@ -15,12 +15,12 @@ from results.cell import CHOSEN, Cell
 from results.plans import learning_rates
 from results.plans.learning_rates import Search
 from results.rows.row import exam_of
+from runner.again.rebuilt import rebuild
 from runner.cell_key import as_trained, identify, training_key, without_exam_settings, without_memory
 from runner.checkpoints import added_memory, store, teaching
 from runner.checkpoints.trained_model import CheckpointSettings
 from runner.commands.ask import asked_table
 from runner.measure import measure
-from runner.rebuilt import rebuild
 from tasks.language_modelling.task import LanguageModelling
 
 TEXT = {"length": 32, "test_lengths": [32], "test_bytes": 64, "validation_bytes": 64}

@@ -8,10 +8,10 @@ from models import registry
 from results.plans import reader as plans
 from results.rows import predictions, store, verification
 from runner import cell_key
+from runner.again.rebuilt import rebuild
+from runner.again.rederived import rederive
 from runner.cell_key import identify
-from runner.commands.verify import rederive
 from runner.measure import measure
-from runner.rebuilt import rebuild
 from tasks.needle.task import Needle
 from tests.support.tiny_plan import tiny_plan
 

@@ -6,7 +6,7 @@ import pytest
 
 from results.cell import Cell
 from results.rows import verification
-from runner.commands.verify import rederive
+from runner.again.rederived import rederive
 from runner.measure import measure
 
 SETTINGS = {"level": "layer", "reference": "linear, b = 8", "batch": 1, "limit": 60.0}

@@ -61,3 +61,8 @@ class Cell:
         seed = f", seed {self.seed}" if self.kind in ("training", "trial") else ""
         rate = f", trial of learning rate {self.lr:g}" if self.kind == "trial" else ""
         return f"{self.variant or self.model} on {self.task}{seed}{rate}"
+
+
+def counted(cells: int) -> str:
+    """So many cells, in words: "1 cell", "2 cells"."""
+    return f"{cells} cell{'' if cells == 1 else 's'}"

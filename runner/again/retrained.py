@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from results.cell import Cell
+from results.cell import counted as cells_in_words
 from results.rows import labels, metrics, provenance, store
 from results.rows.row import FLOOR_FAMILY, cell_of_row
 from runner.cell_key import identify
@@ -127,6 +128,6 @@ def counted(repeats: Sequence[Repeat]) -> str:
     numbers, same = sum(r.numbers for r in repeats), sum(r.numbers - len(r.apart) for r in repeats)
     whole = sum(not r.apart for r in repeats)
     return (
-        f"{len(repeats)} cell{'s' * (len(repeats) > 1)} trained again: {same} of {numbers} numbers are the rows' to the last "
+        f"{cells_in_words(len(repeats))} trained again: {same} of {numbers} numbers are the rows' to the last "
         f"digit; all of them in {whole}"
     )

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from models import registry
+from results.cell import counted
 from results.plans import reader
 from results.plans.files import file_of
 from results.plans.plan import Plan
@@ -99,12 +100,14 @@ def submit(arguments: argparse.Namespace, console: Console) -> int:
     rows = [row for row in measured if row["cell"] in keys]
     missing = len(keys - {row["cell"] for row in rows})
     if missing:
-        raise ValueError(f"{missing} cells of {plan.comparison} are not measured here; run it before submitting it.")
+        raise ValueError(
+            f"{counted(missing)} of {plan.comparison} still to be measured here; run it before submitting it."
+        )
     packed = submission.pack(folder, file_of(folder), rows)
-    console.print(f"{packed.rows} rows and the predictions of {packed.cells} cells in {shown(folder / 'reference')}")
+    console.print(f"{packed.rows} rows and the predictions of {counted(packed.cells)} in {shown(folder / 'reference')}")
     for reason in dict.fromkeys(packed.left_out.values()):
         without = [cell for cell, why in packed.left_out.items() if why == reason]
-        console.print(f"{len(without)} cells without predictions: {reason}", style="yellow", markup=False)
+        console.print(f"{counted(len(without))} without predictions: {reason}", style="yellow", markup=False)
     draw(plan, folder / "reference", None, console)
     return 0
 

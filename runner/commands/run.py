@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from results.cell import Cell
+from results.cell import Cell, counted
 from results.plans.files import folder_of
 from results.plans.method.claims import without_control
 from results.plans.plan import Plan
@@ -164,7 +164,7 @@ def _measured(
                     cluster=cluster,
                 )
     console.print(
-        f"{summary.measured} cells measured, {summary.skipped} already there, {summary.failed} failed, "
+        f"{counted(summary.measured)} measured, {summary.skipped} already there, {summary.failed} failed, "
         f"in {time.monotonic() - begun:.0f} s; rows in {shown(rows)}"
     )
     return summary

@@ -13,6 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from models import user_file
+from results.cell import counted
 from results.plans.plan import Plan
 from results.rows import store, submission, verification
 from runner.again import retrained
@@ -84,7 +85,7 @@ def verify(arguments: argparse.Namespace, console: Console) -> int:
         metrics = ", ".join(sorted({row["metric"] or "failed" for row in unknown}))
         console.print(f"not re-derived: {len(unknown)} rows ({metrics}): {reason}", markup=False, soft_wrap=True)
     for text, cells in verdict.notes.items():
-        console.print(f"no difference: {text} ({cells} cells)", markup=False, soft_wrap=True)
+        console.print(f"no difference: {text} ({counted(cells)})", markup=False, soft_wrap=True)
     unknown, earlier = (sum(map(len, found.values())) for found in (verdict.unknown, verdict.earlier))
     if earlier:
         named = "; ".join(f"{len(rows)} of {asked}" for asked, rows in verdict.earlier.items())
@@ -110,7 +111,9 @@ def _train_again(
     console.print(retrained.counted(repeats), highlight=False)
     faults = sum(repeat.is_fault for repeat in repeats)
     if faults:
-        console.print(f"DIFFERS  {faults} cells give other numbers by the same code on the same machine", style="red")
+        console.print(
+            f"DIFFERS  {counted(faults)} with other numbers by the same code on the same machine", style="red"
+        )
     return faults
 
 

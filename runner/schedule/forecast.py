@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
-from results.cell import TRIAL, Cell
+from results.cell import TRIAL, Cell, counted
 from results.plans import match
 from results.plans.reader import Plan
 from results.rows import store
@@ -259,7 +259,9 @@ def _line(
 ) -> str:
     cells, missing = sum(g.cells for g in groups), sum(g.missing for g in groups)
     failed, examined = sum(g.failed for g in groups), sum(g.examined for g in groups)
-    parts = [f"{cells} cells, {missing} to be measured" + (f" ({examined} of them examined only)" if examined else "")]
+    parts = [
+        f"{counted(cells)}, {missing} to be measured" + (f" ({examined} of them examined only)" if examined else "")
+    ]
     parts += [f"{failed} failed before (*)"] if failed else []
     if counts["timed"]:
         parts.append(f"about {duration(totals['timed'])} on {plan.workers} workers for {counts['timed']} timed before")
@@ -275,7 +277,7 @@ def _line(
             f"as none was timed on {plan.device}; slower forms take several times as long, and evaluations are on top"
         )
     parts += [f"{counts['unknown']} of unknown time"] if counts["unknown"] else []
-    parts += [f"{n} cells timed under other settings of their model only" for n in [counts["otherwise"]] if n]
+    parts += [f"{counted(n)} timed under other settings of their model only" for n in [counts["otherwise"]] if n]
     work, memory = sum(g.work for g in groups), max((g.memory for g in groups), default=0)
     parts += [f"{work:.1e} FLOPs of training"] if work else []
     parts += [f"the largest takes {byte_size(memory)} of memory or more"] if memory else []

@@ -92,7 +92,7 @@ def test_a_contest_of_models_runs_from_the_plan_to_the_figure(results, capsys):
     race(results, "model")
     assert bench.main(["run", "tiny"]) == 0
     printed = capsys.readouterr().out
-    assert "1 cells measured" in printed and "linear memory" in printed and "x time" in printed
+    assert "1 cell measured" in printed and "linear memory" in printed and "x time" in printed
     assert (results / "tiny" / "report" / "figures" / "race-ratio.svg").exists()
     assert bench.main(["run", "tiny"]) == 0 and "1 already there" in capsys.readouterr().out
 

@@ -62,7 +62,7 @@ def test_timings_under_the_same_settings_count_first_and_others_are_told(plan):
     assert expected_seconds(renamed, past) == 52.0 + OWN_TIME
     assert expected_seconds(cell("retnet"), list(reversed(past))) == 11.0 + OWN_TIME
     found = [cell("retnet"), dataclasses.replace(slow, settings={"chunk": 2})]
-    assert "1 cells timed under other settings" in printed(*forecast(plan, found, nothing, past))
+    assert "1 cell timed under other settings" in printed(*forecast(plan, found, nothing, past))
     assert "other settings" not in printed(*forecast(plan, found[:1], nothing, past))
 
 

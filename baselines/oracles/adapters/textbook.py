@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from models.shell.compiled import BACKEND, CannotCompile, check
+from models.shell.compiled import BACKEND, CannotCompile, check, torch_as_it_was
 
 CHUNK = 64
 Rule = Callable[..., tuple[Tensor, Tensor]]
@@ -46,7 +46,8 @@ def gated_delta_rule(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -
 def compiled(rule: Rule = gated_delta_rule) -> Rule:
     """`rule` as torch's inductor compiles it for the shapes of a call, forward and backward.
 
-    Without a gradient it computes what it computes with one, so that it is compiled once. Raises CannotCompile in one sentence
+    Without a gradient it computes what it computes with one, so that it is compiled once: before a benchmark of level
+    "operation" looks at the clock, as an error is taken first. Raises CannotCompile in one sentence
     where there is no C++ compiler, and when it is called where inductor fails.
     """
     check("cpu")
@@ -56,7 +57,7 @@ def compiled(rule: Rule = gated_delta_rule) -> Rule:
         if torch.is_grad_enabled():
             return found(*inputs)
         try:
-            with torch.enable_grad():
+            with torch_as_it_was(), torch.enable_grad():
                 y, state = found(*(x.detach().requires_grad_() for x in inputs))
                 y.sum().backward()
         except Exception as error:

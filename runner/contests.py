@@ -12,7 +12,7 @@ from baselines.oracles.adapters.operation_alone import Given, given
 from models.matching.counts import parameter_count
 from models.ops import providers
 from results.cell import Cell
-from results.plans.contests import TRAINING
+from results.plans.contests import DECODING, TRAINING
 from results.rows import store
 from runner.build import build, layer, opponents
 from runner.cell_key import identify
@@ -38,7 +38,7 @@ def contested(cell: Cell, progress: Progress) -> list[dict[str, Any]]:
     ]
     run = {"limit": asked["limit"], "dtype": cell.dtype, "device": cell.device}
     outcome = contest.hold(entrants, length=cell.where["length"], progress=progress, **run)
-    found = list(contest.findings(outcome, asked["reference"], cell.where, contest.STEPS[_direction(cell)]))
+    found = list(contest.findings(outcome, asked["reference"], cell.where, _direction(cell)))
     rows, identity, seconds = [], identify(cell), time.perf_counter() - begun
     for entrant in cell.entrants:
         own, who = cell.of(entrant), identity.of(entrant["name"])
@@ -79,10 +79,7 @@ def entrant_step(cell: Cell, entrant: dict[str, Any], made: dict[str, Any], erro
         made["parameters"] = sum(p.numel() for p in mixer.parameters())
         x = torch.randn(*shape, cell.size["width"], generator=draw).to(cell.device)
         if cell.task_settings["level"] == "operation":
-            alone = operation(mixer, entrant, x)
-            errors[entrant["name"]] = alone.error()
-            leaves = alone.tensors()
-            step = contest.backward_step(alone, leaves) if trains else contest.reading_step(alone)
+            step, errors[entrant["name"]] = _operation_step(mixer, entrant, x, _direction(cell))
         else:
             forward = mixer if entrant["opponent"] else lambda x: mixer(x)[0]
             leaves = list(mixer.parameters())
@@ -97,8 +94,22 @@ def entrant_step(cell: Cell, entrant: dict[str, Any], made: dict[str, Any], erro
     return watched
 
 
-def operation(mixer: torch.nn.Module, entrant: dict[str, Any], x: torch.Tensor) -> Given:
-    """The recurrence of a candidate's layer alone, with what the layer gives it for x."""
+def _operation_step(
+    mixer: torch.nn.Module, entrant: dict[str, Any], x: torch.Tensor, direction: str
+) -> tuple[contest.Step, float]:
+    """The step of a candidate's recurrence alone, and the error of what it computes against the law."""
+    alone = operation(mixer, entrant, x, decodes=direction == DECODING)
+    if direction == DECODING:
+        own = getattr(mixer, "token", None) or (Given.recorded if entrant.get("recorded") else Given.carried)
+        token = own(alone)
+        with torch.no_grad():
+            return contest.decoding_step(token), alone.error(token())
+    step = contest.backward_step(alone, alone.tensors()) if direction == TRAINING else contest.reading_step(alone)
+    return step, alone.error()
+
+
+def operation(mixer: torch.nn.Module, entrant: dict[str, Any], x: torch.Tensor, decodes: bool = False) -> Given:
+    """The recurrence of a candidate's layer alone, with what the layer gives it for x, or for its last token."""
     if entrant["opponent"]:
-        return given(mixer.layer, x, mixer.other.function)
-    return given(mixer, x)
+        return given(mixer.layer, x, mixer.other.function, last=decodes)
+    return given(mixer, x, last=decodes)

@@ -143,7 +143,7 @@ class MLSTM(nn.Module):
         of_each = (F.linear(part, w) for part, w in zip((q, k, v), self.gates.weight.chunk(3, dim=-1), strict=True))
         write, forget = (sum(of_each) + self.gates.bias).chunk(2, dim=-1)
         parts = (split_heads(part, self.heads) for part in (q, k, v))
-        y, memory = exponential_memory(*parts, write, forget, memory, self.provider)
+        y, memory = exponential_memory(*parts, write, forget, memory, provider=self.provider)
         y = head_norm(y.to(a.dtype), self.head_norm)
         return self.down((y + self.skip * convolved) * F.silu(z)), (tail, memory)
 
@@ -192,7 +192,7 @@ class XLSTM7B(nn.Module):
         q, k, v, output = self.project(x).split(self.widths, dim=-1)
         write, forget = (CAP * (at_least_float32(self.gates(x)) / CAP).tanh()).chunk(2, dim=-1)
         parts = (split_heads(part, self.heads) for part in (q, k, v))
-        y, memory = exponential_memory(*parts, write, forget, state, self.provider)
+        y, memory = exponential_memory(*parts, write, forget, state, provider=self.provider)
         y = head_norm(y.to(v.dtype), self.head_norm)
         return self.out(output.sigmoid() * y), memory
 

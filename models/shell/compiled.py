@@ -59,7 +59,7 @@ def compiled(model: nn.Module, wanted: bool = True) -> Iterator[None]:
         for part in parts:
             setattr(model, part, _noted(torch.compile(getattr(model, part), backend=BACKEND)))
         with (
-            _torch_as_it_was(),
+            torch_as_it_was(),
             providers.wrapped(disable),
             torch._dynamo.config.patch(recompile_limit=MOST_FORMS, fail_on_recompile_limit_hit=True),
         ):
@@ -75,7 +75,7 @@ def compiled(model: nn.Module, wanted: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def _torch_as_it_was() -> Iterator[None]:
+def torch_as_it_was() -> Iterator[None]:
     """Puts back what torch's compiler leaves changed in torch and Python, so that nobody takes it for the model's doing."""
     limit, methods = sys.getrecursionlimit(), {name: getattr(nn.Module, name) for name in ("__init__", "__setstate__")}
     try:

@@ -12,7 +12,8 @@ from results.plans.toml_reader import PlanError, TableReader
 from schema import suggestion
 
 LEVELS = ("operation", "layer", "model")  # a layer's recurrence alone, a layer, a language model
-TRAINING, READING = DIRECTIONS = ("training", "reading")  # forward and backward, or forward without a gradient
+# Forward and backward; forward without a gradient; or that for one token after another, of a recurrence alone.
+TRAINING, READING, DECODING = DIRECTIONS = ("training", "reading", "decoding")
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,15 @@ class BenchmarkCandidate:
     settings: tuple[tuple[str, Any], ...] = ()
     repeats: int | None = None  # fewer rounds than the others, for a slow one
     longest: int | None = None  # the longest length it is timed at
+    recorded: bool = (
+        False  # a decoded token by the calls of the one before (`models.shell.decoding`), not through the layer's code
+    )
 
     def as_data(self, shared: dict[str, Any], rounds: int) -> dict[str, Any]:
         """What a cell of so many rounds carries; `shared` are the plan's settings of the model."""
         settings = {**shared, **dict(self.settings)}
         own = {"name": self.name, "model": self.model, "opponent": self.opponent, "settings": settings}
+        own |= {"recorded": True} if self.recorded else {}
         return own | {"repeats": min(rounds, self.repeats or rounds), "longest": self.longest}
 
 
@@ -126,7 +131,7 @@ def _repeats(table: dict[str, Any], reader: TableReader) -> list[int]:
 
 def _entrant(table: dict[str, Any], reader: TableReader) -> BenchmarkCandidate:
     where = "[[contests.entrants]] "
-    reader.refuse_unknown(table, ("name", "model", "opponent", "settings", "repeats", "longest"), where)
+    reader.refuse_unknown(table, ("name", "model", "opponent", "settings", "repeats", "longest", "recorded"), where)
     return BenchmarkCandidate(
         name=reader.take(table, "name", str, where=where),
         model=reader.take(table, "model", str, "", where) if "model" in table else "",
@@ -134,6 +139,7 @@ def _entrant(table: dict[str, Any], reader: TableReader) -> BenchmarkCandidate:
         settings=tuple(reader.take(table, "settings", dict, {}, where).items()),
         repeats=reader.take(table, "repeats", int, None, where),
         longest=reader.take(table, "longest", int, None, where),
+        recorded=reader.take(table, "recorded", bool, False, where),
     )
 
 
@@ -142,6 +148,7 @@ def _check(contest: Contest, source: str) -> None:
     numbers = [*contest.lengths, contest.batch, *contest.repeats, *(v for size in contest.sizes for v in size.values())]
     numbers += [n for e in contest.entrants for n in (e.repeats, e.longest) if n is not None]
     uneven = [size for size in contest.sizes if size["heads"] > 0 and size["width"] % size["heads"]]
+    recorded = [e.name for e in contest.entrants if e.recorded and (e.opponent or contest.direction != DECODING)]
     at_model = [e.name for e in contest.entrants if e.opponent] if contest.level == "model" else []
     problems = [
         (
@@ -154,6 +161,11 @@ def _check(contest: Contest, source: str) -> None:
             f"direction {contest.direction!r} is unknown{suggestion(contest.direction, DIRECTIONS)}; "
             f"choose one of {', '.join(DIRECTIONS)}",
         ),
+        (
+            contest.direction == DECODING and contest.level != "operation",
+            "direction 'decoding' is of level 'operation', a recurrence alone; whole models decode in [[timings]]",
+        ),
+        (bool(recorded), f"{', '.join(recorded)} is recorded, which is for models in direction 'decoding'"),
         (bool(odd), f"candidate {', '.join(odd)} needs a model or an external implementation, and not both"),
         (not contest.entrants and not contest.models, "there is no candidate; write models = ['all'] or name some"),
         (not contest.lengths, "lengths is empty; write lengths = [1024]"),

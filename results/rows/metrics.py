@@ -58,6 +58,8 @@ METRICS = {
     "training_step_cpu_seconds": Metric("CPU time of a training step", LOWER, "seconds"),
     "reading_seconds": Metric("time of reading a text", LOWER, "seconds"),
     "reading_cpu_seconds": Metric("CPU time of reading a text", LOWER, "seconds"),
+    "decoding_microseconds_per_token": Metric("time of a decoded token", LOWER, "microseconds"),
+    "decoding_cpu_microseconds_per_token": Metric("CPU time of a decoded token", LOWER, "microseconds"),
     "law_error": Metric("largest difference from the law in float64", LOWER, RELATIVE),
     "time_ratio": Metric("time against the reference", LOWER, "ratio"),
     "cpu_time_ratio": Metric("CPU time against the reference", LOWER, "ratio"),

@@ -19,7 +19,7 @@ from models import language_model, registry, user_file
 from models.ops import providers
 from models.shell import compiled
 from results.cell import Cell
-from results.plans.contests import TRAINING
+from results.plans.contests import DECODING, TRAINING
 from results.rows.row import canonical
 from runner.build import ONE_VOCABULARY, opponents, settings_of, terms, unfilled
 from runner.preflight import capacity, remembered
@@ -143,7 +143,12 @@ def _check_contest(cell: Cell) -> None:
 
 def _check_opponent(cell: Cell, opponent: Any, name: str) -> None:
     """Refuse an external implementation that cannot do what the benchmark asks."""
-    if not opponent.trains and cell.task_settings.get("direction", TRAINING) == TRAINING:
+    direction = cell.task_settings.get("direction", TRAINING)
+    if not opponent.decodes and direction == DECODING:
+        raise ValueError(
+            f"'{name}' has no form of one token; name it in a benchmark ([[contests]]) of another direction."
+        )
+    if not opponent.trains and direction == TRAINING:
         raise ValueError(f"'{name}' has no gradient; name it in a benchmark ([[contests]]) of direction 'reading'.")
     if not opponent.shares_layer and cell.task_settings["level"] == "operation":
         raise ValueError(f"'{name}' is a whole layer of another package; name it in a benchmark of level 'layer'.")

@@ -26,9 +26,17 @@ BUSY = 0.75  # least share of a round's wall time that our own threads must have
 TRIES = 3
 MEMORY_ROUNDS = 2
 PRODUCT = 1024  # rows and columns of the matrices whose product gives the machine's speed
-STEPS = {"training": "training_step", "reading": "reading"}  # what a step of each direction is called in metrics
-CLOCKS = {"_seconds": "time_ratio", "_cpu_seconds": "cpu_time_ratio"}  # end of a clock's metric, and its ratio
-RATIOS = {step + clock: ratio for step in STEPS.values() for clock, ratio in CLOCKS.items()}
+TOKENS = 100  # that one step decodes, one after another: a single one takes no longer than a clock is looked at
+CLOCKS = {  # of each direction: the metrics of a step's wall time and CPU time, and how many of their units a second of it is
+    "training": ("training_step_seconds", "training_step_cpu_seconds", 1),
+    "reading": ("reading_seconds", "reading_cpu_seconds", 1),
+    "decoding": ("decoding_microseconds_per_token", "decoding_cpu_microseconds_per_token", 1e6 / TOKENS),
+}
+RATIOS = {
+    metric: ratio
+    for names in CLOCKS.values()
+    for metric, ratio in zip(names, ("time_ratio", "cpu_time_ratio"), strict=False)
+}
 SAMPLE = "_sample"  # ends the metric of one round
 
 Step = Callable[[], Tensor]
@@ -104,6 +112,18 @@ def reading_step(forward: Callable[..., Tensor], *inputs: Tensor) -> Step:
     def step() -> Tensor:
         with torch.no_grad():
             return forward(*inputs)
+
+    return step
+
+
+def decoding_step(token: Callable[[], Tensor]) -> Step:
+    """A step that decodes TOKENS tokens, each from where the one before left the state, and returns the last one's output."""
+
+    def step() -> Tensor:
+        with torch.no_grad():
+            for _ in range(TOKENS - 1):
+                token()
+            return token()
 
     return step
 
@@ -245,22 +265,22 @@ def clocked_rounds(
 
 
 def findings(
-    outcome: Outcome, reference: str, where: dict[str, Any], step: str = STEPS["training"]
+    outcome: Outcome, reference: str, where: dict[str, Any], direction: str = "training"
 ) -> Iterator[tuple[str, Measurement]]:
     """(candidate, measurement) of everything measured; ratios are to the reference candidate, within rounds.
 
-    `step`, one of STEPS, begins the names of the metrics of time.
+    `direction`, one of CLOCKS, names the metrics of time.
     """
     rival = outcome.standings[reference]
     timed = {name: mine for name, mine in outcome.standings.items() if mine.status == "ok"}
-    walls = {name: mine.walls for name, mine in timed.items()}
-    processor = {name: mine.processor for name, mine in timed.items()}
-    for clock, rounds in zip(CLOCKS, (walls, processor), strict=True):
-        metric = step + clock
+    *clocks, units = CLOCKS[direction]
+    walls = {name: [units * seconds for seconds in mine.walls] for name, mine in timed.items()}
+    processor = {name: [units * seconds for seconds in mine.processor] for name, mine in timed.items()}
+    for metric, rounds in zip(clocks, (walls, processor), strict=True):
         yield from clocked_rounds(metric, rounds, reference, where)
         for name, samples in rounds.items():
-            for number, seconds in enumerate(samples):
-                yield name, Measurement(metric + SAMPLE, seconds, 1, {**where, "round": number})
+            for number, sample in enumerate(samples):
+                yield name, Measurement(metric + SAMPLE, sample, 1, {**where, "round": number})
     for name, mine in timed.items():
         held = statistics.median(mine.peaks)
         yield name, Measurement("peak_memory_bytes", float(held), len(mine.peaks), where)

@@ -5,6 +5,7 @@ Side-by-side benchmarks of level "operation" time it so, without the projections
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +16,16 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from models.ops import providers
 from models.ops.providers import Operation
+from models.shell.decoding.record import recorded
 
 LAW = "recurrence"
+STATE = "state"  # what the last state is called among the inputs of all laws
+WIDER = {
+    "baselines.second_generation.mlstm": "exponential_memory"
+}  # a recurrence that is more than one operation, by its module
+Token = Callable[[], Tensor]  # one token from the state that the token before left: its output
 
 
 class OtherForm(Operation):
@@ -29,6 +37,17 @@ class OtherForm(Operation):
 
     def form(self, provider: str) -> Callable[..., Any]:
         return self.function
+
+
+class _Around(Operation):
+    """A function around an operation, called as one: it takes a provider and hands it on."""
+
+    def __init__(self, function: Callable[..., Any]):
+        super().__init__("around an operation", __name__, {})
+        self.function = function
+
+    def form(self, provider: str) -> Callable[..., Any]:
+        return partial(self.function, provider=provider)
 
 
 class _Catching(Operation):
@@ -56,6 +75,8 @@ def place(layer: nn.Module) -> tuple[object, str]:
     if hasattr(layer, "memory") and isinstance(getattr(layer.memory, "operation", None), Operation):
         return layer.memory, "operation"
     module = sys.modules[type(layer).__module__]
+    if module.__name__ in WIDER:
+        return module, WIDER[module.__name__]
     names = [name for name, value in vars(module).items() if isinstance(value, Operation)]
     if len(names) != 1:
         found = ", ".join(names) or "none"
@@ -90,11 +111,73 @@ class Given:
         return found
 
     @torch.no_grad()
-    def error(self) -> float:
-        """max |y - law| / max |law|, the law token by token in float64."""
+    def error(self, y: Tensor | None = None) -> float:
+        """max |y - law| / max |law|, the law token by token in float64; y is the function's own unless it is given."""
         exact = self.turned(_exact)
         law = self.law(*exact.inputs, **exact.named)[0]
-        return float((_exact(self()) - law).abs().max() / law.abs().max())
+        y = self() if y is None else y
+        return float((_exact(y).reshape(law.shape) - law).abs().max() / law.abs().max())
+
+    def carried(self) -> Token:
+        """The function as the layer calls it, again and again from the state that it left."""
+        inputs, named = self._apart()
+
+        def token() -> Tensor:
+            y, named[STATE] = self.function(*inputs, **named)
+            return y
+
+        return token
+
+    def recorded(self) -> Token:
+        """The same from a record, as models decode (`models.shell.decoding`): its calls alone, with inputs where these read them.
+
+        Raises NotRecorded where there can be none, as for what is not compiled; ValueError for a state that grows or counts.
+        """
+        inputs, named = self._apart()
+        with torch.no_grad():
+            after = self.function(*inputs, **named)[1]
+        if _shapes(after) != _shapes(named[STATE]):
+            raise ValueError("A recurrence alone has a record where its state keeps its shapes and counts nothing.")
+
+        def read(first: Tensor, others: tuple[Tensor, ...]) -> tuple[Tensor, None]:
+            own = iter((first, *others))
+            there = Given(self.function, self.law, inputs, named).turned(lambda _: next(own))
+            y, after = there.function(*there.inputs, **there.named)
+            for old, new in zip(_tensors(there.named[STATE]), _tensors(after), strict=True):
+                old.copy_(new)
+            return y, None
+
+        first, *others = Given(self.function, self.law, inputs, named).tensors()
+        with torch.no_grad():
+            record, _ = recorded(nn.Module(), read, first, tuple(others), [], ())
+            torch._foreach_copy_(record.inputs, [first, *others])  # its state has gone one token on
+
+        def token() -> Tensor:
+            made = record.returned.made()
+            for again, arguments in record.calls:
+                again(*arguments)
+            for name in record.names:
+                providers.note(name)
+            return record.returned.tree(made, ())[0]
+
+        return token
+
+    def _apart(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The inputs with the state, and what is behind it, by name."""
+        names = list(inspect.signature(self.law).parameters)
+        before = names.index(STATE)
+        return self.inputs[:before], {**dict(zip(names[before:], self.inputs[before:], strict=False)), **self.named}
+
+
+def _tensors(state: Any) -> list[Tensor]:
+    return [one for part in state for one in _tensors(part)] if isinstance(state, tuple) else [state]
+
+
+def _shapes(state: Any) -> Any:
+    """How a state is made of tensors, a new object for what is none: it is the same as nothing else."""
+    if isinstance(state, tuple):
+        return tuple(map(_shapes, state))
+    return state.shape if isinstance(state, Tensor) else object()
 
 
 def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -109,16 +192,19 @@ def _exact(x: Tensor) -> Tensor:
     return x.to(torch.complex128 if x.is_complex() else torch.float64)
 
 
-def given(mixer: nn.Module, x: Tensor, other: Callable[..., Any] | None = None) -> Given:
+def given(mixer: nn.Module, x: Tensor, other: Callable[..., Any] | None = None, last: bool = False) -> Given:
     """What `mixer`, a layer of ours, gives its recurrence for x [b, t, width]; `other` is called with it instead of our own.
 
-    Raises ValueError as `place`.
+    With `last` it is what it gives for the last token, behind the others. Raises ValueError as `place`.
     """
     holder, name = place(mixer)
     ours = getattr(holder, name)
+    ours = ours if isinstance(ours, Operation) else _Around(ours)
     catching = _Catching(ours)
-    with torch.no_grad(), patch.object(holder, name, catching):
-        mixer(x)
+    with torch.no_grad():
+        state = mixer(x[:, :-1])[1] if last and x.shape[1] > 1 else None
+        with patch.object(holder, name, catching):
+            mixer(x[:, -1:] if last else x, state)
     provider, inputs, named = catching.caught
     found = Given(other or partial(ours, provider=provider), ours.form(LAW), inputs, named)
     return found.turned(lambda one: one.detach().clone())

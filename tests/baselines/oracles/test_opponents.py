@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from baselines.oracles.adapters import operation_alone, opponents, vllm_cpu
+from baselines.oracles.adapters import operation_alone, opponents, textbook
 from baselines.oracles.parity import comparison
+from models.ops import vllm_library
+from models.ops.scan import scan
+from models.shell.compiled import CannotCompile
 
 WIDTH, HEADS = 32, 4
 
@@ -43,6 +46,7 @@ def test_attention_in_the_memorys_layer_sees_the_past_only():
         ("fla-delta", "fla-core", {}),
         ("fla-retention", "fla-core", {}),
         ("torch-associative-scan", "torch", {}),
+        ("xlstm-mlstm", "mlstm_kernels", {}),
     ],
 )
 def test_another_scan_in_our_layer_gives_our_layers_output(name, package, settings):
@@ -70,7 +74,7 @@ def test_a_whole_layer_of_another_package_trains(name):
 @pytest.mark.parametrize("name", ["vllm-gated-delta", "vllm-mamba2"])
 def test_a_library_that_only_reads_is_held_to_the_law(name):
     try:
-        vllm_cpu.loaded()
+        vllm_library.kernels()
     except ImportError as error:
         pytest.skip(str(error))
     torch.manual_seed(0)
@@ -90,8 +94,66 @@ def test_a_library_that_only_reads_says_what_to_install(monkeypatch):
         opponents.build("vllm-mamba2", WIDTH, HEADS)
 
 
-def test_widths_that_the_kernel_lacks_are_one_sentence(monkeypatch):
-    monkeypatch.setattr(vllm_cpu, "loaded", lambda: "none")
-    one, gate = torch.zeros(1, 2, 1, 48), torch.zeros(1, 2, 1)
-    with pytest.raises(ValueError, match="not 48 x 48; choose 64, 96 or 128 keys"):
-        vllm_cpu.gated_delta_rule(one, one, one, log_forget=gate, rate=gate)
+DECODING = [name for name, one in opponents.OPPONENTS.items() if one.decodes]
+
+
+@pytest.mark.parametrize("name", DECODING)
+def test_a_token_of_other_peoples_code_is_the_laws_and_goes_on(name):
+    """Five times the same token from the state that it left, against the law's loop in float64."""
+    own = {"inner": 64} if "delta" in name else {}
+    settings = own | ({"layer": "gated-deltanet"} if name == "transformers-gated-delta" else {})
+    torch.manual_seed(0)
+    try:
+        theirs = opponents.build(name, 64, 2, **settings)
+        alone = operation_alone.given(theirs.layer, torch.randn(1, 65, 64), theirs.other.function, last=True)
+        token = theirs.token(alone)
+    except ImportError as error:
+        pytest.skip(str(error))
+    before = [one.clone() for one in alone.tensors()]
+    law = operation_alone.Given(alone.law, alone.law, alone.inputs, alone.named).turned(torch.Tensor.double).carried()
+    bound = 2e-2 if name == "vllm-gated-delta" else 1e-5  # in bfloat16
+    with torch.no_grad():
+        for _ in range(5):
+            exact = law()
+            assert (token().reshape(exact.shape) - exact).abs().max() < bound * exact.abs().max()
+    assert all(map(torch.equal, before, alone.tensors()))
+
+
+def gated_inputs(time: int) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    q, k = (torch.nn.functional.normalize(torch.randn(2, time, 3, 8), dim=-1) for _ in range(2))
+    v, gates = torch.randn(2, time, 3, 12), torch.rand(2, 2, time, 3)
+    return {"q": q, "k": k, "v": v, "g": -9 * gates[0], "beta": gates[1]}
+
+
+def test_the_textbooks_chunks_are_the_law(monkeypatch):
+    """Without the compiler, which takes a minute for them."""
+    monkeypatch.setattr(torch, "compile", lambda rule, **how: rule)
+    given = {name: x.double() for name, x in gated_inputs(3 * textbook.CHUNK).items()}
+    q, k, v, g, beta = given.values()
+    law = scan(q, k, v, log_forget=g, rate=beta, compare=True, provider="recurrence")
+    with torch.no_grad():
+        found = textbook.compiled()(*given.values())
+    for mine, right in zip(found, law, strict=True):
+        torch.testing.assert_close(mine, right, rtol=1e-9, atol=1e-9)
+    theirs = opponents.build("torch-compiled-gated-delta", WIDTH, HEADS)
+    x = torch.randn(1, textbook.CHUNK, WIDTH, requires_grad=True)
+    theirs(x).square().sum().backward()
+    assert (theirs(x) - theirs.layer(x)[0]).abs().max() < 1e-5 and x.grad.abs().sum() > 0
+
+
+def test_where_inductor_fails_or_has_no_compiler_is_one_sentence(monkeypatch):
+    def fails(*inputs):
+        raise RuntimeError("inductor has no\nform of this\n\nTraceback of many lines")
+
+    monkeypatch.setattr(torch, "compile", lambda rule, **how: fails)
+    with (
+        torch.no_grad(),
+        pytest.raises(
+            CannotCompile, match="^inductor fails on gated_delta_rule: RuntimeError: inductor has no form of this$"
+        ),
+    ):
+        textbook.compiled()(*gated_inputs(textbook.CHUNK).values())
+    monkeypatch.setattr("models.shell.compiled.shutil.which", lambda name: None)
+    with pytest.raises(CannotCompile, match="needs a C.. compiler"):
+        opponents.build("torch-compiled-gated-delta", WIDTH, HEADS)

@@ -108,6 +108,18 @@ def test_reading_enters_a_cells_settings_and_training_leaves_them_as_they_were(t
     assert plans.cells(load(tmp_path, reading), NAMES)[0].task_settings["direction"] == "reading"
 
 
+def test_decoding_is_of_recurrences_alone_and_a_record_enters_the_key(tmp_path):
+    text = CONTEST.replace('level = "layer"', 'level = "operation"\ndirection = "decoding"')
+    (called, *_), (recorded, *_) = (
+        plans.cells(load(tmp_path, one), NAMES)
+        for one in (text, text.replace('name = "linear"', 'name = "linear"\nrecorded = true'))
+    )
+    assert called.task_settings["direction"] == "decoding"
+    assert ["recorded" in e for e in called.entrants] == [False, False, False]
+    assert [e.get("recorded", False) for e in recorded.entrants] == [False, True, False]
+    assert row.key(called) != row.key(recorded)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -115,8 +127,10 @@ def test_reading_enters_a_cells_settings_and_training_leaves_them_as_they_were(t
         (
             "repeats = [9, 2]",
             'direction = "prefill"',
-            "direction 'prefill' is unknown; choose one of training, reading",
+            "direction 'prefill' is unknown; choose one of training, reading, decoding",
         ),
+        ("repeats = [9, 2]", 'direction = "decoding"', "direction 'decoding' is of level 'operation'"),
+        ('name = "linear"', 'name = "linear"\nrecorded = true', "linear is recorded, which is for models in direction"),
         (
             'level = "layer"',
             'level = "model"',

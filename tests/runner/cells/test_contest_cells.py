@@ -64,7 +64,12 @@ def test_a_contest_of_layers_gives_rows_for_every_entrant(results, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("direction", "metric"), [("training", "training_step_seconds"), ("reading", "reading_seconds")]
+    ("direction", "metric"),
+    [
+        ("training", "training_step_seconds"),
+        ("reading", "reading_seconds"),
+        ("decoding", "decoding_microseconds_per_token"),
+    ],
 )
 def test_a_contest_of_operations_times_recurrences_and_says_their_errors(results, direction, metric):
     other = '[[contests.entrants]]\nname = "law"\nmodel = "deltanet"\nsettings = { provider = "recurrence" }\n'
@@ -113,3 +118,11 @@ def test_a_wrong_entrant_is_one_sentence_before_anything_is_measured(results, ca
     assert bench.main(["run", "tiny"]) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1
+
+
+def test_an_external_implementation_without_a_form_of_one_token_is_refused(results, capsys):
+    text = CONTEST.format(level="operation").replace("repeats = 2", 'repeats = 2\ndirection = "decoding"')
+    other = '[[contests.entrants]]\nname = "x"\nopponent = "fla-delta"\n'
+    (results / "tiny" / "plan.toml").write_text(text + other)
+    assert bench.main(["run", "tiny"]) == 2
+    assert "'fla-delta' has no form of one token" in capsys.readouterr().err

@@ -109,6 +109,18 @@ def test_without_the_reference_there_are_times_and_no_ratios():
     assert "training_step_seconds" in metrics and not {"time_ratio", "cpu_time_ratio", "memory_ratio"} & metrics
 
 
+def test_a_decoding_step_is_many_tokens_without_a_gradient_and_its_metric_one():
+    seen = []
+    y = contest.decoding_step(lambda: seen.append(torch.is_grad_enabled()) or torch.tensor(len(seen)))()
+    assert seen == [False] * contest.TOKENS and y == contest.TOKENS
+    outcome = contest.Outcome(
+        {"mine": CandidateResult([contest.TOKENS * 5e-6], [contest.TOKENS * 4e-6], [5])}, [1.0], (0, 0)
+    )
+    value = {m.metric: m.value for _, m in contest.findings(outcome, "mine", {}, "decoding")}
+    assert value["decoding_microseconds_per_token"] == pytest.approx(5.0)
+    assert value["decoding_cpu_microseconds_per_token_sample"] == pytest.approx(4.0) and value["time_ratio"] == 1.0
+
+
 def test_products_are_counted_forward_and_backward():
     layer, x = torch.nn.Linear(16, 16, bias=False), torch.randn(2, 8, 16)
     step = contest.layer_step(layer, list(layer.parameters()), x)

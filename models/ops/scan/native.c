@@ -77,13 +77,43 @@ static void read_text(const text *x, long n, long h, matrix S, real *y, real *ke
   }
 }
 
-/* before: the first state, which stays as it is; state: the last one. */
+#define BAND (COLUMNS % 8 == 0 ? 8 : COLUMNS % 4 == 0 ? 4 : COLUMNS % 2 == 0 ? 2 : 1) /* columns whose sums stay in registers */
+#define EACH_IN_BAND(j) _Pragma("GCC unroll 8") for (int j = 0; j < BAND; j++)
+
+/* One token, of which nothing is kept: band by band from one state straight into the other, which may be the same. */
+static void read_token(const text *x, long n, long h, const real *before, real *state, real *y) {
+  token one = at(x, n, 0, h);
+  for (int first = 0; first < V; first += BAND * LANES) {
+    vec known[BAND], written[BAND], out[BAND];
+    EACH_IN_BAND(j) known[j] = out[j] = (vec){0};
+    if (COMPARE) EACH_ROW(i) {
+      real p = BEFORE ? one.p[i] : one.p[i] * kept_of(&one, i);
+      EACH_IN_BAND(j) known[j] += load(before + i * V + first + j * LANES) * p;
+    }
+    EACH_IN_BAND(j) written[j] = (load(one.v + first + j * LANES) - known[j]) * one.b;
+    EACH_ROW(i) {
+      real keep = kept_of(&one, i), w = one.w[i], q = one.q[i];
+      EACH_IN_BAND(j) {
+        vec S = load(before + i * V + first + j * LANES), after = (DECAY ? S * keep : S) + written[j] * w;
+        store(state + i * V + first + j * LANES, after);
+        out[j] += after * q;
+      }
+    }
+    EACH_IN_BAND(j) store(y + (n * x->heads + h) * V + first + j * LANES, out[j]);
+  }
+}
+
+/* before: the first state, which stays as it is unless both are one; state: the last one. */
 void forward(const text *x, const real *before, real *state, real *y, real *kept, int threads) {
   long pieces = (x->time + STEP - 1) / STEP;
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
   for (long n = 0; n < x->batch; n++)
     for (long h = 0; h < x->heads; h++) {
       long place = n * x->heads + h;
+      if (x->time == 1 && !kept) {
+        read_token(x, n, h, before + place * K * V, state + place * K * V, y);
+        continue;
+      }
       matrix S;
       memcpy(S, before + place * K * V, sizeof(matrix));
       read_text(x, n, h, S, y, kept ? kept + place * pieces * K * V : 0);

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from schema.places import ROOT
+from tests.support import table_of_speed
 from tests.support.documents import PAGES, name_of
 
 REPORTS = [
@@ -140,3 +141,8 @@ def test_a_name_that_is_not_there_is_found():
         "models.language_model.built",
         "tasks.tusk.Task",
     ]
+
+
+def test_the_table_of_speed_is_that_of_the_committed_rows():
+    """`python -m tests.support.table_of_speed --write` draws it anew."""
+    assert table_of_speed.on_page(table_of_speed.PAGE.read_text(encoding="utf-8")) == table_of_speed.table()

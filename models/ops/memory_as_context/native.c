@@ -10,6 +10,7 @@
 
    Heads are a thread's work: they meet where all heads are asked for, before each of the maps R, W_o and U. Every number is made by one thread in one
    order, however many there are. */
+#define STEP 16 /* it takes whole states, not bands of columns */
 #include "../neural_memory/native.c"
 #include "../tiles.h"
 #include "text.h"

@@ -13,7 +13,9 @@
    traces [batch, time, heads, TRACE]: z_l, A_{l+1} e_{l+1} and y_l of the hidden layers, then e_L. */
 #include "../native.h"
 
-#define STEP 16 /* tokens walked again from one kept state */
+#ifndef STEP
+#define STEP (DEPTH == 1 ? 32 : 16) /* tokens walked again from one kept state */
+#endif
 #define HIDDEN ((DEPTH - 1) * H)
 #define SIZE (DEPTH == 1 ? K * V : K * H + (DEPTH - 2) * H * H + H * V)
 #define TRACE (3 * HIDDEN + V)
@@ -181,23 +183,6 @@ static void read_text(const text *x, long n, long h, real *state, real *A, real 
   if (x->last == x->time) memcpy(end, state, 2 * SIZE * sizeof(real));
 }
 
-/* state: the first one on entry, that before token `last` on return; traces and kept may be NULL. */
-void forward(const text *x, real *state, real *y, real *traces, real *kept, int threads) {
-  long count = pieces(x->time, x->chunk);
-#pragma omp parallel num_threads(threads)
-  {
-    real *own = malloc(3 * SIZE * sizeof(real));
-#pragma omp for collapse(2) schedule(static)
-    for (long n = 0; n < x->batch; n++)
-      for (long h = 0; h < x->heads; h++) {
-        long head = n * x->heads + h;
-        memcpy(own, state + head * 2 * SIZE, 2 * SIZE * sizeof(real));
-        read_text(x, n, h, own, own + 2 * SIZE, y, traces, kept ? kept + head * count * 2 * SIZE : 0, state + head * 2 * SIZE);
-      }
-    free(own);
-  }
-}
-
 /* A token of one head: compared with A, written into `state`, read into y. */
 static void pass(const token *x, const real *A, real *state, real *y) {
   real trace[TRACE], read[HIDDEN + 1], *heard = trace + 2 * HIDDEN;
@@ -261,12 +246,11 @@ void step(const text *x, const text *old, const real **weights, const real **sur
   append(old->keep, x->keep, opened->keep, x->batch, old->time, x->heads * GATES);
 }
 
-/* One layer written again, from one state to the next, and what its read gives: dh = W dy. */
-INLINE void write_again(const real *from, real *to, const real *a, const real *e, real eta, real theta, real keep, const real *dy,
-                        real *dh, int in, int out) {
+/* One layer written again, from one state to the next, and what its read gives, W dy: `part` gets it, to be summed along rows.
+   A state's S lies `far` behind its W. */
+INLINE void write_again(const real *from, real *to, long far, const real *a, const real *e, real eta, real theta, real keep,
+                        const real *dy, vec *part, int in, int out) {
   const int side = SIDE(out, 4);
-  vec part[in];
-  memset(part, 0, sizeof part);
   for (int c = 0; c < out; c += side * LANES) {
     vec error[4], slope[4];
     EACH_COLUMN(j) error[j] = load(e + c + j * LANES) * theta, slope[j] = load(dy + c + j * LANES);
@@ -274,15 +258,14 @@ INLINE void write_again(const real *from, real *to, const real *a, const real *e
       vec sum = part[i];
       EACH_COLUMN(j) {
         long place = i * out + c + j * LANES;
-        vec before = load(from + place), surprise = load(from + SIZE + place) * eta + error[j] * a[i];
+        vec before = load(from + place), surprise = load(from + far + place) * eta + error[j] * a[i];
         vec after = before * keep + surprise;
         sum += (EXCLUSIVE ? before : after) * slope[j];
-        store(to + SIZE + place, surprise), store(to + place, after);
+        store(to + far + place, surprise), store(to + place, after);
       }
       part[i] = sum;
     }
   }
-  sum_rows(part, dh, in);
 }
 
 /* What reads of a token's hidden layers gave, and their gradients. */
@@ -298,9 +281,12 @@ static void walk_again(const token *x, const real *trace, const real *from, real
     store(read->value + j, s.value), store(read->slope + j, s.slope);
   }
   EACH_LAYER_BACK(l) {
+    vec part[IN(l)];
     real dh[IN(l)];
-    write_again(from + AT(l), to + AT(l), OF(l, x->k, own->value), TO(l, own->error, trace + 3 * HIDDEN), GATE(x->momentum, l),
-                GATE(x->rate, l), GATE(x->keep, l), TO(l, read->slope, dy), l ? dh : dq, IN(l), OUT(l));
+    memset(part, 0, sizeof part);
+    write_again(from + AT(l), to + AT(l), SIZE, OF(l, x->k, own->value), TO(l, own->error, trace + 3 * HIDDEN), GATE(x->momentum, l),
+                GATE(x->rate, l), GATE(x->keep, l), TO(l, read->slope, dy), part, IN(l), OUT(l));
+    sum_rows(part, l ? dh : dq, IN(l));
     if (l)
       for (int j = 0; j < H; j += LANES) {
         real *slope = read->slope + (l - 1) * H + j; /* of the activation, and now of y */
@@ -313,12 +299,19 @@ typedef struct {
   real *q, *k, *v, *momentum, *rate, *keep;
 } gradients;
 
-/* Back over one layer's read and write: G is the gradient of W and S after the token on entry, of those before it on return. */
-INLINE void write_back(real *G, const real *before, const real *a, const real *e, real eta, real theta, real keep, const real *h,
-                       const real *dy, real *da, real *de, real *momentum, real *rate, real *kept, int in, int out) {
+/* What a token's write gives its gates, still to be summed. */
+typedef struct {
+  vec etas[2], thetas, keeps[2];
+} gating;
+
+/* Back over one layer's read and write: G is the gradient of W and S after the token on entry, of those before it on return. S lies
+   `far` behind W; `part` gets what the key is given, by rows, but for theta; `rates`, if there is any,
+   what `thetas` would add up. */
+INLINE void write_back(real *G, const real *before, long far, const real *a, const real *e, real eta, real theta, real keep,
+                       const real *h, const real *dy, vec *part, real *de, gating *gates, vec *rates,
+                       int in, int out) {
   const int side = SIDE(out, 2);
-  vec part[in], etas[2] = {{0}}, thetas = {0}, keeps[2] = {{0}};
-  memset(part, 0, sizeof part);
+  gating own = *gates; /* in registers */
   for (int c = 0; c < out; c += side * LANES) {
     vec error[2], slope[2], sum[2] = {{0}};
     EACH_COLUMN(j) error[j] = load(e + c + j * LANES), slope[j] = load(dy + c + j * LANES);
@@ -328,33 +321,40 @@ INLINE void write_back(real *G, const real *before, const real *a, const real *e
         long place = i * out + c + j * LANES;
         vec w = load(G + place), s;
         if (!EXCLUSIVE) w += slope[j] * h[i];
-        s = load(G + SIZE + place) + w;
+        s = load(G + far + place) + w;
         sum[j] += s * a[i];
         row += s * error[j];
-        etas[j] += s * load(before + SIZE + place);
-        keeps[j] += w * load(before + place);
+        own.etas[j] += s * load(before + far + place);
+        own.keeps[j] += w * load(before + place);
         w *= keep;
         if (EXCLUSIVE) w += slope[j] * h[i];
-        store(G + place, w), store(G + SIZE + place, s * eta);
+        store(G + place, w), store(G + far + place, s * eta);
       }
       part[i] = row;
     }
     EACH_COLUMN(j) {
-      thetas += sum[j] * error[j];
+      if (rates) rates[c / LANES + j] = sum[j] * error[j];
+      else own.thetas += sum[j] * error[j];
       store(de + c + j * LANES, sum[j] * theta);
     }
   }
-  sum_rows(part, da, in);
-  for (int i = 0; i < in; i++) da[i] *= theta;
-  *momentum += sum(etas[0] + etas[1]), *rate += sum(thetas), *kept += sum(keeps[0] + keeps[1]);
+  *gates = own;
 }
 
-/* Back over z = scale A^T a, and u = A e if there is `du`: GA += scale a dz^T + du e^T, and r = A dz. */
-INLINE void anchor_back(real *GA, const real *A, const real *a, real scale, const real *dz, const real *du, const real *e, real *r,
+INLINE void gates_back(const gating *own, real *momentum, real *rate, real *keep) {
+  *momentum += sum(own->etas[0] + own->etas[1]), *rate += sum(own->thetas), *keep += sum(own->keeps[0] + own->keeps[1]);
+}
+
+/* The key's own gradient of what `write_back` made. */
+INLINE void key_back(const vec *part, real theta, real *da, int in) {
+  sum_rows(part, da, in);
+  for (int i = 0; i < in; i++) da[i] *= theta;
+}
+
+/* Back over z = scale A^T a, and u = A e if there is `du`: GA += scale a dz^T + du e^T, and A dz, which `part` gets. */
+INLINE void anchor_back(real *GA, const real *A, const real *a, real scale, const real *dz, const real *du, const real *e, vec *part,
                         int in, int out) {
   const int side = SIDE(out, 2);
-  vec part[in];
-  memset(part, 0, sizeof part);
   for (int c = 0; c < out; c += side * LANES) {
     vec slope[2], error[2];
     EACH_COLUMN(j) slope[j] = load(dz + c + j * LANES), error[j] = du ? load(e + c + j * LANES) : (vec){0};
@@ -370,7 +370,6 @@ INLINE void anchor_back(real *GA, const real *A, const real *a, real scale, cons
       part[i] = row;
     }
   }
-  sum_rows(part, r, in);
 }
 
 /* Back over `compare`: de and da hold what the writes gave to errors and values; du, dz are the slopes of u and of z. */
@@ -398,9 +397,12 @@ INLINE void compare_back(real *GA, const real *A, const token *x, const real *tr
   real down[V];
   for (int j = 0; j < V; j += LANES) store(down + j, -load(dlast + j));
   EACH_LAYER_BACK(l) {
+    vec part[IN(l)];
     real r[IN(l)], *to = OF(l, dk, da), decay = kappa(x, l);
+    memset(part, 0, sizeof part);
     const real *a = OF(l, x->k, own->value), *raised = l ? OF(l, du, du) : 0;
-    anchor_back(GA + AT(l), A + AT(l), a, decay, TO(l, dz, down), raised, TO(l, own->error, error), r, IN(l), OUT(l));
+    anchor_back(GA + AT(l), A + AT(l), a, decay, TO(l, dz, down), raised, TO(l, own->error, error), part, IN(l), OUT(l));
+    sum_rows(part, r, IN(l));
     for (int i = 0; i < IN(l); i++) to[i] += decay * r[i];
     if (DECAYED)
       for (int i = 0; i < IN(l); i++) GATE(keeps, l) += a[i] * r[i];
@@ -423,11 +425,16 @@ static void token_back(const text *x, long t, long place, desk *own, long i, con
   hearing *read = own->read + i;
   real da[HIDDEN + 1], de[HIDDEN + 1], *dk = d->k + place * K, *dv = d->v + place * V, *keeps = d->keep + place * GATES;
   for (int g = 0; g < GATES; g++) d->momentum[place * GATES + g] = d->rate[place * GATES + g] = keeps[g] = 0;
-  EACH_LAYER(l)
-  write_back(own->G + AT(l), own->state[i] + AT(l), OF(l, one.k, net->value), TO(l, net->error, trace + 3 * HIDDEN),
-             GATE(one.momentum, l), GATE(one.rate, l), GATE(one.keep, l), OF(l, one.q, read->value), TO(l, read->slope, dy),
-             OF(l, dk, da), TO(l, de, dv), &GATE(d->momentum + place * GATES, l), &GATE(d->rate + place * GATES, l), &GATE(keeps, l),
-             IN(l), OUT(l));
+  EACH_LAYER(l) {
+    vec part[IN(l)];
+    gating gates = {{{0}}};
+    memset(part, 0, sizeof part);
+    write_back(own->G + AT(l), own->state[i] + AT(l), SIZE, OF(l, one.k, net->value), TO(l, net->error, trace + 3 * HIDDEN),
+               GATE(one.momentum, l), GATE(one.rate, l), GATE(one.keep, l), OF(l, one.q, read->value), TO(l, read->slope, dy), part,
+               TO(l, de, dv), &gates, 0, IN(l), OUT(l));
+    key_back(part, GATE(one.rate, l), OF(l, dk, da), IN(l));
+    gates_back(&gates, &GATE(d->momentum + place * GATES, l), &GATE(d->rate + place * GATES, l), &GATE(keeps, l));
+  }
   compare_back(x->chunk > 1 ? own->GA : own->G, A, &one, trace, net, de, dv, da, dk, keeps);
   if (x->chunk > 1 && t % x->chunk == 0) {
     for (long j = 0; j < SIZE; j++) own->G[j] += own->GA[j];
@@ -459,19 +466,48 @@ static void read_back(const text *x, long n, long h, desk *own, const real *trac
   }
 }
 
-/* state: the gradient of the state that was handed out on entry, of the first one on return. */
-void backward(const text *x, const real *traces, const real *kept, const real *dy, real *state, const gradients *d, int threads) {
+#if DEPTH == 1
+#include "native.h"
+#else
+typedef desk work;
+
+static void read_head(const text *x, long n, long h, real *y, real *traces, real *kept, real *state) {
+  real *own = malloc(3 * SIZE * sizeof(real));
+  memcpy(own, state, 2 * SIZE * sizeof(real));
+  read_text(x, n, h, own, own + 2 * SIZE, y, traces, kept, state);
+  free(own);
+}
+
+static void head_back(const text *x, long n, long h, work *own, const real *traces, const real *kept, const real *dy, real *change,
+                      const gradients *d) {
+  memset(own->G, 0, sizeof own->G), memset(own->GA, 0, sizeof own->GA);
+  read_back(x, n, h, own, traces, kept, dy, change, d);
+  for (long j = 0; j < 2 * SIZE; j++) change[j] = own->G[j] + (x->last ? 0 : change[j]);
+}
+#endif
+
+/* state: the first one on entry, that before token `last` on return; traces and kept may be NULL. */
+void forward(const text *x, real *state, real *y, real *traces, real *kept, int threads) {
+  long count = pieces(x->time, x->chunk);
+#pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
+  for (long n = 0; n < x->batch; n++)
+    for (long h = 0; h < x->heads; h++) {
+      long head = n * x->heads + h;
+      read_head(x, n, h, y, traces, kept ? kept + head * count * 2 * SIZE : 0, state + head * 2 * SIZE);
+    }
+}
+
+/* change: the gradient of the state that was handed out on entry, of the first one on return. */
+void backward(const text *x, const real *traces, const real *kept, const real *dy, real *change, const gradients *d, int threads) {
   long count = pieces(x->time, x->chunk);
 #pragma omp parallel num_threads(threads)
   {
-    desk *own = malloc(sizeof(desk));
+    work *own = aligned_alloc(64, (sizeof(work) + 63) / 64 * 64);
 #pragma omp for collapse(2) schedule(static)
     for (long n = 0; n < x->batch; n++)
       for (long h = 0; h < x->heads; h++) {
-        real *dend = state + (n * x->heads + h) * 2 * SIZE;
-        memset(own->G, 0, sizeof own->G), memset(own->GA, 0, sizeof own->GA);
-        read_back(x, n, h, own, traces, kept + (n * x->heads + h) * count * 2 * SIZE, dy, dend, d);
-        for (long j = 0; j < 2 * SIZE; j++) dend[j] = own->G[j] + (x->last ? 0 : dend[j]);
+        long head = n * x->heads + h;
+        head_back(x, n, h, own, traces, kept + head * count * 2 * SIZE, dy, change + head * 2 * SIZE, d);
       }
     free(own);
   }

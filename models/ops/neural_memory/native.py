@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -65,23 +65,19 @@ def native(
     with without_autocast():
         tokens = tuple(x.to(kind) for x in (k, v, momentum, rate, keep))
         weights, surprise, tokens, past = resume(tokens, initial, state)
-        before = torch.stack([torch.cat([w.to(kind).flatten(2) for w in part], -1) for part in (weights, surprise)], 2)
+        before = tuple(w.to(kind) for w in (*weights, *surprise))
         q = q.to(kind)
         q = torch.cat([q.new_zeros(q.shape[0], past, *q.shape[2:]), q], 1) if past else q
         total = q.shape[1]
         form = _Form(depth, hidden.pop(), gates, rule, total // rule.chunk * rule.chunk)
-        given = (q, *tokens[:2], *(_gates(x, gates) for x in tokens[2:]), before)
-        _expect(*given, initial)
+        given = (q, *tokens[:2], *(_gates(x, gates) for x in tokens[2:]), *before)
+        _expect(*given[:6], given[6:])
         if torch.is_grad_enabled() and any(x.requires_grad for x in given):
-            y, after = _Memory.apply(*given, form)
+            y, *after = _Memory.apply(form, *given)
         else:
-            y, after, _ = _forward(*given, form, train=False)
-    sizes = [w.shape[1] * w.shape[2] for w in initial]
-    weights, surprise = (
-        tuple(x.unflatten(-1, w.shape[1:]).clone() for x, w in zip(part.split(sizes, -1), initial, strict=True))
-        for part in after.unbind(2)
-    )
-    return y[:, past:].to(dtype), suspend(weights, surprise, tokens, rule.chunk)
+            y, after, _ = _forward(form, *given, train=False)
+    y = y[:, past:] if past else y
+    return y.to(dtype), suspend(tuple(after[:depth]), tuple(after[depth:]), tokens, rule.chunk)
 
 
 def is_slower(
@@ -113,15 +109,29 @@ def _gates(gate: Tensor, count: int) -> Tensor:
     return gate.expand(*gate.shape[:3], count)
 
 
-def _expect(q, k, v, momentum, rate, keep, before, initial: Weights) -> None:
+def _expect(q, k, v, momentum, rate, keep, before: Weights) -> None:
     batch, time, heads, keys = q.shape
-    widths = [keys, *(weight.shape[2] for weight in initial)]
+    depth = len(before) // 2
+    widths = [keys, *(weight.shape[3] for weight in before[:depth])]
     expect(k=(k, q.shape), v=(v, (batch, time, heads, widths[-1])))
     gates = (batch, time, heads, momentum.shape[3])
     expect(momentum=(momentum, gates), rate=(rate, gates), keep=(keep, gates))
-    for i, weight in enumerate(initial):
-        expect(**{f"initial[{i}]": (weight, (heads, *widths[i : i + 2]))})
-    expect(state=(before, (batch, heads, 2, sum(math.prod(weight.shape[1:]) for weight in initial))))
+    for i, weight in enumerate(before):
+        own = f"weights[{i}]" if i < depth else f"surprise[{i - depth}]"
+        expect(**{own: (weight, (batch, heads, *widths[i % depth : i % depth + 2]))})
+
+
+def _joined(before: Sequence[Tensor]) -> Tensor:
+    """[batch, heads, 2, numbers]: all weights side by side, then all surprise."""
+    depth = len(before) // 2
+    return torch.stack([torch.cat([w.flatten(2) for w in part], -1) for part in (before[:depth], before[depth:])], 2)
+
+
+def _parted(state: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
+    """What `_joined` joined, each matrix by itself."""
+    sizes = [shape[2] * shape[3] for shape in shapes[: len(shapes) // 2]]
+    parts = [part for half in state.unbind(2) for part in half.split(sizes, -1)]
+    return [part.unflatten(-1, shape[2:]).contiguous() for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _built(q: Tensor, v: Tensor, form: _Form) -> Library:
@@ -135,10 +145,10 @@ def _text(inputs: tuple[Tensor, ...], form: _Form) -> Text:
     return Text(*inputs[0].shape[:3], form.rule.chunk, form.last, *(pointer(x) for x in inputs))
 
 
-def _forward(q, k, v, momentum, rate, keep, before, form: _Form, train: bool) -> tuple[Tensor, Tensor, tuple]:
+def _forward(form: _Form, q, k, v, momentum, rate, keep, *before, train: bool) -> tuple[Tensor, list[Tensor], tuple]:
     """y, the state at the last anchor, and what the backward pass needs: the inputs as C reads them, traces, states."""
     inputs = tuple(x.contiguous() for x in (q, k, v, momentum, rate, keep))
-    state, y = before.clone(memory_format=torch.contiguous_format), torch.empty_like(inputs[2])
+    state, y = _joined(before), torch.empty_like(inputs[2])
     built, (batch, time, heads), traces, kept = _built(q, v, form), q.shape[:3], None, None
     if train:
         traces = y.new_empty(batch, time, heads, 3 * (form.depth - 1) * form.hidden + v.shape[-1])
@@ -148,27 +158,30 @@ def _forward(q, k, v, momentum, rate, keep, before, form: _Form, train: bool) ->
         ctypes.byref(_text(inputs, form)), pointer(state), pointer(y), pointer(traces), pointer(kept),
         torch.get_num_threads(),
     )  # fmt: skip
-    return y, state, (*inputs, traces, kept)
+    return y, _parted(state, [x.shape for x in before]), (*inputs, traces, kept)
 
 
 class _Memory(torch.autograd.Function):
-    """`apply(q, k, v, momentum, rate, keep, state, form)` -> y and the state at the last anchor."""
+    """`apply(form, q, k, v, momentum, rate, keep, *weights, *surprise)` -> y, and weights and surprise at the last anchor."""
 
     @staticmethod
-    def forward(ctx: Any, *given):
-        y, state, kept = _forward(*given, train=True)
+    def forward(ctx: Any, form: _Form, *given):
+        y, state, kept = _forward(form, *given, train=True)
         ctx.save_for_backward(*kept)
-        ctx.form = given[-1]
-        return y, state
+        ctx.set_materialize_grads(False)
+        ctx.form, ctx.shapes = form, [x.shape for x in state]
+        return y, *state
 
     @staticmethod
     @by_hand
-    def backward(ctx: Any, dy: Tensor, dlast: Tensor):
+    def backward(ctx: Any, dy: Tensor | None, *dlast: Tensor | None):
         *inputs, traces, kept = ctx.saved_tensors
-        dstate, dy = dlast.clone(memory_format=torch.contiguous_format), dy.contiguous()
+        v = inputs[2]
+        dstate = _joined([v.new_zeros(shape) if x is None else x for x, shape in zip(dlast, ctx.shapes, strict=True)])
+        dy = torch.zeros_like(v) if dy is None else dy.contiguous()
         slopes = [torch.empty_like(x) for x in inputs]
-        _built(inputs[0], inputs[2], ctx.form).backward(
+        _built(inputs[0], v, ctx.form).backward(
             ctypes.byref(_text(tuple(inputs), ctx.form)), pointer(traces), pointer(kept), pointer(dy), pointer(dstate),
             ctypes.byref(_Gradients(*(pointer(x) for x in slopes))), torch.get_num_threads(),
         )  # fmt: skip
-        return *slopes, dstate, None
+        return None, *slopes, *_parted(dstate, ctx.shapes)

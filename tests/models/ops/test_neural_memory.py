@@ -176,6 +176,16 @@ def test_linear_form_at_single_gates_ends(form, kind: str):
     agree(form, inputs(70, kind), memory(1), Rule(4), [70])
 
 
+@pytest.mark.parametrize("form", [COMPILED])
+@pytest.mark.parametrize("values", [9, 24])  # bands of one number and of two registers
+@pytest.mark.parametrize("chunk, decayed, exclusive", [(1, True, False), (16, False, True), (40, True, True)])
+def test_compiled_matrix_in_bands_of_columns_is_the_law(form, values: int, chunk: int, decayed: bool, exclusive: bool):
+    given = inputs(75)
+    given["v"] = torch.randn(*given["v"].shape[:3], values, dtype=torch.float64) * values**-0.5
+    initial = (torch.randn(HEADS, WIDTH, values, dtype=torch.float64) * WIDTH**-0.5,)
+    agree(form, given, initial, Rule(chunk, decayed=decayed, exclusive=exclusive), [50, 25])
+
+
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("form", DEEP)
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])

@@ -32,7 +32,7 @@ from runner.preflight import ahead, remembered, said
 from runner.preflight.refusals import check_cells
 from runner.schedule import rates, schedule
 from runner.schedule.board import Board
-from runner.schedule.forecast import TIMES, forecast, matched, timings
+from runner.schedule.forecast import forecast, matched, timed, timings
 from runner.schedule.progress import Display
 from runner.schedule.ray_cluster import RayCluster
 from schema import surroundings
@@ -200,7 +200,7 @@ def _dry_run(
         ahead.ask(ahead.questions(planned, comparison.RESULTS, _is_elsewhere(arguments, plan)))
         _check(planned, arguments, plan, console)
         with console.capture() as beside:
-            past = timings(comparison.RESULTS) + committed_rows(folder, console, TIMES) + here
+            past = timings(comparison.RESULTS) + committed_rows(folder, console, timed) + here
         known = partial(costs.of_cell, checkpoints=checkpoints, past=rates.trainings(past))
         with console.status("counting operations and memory"):
             table, line = forecast(plan, planned, lambda cell: done.get(key(cell)) if done else None, past, known)

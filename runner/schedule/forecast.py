@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ from runner.preflight import remembered
 from schema.terms import MatchReport
 
 TIMES = ("training_seconds", "evaluation_seconds", "timing_seconds")
+READ = ("model", "task", "settings", "size", "budget", "parameters", "dtype", "device", "provider_requested", "where")
+READ += ("metric", "value", "status")  # columns that a forecast reads of the rows of earlier timings
 REFERENCE = "transformer"
 SECTIONS = {True: "trials:", False: "then:"}  # of the table: trials of learning rates, and what follows them
 OWN_TIME = 3.0  # seconds that a cell takes besides training and examining: building, reading data, counting state
@@ -85,13 +86,20 @@ def files_of_rows(results: Path) -> list[Path]:
 
 
 def readable(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file that say how long a cell took; none where it is damaged: a forecast goes on without them."""
+    """`timed` of a file; none where it is damaged: a forecast goes on without them."""
     try:
-        packed = path.with_name(path.name + ".xz")
-        read = partial(store.read, path, metrics=TIMES)
-        return remembered.of_file("timings", path if path.exists() else packed, read)
+        return timed(path)
     except store.RecordError:
         return []
+
+
+def timed(path: Path) -> list[dict[str, Any]]:
+    """Of the rows of a file that say how long a cell took, what a forecast reads. Raises RecordError."""
+
+    def read() -> list[dict[str, Any]]:
+        return [{column: row[column] for column in READ} for row in store.read(path, metrics=TIMES)]
+
+    return remembered.of_file("timings", path if path.exists() else path.with_name(path.name + ".xz"), read)
 
 
 def _same_model(row: dict[str, Any], cell: Cell) -> bool:

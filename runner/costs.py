@@ -74,7 +74,7 @@ def of_cell(cell: Cell, checkpoints: CheckpointSettings | None, past: rates.Trai
     numbers, per_token, has_head = _model(cell.model, size, match, settings, length)
     operations = None if per_token is None else per_token * cell.budget["steps"] * cell.budget["batch_tokens"]
     tokens = max(length, capacity.at_once(cell.budget))
-    passes, state = _kept(cell.model, replace(size, vocab=NO_VOCABULARY), settings, match)
+    passes, state = _kept(cell.model, replace(size, vocab=NO_VOCABULARY), settings, match, length)
     share = tokens * (0.5 if cell.dtype == "bfloat16" else 1.0)
     logits, output = (tokens * vocab, size.width * vocab) if has_vocab else (0, 0)
     if has_head:
@@ -162,9 +162,10 @@ def _model(name: str, size: Size, match: Match, settings: str, length: int) -> t
     return numbers + further, None if work is None else work + output.forward + output.backward, has_head
 
 
-def _kept(name: str, size: Size, settings: str, match: Match) -> tuple[float, float]:
-    find = partial(kept_per_token, name, size, settings, match)
-    return remembered.of_model("kept and state per token", name, json.loads(settings), (size, match), find)
+def _kept(name: str, size: Size, settings: str, match: Match, length: int) -> tuple[float, float]:
+    longest = max(length, kept_memory.SHORT)
+    find = partial(kept_per_token, name, size, settings, match, longest)
+    return remembered.of_model("kept and state per token", name, json.loads(settings), (size, match, longest), find)
 
 
 def table(changed: dict[str, int], length: int, names: Sequence[str] | None = None) -> Table:

@@ -75,7 +75,9 @@ def ask(questions: Sequence[Question]) -> None:
     pool = ProcessPoolExecutor(copies, get_context("fork"), initializer=_begin, initargs=(questions,))
     try:
         with warnings.catch_warnings(), suppress(Exception):
-            warnings.simplefilter("ignore")  # of threads that torch's libraries may have and a copy has not: it needs none
+            warnings.simplefilter(
+                "ignore"
+            )  # of threads that torch's libraries may have and a copy has not: it needs none
             for found in pool.map(_found, range(len(questions))):
                 remembered.learn(found)
     finally:

@@ -43,5 +43,7 @@ def test_no_compiler_of_torch_is_imported():
 def test_a_window_that_no_text_fills_is_not_counted_as_full():
     wide, texts = json.dumps({"window": 512}), 64
     found = kept_per_token.__wrapped__("transformer-window", SIZE, wide, longest=texts)
-    assert found.passes == kept_per_token.__wrapped__("transformer-window", SIZE, '{"window": 64}', longest=texts).passes
+    assert (
+        found.passes == kept_per_token.__wrapped__("transformer-window", SIZE, '{"window": 64}', longest=texts).passes
+    )
     assert found.passes < 0.9 * kept_per_token.__wrapped__("transformer-window", SIZE, wide).passes

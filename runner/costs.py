@@ -87,9 +87,24 @@ def of_cell(cell: Cell, checkpoints: CheckpointSettings | None, past: rates.Trai
     memory = BYTES * NUMBERS * numbers + round(most)
     capacity.check_forecast(memory, f"training {cell.model} on {cell.task}")
     found = Cost(operations, memory, _is_trained(cell, checkpoints), _match_report(cell, vocab), has_vocab=has_vocab)
+    found = found if checkpoints is None else replace(found, numbers=numbers)
     if operations is None:
         return found
     return replace(found, rate=cache(partial(rates.of, cell, numbers, past or {}, _row_work)))
+
+
+def check_memory(cells: Sequence[Cell]) -> None:
+    """Refuse a training that this machine's memory surely cannot hold, and warn of one that it may not; ValueError.
+
+    A model that cannot be asked is passed over: its cell will be a failed row that says why.
+    """
+    for cell in cells:
+        needed = None
+        if cell.kind in ("training", "trial"):
+            with suppress(Exception):
+                needed = of_cell(cell, checkpoints=None).memory
+        if needed:
+            capacity.check_forecast_here(needed, f"Training {cell.variant or cell.model} on {cell.task}", cell.device)
 
 
 def _is_trained(cell: Cell, checkpoints: CheckpointSettings | None) -> bool:

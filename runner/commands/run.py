@@ -112,6 +112,9 @@ def _run(arguments: argparse.Namespace, plan: Plan, console: Console) -> int:
     found = cells(plan, here)
     with _surroundings_kept():  # what the workers inherit, a user's constructor may change
         _check(found, arguments, plan, console)
+        if not _is_elsewhere(arguments, plan):
+            with remembered.kept(), console.status("counting memory"):
+                costs.check_memory(found)
     summary = _measured(plan, folder / "rows.jsonl", len(found), arguments, checkpoints, console)
     measured = store.read(folder / "rows.jsonl")
     keys = {identify(cell).key for cell in [*cells(load(folder), measured), *cells(plan, measured)]}

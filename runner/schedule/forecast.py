@@ -16,6 +16,7 @@ from results.plans.reader import Plan
 from results.rows import store
 from results.rows.metrics import byte_size
 from runner.preflight import remembered
+from runner.schedule.disk import Disk
 from schema.terms import MatchReport
 
 TIMES = ("training_seconds", "evaluation_seconds", "timing_seconds")
@@ -41,7 +42,7 @@ class Cost:
 
     `is_trained`: its model is kept, so that it will only be examined. `match_report`: where more than parameters is matched.
     `rate` says, when asked, how fast the operations are done where the cell was never timed. `has_vocab`: the vocabulary is
-    known, else neither operations nor memory count it.
+    known, else neither operations nor memory count it. `numbers` are those that are learned, where the model will be kept.
     """
 
     operations: float | None = None
@@ -50,6 +51,7 @@ class Cost:
     match_report: MatchReport | None = None
     rate: Callable[[], Rate | None] = lambda: None
     has_vocab: bool = True
+    numbers: int | None = None
 
 
 def expected_seconds(cell: Cell, past: Sequence[dict[str, Any]], is_trained: bool = False) -> float | None:
@@ -178,7 +180,7 @@ def forecast(
     training that was never timed is scaled by its operations from the rate that `cost` gives it; without one it is unknown.
     """
     groups: dict[tuple[str, ...], _Group] = {}
-    timed_before = _by_subject(past)
+    timed_before, taken = _by_subject(past), Disk()
     totals, sources, notes = {"timed": 0.0, "measured": 0.0, "stated": 0.0}, {}, set()
     counts = {"timed": 0, "measured": 0, "stated": 0, "unknown": 0, "otherwise": 0}
     for cell in cells:
@@ -190,6 +192,8 @@ def forecast(
         notes |= set() if costs.has_vocab else {"vocabulary"}
         if stands is not None:
             continue
+        if cell.kind in ("training", TRIAL) and not costs.is_trained:
+            taken.add(cell, costs.numbers)
         known = timed_before[_subject(cell)]
         seconds, basis = _time(cell, known, costs)
         group.missing, group.examined = group.missing + 1, group.examined + costs.is_trained
@@ -203,9 +207,8 @@ def forecast(
             totals[basis] += seconds / (1 if cell.is_timed or basis == "stated" else plan.workers)
         if basis in ("measured", "stated"):
             sources[costs.rate().source] = None
-    return _table(plan.title, list(groups.values())), _line(
-        plan, list(groups.values()), totals, counts, list(sources), notes
-    )
+    line = _line(plan, list(groups.values()), totals, counts, list(sources), notes, taken)
+    return _table(plan.title, list(groups.values())), line
 
 
 def _table(title: str, groups: Sequence[_Group]) -> Table:
@@ -264,6 +267,7 @@ def _line(
     counts: dict[str, int],
     sources: Sequence[str],
     notes: set[str],
+    taken: Disk,
 ) -> str:
     cells, missing = sum(g.cells for g in groups), sum(g.missing for g in groups)
     failed, examined = sum(g.failed for g in groups), sum(g.examined for g in groups)
@@ -287,8 +291,9 @@ def _line(
     work, memory = sum(g.work for g in groups), max((g.memory for g in groups), default=0)
     parts += [f"{work:.1e} FLOPs of training"] if work else []
     parts += [f"the largest takes {byte_size(memory)} of memory or more"] if memory else []
+    parts += taken.told(plan.workers)
     if "vocabulary" in notes:
-        parts.append("FLOPs and memory are without the vocabulary, whose tokenizer file is not here")
+        parts.append("FLOPs, memory and disk are without the vocabulary, whose tokenizer file is not here")
     words = match.words(plan.match, REFERENCE)
     return "; ".join(parts + ([f"matched by {words}"] if words else []))
 

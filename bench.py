@@ -88,4 +88,7 @@ def program(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(program(sys.argv[1:]))
+    status = program(sys.argv[1:])
+    if said.is_asked(sys.argv[1:]):
+        said.leave(status)
+    sys.exit(status)

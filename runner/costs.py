@@ -74,7 +74,7 @@ def of_cell(cell: Cell, checkpoints: CheckpointSettings | None, past: rates.Trai
     numbers, per_token, has_head = _model(cell.model, size, match, settings, length)
     operations = None if per_token is None else per_token * cell.budget["steps"] * cell.budget["batch_tokens"]
     tokens = max(length, capacity.at_once(cell.budget))
-    passes, state = _kept(cell.model, replace(size, vocab=NO_VOCABULARY), settings, match)
+    passes, state = _kept(cell.model, replace(size, vocab=NO_VOCABULARY), settings, match, length)
     share = tokens * (0.5 if cell.dtype == "bfloat16" else 1.0)
     logits, output = (tokens * vocab, size.width * vocab) if has_vocab else (0, 0)
     if has_head:
@@ -87,9 +87,24 @@ def of_cell(cell: Cell, checkpoints: CheckpointSettings | None, past: rates.Trai
     memory = BYTES * NUMBERS * numbers + round(most)
     capacity.check_forecast(memory, f"training {cell.model} on {cell.task}")
     found = Cost(operations, memory, _is_trained(cell, checkpoints), _match_report(cell, vocab), has_vocab=has_vocab)
+    found = found if checkpoints is None else replace(found, numbers=numbers)
     if operations is None:
         return found
     return replace(found, rate=cache(partial(rates.of, cell, numbers, past or {}, _row_work)))
+
+
+def check_memory(cells: Sequence[Cell]) -> None:
+    """Refuse a training that this machine's memory surely cannot hold, and warn of one that it may not; ValueError.
+
+    A model that cannot be asked is passed over: its cell will be a failed row that says why.
+    """
+    for cell in cells:
+        needed = None
+        if cell.kind in ("training", "trial"):
+            with suppress(Exception):
+                needed = of_cell(cell, checkpoints=None).memory
+        if needed:
+            capacity.check_forecast_here(needed, f"Training {cell.variant or cell.model} on {cell.task}", cell.device)
 
 
 def _is_trained(cell: Cell, checkpoints: CheckpointSettings | None) -> bool:
@@ -162,9 +177,10 @@ def _model(name: str, size: Size, match: Match, settings: str, length: int) -> t
     return numbers + further, None if work is None else work + output.forward + output.backward, has_head
 
 
-def _kept(name: str, size: Size, settings: str, match: Match) -> tuple[float, float]:
-    find = partial(kept_per_token, name, size, settings, match)
-    return remembered.of_model("kept and state per token", name, json.loads(settings), (size, match), find)
+def _kept(name: str, size: Size, settings: str, match: Match, length: int) -> tuple[float, float]:
+    longest = max(length, kept_memory.SHORT)
+    find = partial(kept_per_token, name, size, settings, match, longest)
+    return remembered.of_model("kept and state per token", name, json.loads(settings), (size, match, longest), find)
 
 
 def table(changed: dict[str, int], length: int, names: Sequence[str] | None = None) -> Table:

@@ -66,11 +66,15 @@ def defer() -> None:
         sys.meta_path.insert(0, _FINDER)
 
 
+def is_deferred(name: str) -> bool:
+    """Whether a module was deferred and has not been asked for yet."""
+    return type(sys.modules.get(name)) is _Deferred
+
+
 def load(name: str) -> None:
     """Import a module if it was deferred."""
-    module = sys.modules.get(name)
-    if type(module) is _Deferred:
-        _load(module)
+    if is_deferred(name):
+        _load(sys.modules[name])
 
 
 def load_all() -> None:

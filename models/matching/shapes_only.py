@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,7 @@ DRAWING = {nn.init.normal_: 0, nn.init.uniform_: 0, nn.init.constant_: 0, nn.ini
 @contextmanager
 def shapes_only() -> Iterator[None]:
     """Tensors made here are on the meta device, as under `torch.device("meta")`, and their numbers are never computed."""
-    with _OnMeta("meta"), _Uncomputed():
+    with _OnMeta("meta"), nullcontext() if deferred.is_deferred(deferred.META) else _Uncomputed():
         yield
 
 
@@ -81,7 +81,11 @@ class _OnMeta(DeviceContext):
             filled = args[0] if args else (kwargs or {}).get("tensor")
             if _is_uncomputed(filled) and filled.numel() and filled.dim() >= DRAWING[func]:
                 return filled
-        return super().__torch_function__(func, types, args, kwargs)
+        try:
+            return super().__torch_function__(func, types, args, kwargs)
+        except NotImplementedError:  # it has no compiled form, and those in Python have not been imported
+            with _Uncomputed():
+                return super().__torch_function__(func, types, args, kwargs)
 
 
 class _Uncomputed(TorchDispatchMode):

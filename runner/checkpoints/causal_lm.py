@@ -22,6 +22,7 @@ from transformers.utils.hub import cached_file
 from runner.checkpoints import store
 
 IGNORE = -100  # a label that is not asked, as in all of transformers
+NAMES_OF_STATES = ("past_key_values", "cache_params", "cache")  # in other models of transformers; here `state`
 UNREAD = "Texts of unequal length cannot be padded here: a carried state would read the padding; give them one by one."
 
 
@@ -43,6 +44,13 @@ class Output(ModelOutput):
     loss: Tensor | None = None
     logits: Tensor | None = None
     state: Any = None
+
+    @property
+    def past_key_values(self) -> Any:
+        """The state by the name that programs written for transformers read."""
+        return self.state
+
+    cache = cache_params = past_key_values
 
 
 class TitanomachyForCausalLM(PreTrainedModel, GenerationMixin):
@@ -86,9 +94,14 @@ class TitanomachyForCausalLM(PreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         use_cache: bool = True,
         return_dict: bool = True,
-        **_: Any,
+        **others: Any,
     ) -> Output | tuple:
-        """Logits of tokens [b, t] that go on from `state`. Raises ValueError for padded texts."""
+        """Logits of tokens [b, t] that go on from `state`, or from one given by another of its names in transformers.
+
+        Raises ValueError for padded texts.
+        """
+        for name in NAMES_OF_STATES:
+            state = others.get(name) if state is None else state
         if attention_mask is not None and not bool(attention_mask.all()):
             raise ValueError(UNREAD)
         logits, state = self.model(input_ids, state)

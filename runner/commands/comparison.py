@@ -85,10 +85,12 @@ def cells(plan: Plan, rows: Sequence[dict[str, Any]], key: Callable[[Cell], str]
     return found + further_seeds.cells(plan, found, rows, key)
 
 
-def committed_rows(folder: Path, console: Console, metrics: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def committed_rows(
+    folder: Path, console: Console, read: Callable[[Path], list[dict[str, Any]]] = store.read
+) -> list[dict[str, Any]]:
     """The committed rows of a comparison's folder; none, and a sentence on it, where they cannot be read."""
     try:
-        return store.read(folder / "reference" / "rows.jsonl", metrics=metrics)
+        return read(folder / "reference" / "rows.jsonl")
     except store.RecordError as error:
         console.print(f"Going on without the committed rows: {error}", style="yellow", markup=False, soft_wrap=True)
         return []

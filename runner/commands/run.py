@@ -32,7 +32,7 @@ from runner.preflight import ahead, remembered, said
 from runner.preflight.refusals import check_cells
 from runner.schedule import rates, schedule
 from runner.schedule.board import Board
-from runner.schedule.forecast import TIMES, forecast, matched, timings
+from runner.schedule.forecast import forecast, matched, timed, timings
 from runner.schedule.progress import Display
 from runner.schedule.ray_cluster import RayCluster
 from schema import surroundings
@@ -112,6 +112,9 @@ def _run(arguments: argparse.Namespace, plan: Plan, console: Console) -> int:
     found = cells(plan, here)
     with _surroundings_kept():  # what the workers inherit, a user's constructor may change
         _check(found, arguments, plan, console)
+        if not _is_elsewhere(arguments, plan):
+            with remembered.kept(), console.status("counting memory"):
+                costs.check_memory(found)
     summary = _measured(plan, folder / "rows.jsonl", len(found), arguments, checkpoints, console)
     measured = store.read(folder / "rows.jsonl")
     keys = {identify(cell).key for cell in [*cells(load(folder), measured), *cells(plan, measured)]}
@@ -200,7 +203,7 @@ def _dry_run(
         ahead.ask(ahead.questions(planned, comparison.RESULTS, _is_elsewhere(arguments, plan)))
         _check(planned, arguments, plan, console)
         with console.capture() as beside:
-            past = timings(comparison.RESULTS) + committed_rows(folder, console, TIMES) + here
+            past = timings(comparison.RESULTS) + committed_rows(folder, console, timed) + here
         known = partial(costs.of_cell, checkpoints=checkpoints, past=rates.trainings(past))
         with console.status("counting operations and memory"):
             table, line = forecast(plan, planned, lambda cell: done.get(key(cell)) if done else None, past, known)

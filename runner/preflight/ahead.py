@@ -6,16 +6,17 @@ its warnings stay as they are: it only finds the answers there. What fails or wa
 
 from __future__ import annotations
 
-import json
+import ctypes
 import os
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from runner.schedule.forecast import files_of_rows, readable
 
 MOST = 4  # processes: further ones would wait for what the parent must do alone
 FEWEST = 4  # questions for which a process is worth its start
-NUMBER = 4  # bytes of a question's number in the pipe from which all take the next
+END_WITH_PARENT = 1  # prctl's name of it is PR_SET_PDEATHSIG
 
 Question = Callable[[], Any]
 
@@ -63,89 +64,47 @@ def _of_model(cells: Sequence[Cell]) -> None:
         costs.of_cell(cell, checkpoints=None)
 
 
-@dataclass(frozen=True)
-class _Helper:
-    """A process that answers too, and where it writes what it found."""
-
-    pid: int
-    answers: int
-
-
 def ask(questions: Sequence[Question]) -> None:
-    """Ask all, in this process and in copies of it, each taking the next; what they remember is remembered here.
+    """Ask all in copies of this process, each taking the next, and remember here what they remember.
 
     A question remembers by itself, by `remembered.of_model` and its like; what it gives is not looked at. The first that raises
-    ends the asking: the dry run will come to it and say why. Copies are made on Linux alone, where torch bears it, of a process
-    of one thread.
+    or kills its process ends the asking: the dry run asks what is left itself, and says why where it fails.
     """
-    helpers: list[_Helper] = []
-    next_one, supply = os.pipe()
+    if (copies := _copies(len(questions))) < 2:
+        return
+    pool = ProcessPoolExecutor(copies, get_context("fork"), initializer=_begin, initargs=(questions,))
     try:
-        os.write(supply, b"".join(number.to_bytes(NUMBER) for number in range(_at_once(questions))))
-        os.close(supply)
-        helpers = [_started(questions, next_one) for _ in range(_copies(len(questions)))]
-        if _answer(questions, next_one):
-            for helper in helpers:
-                _take(helper)
+        with warnings.catch_warnings(), suppress(Exception):
+            warnings.simplefilter(
+                "ignore"
+            )  # of threads that torch's libraries may have and a copy has not: it needs none
+            for found in pool.map(_found, range(len(questions))):
+                remembered.learn(found)
     finally:
-        os.close(next_one)
-        for helper in helpers:
-            _end(helper)
-
-
-def _at_once(questions: Sequence[Question]) -> int:
-    """How many are asked ahead: as many numbers as a pipe holds for certain, the rest is asked in turn."""
-    return min(len(questions), 4096 // NUMBER)
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _copies(questions: int) -> int:
-    """Processes beside this one that answer so many questions."""
+    """Processes that answer so many questions. They are made on Linux alone, where torch bears it, of a process of one thread."""
     if sys.platform != "linux" or threading.active_count() > 1:
         return 0
-    return max(0, min(MOST, len(os.sched_getaffinity(0)), questions // FEWEST) - 1)
+    return min(MOST, len(os.sched_getaffinity(0)), questions // FEWEST)
 
 
-def _answer(questions: Sequence[Question], next_one: int) -> bool:
-    """Answer what no other has taken until nothing is left; False where one failed."""
+_asked: Sequence[Question] = ()  # in a copy
+
+
+def _begin(questions: Sequence[Question]) -> None:
+    """Begin a copy, which ends with this process however that ends, and on Ctrl-C leaves the last word to it."""
+    global _asked
+    _asked = questions
+    ctypes.CDLL(None).prctl(END_WITH_PARENT, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _found(number: int) -> dict[str, list]:
+    """What a question was answered, in a copy; nothing is shown of what it warns, as the dry run will ask that again."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        while number := os.read(next_one, NUMBER):
-            try:
-                questions[int.from_bytes(number)]()
-            except Exception:  # the dry run will meet it and tell it in its place
-                return False
-    return True
-
-
-def _started(questions: Sequence[Question], next_one: int) -> _Helper:
-    answers, mine = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of threads that torch's libraries may have and a copy has not: it needs none
-        pid = os.fork()
-    if pid:
-        os.close(mine)
-        return _Helper(pid, answers)
-    try:  # in the copy: it prints nothing, runs nobody's end, and says what it found in its pipe
-        os.close(answers)
-        silent = os.open(os.devnull, os.O_RDWR)
-        for stream in (0, 1, 2):
-            os.dup2(silent, stream)
-        if _answer(questions, next_one):
-            with os.fdopen(mine, "wb") as out:
-                out.write(json.dumps(remembered.news()).encode())
-    finally:
-        os._exit(0)
-
-
-def _take(helper: _Helper) -> None:
-    """Remember what another process found; nothing where it failed or was killed."""
-    with os.fdopen(os.dup(helper.answers), "rb") as found, suppress(ValueError):
-        remembered.learn(json.loads(found.read()))
-
-
-def _end(helper: _Helper) -> None:
-    os.close(helper.answers)
-    with suppress(ProcessLookupError):
-        os.kill(helper.pid, signal.SIGKILL)
-    with suppress(ChildProcessError):
-        os.waitpid(helper.pid, 0)
+        _asked[number]()
+    return remembered.news()

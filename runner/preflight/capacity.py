@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ TRAINED = 16  # a weight, its gradient and the optimiser's two averages
 # What a block keeps of each token for its backward pass, in numbers as wide as the model: in and out of two norms (4), q, k, v
 # and what attention gives (4), SwiGLU's gate, its other half and their product (8, at 8/3 of the width each).
 KEPT = 16
+SURE = 0.75  # of a forecast: compiled forms keep up to a quarter less than is counted (docs/scaling.md)
 ADDRESSES = 2**47  # bytes that one process can address on today's machines: what no other machine could hold either
 
 
@@ -83,6 +85,18 @@ def at_once(budget: dict[str, Any]) -> int:
 def check_forecast(needed: int, what: str) -> None:
     """ValueError where what was forecast to need so many bytes fits into no machine."""
     _refuse(needed, what, "cpu", elsewhere=True)
+
+
+def check_forecast_here(needed: int, what: str, device: str) -> None:
+    """ValueError where so many bytes were forecast that the device cannot hold them, a warning where it may not."""
+    there = memory_of(device)
+    if needed <= there:
+        return
+    told = f"{what} is forecast to need {byte_size(needed)} of memory, and there are {byte_size(there)} here; "
+    told += "a smaller micro_batch_tokens, or activation_checkpointing, in [budget] needs less at the same loss."
+    if SURE * needed > there:
+        raise ValueError(told)
+    warnings.warn(told, stacklevel=2)
 
 
 def _numbers(settings: dict[str, Any]) -> Iterator[tuple[str, int]]:

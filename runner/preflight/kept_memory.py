@@ -21,6 +21,7 @@ from runner.build import at_one_vocabulary
 
 PROBED = 128  # width of the model that is run to see what is kept for a backward pass, where the asked one is wider
 SHORTEST = 128  # tokens of the text that shows what a forward pass keeps
+SHORT = 1024  # tokens of a text up to which one of another length is as good
 
 
 class Kept(NamedTuple):
@@ -45,9 +46,10 @@ def _shape(name: str, size: Size, settings: str, match: Match) -> Shape:
 
 
 @cache
-def kept_per_token(name: str, size: Size, settings: str, match: Match = PARAMETERS) -> Kept:
+def kept_per_token(name: str, size: Size, settings: str, match: Match = PARAMETERS, longest: int = 2**62) -> Kept:
     """What a model's forward pass keeps for its backward pass, and its state, for each token of a text of two periods or more.
 
+    Of texts of at most `longest` tokens, where two periods are more: an attention window as long as they are is never full.
     Counted in a model of its least depth (of twice that where its blocks are not all alike), at most PROBED wide with heads of
     the same width: what is kept grows in equal steps with depth and with the number of heads. Nothing is compiled for it: the
     compiled forms keep as much or less. Logits are no part of it, so a size of one vocabulary serves the cells of all tasks.
@@ -68,24 +70,28 @@ def kept_per_token(name: str, size: Size, settings: str, match: Match = PARAMETE
             return assemble(entry, replace(small, depth=depth), replace(shape, depth=depth), own)
 
     step, least = entry.says("least_depth", own, 1), 2 * (own.get("store_every") or 0)
-    return Kept(*(each / share for each in _at_depth(built, shape.depth, step, least)))
+
+    def tokens(model: nn.Module) -> int:
+        return min(longest, max(SHORTEST, 2 * model.period, least))
+
+    return Kept(*(each / share for each in _at_depth(built, shape.depth, step, tokens)))
 
 
-def _at_depth(built: Callable[[int], nn.Module], depth: int, step: int, least: int) -> Kept:
+def _at_depth(built: Callable[[int], nn.Module], depth: int, step: int, tokens: Callable[[nn.Module], int]) -> Kept:
     """Bytes a token at `depth`, from a model of `step` blocks, or of that and of twice as many where blocks differ."""
     model = built(step)
     if type(model) is LanguageModel:
-        whole, in_blocks = _kept(model, least)
+        whole, in_blocks = _kept(model, tokens(model))
         return Kept(whole.passes + in_blocks * (depth / step - 1), whole.state * depth / step)
-    one = _kept(model, least)[0]
+    one = _kept(model, tokens(model))[0]
     if depth <= step:
         return one
-    two = _kept(built(2 * step), least)[0]
+    two = _kept(built(2 * step), tokens(model))[0]
     return Kept(*(less + (more - less) * (depth / step - 1) for less, more in zip(one, two, strict=True)))
 
 
-def _kept(model: nn.Module, least: int = 0) -> tuple[Kept, float]:
-    """What one model's forward pass keeps of a text of at least so many tokens, for each: in all, and of that in its blocks."""
+def _kept(model: nn.Module, length: int) -> tuple[Kept, float]:
+    """What one model's forward pass keeps of a text of so many tokens, for each: in all, and of that in its blocks."""
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}  # held to the end, so that no other takes the place of one
     inside: set[int] = set()
@@ -109,7 +115,7 @@ def _kept(model: nn.Module, least: int = 0) -> tuple[Kept, float]:
     for block in getattr(model, "blocks", ()):
         block.register_forward_pre_hook(step_in)
         block.register_forward_hook(step_out)
-    tokens = torch.zeros(1, max(SHORTEST, 2 * model.period, least), dtype=torch.long)
+    tokens = torch.zeros(1, length, dtype=torch.long)
     with probing(), torch.autograd.graph.saved_tensors_hooks(keep, lambda held: held):
         _, state = model(tokens)
     weighed = {one: storage.nbytes() for one, storage in kept.items()}

@@ -84,9 +84,11 @@ def _unless_warned(question: str, stamp: str, find: Callable[[], Any]) -> Any:
 
 
 def news() -> dict[str, list[Any]]:
-    """What was answered here and not known before, for `learn` of another process."""
+    """What was answered here and not known before, told once, for `learn` of another process."""
     memory = _current[-1]
-    return {question: memory.answers[question] for question in memory.news}
+    told = {question: memory.answers[question] for question in memory.news}
+    memory.news.clear()
+    return told
 
 
 def learn(answers: dict[str, list[Any]]) -> None:

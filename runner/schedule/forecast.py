@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,12 @@ from results.plans.reader import Plan
 from results.rows import store
 from results.rows.metrics import byte_size
 from runner.preflight import remembered
+from runner.schedule.disk import Disk
 from schema.terms import MatchReport
 
 TIMES = ("training_seconds", "evaluation_seconds", "timing_seconds")
+READ = ("model", "task", "settings", "size", "budget", "parameters", "dtype", "device", "provider_requested", "where")
+READ += ("metric", "value", "status")  # columns that a forecast reads of the rows of earlier timings
 REFERENCE = "transformer"
 SECTIONS = {True: "trials:", False: "then:"}  # of the table: trials of learning rates, and what follows them
 OWN_TIME = 3.0  # seconds that a cell takes besides training and examining: building, reading data, counting state
@@ -40,7 +42,7 @@ class Cost:
 
     `is_trained`: its model is kept, so that it will only be examined. `match_report`: where more than parameters is matched.
     `rate` says, when asked, how fast the operations are done where the cell was never timed. `has_vocab`: the vocabulary is
-    known, else neither operations nor memory count it.
+    known, else neither operations nor memory count it. `numbers` are those that are learned, where the model will be kept.
     """
 
     operations: float | None = None
@@ -49,6 +51,7 @@ class Cost:
     match_report: MatchReport | None = None
     rate: Callable[[], Rate | None] = lambda: None
     has_vocab: bool = True
+    numbers: int | None = None
 
 
 def expected_seconds(cell: Cell, past: Sequence[dict[str, Any]], is_trained: bool = False) -> float | None:
@@ -85,13 +88,20 @@ def files_of_rows(results: Path) -> list[Path]:
 
 
 def readable(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file that say how long a cell took; none where it is damaged: a forecast goes on without them."""
+    """`timed` of a file; none where it is damaged: a forecast goes on without them."""
     try:
-        packed = path.with_name(path.name + ".xz")
-        read = partial(store.read, path, metrics=TIMES)
-        return remembered.of_file("timings", path if path.exists() else packed, read)
+        return timed(path)
     except store.RecordError:
         return []
+
+
+def timed(path: Path) -> list[dict[str, Any]]:
+    """Of the rows of a file that say how long a cell took, what a forecast reads. Raises RecordError."""
+
+    def read() -> list[dict[str, Any]]:
+        return [{column: row[column] for column in READ} for row in store.read(path, metrics=TIMES)]
+
+    return remembered.of_file("timings", path if path.exists() else path.with_name(path.name + ".xz"), read)
 
 
 def _same_model(row: dict[str, Any], cell: Cell) -> bool:
@@ -170,7 +180,7 @@ def forecast(
     training that was never timed is scaled by its operations from the rate that `cost` gives it; without one it is unknown.
     """
     groups: dict[tuple[str, ...], _Group] = {}
-    timed_before = _by_subject(past)
+    timed_before, taken = _by_subject(past), Disk()
     totals, sources, notes = {"timed": 0.0, "measured": 0.0, "stated": 0.0}, {}, set()
     counts = {"timed": 0, "measured": 0, "stated": 0, "unknown": 0, "otherwise": 0}
     for cell in cells:
@@ -182,6 +192,8 @@ def forecast(
         notes |= set() if costs.has_vocab else {"vocabulary"}
         if stands is not None:
             continue
+        if cell.kind in ("training", TRIAL) and not costs.is_trained:
+            taken.add(cell, costs.numbers)
         known = timed_before[_subject(cell)]
         seconds, basis = _time(cell, known, costs)
         group.missing, group.examined = group.missing + 1, group.examined + costs.is_trained
@@ -195,9 +207,8 @@ def forecast(
             totals[basis] += seconds / (1 if cell.is_timed or basis == "stated" else plan.workers)
         if basis in ("measured", "stated"):
             sources[costs.rate().source] = None
-    return _table(plan.title, list(groups.values())), _line(
-        plan, list(groups.values()), totals, counts, list(sources), notes
-    )
+    line = _line(plan, list(groups.values()), totals, counts, list(sources), notes, taken)
+    return _table(plan.title, list(groups.values())), line
 
 
 def _table(title: str, groups: Sequence[_Group]) -> Table:
@@ -256,6 +267,7 @@ def _line(
     counts: dict[str, int],
     sources: Sequence[str],
     notes: set[str],
+    taken: Disk,
 ) -> str:
     cells, missing = sum(g.cells for g in groups), sum(g.missing for g in groups)
     failed, examined = sum(g.failed for g in groups), sum(g.examined for g in groups)
@@ -281,8 +293,9 @@ def _line(
     work, memory = sum(g.work for g in groups), max((g.memory for g in groups), default=0)
     parts += [f"{work:.1e} FLOPs of training"] if work else []
     parts += [f"the largest takes {byte_size(memory)} of memory or more"] if memory else []
+    parts += taken.told(plan.workers)
     if "vocabulary" in notes:
-        parts.append("FLOPs and memory are without the vocabulary, whose tokenizer file is not here")
+        parts.append("FLOPs, memory and disk are without the vocabulary, whose tokenizer file is not here")
     words = match.words(plan.match, REFERENCE)
     return "; ".join(parts + ([f"matched by {words}"] if words else []))
 

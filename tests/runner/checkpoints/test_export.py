@@ -98,6 +98,18 @@ def test_what_is_exported_is_asked_again_and_its_code_is_not_run(folder, tmp_pat
     assert "gated-deltanet, trained on" in capsys.readouterr().out and not (tmp_path / "was_run").exists()
 
 
+def test_a_text_goes_on_from_its_state_by_each_of_its_names(folder):
+    pytest.importorskip("transformers")
+    from runner.checkpoints.causal_lm import NAMES_OF_STATES, TitanomachyForCausalLM
+
+    model = TitanomachyForCausalLM.from_pretrained(str(folder))
+    tokens = torch.randint(256, (2, 20), generator=torch.Generator().manual_seed(0))
+    whole, before = model(tokens).logits[:, 12:], model(tokens[:, :12])
+    for name in ("state", *NAMES_OF_STATES):
+        found = model(tokens[:, 12:], **{name: getattr(before, name)})
+        torch.testing.assert_close(found.logits, whole, rtol=1e-5, atol=1e-5)
+
+
 ELSEWHERE = """
 import sys, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -27,30 +27,23 @@ def asked(number, find=os.getpid):
     return remembered.of_model("a number", "gru", {}, number, find)
 
 
-def in_copies(monkeypatch, copies=1):
+def in_copies(monkeypatch, copies=2):
     monkeypatch.setattr(ahead, "_copies", lambda questions: copies)
 
 
-def test_what_another_process_answers_is_remembered_here(monkeypatch, folder):
+def test_what_other_processes_answer_is_remembered_here(monkeypatch, folder):
     in_copies(monkeypatch)
-    own, here = ahead._answer, os.getpid()
-    # the copy alone answers, as if this process had been busy all along
-    monkeypatch.setattr(ahead, "_answer", lambda *given: own(*given) if os.getpid() != here else True)
     with remembered.kept():
-        ahead.ask([partial(asked, number) for number in range(5)])
-        found = {asked(number) for number in range(5)}
-    assert len(found) == 1 and here not in found
+        ahead.ask([partial(asked, number) for number in range(40)])
+        found = {asked(number, lambda: pytest.fail("it was asked again")) for number in range(40)}
+    assert os.getpid() not in found
     with remembered.kept():
         assert asked(0) in found  # it was written too
 
 
-@pytest.mark.parametrize("copies", [0, 1, 3])
-def test_all_are_answered_whoever_takes_them(monkeypatch, copies):
-    in_copies(monkeypatch, copies)
+def test_few_questions_are_left_to_the_dry_run():
     with remembered.kept():
-        ahead.ask([partial(asked, number) for number in range(40)])
-        for number in range(40):
-            asked(number, lambda: pytest.fail("it was asked again"))
+        ahead.ask([partial(asked, 0, lambda: pytest.fail("it was asked"))])
 
 
 def test_what_fails_is_asked_again_where_it_is_told(monkeypatch):
@@ -94,6 +87,7 @@ def test_a_copy_that_is_killed_costs_time_alone(monkeypatch):
 
 
 def test_a_dry_run_of_cells_finds_its_answers(monkeypatch, tmp_path):
+    in_copies(monkeypatch)
     costs._model.cache_clear()
     with remembered.kept():
         ahead.ask(ahead.questions([CELL], tmp_path, elsewhere=False))

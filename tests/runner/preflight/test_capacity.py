@@ -71,3 +71,21 @@ def test_many_samples_beside_one_long_text_are_not_refused(monkeypatch):
     capacity.check_cell(cell)
     with pytest.raises(ValueError, match="the answers to 1000000000 samples"):
         capacity.check_cell(synthetic.variant(cell, task_settings=asked | {"samples": 10**9}))
+
+
+def test_a_training_that_its_forecast_puts_beyond_the_memory_is_refused_before_it_starts(results, capsys, monkeypatch):
+    monkeypatch.setattr(capacity, "memory_of", lambda device: 2**19)
+    monkeypatch.setattr(capacity, "check_cell", lambda *asked: None)
+    assert bench.main(["run", "tiny", "--tasks", "needle"]) == 2
+    error = capsys.readouterr().err
+    assert "is forecast to need" in error and "512.0 KiB here" in error and "micro_batch_tokens" in error
+    assert error.count("\n") == 1 and not (results / "tiny" / "rows.jsonl").exists()
+
+
+def test_a_training_that_may_not_fit_is_warned_of(monkeypatch):
+    monkeypatch.setattr(capacity, "memory_of", lambda device: 2**30)
+    capacity.check_forecast_here(2**30, "Training", "cpu")
+    with pytest.warns(UserWarning, match="forecast to need 1.1 GiB"):
+        capacity.check_forecast_here(int(1.1 * 2**30), "Training", "cpu")
+    with pytest.raises(ValueError, match="forecast to need 1.5 GiB"):
+        capacity.check_forecast_here(int(1.5 * 2**30), "Training", "cpu")

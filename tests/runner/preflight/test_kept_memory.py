@@ -38,3 +38,12 @@ def test_no_compiler_of_torch_is_imported():
         "assert not {'torch._dynamo', 'sympy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_a_window_that_no_text_fills_is_not_counted_as_full():
+    wide, texts = json.dumps({"window": 512}), 64
+    found = kept_per_token.__wrapped__("transformer-window", SIZE, wide, longest=texts)
+    assert (
+        found.passes == kept_per_token.__wrapped__("transformer-window", SIZE, '{"window": 64}', longest=texts).passes
+    )
+    assert found.passes < 0.9 * kept_per_token.__wrapped__("transformer-window", SIZE, wide).passes

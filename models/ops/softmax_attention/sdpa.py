@@ -93,13 +93,28 @@ def _blocks(q: Tensor, keys: Tensor, values: Tensor, before: int, window: int, p
         F.pad(x, pad).unfold(1, 2 * window, window).permute(0, 1, 4, 2, 3).flatten(0, 1) for x in (keys, values)
     )
     band = _band(window, 2 * window, window, window, q.device)
-    real = torch.arange(2 * window, device=q.device) >= window - before
-    mask = band.expand(count, -1, -1).clone()
-    mask[0] &= real
     if prefix is not None:
         prefix = tuple(x.expand(batch, *x.shape[1:]).repeat_interleave(count, 0) for x in prefix)
-    y = _masked(q, keys, values, mask.repeat(batch, 1, 1)[:, None], prefix)
+    if before == window:
+        y = _masked(q, keys, values, band, prefix)
+    else:
+        y = _first_apart(
+            q, keys, values, band, torch.arange(2 * window, device=q.device) >= window - before, count, prefix
+        )
     return y.reshape(batch, count * window, *y.shape[2:])[:, :time]
+
+
+def _first_apart(
+    q: Tensor, keys: Tensor, values: Tensor, band: Tensor, real: Tensor, count: int, prefix: Prefix | None
+) -> Tensor:
+    """Attention of `count` blocks a row, of which the first sees its `real` columns alone: the others share one mask."""
+    given = [q, keys, values, *(prefix or ())]
+    found = []
+    for part, mask in ((slice(0, 1), band & real), (slice(1, None), band)):
+        mine = [x.unflatten(0, (-1, count))[:, part] for x in given]
+        q, keys, values, *ahead = (x.flatten(0, 1) for x in mine)
+        found.append(_masked(q, keys, values, mask, tuple(ahead) or None).unflatten(0, mine[0].shape[:2]))
+    return torch.cat(found, 1).flatten(0, 1)
 
 
 def _masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, prefix: Prefix | None = None) -> Tensor:

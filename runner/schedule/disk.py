@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import tasks
 from results.cell import Cell
 from results.rows.metrics import byte_size
 from runner.cell_key import as_trained
@@ -27,12 +28,12 @@ class Disk:
 
     def add(self, cell: Cell, numbers: int | None) -> None:
         """A training that is to come, of a model of so many learned numbers, which will be kept; None where none is."""
-        asked = as_trained(cell)
-        corpus = asked.task_settings.get("corpus", "")
+        corpus = tasks.trained(cell.task, cell.task_settings)[1].get("corpus", "")
         if isinstance(corpus, str) and named.is_named(corpus):
             self.texts[corpus] = TEXTS * named.asked_bytes(corpus)
         if numbers is None:
             return
+        asked = as_trained(cell)
         self.largest = max(self.largest, SNAPSHOTS * IN_PROGRESS * numbers)
         if cell.kind == "training":  # a trial of a learning rate keeps no model
             what = asked.model, asked.settings, asked.size, asked.task, asked.task_settings, asked.budget

@@ -17,7 +17,7 @@ from tests.support.tiny_plan import tiny_plan
 
 def test_rows_are_adopted_as_reference_once_all_are_there(results, capsys):
     assert bench.main(["report", "tiny", "--adopt"]) == 2
-    assert "5 cells of tiny are not measured here" in capsys.readouterr().err
+    assert "5 cells of tiny still to be measured here" in capsys.readouterr().err
     cells = plans.cells(plans.load(results / "tiny"), registry.names())
     rows = results / "tiny" / "rows.jsonl"
     for cell in cells:

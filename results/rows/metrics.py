@@ -93,7 +93,7 @@ METRICS = {
 ABOUT_TRAINING = tuple(name for name, metric in METRICS.items() if metric.is_about_training)
 QUANTILES = ("_quantile_10", "_quantile_90")  # endings of metrics that tables show beside their median
 ENDINGS = {"_quantile_10": ", 10 % quantile", "_quantile_90": ", 90 % quantile", "_sample": ", one round"}
-OF_A_RUN = ("seconds", "ms/token", "tokens/s", "FLOP/s")  # units of what no two runs have the same
+OF_A_RUN = ("seconds", "microseconds", "ms/token", "tokens/s", "FLOP/s")  # units of what no two runs have the same
 OF_A_PROCESS = ("training_peak_memory_bytes", "evaluation_peak_memory_bytes", "peak_memory_bytes", "machine_load")
 TASK_ORDER = ("language-modelling", "needle", "babilong")
 

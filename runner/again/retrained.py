@@ -24,7 +24,7 @@ from runner.schedule import schedule
 from runner.schedule.progress import Display
 
 Row = dict[str, Any]
-Numbers = dict[str, tuple[float, int]]  # value and count of each model, metric and place
+Numbers = dict[str, tuple[float, int]]  # value and count of each metric and place
 
 
 @dataclass(frozen=True)

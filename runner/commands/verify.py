@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 
 from models import user_file
 from results.cell import counted
@@ -42,11 +42,13 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _cells(text: str) -> int | None:
-    """How many cells are trained again; None for all. Raises ValueError where the flag says neither."""
-    if text != ALL and (not text.isdecimal() or int(text) < 1):
-        raise ValueError(f"--train-again takes a number of cells, 1 or more, or {ALL}, not {text!r}.")
-    return None if text == ALL else int(text)
+def _drawn(asked: str | None, rows: list[dict[str, Any]], models: Sequence[str]) -> list[list[dict[str, Any]]]:
+    """The rows of each cell that is trained again; none where nobody asks. Raises ValueError where the flag says no number."""
+    if asked is None:
+        return []
+    if asked != ALL and (not asked.isdecimal() or int(asked) < 1):
+        raise ValueError(f"--train-again takes a number of cells, 1 or more, or {ALL}, not {asked!r}.")
+    return retrained.drawn(rows, None if asked == ALL else int(asked), models, random.Random())
 
 
 def _models(arguments: argparse.Namespace) -> list[str]:
@@ -65,12 +67,13 @@ def _models(arguments: argparse.Namespace) -> list[str]:
 
 def verify(arguments: argparse.Namespace, console: Console) -> int:
     """Hold a comparison's rows against what their predictions give when marked again; 1 where one differs."""
-    models, count = _models(arguments), _cells(arguments.train_again or ALL)
+    models = _models(arguments)
     folder, plan = loaded(arguments)
     folder = folder / "reference" if arguments.reference else folder
     rows = store.read(folder / "rows.jsonl")
     if not rows:
         raise store.RecordError(f"There are no rows in {shown(folder)} to verify; run the comparison first.")
+    chosen = _drawn(arguments.train_again, rows, models)  # what cannot be drawn is told before minutes of scoring
     with _counted(rows, console) as again:
         verdict = verification.verify(rows, folder / "predictions", again, rebuild, plan.comparison)
     differences = verdict.differences
@@ -91,17 +94,16 @@ def verify(arguments: argparse.Namespace, console: Console) -> int:
         named = "; ".join(f"{len(rows)} of {asked}" for asked, rows in verdict.earlier.items())
         console.print(f"measured under an earlier evaluation: {earlier} rows ({named}); they neither hold nor differ")
     console.print(f"{verdict.held} rows hold, {len(differences)} differences, {unknown} rows cannot be re-derived")
-    faults = _train_again(count, plan, rows, models, console) if arguments.train_again else 0
+    faults = _train_again(chosen, plan, console) if chosen else 0
     return 1 if differences or faults else 0
 
 
-def _train_again(
-    count: int | None, plan: Plan, rows: list[dict[str, Any]], models: Sequence[str], console: Console
-) -> int:
-    """Train cells of the rows again and print what came of each; how many differ though nothing is another than then."""
-    chosen = retrained.drawn(rows, count, models, random.Random())
+def _train_again(chosen: list[list[dict[str, Any]]], plan: Plan, console: Console) -> int:
+    """Train the cells of these rows again and print what came of each; how many differ though nothing is another than then."""
     repeats = retrained.train_again(chosen, plan.workers, plan.timeout)
-    table = Table("cell trained again", "numbers", "to the digit", "furthest apart", "not as then")
+    table = Table(
+        Column("cell trained again", overflow="fold"), "numbers", "to the digit", "furthest apart", "not as then"
+    )
     for repeat in repeats:
         same = repeat.numbers - len(repeat.apart)
         table.add_row(

@@ -72,9 +72,11 @@ def test_cells_are_drawn_among_the_models_that_are_named(rows):
     [
         (("--train-again", "0"), "a number of cells, 1 or more, or all, not '0'"),
         (("--models", "mamba"), "a model's name goes with --train-again"),
+        (("--train-again", "1", "--models", "nosuch"), "There is no trained cell to train again of these models"),
     ],
 )
-def test_flags_that_make_no_sense_are_one_sentence(words, says, capsys):
+def test_flags_that_make_no_sense_are_one_sentence_before_anything_is_scored(words, says, capsys):
     with pytest.raises(SystemExit) as ended:
         raise SystemExit(bench.main(["verify", "quick", "--reference", *words]))
-    assert ended.value.code and says in " ".join(capsys.readouterr().err.split())
+    printed = capsys.readouterr()
+    assert ended.value.code and says in " ".join(printed.err.split()) and not printed.out

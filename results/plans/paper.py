@@ -41,7 +41,7 @@ def read_printed(table: dict[str, Any], reader: TableReader, where: str = "[[pri
     reader.refuse_unknown(table, ("table", "where"), where)
     found = Printed(reader.take(table, "table", str, where=where), reader.take_values(table, "where", where))
     try:
-        published.select(found.table, found.where)
+        published.lines(found.table, found.where)
     except published.PublishedError as error:
         raise PlanError(f"{reader.source}: {where}{error}") from None
     return found
@@ -69,13 +69,14 @@ def read_form(table: dict[str, Any], reader: TableReader) -> Form:
         y_scale=reader.take(table, "y_scale", str, "linear", where),
         by_batch=reader.take(table, "by_batch", bool, False, where),
     )
-    chosen = published.select(form.printed.table, form.printed.where)
-    unknown = sorted(set(form.same) - set(chosen.model))
+    chosen = published.lines(form.printed.table, form.printed.where)
+    unknown = sorted(set(form.same) - {row["model"] for row in chosen})
+    without = any(row["length"] is None for row in chosen)
     problems = [
         (not {form.x_scale, form.y_scale} <= set(SCALES), f"x_scale and y_scale are {' or '.join(SCALES)}"),
         (not metrics.is_ranked(form.metric), f"the metric {form.metric!r} is not known"),
         (bool(unknown), f"same names {', '.join(unknown)}, which {form.printed.table} does not print"),
-        (chosen.length.isna().any(), f"{form.printed.table} prints rows without a length; choose others with where"),
+        (without, f"{form.printed.table} prints rows without a length; choose others with where"),
     ]
     for wrong, message in problems:
         if wrong:

@@ -23,11 +23,10 @@ _COLUMNS = {"model dim": "width", "blocks": "depth", "heads": "heads"}
 
 def printed() -> dict[str, dict[str, int]]:
     """The camera-ready's sizes by name, "170m" to "1.3b", from the published table."""
-    frame = published.load(PRINTED_IN)
-    frame = frame[frame.metric.isin(list(_COLUMNS)) & (frame.params != "")]
     found: dict[str, dict[str, int]] = {}
-    for row in frame.itertuples(index=False):
-        found.setdefault(row.params.lower(), {})[_COLUMNS[row.metric]] = int(row.number)
+    for row in published.lines(PRINTED_IN, {"metric": list(_COLUMNS)}):
+        if row["params"]:
+            found.setdefault(row["params"].lower(), {})[_COLUMNS[row["metric"]]] = int(row["number"])
     return {name: {key: size[key] for key in SIZE} for name, size in found.items()}
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,9 +50,7 @@ def load(name: str | None = None) -> pd.DataFrame:
     """
     if name is None:
         return _everything(FOLDER).copy()
-    if name not in names():
-        raise PublishedError(f"There is no published table {name!r}; known: {', '.join(names())}.")
-    return _read(FOLDER / f"{name}.csv").copy()
+    return _read(_path(name))
 
 
 def protocol(name: str) -> str:
@@ -82,21 +80,29 @@ def babilong() -> pd.DataFrame:
 
 
 def select(name: str, where: Mapping[str, Any]) -> pd.DataFrame:
-    """The rows of a table whose columns have the values (or one of the values) of `where`; with a column `length`.
+    """`lines` as a table."""
+    import pandas as pd
+
+    return pd.DataFrame(lines(name, where))
+
+
+def lines(name: str, where: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a table whose columns have the values (or one of the values) of `where`, each with its `length`.
 
     Raises PublishedError for an unknown table or column, and where no row is left.
     """
-    found = load(name)
+    found = list(_lines(_path(name)))
     for column, value in where.items():
         if column not in COLUMNS:
             raise PublishedError(f"{name} has no column {column!r}; its columns are {', '.join(COLUMNS)}.")
         wanted = value if isinstance(value, list) else [value]
-        if strange := [one for one in wanted if one not in set(found[column])]:
+        printed = {row[column] for row in found}
+        if strange := [one for one in wanted if one not in printed]:
             raise PublishedError(f"{name} has no row whose {column} is {strange[0]!r}.")
-        found = found[found[column].isin(wanted)]
-    if found.empty:
+        found = [row for row in found if row[column] in wanted]
+    if not found:
         raise PublishedError(f"{name} has no row with {dict(where)}.")
-    return found.assign(length=[length(setting) for setting in found.setting])
+    return [row | {"length": length(row["setting"])} for row in found]
 
 
 def length(setting: str) -> int | None:
@@ -117,41 +123,61 @@ def _tidy(chosen: pd.DataFrame) -> pd.DataFrame:
     return tidy.sort_values(["paper", "table", "model", "task", "length"], kind="stable", ignore_index=True)
 
 
+def _path(name: str) -> Path:
+    if name not in names():
+        raise PublishedError(f"There is no published table {name!r}; known: {', '.join(names())}.")
+    return FOLDER / f"{name}.csv"
+
+
 def _read(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(_lines(path), columns=[*COLUMNS, "number", "file"])
+
+
+def _lines(path: Path) -> tuple[dict[str, Any], ...]:
     return _checked(path.name, schema.read_text(path, error=PublishedError))
 
 
 @lru_cache(maxsize=64)
-def _checked(file: str, text: str) -> pd.DataFrame:
-    """A file's text as a table, held against the README's rules once; whoever changes it takes a copy."""
-    import pandas as pd
-
+def _checked(file: str, text: str) -> tuple[dict[str, Any], ...]:
+    """A file's rows, held against the README's rules once; whoever changes one takes a copy."""
+    table = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-    except (ValueError, csv.Error) as error:  # pandas' own are ValueErrors
+        header, *rows = (row for row in table if row)
+    except (ValueError, csv.Error) as error:  # the former where not even a header is there
         raise PublishedError(f"{file} is no table: {schema.shortened(str(error), 160)[1:-1]}.") from None
-    if tuple(frame.columns) != COLUMNS:
-        raise PublishedError(f"{file} must have the columns {', '.join(COLUMNS)}; it has {list(frame.columns)}.")
-    if frame.isna().any(axis=None):
-        raise PublishedError(f"{file} has a line with fewer than {len(COLUMNS)} columns.")
-    frame["number"] = pd.to_numeric(frame.value, errors="coerce")
-    frame["file"] = file.removesuffix(".csv")
-    for line, row in enumerate(frame.itertuples(index=False), 2):
-        problem = _problem(row)
-        if problem:
+    if tuple(header) != COLUMNS:
+        raise PublishedError(f"{file} must have the columns {', '.join(COLUMNS)}; it has {header}.")
+    found = []
+    for line, row in enumerate(rows, 2):
+        if len(row) != len(COLUMNS):
+            amount = "fewer" if len(row) < len(COLUMNS) else "more"
+            raise PublishedError(f"{file} has a line with {amount} than {len(COLUMNS)} columns, line {line}.")
+        found.append(dict(zip(COLUMNS, row, strict=True)) | {"number": _number(row), "file": file.removesuffix(".csv")})
+        if problem := _problem(found[-1]):
             raise PublishedError(f"{file}, line {line}: {problem}.")
-    return frame
+    return tuple(found)
 
 
-def _problem(row: tuple) -> str:
-    empty = [column for column in ("paper", "table", "metric", "value", "source") if not getattr(row, column).strip()]
+def _number(row: Sequence[str]) -> float:
+    """The value of a row as a number, NaN for text."""
+    try:
+        return float(row[COLUMNS.index("value")])
+    except ValueError:
+        return math.nan
+
+
+def _problem(row: dict[str, Any]) -> str:
+    empty = [column for column in ("paper", "table", "metric", "value", "source") if not row[column].strip()]
     if empty:
         return f"{empty[0]} is empty"
-    if row.confidence not in CONFIDENCES:
-        return f"confidence {row.confidence!r} is unknown; known: {', '.join(CONFIDENCES)}"
-    measured = "%" in row.metric or row.metric.split()[0] in ("acc", "ppl", "accuracy", "exact", "score", "MSE", "MAE")
-    if measured and math.isnan(row.number):
-        return f"{row.metric} must be a number, not {row.value!r}"
-    if "%" in row.metric.split("(")[0] and not 0 <= row.number <= 100:
-        return f"a percentage must lie between 0 and 100, not {row.value}"
+    if row["confidence"] not in CONFIDENCES:
+        return f"confidence {row['confidence']!r} is unknown; known: {', '.join(CONFIDENCES)}"
+    metric = row["metric"]
+    measured = "%" in metric or metric.split()[0] in ("acc", "ppl", "accuracy", "exact", "score", "MSE", "MAE")
+    if measured and math.isnan(row["number"]):
+        return f"{metric} must be a number, not {row['value']!r}"
+    if "%" in metric.split("(")[0] and not 0 <= row["number"] <= 100:
+        return f"a percentage must lie between 0 and 100, not {row['value']}"
     return ""

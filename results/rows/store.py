@@ -75,19 +75,25 @@ def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         ) from error
 
 
-def read(path: Path, comparison: str | None = None, metrics: Collection[str] | None = None) -> list[dict[str, Any]]:
+def read(
+    path: Path,
+    comparison: str | None = None,
+    metrics: Collection[str] | None = None,
+    devices: Collection[str] | None = None,
+) -> list[dict[str, Any]]:
     """All complete rows, oldest first; none if there is no file, packed or not.
 
     A whole last row counts though its newline is gone; of a cell whose last row is torn no row counts, which a warning tells.
     Raises RecordError, naming file and line, for anything else that is no row, and, where `comparison` says whose rows these
-    must be, for another's. With `metrics`, the rows of these alone: what is wrong with others is not told.
+    must be, for another's. With `metrics` or `devices`, the rows of these alone: what is wrong with others is not told.
     """
     path = Path(path)
     packed_path = path.with_name(path.name + ".xz")
     try:
         if not path.exists():
-            return _rows(packed_path, packed.unpack(packed_path), comparison, metrics) if packed_path.exists() else []
-        return _rows(path, path.read_bytes(), comparison, metrics)
+            data = packed.unpack(packed_path) if packed_path.exists() else b""
+            return _rows(packed_path, data, comparison, metrics, devices)
+        return _rows(path, path.read_bytes(), comparison, metrics, devices)
     except packed.PackedError as error:
         raise RecordError(f"{error} Take it again from where it came, or run and submit the comparison anew.") from None
     except OSError as error:
@@ -104,13 +110,20 @@ def _text(rows: Iterable[dict[str, Any]]) -> bytes:
 
 
 def _rows(
-    path: Path, data: bytes, comparison: str | None, metrics: Collection[str] | None = None
+    path: Path,
+    data: bytes,
+    comparison: str | None,
+    metrics: Collection[str] | None = None,
+    devices: Collection[str] | None = None,
 ) -> list[dict[str, Any]]:
-    rows, may_hold, (lines, is_torn) = [], _holding(metrics, data), _lines(data)
+    rows, (lines, is_torn) = [], _lines(data)
+    may_be_of, may_be_on = _holding(metrics, data), _holding(devices, data)
     if is_torn:
         warnings.warn(f"The last row of {path} is torn, and its cell does not count: run it again.", stacklevel=4)
+    if not (may_be_of(data) and may_be_on(data)):
+        return []  # whole files are of one device, most often
     for number, line in enumerate(lines, 1):
-        if not may_hold(line):
+        if not (may_be_of(line) and may_be_on(line)):
             continue
         source = f"{path}, line {number}"
         try:
@@ -121,16 +134,16 @@ def _rows(
         if comparison is not None and row["comparison"] != comparison:
             of = schema.shortened(row["comparison"])
             raise RecordError(f"{source} is a row of the comparison {of}, not of {comparison!r}; take it out.")
-        if metrics is None or row["metric"] in metrics:
+        if (metrics is None or row["metric"] in metrics) and (devices is None or row["device"] in devices):
             rows.append(row)
     return rows
 
 
-def _holding(metrics: Collection[str] | None, data: bytes) -> Callable[[bytes], bool]:
-    """Whether a line of `data` may be a row of these metrics: it holds the name of one, or letters by their number."""
-    if not metrics:
-        return lambda line: metrics is None
-    names = [json.dumps(name).encode() for name in metrics]
+def _holding(names: Collection[str] | None, data: bytes) -> Callable[[bytes], bool]:
+    """Whether a line of `data` may be a row of these metrics or devices: it holds the name of one, or letters by their number."""
+    if not names:
+        return lambda line: names is None
+    names = [json.dumps(name).encode() for name in names]
     if b"\\u" in data:
         return lambda line: any(name in line for name in (*names, b"\\u"))
     backwards = [name[::-1] for name in names]

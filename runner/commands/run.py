@@ -203,7 +203,12 @@ def _dry_run(
         ahead.ask(ahead.questions(planned, comparison.RESULTS, _is_elsewhere(arguments, plan)))
         _check(planned, arguments, plan, console)
         with console.capture() as beside:
-            past = timings(comparison.RESULTS) + committed_rows(folder, console, timed) + here
+            devices = {cell.device for cell in planned}
+            past = (
+                timings(comparison.RESULTS, devices)
+                + committed_rows(folder, console, partial(timed, devices=devices))
+                + here
+            )
         known = partial(costs.of_cell, checkpoints=checkpoints, past=rates.trainings(past))
         with console.status("counting operations and memory"):
             table, line = forecast(plan, planned, lambda cell: done.get(key(cell)) if done else None, past, known)

@@ -49,7 +49,8 @@ def questions(cells: Sequence[Cell], results: Path, elsewhere: bool) -> list[Que
         ours = [alike for alike in map(list, map(dict.values, models.values())) if _is_kept(alike[0])]
     except Exception:  # the dry run will meet it and tell it in its place
         return []
-    files = [partial(readable, path) for path in files_of_rows(results)]
+    devices = {cell.device for cell in cells}
+    files = [partial(readable, path, devices) for path in files_of_rows(results)]
     return [*files, *(partial(_of_model, alike) for alike in ours)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,9 +77,12 @@ def is_timed_otherwise(cell: Cell, past: Sequence[dict[str, Any]]) -> bool:
     return bool(cell.model and known) and all(row["settings"]["model"] != cell.settings for row in known)
 
 
-def timings(results: Path) -> list[dict[str, Any]]:
-    """The rows of every comparison below `results`, committed or not, that say how long a cell took; no others are read."""
-    return [row for path in files_of_rows(results) for row in readable(path)]
+def timings(results: Path, devices: Collection[str]) -> list[dict[str, Any]]:
+    """The rows of every comparison below `results`, committed or not, that say how long a cell took on one of `devices`.
+
+    No others are read: of a cell on one device, times on another say nothing.
+    """
+    return [row for path in files_of_rows(results) for row in readable(path, devices)]
 
 
 def files_of_rows(results: Path) -> list[Path]:
@@ -87,21 +90,23 @@ def files_of_rows(results: Path) -> list[Path]:
     return sorted({path.with_suffix("") if path.suffix == ".xz" else path for path in results.rglob("rows.jsonl*")})
 
 
-def readable(path: Path) -> list[dict[str, Any]]:
+def readable(path: Path, devices: Collection[str]) -> list[dict[str, Any]]:
     """`timed` of a file; none where it is damaged: a forecast goes on without them."""
     try:
-        return timed(path)
+        return timed(path, devices)
     except store.RecordError:
         return []
 
 
-def timed(path: Path) -> list[dict[str, Any]]:
-    """Of the rows of a file that say how long a cell took, what a forecast reads. Raises RecordError."""
+def timed(path: Path, devices: Collection[str]) -> list[dict[str, Any]]:
+    """Of the rows of a file that say how long a cell took on one of `devices`, what a forecast reads. Raises RecordError."""
 
     def read() -> list[dict[str, Any]]:
-        return [{column: row[column] for column in READ} for row in store.read(path, metrics=TIMES)]
+        rows = store.read(path, metrics=TIMES, devices=devices)
+        return [{column: row[column] for column in READ} for row in rows]
 
-    return remembered.of_file("timings", path if path.exists() else path.with_name(path.name + ".xz"), read)
+    on = ", ".join(sorted(devices))
+    return remembered.of_file(f"timings on {on}", path if path.exists() else path.with_name(path.name + ".xz"), read)
 
 
 def _same_model(row: dict[str, Any], cell: Cell) -> bool:

@@ -192,3 +192,17 @@ def test_the_rows_of_several_metrics_are_those_of_their_names_alone(tmp_path):
     found = store.read(path, metrics=("training_seconds", "timing_seconds"))
     assert [row["metric"] for row in found] == ["training_seconds", "timing_seconds"]
     assert store.read(path, metrics=()) == []
+
+
+def test_the_rows_of_some_devices_are_read_without_the_others(tmp_path):
+    """What is wrong with the rows of another device is not told; a file that has none of the device has no rows."""
+    path = tmp_path / "rows.jsonl"
+    (row, *_) = made()
+    lines = [json.dumps(row | {"device": device}) for device in ("cpu", "cuda")]
+    path.write_text("\n".join([*lines, '{"device": "mps", broken}', ""]))
+    assert [row["device"] for row in store.read(path, devices=("cuda",))] == ["cuda"]
+    assert [row["device"] for row in store.read(path, metrics=(row["metric"],), devices={"cpu", "cuda"})] == [
+        "cpu",
+        "cuda",
+    ]
+    assert store.read(path, devices=("xpu",)) == [] and store.read(path, metrics=("other",), devices=("cpu",)) == []

@@ -9,6 +9,8 @@ from itertools import groupby, islice
 from random import Random
 from typing import Any, Literal
 
+from torch import Tensor
+
 from schema.settings import construct
 from tasks.babilong import lm_eval_prompts
 from tasks.babilong.babi import released
@@ -118,6 +120,7 @@ class BABILong(Task):
         self.tokenizer = reversible(create(tokenizer, corpus), " Is it? yes\n John moved to the hall.", "BABILong")
         self.vocab = self.tokenizer.vocab
         self._kept: dict[tuple[str, str, str, int], list[Item]] = {}
+        self._read: tuple[Tensor, list[tuple[str, str]]] | None = None
         self.templates = {name: words_around(template, name).suited(self.tokenizer) for name in self.questions}
         self.lessons, self._writer = lessons, SampleWriter(self.tokenizer, corpus, self.templates)
         self.trained = tuple(question for question in self.questions if self.minimum(question) <= length)
@@ -256,11 +259,13 @@ class BABILong(Task):
         for metric, hits in right.items():
             yield Measurement(metric, sum(hits) / len(hits), len(hits), exam.batch.where)
 
-    def read(self, exam: EvaluationBatch) -> Iterator[tuple[str, str]]:
-        """Context and question of each row, read from its prompt."""
-        words = self.templates[exam.batch.where["question"]]
-        for prompt in exam.batch.tokens[:, : exam.prompt].numpy():
-            yield words.read(self.tokenizer.decode(prompt))
+    def read(self, exam: EvaluationBatch) -> list[tuple[str, str]]:
+        """Context and question of each row, read from its prompt; kept for one evaluation, as many readers ask for the same."""
+        if self._read is None or self._read[0] is not exam.batch.tokens:
+            words = self.templates[exam.batch.where["question"]]
+            prompts = exam.batch.tokens[:, : exam.prompt].numpy()
+            self._read = exam.batch.tokens, [words.read(self.tokenizer.decode(prompt)) for prompt in prompts]
+        return self._read[1]
 
     def floors(self) -> dict[str, list[Measurement]]:
         """Two guessers who never read the context, and shortcut heuristics that read without understanding, run on the test."""

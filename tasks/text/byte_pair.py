@@ -77,7 +77,7 @@ class JsonTokenizer:
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         """The text of tokens; bytes that are no valid UTF-8 are shown as U+FFFD, as is what is no token."""
-        return self.inner.decode([int(token) for token in tokens], skip_special_tokens=False)
+        return self.inner.decode(np.asarray(tokens).tolist(), skip_special_tokens=False)
 
     def byte_counts(self, text: str, tokens: np.ndarray) -> np.ndarray:
         """The bytes of each token by its own spelling where that is exact, else by where it ends in the text.

@@ -66,7 +66,7 @@ class ByteTokenizer:
 
     def decode(self, tokens: list[int] | tuple[int, ...] | np.ndarray) -> str:
         """The text of bytes; what is no valid UTF-8 is shown as U+FFFD."""
-        return bytes(int(token) for token in tokens).decode("utf-8", errors="replace")
+        return bytes(np.asarray(tokens).tolist()).decode("utf-8", errors="replace")
 
     def byte_counts(self, text: str, tokens: np.ndarray) -> np.ndarray:
         """One each."""

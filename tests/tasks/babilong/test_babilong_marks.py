@@ -110,3 +110,16 @@ def test_majority_is_counted_on_training_stories() -> None:
     question = Counter(item.question for item in items).most_common(1)[0][0]
     answers = Counter(item.answer for item in items if item.question == question)
     assert answers[majority[question.strip()]] == max(answers.values())
+
+
+def test_prompts_are_read_once_for_all_who_are_asked(monkeypatch) -> None:
+    """Twelve answer each question of a text; at a million tokens each reading takes seconds."""
+    task = BABILong(questions=("qa1",), length=128, test_lengths=(256,), samples=4)
+    read = []
+    decode = task.tokenizer.decode
+    monkeypatch.setattr(task.tokenizer, "decode", lambda tokens: read.append(len(tokens)) or decode(tokens))
+    task.floors()
+    (exam,) = task.exams("test")
+    assert sum(length == exam.prompt for length in read) == 4
+    one, other = task.read(exam), task.read(exam._replace(batch=exam.batch._replace(tokens=exam.batch.tokens.flip(0))))
+    assert one == other[::-1] != other  # another text of the same shape is not taken for it

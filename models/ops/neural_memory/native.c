@@ -12,6 +12,7 @@
    Layouts: q, k [batch, time, heads, K]; v, y [.., V]; gates [.., GATES]; states [batch, heads, 2, SIZE]: all W, all S;
    traces [batch, time, heads, TRACE]: z_l, A_{l+1} e_{l+1} and y_l of the hidden layers, then e_L. */
 #include "../native.h"
+#include "deep/activation.h"
 
 #ifndef STEP
 #define STEP (DEPTH == 1 ? 32 : 16) /* tokens walked again from one kept state */
@@ -64,19 +65,6 @@ INLINE void rows(const real *M, const real *x, real *y, int in, int out) {
     for (int c = LANES; c < out; c += LANES) part[i] += load(M + i * out + c) * load(x + c);
   }
   sum_rows(part, y, in);
-}
-
-typedef struct {
-  vec value, slope, bend;
-} activated;
-
-static inline activated activation(vec z) {
-  if (SILU) {
-    vec s = sigmoid(z), fall = s * (1 - s);
-    return (activated){z * s, s + z * fall, fall * (2 + z * (1 - 2 * s))};
-  }
-  vec bell = exp_of_negative(z * z * (real)-0.5), below = normal_below(z, bell), density = bell * (real)0.3989422804014327;
-  return (activated){z * below, below + z * density, density * (2 - z * z)};
 }
 
 typedef struct {

@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from models.ops.autograd import by_hand
-from models.ops.native_build import expect, kind_of, library, pointer, without_autocast
+from models.ops.native_build import REGISTER, expect, kind_of, lanes, library, pointer, without_autocast
 from models.ops.neural_memory.native_step import SOURCE, Text, built_for, step
 from models.ops.neural_memory.recurrence import Rule, State, Weights, recurrence, resume, suspend
 from models.ops.providers import NotCovered
 from models.ops.recording import Library
 
 LARGEST, AGED = 1 << 15, 1 << 20  # numbers of a head's weights, and those times the tokens of an anchor (up to 64)
+IN_PIECES = SOURCE.parent / "deep" / "native_pieces.c"
+PIECE = 32  # tokens of a piece there
+LEAST, FROM = 16, 1 << 12  # tokens of a chunk, numbers of a head's weights, from which on it is the faster
 
 
 class _Gradients(ctypes.Structure):
@@ -31,6 +34,7 @@ class _Form(NamedTuple):
     gates: int
     rule: Rule
     last: int  # the token before which the state that is handed out stands
+    in_pieces: bool = False  # products of matrices for many tokens at once, not the law token by token
 
 
 def native(
@@ -69,10 +73,12 @@ def native(
         q = q.to(kind)
         q = torch.cat([q.new_zeros(q.shape[0], past, *q.shape[2:]), q], 1) if past else q
         total = q.shape[1]
-        form = _Form(depth, hidden.pop(), gates, rule, total // rule.chunk * rule.chunk)
+        trains = torch.is_grad_enabled() and any(x.requires_grad for x in (q, *tokens, *before))
+        in_pieces = (trains or total >= PIECE) and _goes_in_pieces(initial, rule, kind)
+        form = _Form(depth, hidden.pop(), gates, rule, total // rule.chunk * rule.chunk, in_pieces)
         given = (q, *tokens[:2], *(_gates(x, gates) for x in tokens[2:]), *before)
         _expect(*given[:6], given[6:])
-        if torch.is_grad_enabled() and any(x.requires_grad for x in given):
+        if trains:
             y, *after = _Memory.apply(form, *given)
         else:
             y, after, _ = _forward(form, *given, train=False)
@@ -92,14 +98,31 @@ def is_slower(
     rule: Rule,
     state: State | None = None,
 ) -> bool:
-    """Whether training is faster in chunks: weights so large that a piece's states leave the second cache (docs/speed.md)."""
+    """Whether training is faster in chunks: weights so large that their states leave the second cache (docs/speed.md), of a
+    memory that does not go in pieces.
+    """
     inputs = (q, k, v, momentum, rate, keep, *initial)
     trains = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-    return trains and is_slower_at(sum(weight[0].numel() for weight in initial), rule.chunk)
+    numbers = _numbers(initial)
+    return trains and is_slower_at(numbers, rule.chunk) and not _goes_in_pieces(initial, rule, q.dtype)
+
+
+def _numbers(weights: Weights) -> int:
+    return sum(weight[0].numel() for weight in weights)
+
+
+def _goes_in_pieces(initial: Weights, rule: Rule, kind: torch.dtype) -> bool:
+    """Whether many tokens at once (`deep/native_pieces.c`) are faster than one after another, and covered: layers of some size,
+    whose widths fill vectors, and anchors that are not too near.
+    """
+    if len(initial) < 2 or rule.decayed or rule.chunk < LEAST or _numbers(initial) < FROM:
+        return False
+    full = lanes(REGISTER, kind)
+    return all(width % full == 0 for width in (initial[0].shape[-2], *(weight.shape[-1] for weight in initial)))
 
 
 def is_slower_at(numbers: int, chunk: int) -> bool:
-    """`is_slower` of a memory of so many numbers a head that is trained."""
+    """Whether the law token by token takes longer than chunks to train a memory of so many numbers a head."""
     return numbers > LARGEST or numbers * min(chunk, 64) > AGED
 
 
@@ -136,7 +159,10 @@ def _parted(state: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
 
 def _built(q: Tensor, v: Tensor, form: _Form) -> Library:
     macros = built_for(q.shape[-1], form.hidden, v.shape[-1], form.depth, form.gates, form.rule, q.dtype)
-    built = library(SOURCE, q.dtype, **macros)
+    if form.in_pieces:
+        built = library(IN_PIECES, q.dtype, **macros, PIECE=PIECE)
+    else:
+        built = library(SOURCE, q.dtype, **macros)
     built.pieces.returns(ctypes.c_long)
     return built
 
@@ -150,8 +176,9 @@ def _forward(form: _Form, q, k, v, momentum, rate, keep, *before, train: bool) -
     inputs = tuple(x.contiguous() for x in (q, k, v, momentum, rate, keep))
     state, y = _joined(before), torch.empty_like(inputs[2])
     built, (batch, time, heads), traces, kept = _built(q, v, form), q.shape[:3], None, None
-    if train:
+    if train or form.in_pieces:
         traces = y.new_empty(batch, time, heads, 3 * (form.depth - 1) * form.hidden + v.shape[-1])
+    if train:
         pieces = built.pieces(ctypes.c_long(time), ctypes.c_long(form.rule.chunk))
         kept = y.new_empty(batch, heads, pieces, *state.shape[2:])
     built.forward(

@@ -115,7 +115,7 @@ def _goes_in_pieces(initial: Weights, rule: Rule, kind: torch.dtype) -> bool:
     """Whether many tokens at once (`deep/native_pieces.c`) are faster than one after another, and covered: layers of some size,
     whose widths fill vectors, and anchors that are not too near.
     """
-    if len(initial) < 2 or rule.decayed or rule.chunk < LEAST or _numbers(initial) < FROM:
+    if rule.decayed or rule.chunk < LEAST or _numbers(initial) < FROM:
         return False
     full = lanes(REGISTER, kind)
     return all(width % full == 0 for width in (initial[0].shape[-2], *(weight.shape[-1] for weight in initial)))

@@ -85,7 +85,7 @@ def largest(found: list[Tensor], right: list[Tensor]) -> float:
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize(
     ("time", "widths", "layers"),
-    [(1, (16, 8, 24), 1), (33, (8, 24, 16), 2), (95, (16, 32, 16), 1), (70, (8, 16, 16, 24), 3)],
+    [(70, (16, 8), 1), (1, (16, 8, 24), 1), (33, (8, 24, 16), 2), (95, (16, 32, 16), 1), (70, (8, 16, 16, 24), 3)],
 )
 def test_pieces_are_the_law(time, widths, layers, rule, dtype):
     tokens, initial = given(time, widths, layers), weights(widths)

@@ -5,7 +5,7 @@
 #include "activation.h"
 
 #define HIDDEN ((DEPTH - 1) * H)
-#define SIZE (K * H + (DEPTH - 2) * H * H + H * V)
+#define SIZE (DEPTH == 1 ? K * V : K * H + (DEPTH - 2) * H * H + H * V)
 #define TRACE (3 * HIDDEN + V)
 #define IN(l) ((l) ? H : K)
 #define OUT(l) ((l) == DEPTH - 1 ? V : H)

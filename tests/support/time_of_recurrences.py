@@ -2,14 +2,15 @@
 
 The recurrences of the plan `operation-speed` train on one row, native and chunked in turn: forward and backward, milliseconds of
 the processor on one thread, the least of all rounds, and the median of the ratios within rounds. Beside a native step stand what
-its compiled functions take (the rest is Python, autograd and copies), and two floors: the multiply-adds that the law needs on
-every number of its states, at the speed of large products of the same rounds; and inputs, outputs and their gradients, written
-once and read once, at the speed of a copy of 64 MB.
+its compiled functions take (the rest is Python, autograd and copies), of a memory the same step token by token, and two floors: the
+multiply-adds that the law needs on every number of its states, at the speed of large products of the same rounds; and inputs,
+outputs and their gradients, written once and read once, at the speed of a copy of 64 MB.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ import torch
 
 import baselines  # noqa: F401  fills the registry
 from baselines.oracles.adapters.operation_alone import Given
+from models.ops.neural_memory import native as memory
 from models.ops.recording import Compiled
 from results.plans import reader
 from results.plans.contests import Contest
@@ -101,6 +103,16 @@ def alone_of(contest: Contest, form: str, width: int, length: int) -> Given:
     return operation(mixer, ours, torch.randn(1, length, width))
 
 
+def token_by_token(step: Callable[[], object]) -> Callable[[], None]:
+    """The step without pieces of many tokens, into which a memory of wide heads goes."""
+
+    def run() -> None:
+        with patch.object(memory, "FROM", math.inf):
+            step()
+
+    return run
+
+
 def size_of(alone: Given) -> tuple[int, int]:
     """Numbers of all heads' states at all tokens, and bytes of what goes in and out, with its gradients, twice."""
     q, y = alone.inputs[0], alone()
@@ -116,6 +128,8 @@ def measured(contest: Contest, width: int, length: int, rounds: int) -> str:
     steps = {form: backward_step(one, one.tensors()) for form, one in alone.items()}
     inputs, shape = alone["native"].tensors(), alone["native"]().shape
     steps["nothing"] = backward_step(lambda: Nothing.apply(shape, *inputs), inputs)
+    if "memory" in contest.name:
+        steps["token by token"] = token_by_token(steps["native"])
     a, b, source, target = torch.randn(LARGE, LARGE), torch.randn(LARGE, LARGE), *torch.zeros(2, COPIED)
     steps |= {"product": lambda: a @ b, "copy": lambda: target.copy_(source)}
     clock, found = Clock(), {name: [] for name in steps}
@@ -139,6 +153,8 @@ def told(name: str, found: dict[str, list[float]], compiled: float, multiply_add
     floors = (
         f"products {multiply_adds / rate:.2f}, memory {moved / speed:.2f}, an empty operation {least['nothing']:.2f}"
     )
+    if "token by token" in least:
+        line += f", token by token {least['token by token']:.2f}"
     return f"{line}; in C {compiled * 1e3:.2f}; floors: {floors}"
 
 

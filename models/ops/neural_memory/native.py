@@ -113,9 +113,9 @@ def _numbers(weights: Weights) -> int:
 
 def _goes_in_pieces(initial: Weights, rule: Rule, kind: torch.dtype) -> bool:
     """Whether many tokens at once (`deep/native_pieces.c`) are faster than one after another, and covered: layers of some size,
-    whose widths fill vectors, and anchors that are not too near.
+    whose widths fill vectors, and anchors that are not too near; of one matrix, any anchors.
     """
-    if rule.decayed or rule.chunk < LEAST or _numbers(initial) < FROM:
+    if rule.decayed or (rule.chunk < LEAST and len(initial) > 1) or _numbers(initial) < FROM:
         return False
     full = lanes(REGISTER, kind)
     return all(width % full == 0 for width in (initial[0].shape[-2], *(weight.shape[-1] for weight in initial)))
@@ -160,7 +160,7 @@ def _parted(state: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
 def _built(q: Tensor, v: Tensor, form: _Form) -> Library:
     macros = built_for(q.shape[-1], form.hidden, v.shape[-1], form.depth, form.gates, form.rule, q.dtype)
     if form.in_pieces:
-        built = library(IN_PIECES, q.dtype, **macros, PIECE=PIECE)
+        built = library(IN_PIECES, q.dtype, **macros, PIECE=PIECE, NEAR=form.rule.chunk < LEAST)
     else:
         built = library(SOURCE, q.dtype, **macros)
     built.pieces.returns(ctypes.c_long)

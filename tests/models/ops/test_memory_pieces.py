@@ -108,6 +108,20 @@ def test_a_text_in_parts_is_the_whole_whatever_its_gates(rule, kind):
         assert largest(own, law) < most
 
 
+@pytest.mark.parametrize("dtype", ERRORS)
+@pytest.mark.parametrize("kind", ["mixed", "ends"])
+@pytest.mark.parametrize("rule", [Rule(1), Rule(1, exclusive=True), Rule(3), Rule(15)], ids=str)
+def test_a_matrix_whose_anchors_lie_inside_a_piece_is_the_law(rule, kind, dtype):
+    widths = (16, 8)
+    tokens, initial = given(75, widths, 1, kind), weights(widths)
+    right = with_gradients(recurrence, tokens, initial, rule, [75])
+    tokens, initial = {name: x.to(dtype) for name, x in tokens.items()}, tuple(w.to(dtype) for w in initial)
+    for cuts in ([75], [1, 40, 0, 30, 4]):
+        found = with_gradients(native.native, tokens, initial, rule, cuts)
+        for own, law, most in zip(found, right, ERRORS[dtype], strict=True):
+            assert largest(own, law) < most
+
+
 def test_it_reads_without_a_gradient_too():
     widths = (8, 16, 8)
     tokens, initial = given(130, widths), weights(widths)

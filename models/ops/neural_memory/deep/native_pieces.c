@@ -8,22 +8,34 @@
    a and e, of which A knows all, come first. EXCLUSIVE reads W_{t-1}: the row before of c, m and T.
 
    Built for REAL, DEPTH, K, H, V, GATES, SILU, EXCLUSIVE as there; LANES divides K, H and V; PIECE, a multiple of LANES, is the most
-   tokens of a piece, and none has an anchor inside. traces [batch, heads, time, TRACE]. */
+   tokens of a piece. None has an anchor inside, or, with NEAR (0 or 1) and one matrix, whole chunks (`native_near.h`).
+   traces [batch, heads, time, TRACE]. */
 #include "native_pieces.h"
+
+/* Gradients of a piece's shares: of those that its tokens read with (of T: own->slopes), of those at its end (T, s, .._end), and of
+   those before an anchor that its chunk is compared with (NEAR). */
+typedef struct {
+  real c[PIECE], m[PIECE], T[PIECE], s[PIECE], c_end, m_end, p_end;
+  real near_c[NEAR ? PIECE : 1], near_m[NEAR ? PIECE : 1], near_T[NEAR ? PIECE * PIECE : 1];
+} slopes;
+
+#include "native_near.h"
 
 static void read_head(const text *x, long n, long h, desk *own, real *y, real *traces, real *kept, real *state) {
   cuts c = cuts_of(x->chunk);
   real *now = own->apart, *A = own->G; /* a copy of the anchored weights, where pieces have one in common */
   memcpy(now, state, 2 * SIZE * sizeof(real));
   for (long piece = 0; piece < pieces(x->time, x->chunk); piece++) {
-    long start = start_of(c, piece), place = (n * x->time + start) * x->heads + h, count = stop_of(c, piece, x->time) - start;
+    long start = start_of(c, piece, x->time, x->chunk), count = stop_of(c, piece, x->time, x->chunk) - start;
+    long place = (n * x->time + start) * x->heads + h;
     real *trace = traces + start * TRACE;
     if (kept) memcpy(kept + piece * 2 * SIZE, now, 2 * SIZE * sizeof(real));
     if (start == x->last) memcpy(state, now, 2 * SIZE * sizeof(real));
     if (c.each > 1 && piece % c.each == 0) memcpy(A, now, SIZE * sizeof(real));
     own->state = now, own->A = c.each > 1 ? A : now;
     take(x, place, count, own);
-    compare(own, trace);
+    if (NEAR) compare_near(x, own, trace);
+    else compare(own, trace);
     for (int l = 0; l < DEPTH; l++) {
       real *heard = trace + 2 * HIDDEN + l * H;
       read_layer(own, l, l < DEPTH - 1 ? heard : y + place * V, l < DEPTH - 1 ? TRACE : x->heads * V);
@@ -47,11 +59,6 @@ static void recall(desk *own, const real *trace) {
   }
   gather(trace + 3 * HIDDEN, TRACE, own->e[DEPTH - 1], V, count);
 }
-
-/* Gradients of a piece's shares: of those that its tokens read with, and of those at its end. */
-typedef struct {
-  real c[PIECE], m[PIECE], T[PIECE], s[PIECE], c_end, m_end, p_end; /* T, s: at the end; own->slopes: of T that is read with */
-} slopes;
 
 static void gates_back(const text *x, long place, int gate, const desk *own, const slopes *given, const gradients *d) {
   const shares *left = own->left + gate;
@@ -77,6 +84,10 @@ static void gates_back(const text *x, long place, int gate, const desk *own, con
     if (EXCLUSIVE) {
       c += given->c[t], m += given->m[t];
       for (long i = 0; i < t; i++) T[i] += read[i];
+    }
+    if (NEAR && t % x->chunk == 0) {
+      c += given->near_c[t], m += given->near_m[t];
+      for (long i = 0; i < t; i++) T[i] += given->near_T[t * PIECE + i];
     }
   }
 }
@@ -188,12 +199,14 @@ static void piece_back(const text *x, long place, desk *own, const real *trace, 
     memset(&given, 0, sizeof given);
     read_back(own, l, &given);
     write_back(own, l, &given);
+    if (NEAR) near_back(x, own, &given);
     state_back(own, l, &given);
+    if (NEAR) near_state_back(x, own);
     gates_back(x, place, GATE(l), own, &given, d);
     for (long j = 0; l && j < count * H; j += LANES) store(own->dy + j, load(own->dh + j) * load(own->heard[l] + j));
   }
   scatter(own->dh, K, d->q + place * K, x->heads * K, count);
-  compare_back(own, trace);
+  if (!NEAR) compare_back(own, trace);
   scatter(own->da[0], K, d->k + place * K, x->heads * K, count);
   scatter(own->de[DEPTH - 1], V, d->v + place * V, x->heads * V, count);
 }
@@ -204,7 +217,8 @@ static void head_back(const text *x, long n, long h, desk *own, const real *trac
   own->GA = c.each > 1 ? own->apart : own->G;
   memset(own->G, 0, sizeof own->G), memset(own->apart, 0, sizeof own->apart);
   for (long piece = pieces(x->time, x->chunk) - 1; piece >= 0; piece--) {
-    long start = start_of(c, piece), stop = stop_of(c, piece, x->time), place = (n * x->time + start) * x->heads + h;
+    long start = start_of(c, piece, x->time, x->chunk), stop = stop_of(c, piece, x->time, x->chunk);
+    long place = (n * x->time + start) * x->heads + h;
     if (stop == x->last)
       for (long j = 0; j < 2 * SIZE; j++) own->G[j] += change[j];
     own->state = kept + piece * 2 * SIZE, own->A = kept + piece / c.each * c.each * 2 * SIZE;

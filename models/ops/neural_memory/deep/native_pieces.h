@@ -37,30 +37,39 @@ typedef struct {
   shares left[GATES];
   rows a[DEPTH], e[DEPTH], h[DEPTH], slope[DEPTH], bend[DEPTH], heard[DEPTH]; /* of the activations before a layer; heard: of h */
   rows da[DEPTH], de[DEPTH], dy, dh, one, other, turned, result;
-  square scores, slopes;
+  square scores, slopes, near;
   const real *A, *state; /* before the piece */
   real *GA, G[2 * SIZE], apart[2 * SIZE]; /* apart: in reading the state, in going back GA where the anchor stands before other pieces */
 } desk;
 
-/* Pieces: `each` of `step` tokens in every `span`, an anchor at the first. */
+/* Pieces: `each` of `step` tokens in every `span`, an anchor at the first; with NEAR whole chunks, and what is open by itself. */
 typedef struct {
   long step, span, each;
 } cuts;
 
 static cuts cuts_of(long chunk) {
+  if (NEAR) return (cuts){PIECE / chunk * chunk, PIECE / chunk * chunk, 1};
   long step = chunk < PIECE ? chunk : PIECE;
   return (cuts){step, chunk, (chunk + step - 1) / step};
 }
 
+/* How many tokens whole chunks have. */
+static long full_of(long time, long chunk) { return time / chunk * chunk; }
+
 long pieces(long time, long chunk) {
   cuts c = cuts_of(chunk);
+  if (NEAR) return (full_of(time, chunk) + c.step - 1) / c.step + (time > full_of(time, chunk));
   return time / c.span * c.each + (time % c.span + c.step - 1) / c.step;
 }
 
-static long start_of(cuts c, long piece) { return piece / c.each * c.span + piece % c.each * c.step; }
+static long start_of(cuts c, long piece, long time, long chunk) {
+  long start = piece / c.each * c.span + piece % c.each * c.step, full = full_of(time, chunk);
+  return NEAR && start > full ? full : start;
+}
 
-static long stop_of(cuts c, long piece, long time) {
-  long stop = start_of(c, piece) + c.step, next = (piece / c.each + 1) * c.span;
+static long stop_of(cuts c, long piece, long time, long chunk) {
+  long start = start_of(c, piece, time, chunk), stop = start + c.step, next = (piece / c.each + 1) * c.span, full = full_of(time, chunk);
+  if (NEAR) return start < full ? (stop < full ? stop : full) : time;
   stop = stop < next ? stop : next;
   return stop < time ? stop : time;
 }

@@ -2,8 +2,8 @@
 
 The recurrences of the plan `operation-speed` train on one row, native and chunked in turn: forward and backward, milliseconds of
 the processor on one thread, the least of all rounds, and the median of the ratios within rounds. Beside a native step stand what
-its compiled functions take (the rest is Python, autograd and copies), of a memory the same step token by token, and two floors: the
-multiply-adds that the law needs on every number of its states, at the speed of large products of the same rounds; and inputs,
+its compiled functions take (the rest is Python, autograd and copies), of a memory the same step token by token, and two floors:
+the multiply-adds that the law needs on every number of its states, at the speed of large products of the same rounds; and inputs,
 outputs and their gradients, written once and read once, at the speed of a copy of 64 MB.
 """
 

@@ -2,7 +2,7 @@
 
 Each line: what, its floor, ours, the best form of others in the same rounds, and the command that measures it again. A floor is
 what matrix products alone would take at the speed of large ones in the same rounds: of a recurrence the multiply-adds of its law
-on every number of its states, of a layer its own products. All are milliseconds, medians.
+on every number of its states, of a layer its products outside of C. All are milliseconds, medians.
 """
 
 from __future__ import annotations

@@ -176,9 +176,8 @@ def _forward(form: _Form, q, k, v, momentum, rate, keep, *before, train: bool) -
     inputs = tuple(x.contiguous() for x in (q, k, v, momentum, rate, keep))
     state, y = _joined(before), torch.empty_like(inputs[2])
     built, (batch, time, heads), traces, kept = _built(q, v, form), q.shape[:3], None, None
-    if train or form.in_pieces:
-        traces = y.new_empty(batch, time, heads, 3 * (form.depth - 1) * form.hidden + v.shape[-1])
     if train:
+        traces = y.new_empty(batch, time, heads, 3 * (form.depth - 1) * form.hidden + v.shape[-1])
         pieces = built.pieces(ctypes.c_long(time), ctypes.c_long(form.rule.chunk))
         kept = y.new_empty(batch, heads, pieces, *state.shape[2:])
     built.forward(

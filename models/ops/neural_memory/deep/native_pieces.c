@@ -28,7 +28,7 @@ static void read_head(const text *x, long n, long h, desk *own, real *y, real *t
   for (long piece = 0; piece < pieces(x->time, x->chunk); piece++) {
     long start = start_of(c, piece, x->time, x->chunk), count = stop_of(c, piece, x->time, x->chunk) - start;
     long place = (n * x->time + start) * x->heads + h;
-    real *trace = traces + start * TRACE;
+    real *trace = traces ? traces + start * TRACE : own->traced;
     if (kept) memcpy(kept + piece * 2 * SIZE, now, 2 * SIZE * sizeof(real));
     if (start == x->last) memcpy(state, now, 2 * SIZE * sizeof(real));
     if (c.each > 1 && piece % c.each == 0) memcpy(A, now, SIZE * sizeof(real));
@@ -239,7 +239,7 @@ static desk *room(void) {
   return own;
 }
 
-/* state: the first one on entry, that before token `last` on return; kept may be NULL. */
+/* state: the first one on entry, that before token `last` on return; traces and kept may be NULL. */
 void forward(const text *x, real *state, real *y, real *traces, real *kept, int threads) {
   long count = pieces(x->time, x->chunk);
 #pragma omp parallel num_threads(threads)
@@ -249,7 +249,8 @@ void forward(const text *x, real *state, real *y, real *traces, real *kept, int 
     for (long n = 0; n < x->batch; n++)
       for (long h = 0; h < x->heads; h++) {
         long head = n * x->heads + h;
-        read_head(x, n, h, own, y, traces + head * x->time * TRACE, kept ? kept + head * count * 2 * SIZE : 0, state + head * 2 * SIZE);
+        read_head(x, n, h, own, y, traces ? traces + head * x->time * TRACE : 0, kept ? kept + head * count * 2 * SIZE : 0,
+                  state + head * 2 * SIZE);
       }
     free(own);
   }

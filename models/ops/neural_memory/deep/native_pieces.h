@@ -39,6 +39,7 @@ typedef struct {
   rows da[DEPTH], de[DEPTH], dy, dh, one, other, turned, result;
   square scores, slopes, near;
   const real *A, *state; /* before the piece */
+  real traced[PIECE * TRACE]; /* the trace where nobody keeps it */
   real *GA, G[2 * SIZE], apart[2 * SIZE]; /* apart: in reading the state, in going back GA where the anchor stands before other pieces */
 } desk;
 

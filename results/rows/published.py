@@ -144,8 +144,8 @@ def _checked(file: str, text: str) -> tuple[dict[str, Any], ...]:
     """A file's rows, held against the README's rules once; whoever changes one takes a copy."""
     table = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        header, *rows = (row for row in table if row)
-    except (ValueError, csv.Error) as error:  # the former where not even a header is there
+        header, *rows = [row for row in table if row] or [[]]
+    except csv.Error as error:
         raise PublishedError(f"{file} is no table: {schema.shortened(str(error), 160)[1:-1]}.") from None
     if tuple(header) != COLUMNS:
         raise PublishedError(f"{file} must have the columns {', '.join(COLUMNS)}; it has {header}.")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.ops.autograd import by_hand
-from models.ops.native_build import REGISTER, expect, kind_of, lanes, library, pointer, without_autocast
+from models.ops.native_build import expect, kind_of, library, pointer, whole_vectors, without_autocast
 from models.ops.neural_memory.native_step import SOURCE, Text, built_for, step
 from models.ops.neural_memory.recurrence import Rule, State, Weights, recurrence, resume, suspend
 from models.ops.providers import NotCovered
@@ -34,7 +34,7 @@ class _Form(NamedTuple):
     gates: int
     rule: Rule
     last: int  # the token before which the state that is handed out stands
-    in_pieces: bool = False  # products of matrices for many tokens at once, not the law token by token
+    in_pieces: bool  # products of matrices for many tokens at once, not the law token by token
 
 
 def native(
@@ -111,14 +111,15 @@ def _numbers(weights: Weights) -> int:
     return sum(weight[0].numel() for weight in weights)
 
 
-def _goes_in_pieces(initial: Weights, rule: Rule, kind: torch.dtype) -> bool:
+def _goes_in_pieces(initial: Weights, rule: Rule, dtype: torch.dtype) -> bool:
     """Whether many tokens at once (`deep/native_pieces.c`) are faster than one after another, and covered: layers of some size,
     whose widths fill vectors, and anchors that are not too near; of one matrix, any anchors.
     """
     if rule.decayed or (rule.chunk < LEAST and len(initial) > 1) or _numbers(initial) < FROM:
         return False
-    full = lanes(REGISTER, kind)
-    return all(width % full == 0 for width in (initial[0].shape[-2], *(weight.shape[-1] for weight in initial)))
+    kind = torch.float64 if dtype == torch.float64 else torch.float32  # half precision is computed in it
+    widths = (initial[0].shape[-2], *(weight.shape[-1] for weight in initial))
+    return all(whole_vectors(width, kind) == width for width in widths)
 
 
 def is_slower_at(numbers: int, chunk: int) -> bool:

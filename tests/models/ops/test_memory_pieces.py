@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.ops.native_build import compiler
+from models.ops.native_build import compiler, library
 from models.ops.neural_memory import deep_memory, native
 from models.ops.neural_memory.recurrence import Rule, State, recurrence
 from models.ops.providers import watch
@@ -21,10 +21,13 @@ pytestmark = pytest.mark.skipif(not compiler(), reason="no C compiler is here")
 def small(monkeypatch):
     """Weights of any size go in pieces, and nothing else computes them."""
     monkeypatch.setattr(native, "FROM", 0)
-    found, library = [], native.library
-    monkeypatch.setattr(
-        native, "library", lambda source, *rest, **macros: found.append(source.name) or library(source, *rest, **macros)
-    )
+    found = []
+
+    def told(source, *rest, **macros):
+        found.append(source.name)
+        return library(source, *rest, **macros)
+
+    monkeypatch.setattr(native, "library", told)
     yield
     assert set(found) == {"native_pieces.c"}
 
@@ -143,10 +146,11 @@ def test_two_threads_give_the_digits_of_one():
         assert all(map(torch.equal, one, two))
 
 
-def test_auto_trains_large_layers_in_pieces(monkeypatch):
-    """Of this size the law token by token is slower than chunks, which were taken before."""
+@pytest.mark.parametrize(("widths", "dtype"), [((64, 256, 64), torch.float32), ((24, 400, 24), torch.bfloat16)])
+def test_auto_trains_large_layers_in_pieces(monkeypatch, widths, dtype):
+    """Token by token they are slower than chunks, which were taken before. Half precision is computed in float32."""
     monkeypatch.setattr(native, "FROM", 1 << 12)
-    tokens, initial = given(20, (64, 256, 64), dtype=torch.float32), weights((64, 256, 64), torch.float32)
+    tokens, initial = given(20, widths, dtype=dtype), weights(widths, dtype)
     with watch() as ran:
         deep_memory(**{name: x.requires_grad_() for name, x in tokens.items()}, initial=initial, rule=Rule(64))
-    assert ran == {"native"} and native.is_slower_at(2 * 64 * 256, 64)
+    assert ran == {"native"} and native.is_slower_at(2 * widths[0] * widths[1], 64)

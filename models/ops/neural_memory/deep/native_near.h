@@ -3,13 +3,11 @@
      e_t = v_t - c_n W^T k_t - m_n S^T k_t - sum_{i<n} T_ni (k_t . a_i) e_i        c_n, m_n, T_n: the shares before token n, t's anchor
 
    a triangle of equations, solved one token after the other; and the way back. Include native_pieces.h before it. */
-#if NEAR
 static long anchor_of(const text *x, long t) { return t / x->chunk * x->chunk; }
 
 /* own->scores: k_t . a_i; own->near: with its share, zeros from t's anchor on. */
 static void find_triangle(const text *x, desk *own) {
-  transpose(own->a[0], K, own->turned, PIECE, UP(own->count), K);
-  product(own->a[0], K, 1, own->turned, PIECE, K, 0, 1, own->scores, PIECE, own->count, UP(own->count));
+  find_scores(own, own->a[0], 0);
   memset(own->near, 0, sizeof own->near);
   for (long t = 0; t < own->count; t++)
     for (long i = 0, n = anchor_of(x, t); i < n; i++)
@@ -36,12 +34,17 @@ static void compare_near(const text *x, desk *own, real *trace) {
   product(own->a[0], K, 1, own->state + SIZE, V, K, 0, 1, own->other, V, own->count, V);
   for (long t = 0; t < own->count; t++) {
     long n = anchor_of(x, t);
-    real c = n ? own->left->c[n - 1] : 1, m = n ? own->left->m[n - 1] : 0;
+    real c = before(own->left->c, n, 1), m = before(own->left->m, n, 0);
     for (long j = t * V; j < (t + 1) * V; j += LANES)
       store(e + j, load(e + j) - load(own->one + j) * c - load(own->other + j) * m);
     less(own->near + t * PIECE, 1, e, n, e + t * V);
   }
   scatter(e, V, trace, TRACE, own->count);
+}
+
+/* What comparisons take of W (part 0) or S (1), token by token. */
+static void find_shares(const text *x, const desk *own, int part, real *by) {
+  for (long t = 0; t < own->count; t++) by[t] = -(part ? before(own->left->m, anchor_of(x, t), 0) : before(own->left->c, anchor_of(x, t), 1));
 }
 
 /* de[0] holds what reads and writes gave to errors, and then the gradient of v; da[0] gets the keys' share. */
@@ -56,7 +59,6 @@ static void near_back(const text *x, desk *own, slopes *given) {
   memset(de + count * V, 0, (PIECE - count) * V * sizeof(real));
   transpose(own->e[0], V, own->turned, PIECE, UP(count), V);
   product(de, V, 1, own->turned, PIECE, V, 0, 1, own->near, PIECE, count, UP(count));
-  memset(given->near_T, 0, sizeof given->near_T);
   for (long t = 0; t < count; t++)
     for (long i = 0, n = anchor_of(x, t); i < PIECE; i++) {
       real slope = i < n ? -own->near[t * PIECE + i] : 0;
@@ -65,14 +67,11 @@ static void near_back(const text *x, desk *own, slopes *given) {
     }
   product(own->near, PIECE, 1, own->a[0], K, count, da, 1, da, K, count, K);
   product(own->near, 1, PIECE, own->a[0], K, count, da, 1, da, K, count, K);
-  memset(given->near_c, 0, sizeof given->near_c), memset(given->near_m, 0, sizeof given->near_m);
   for (int part = 0; part < 2; part++) {
     through(own, own->state + part * SIZE, de, own->one, K, V);
-    for (long t = 0; t < count; t++) {
-      long n = anchor_of(x, t);
-      by[t] = part ? (n ? -own->left->m[n - 1] : 0) : (n ? -own->left->c[n - 1] : -1);
-      (part ? given->near_m : given->near_c)[n] -= dot(own->one + t * K, own->a[0] + t * K, K);
-    }
+    for (long t = 0; t < count; t++)
+      (part ? given->near_m : given->near_c)[anchor_of(x, t)] -= dot(own->one + t * K, own->a[0] + t * K, K);
+    find_shares(x, own, part, by);
     scale(da, own->one, by, K, count, 1);
   }
 }
@@ -82,16 +81,8 @@ static void near_state_back(const text *x, desk *own) {
   real by[PIECE];
   for (int part = 0; part < 2; part++) {
     real *G = own->G + part * SIZE;
-    for (long t = 0; t < own->count; t++) {
-      long n = anchor_of(x, t);
-      by[t] = part ? (n ? -own->left->m[n - 1] : 0) : (n ? -own->left->c[n - 1] : -1);
-    }
+    find_shares(x, own, part, by);
     scale(own->one, own->de[0], by, V, own->count, 0);
     product(own->a[0], 1, K, own->one, V, own->count, G, 1, G, V, K, V);
   }
 }
-#else
-static void compare_near(const text *x, desk *own, real *trace) {}
-static void near_back(const text *x, desk *own, slopes *given) {}
-static void near_state_back(const text *x, desk *own) {}
-#endif

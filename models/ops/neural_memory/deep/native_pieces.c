@@ -97,7 +97,7 @@ static void read_back(desk *own, int l, slopes *given) {
   const long count = own->count;
   const shares *left = own->left + GATE(l);
   const real *W = own->state + AT(l), *S = W + SIZE;
-  find_scores(own, l);
+  find_scores(own, own->h[l], l);
   transpose(own->e[l], OUT(l), own->turned, PIECE, UP(count), OUT(l));
   product(own->dy, OUT(l), 1, own->turned, PIECE, OUT(l), 0, 1, own->slopes, PIECE, count, UP(count));
   for (long t = 0; t < count; t++)
@@ -239,19 +239,22 @@ static desk *room(void) {
   return own;
 }
 
+/* Heads of all rows, shared among the threads. */
+#define EACH_HEAD(n, h)                                                  \
+  _Pragma("omp for collapse(2) schedule(static)") for (long n = 0; n < x->batch; n++) \
+    for (long h = 0; h < x->heads; h++)
+
 /* state: the first one on entry, that before token `last` on return; traces and kept may be NULL. */
 void forward(const text *x, real *state, real *y, real *traces, real *kept, int threads) {
   long count = pieces(x->time, x->chunk);
 #pragma omp parallel num_threads(threads)
   {
     desk *own = room();
-#pragma omp for collapse(2) schedule(static)
-    for (long n = 0; n < x->batch; n++)
-      for (long h = 0; h < x->heads; h++) {
-        long head = n * x->heads + h;
-        read_head(x, n, h, own, y, traces ? traces + head * x->time * TRACE : 0, kept ? kept + head * count * 2 * SIZE : 0,
-                  state + head * 2 * SIZE);
-      }
+    EACH_HEAD(n, h) {
+      long head = n * x->heads + h;
+      read_head(x, n, h, own, y, traces ? traces + head * x->time * TRACE : 0, kept ? kept + head * count * 2 * SIZE : 0,
+                state + head * 2 * SIZE);
+    }
     free(own);
   }
 }
@@ -262,12 +265,10 @@ void backward(const text *x, const real *traces, const real *kept, const real *d
 #pragma omp parallel num_threads(threads)
   {
     desk *own = room();
-#pragma omp for collapse(2) schedule(static)
-    for (long n = 0; n < x->batch; n++)
-      for (long h = 0; h < x->heads; h++) {
-        long head = n * x->heads + h;
-        head_back(x, n, h, own, traces + head * x->time * TRACE, kept + head * count * 2 * SIZE, dy, change + head * 2 * SIZE, d);
-      }
+    EACH_HEAD(n, h) {
+      long head = n * x->heads + h;
+      head_back(x, n, h, own, traces + head * x->time * TRACE, kept + head * count * 2 * SIZE, dy, change + head * 2 * SIZE, d);
+    }
     free(own);
   }
 }

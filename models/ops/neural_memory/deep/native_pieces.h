@@ -121,9 +121,12 @@ static void share(const text *x, long place, int gate, long count, shares *left)
   }
 }
 
+/* A share before token t, which before the piece is `first`. */
+static real before(const real *share, long t, real first) { return t ? share[t - 1] : first; }
+
 /* The shares that token t reads with. */
-static real c_of(const shares *left, long t) { return !EXCLUSIVE ? left->c[t] : t ? left->c[t - 1] : 1; }
-static real m_of(const shares *left, long t) { return !EXCLUSIVE ? left->m[t] : t ? left->m[t - 1] : 0; }
+static real c_of(const shares *left, long t) { return EXCLUSIVE ? before(left->c, t, 1) : left->c[t]; }
+static real m_of(const shares *left, long t) { return EXCLUSIVE ? before(left->m, t, 0) : left->m[t]; }
 static real T_of(const shares *left, long t, long i) { return !EXCLUSIVE ? left->T[t * PIECE + i] : t ? left->T[(t - 1) * PIECE + i] : 0; }
 
 static void activate(const real *z, long pitch, real *value, real *slope, real *bend, long count) {
@@ -161,17 +164,17 @@ static void compare(desk *own, real *trace) {
   }
 }
 
-/* The products h_t . a_i of a layer. */
-static void find_scores(desk *own, int l) {
+/* The products of `of`, h_t or a_t, with a_i of a layer. */
+static void find_scores(desk *own, const real *of, int l) {
   transpose(own->a[l], IN(l), own->turned, PIECE, UP(own->count), IN(l));
-  product(own->h[l], IN(l), 1, own->turned, PIECE, IN(l), 0, 1, own->scores, PIECE, own->count, UP(own->count));
+  product(of, IN(l), 1, own->turned, PIECE, IN(l), 0, 1, own->scores, PIECE, own->count, UP(own->count));
 }
 
 static void read_layer(desk *own, int l, real *y, long pitch) {
   const long count = own->count;
   const shares *left = own->left + GATE(l);
   const real *W = own->state + AT(l), *S = W + SIZE;
-  find_scores(own, l);
+  find_scores(own, own->h[l], l);
   for (long t = 0; t < count; t++)
     for (long i = 0; i < PIECE; i++) own->scores[t * PIECE + i] *= T_of(left, t, i);
   product(own->h[l], IN(l), 1, W, OUT(l), IN(l), 0, 1, own->one, OUT(l), count, OUT(l));

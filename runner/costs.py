@@ -27,7 +27,7 @@ from runner.cell_key import as_trained, training_key_of
 from runner.checkpoints import store
 from runner.checkpoints.trained_model import CheckpointSettings
 from runner.preflight import capacity, kept_memory, remembered
-from runner.preflight.kept_memory import kept_per_token
+from runner.preflight.kept_memory import Kept, kept_per_token
 from runner.schedule import rates
 from runner.schedule.forecast import Cost
 from schema import read_json
@@ -74,16 +74,17 @@ def of_cell(cell: Cell, checkpoints: CheckpointSettings | None, past: rates.Trai
     numbers, per_token, has_head = _model(cell.model, size, match, settings, length)
     operations = None if per_token is None else per_token * cell.budget["steps"] * cell.budget["batch_tokens"]
     tokens = max(length, capacity.at_once(cell.budget))
-    passes, state = _kept(cell.model, replace(size, vocab=NO_VOCABULARY), settings, match, length)
+    kept = _kept(cell.model, replace(size, vocab=NO_VOCABULARY), settings, match, length)
     share = tokens * (0.5 if cell.dtype == "bfloat16" else 1.0)
     logits, output = (tokens * vocab, size.width * vocab) if has_vocab else (0, 0)
     if has_head:
         logits = min(logits, LOGITS_AT_ONCE)
     head = BYTES * (LOGITS * logits + output)
-    most = share * passes + head  # where the backward pass begins
+    passes = share / tokens * kept.of(tokens)
+    most = passes + head  # where the backward pass begins
     if cell.budget.get("activation_checkpointing"):
         inputs = BYTES * size.width * tokens
-        most = kept_memory.at_most_again(share * passes, head, size.depth, inputs, share * state)
+        most = kept_memory.at_most_again(passes, head, size.depth, inputs, share * kept.state)
     memory = BYTES * NUMBERS * numbers + round(most)
     capacity.check_forecast(memory, f"training {cell.model} on {cell.task}")
     found = Cost(operations, memory, _is_trained(cell, checkpoints), _match_report(cell, vocab), has_vocab=has_vocab)
@@ -177,10 +178,10 @@ def _model(name: str, size: Size, match: Match, settings: str, length: int) -> t
     return numbers + further, None if work is None else work + output.forward + output.backward, has_head
 
 
-def _kept(name: str, size: Size, settings: str, match: Match, length: int) -> tuple[float, float]:
+def _kept(name: str, size: Size, settings: str, match: Match, length: int) -> Kept:
     longest = max(length, kept_memory.SHORT)
     find = partial(kept_per_token, name, size, settings, match, longest)
-    return remembered.of_model("kept and state per token", name, json.loads(settings), (size, match, longest), find)
+    return Kept(*remembered.of_model("kept", name, json.loads(settings), (size, match, longest), find))
 
 
 def table(changed: dict[str, int], length: int, names: Sequence[str] | None = None) -> Table:

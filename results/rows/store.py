@@ -7,7 +7,7 @@ import lzma
 import os
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,8 @@ def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     try:
         with FileLock(lock_folder(path) / f"{path.name}.lock", timeout=LOCK_SECONDS):
             standing = path.read_bytes() if path.exists() else b""
-            whole_file.write(path, b"".join(line + b"\n" for line in _lines(standing)[0]) + block)
+            kept = _complete(standing)[0]
+            whole_file.write(path, kept + (b"" if kept.endswith(b"\n") or not kept else b"\n") + block)
     except Timeout:
         raise RecordError(f"Another process has held the lock of {path} for {LOCK_SECONDS:.0f} s; end it.") from None
     except OSError as error:
@@ -116,15 +117,10 @@ def _rows(
     metrics: Collection[str] | None = None,
     devices: Collection[str] | None = None,
 ) -> list[dict[str, Any]]:
-    rows, (lines, is_torn) = [], _lines(data)
-    may_be_of, may_be_on = _holding(metrics, data), _holding(devices, data)
+    rows, (data, is_torn) = [], _complete(data)
     if is_torn:
         warnings.warn(f"The last row of {path} is torn, and its cell does not count: run it again.", stacklevel=4)
-    if not (may_be_of(data) and may_be_on(data)):
-        return []  # whole files are of one device, most often
-    for number, line in enumerate(lines, 1):
-        if not (may_be_of(line) and may_be_on(line)):
-            continue
+    for number, line in _lines(data, metrics, devices):
         source = f"{path}, line {number}"
         try:
             row = schema.parse_json(line, dict, source)
@@ -139,32 +135,51 @@ def _rows(
     return rows
 
 
-def _holding(names: Collection[str] | None, data: bytes) -> Callable[[bytes], bool]:
-    """Whether a line of `data` may be a row of these metrics or devices: it holds the name of one, or letters by their number."""
-    if not names:
-        return lambda line: names is None
-    names = [json.dumps(name).encode() for name in names]
-    if b"\\u" in data:
-        return lambda line: any(name in line for name in (*names, b"\\u"))
-    backwards = [name[::-1] for name in names]
-    shared = os.path.commonprefix(backwards)[::-1]  # most lines hold not even what all names end in
-    return lambda line: shared in line and any(name in line for name in names)
+def _lines(data: bytes, *asked: Collection[str] | None) -> Iterator[tuple[int, bytes]]:
+    """The lines, each with its number, that may be rows of the metrics and of the devices asked for: they hold the names.
+
+    What all names of the first end in is searched for, as most lines of most files do not hold it. A line in which letters stand
+    by their number may be a row of any.
+    """
+    letters = [b"\\u"] * (b"\\" in data and b"\\u" in data)  # one character is found much faster than two
+    names = [[json.dumps(name).encode() for name in some] + letters for some in asked if some is not None]
+    shared = os.path.commonprefix([name[::-1] for name in names[0]])[::-1] if names and names[0] else b""
+    number, start, end = 1, 0, -1
+    while 0 <= (found := data.find(shared, end + 1)) < len(data):
+        before, start = start, data.rfind(b"\n", 0, found) + 1
+        number += data.count(b"\n", before, start)
+        end = data.find(b"\n", found)
+        end = len(data) if end < 0 else end
+        line = data[start:end]
+        if all(any(name in line for name in some) for some in names):
+            yield number, line
 
 
-def _lines(data: bytes) -> tuple[list[bytes], bool]:
+def _complete(data: bytes) -> tuple[bytes, bool]:
     """The lines that hold rows, and whether there were others: a torn last one, and its cell's where its key can be read."""
-    lines = data.split(b"\n")
-    last = lines.pop()  # what follows the last newline: nothing, a row whose newline is gone, or a torn one
+    end = data.rfind(b"\n") + 1
+    last = data[end:]  # what follows the last newline: nothing, a row whose newline is gone, or a torn one
     if last.strip() and not _is_torn(last):
-        return [*lines, last], False
-    is_torn = bool(last)
-    if not last.strip() and lines and _is_torn(lines[-1]):
-        last = lines.pop()
+        return data, False
+    is_torn, data = bool(last), data[:end]
+    if not last.strip() and data and _is_torn(_last_line(data)):
+        last, data = _without_last(data)
         is_torn |= bool(last)
     torn = _cell(last)
-    while torn and lines and _cell(lines[-1]) == torn:
-        lines.pop()
-    return lines, is_torn
+    while torn and data and _cell(_last_line(data)) == torn:
+        data = _without_last(data)[1]
+    return data, is_torn
+
+
+def _last_line(data: bytes) -> bytes:
+    """The last line of lines that each end in a newline, without it."""
+    return data[data.rfind(b"\n", 0, -1) + 1 : -1]
+
+
+def _without_last(data: bytes) -> tuple[bytes, bytes]:
+    """The last line, and the others."""
+    last = _last_line(data)
+    return last, data[: -len(last) - 1]
 
 
 def _cell(line: bytes) -> str | None:

@@ -20,6 +20,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from results.cell import Cell
 from runner import costs
 from runner.build import settings_of
@@ -51,7 +53,7 @@ def questions(cells: Sequence[Cell], results: Path, elsewhere: bool) -> list[Que
         return []
     devices = {cell.device for cell in cells}
     files = [partial(readable, path, devices) for path in files_of_rows(results)]
-    return [*files, *(partial(_of_model, alike) for alike in ours)]
+    return [*(partial(_of_model, alike) for alike in ours), *files]  # the short ones last: the copies end together
 
 
 def _is_kept(cell: Cell) -> bool:
@@ -101,6 +103,7 @@ def _begin(questions: Sequence[Question]) -> None:
     _asked = questions
     ctypes.CDLL(None).prctl(END_WITH_PARENT, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)  # the copies are as many as the processors
 
 
 def _found(number: int) -> dict[str, list]:

@@ -22,13 +22,20 @@ from runner.build import at_one_vocabulary
 PROBED = 128  # width of the model that is run to see what is kept for a backward pass, where the asked one is wider
 SHORTEST = 128  # tokens of the text that shows what a forward pass keeps
 SHORT = 1024  # tokens of a text up to which one of another length is as good
+NARROW = 64  # the widest window that is run: one in which attention is full over a text takes time with its square
 
 
 class Kept(NamedTuple):
-    """Bytes for each token: what a forward pass keeps for its backward pass, and the state that it returns."""
+    """Bytes: for each token what a forward pass keeps for its backward pass, and the state that it returns; and, however many
+    the tokens are, the masks of windows, which all rows and heads share."""
 
     passes: float
     state: float
+    masks: float = 0.0
+
+    def of(self, tokens: float) -> float:
+        """What is kept for the backward pass of so many tokens."""
+        return tokens * self.passes + self.masks
 
 
 def at_most_again(kept: float, head: float, depth: int, inputs: float, state: float) -> float:
@@ -53,11 +60,17 @@ def kept_per_token(name: str, size: Size, settings: str, match: Match = PARAMETE
     Counted in a model of its least depth (of twice that where its blocks are not all alike), at most PROBED wide with heads of
     the same width: what is kept grows in equal steps with depth and with the number of heads. Nothing is compiled for it: the
     compiled forms keep as much or less. Logits are no part of it, so a size of one vocabulary serves the cells of all tasks.
+    Windows wider than NARROW, and texts with them, are run so much narrower: masks alone grow faster, with the window's square.
     """
     own, entry = json.loads(settings), registry.entry(name)
     if "provider" in own:
         own["provider"] = "auto"  # the one asked for may need another device, and keeps about as much
     shape = _shape(name, size, settings, match)
+    least = max(SHORTEST, 2 * (own.get("store_every") or 0))
+    narrowed = _narrowed(own.get("window", 0), longest, least)
+    if narrowed > 1:
+        own["window"] = round(own["window"] / narrowed)
+        longest = longest if longest >= 2 * narrowed * own["window"] else round(longest / narrowed)
     heads = max(1, size.heads * PROBED // size.width) if size.width > PROBED else size.heads
     share = heads / size.heads
     small = replace(size, width=size.width // size.heads * heads, heads=heads)
@@ -69,32 +82,42 @@ def kept_per_token(name: str, size: Size, settings: str, match: Match = PARAMETE
         with torch.random.fork_rng(devices=[]):
             return assemble(entry, replace(small, depth=depth), replace(shape, depth=depth), own)
 
-    step, least = entry.says("least_depth", own, 1), 2 * (own.get("store_every") or 0)
+    def kept(model: nn.Module) -> tuple[Kept, Kept]:
+        return _kept(model, min(longest, max(least, 2 * model.period)), min(longest, own.get("window", 0)))
 
-    def tokens(model: nn.Module) -> int:
-        return min(longest, max(SHORTEST, 2 * model.period, least))
-
-    return Kept(*(each / share for each in _at_depth(built, shape.depth, step, tokens)))
+    passes, state, masks = _at_depth(built, shape.depth, entry.says("least_depth", own, 1), kept)
+    return Kept(passes / share, state / share, masks * narrowed**2)
 
 
-def _at_depth(built: Callable[[int], nn.Module], depth: int, step: int, tokens: Callable[[nn.Module], int]) -> Kept:
-    """Bytes a token at `depth`, from a model of `step` blocks, or of that and of twice as many where blocks differ."""
+def _narrowed(window: int, longest: int, least: int) -> float:
+    """How much narrower than asked a window is run, with texts of `least` tokens or more: as narrow as NARROW where texts fill it
+    twice; else only so much that its share of a text stays what it is."""
+    return max(1.0, window / NARROW if longest >= 2 * window else min(longest / least, window / NARROW))
+
+
+def _at_depth(
+    built: Callable[[int], nn.Module], depth: int, step: int, kept: Callable[[nn.Module], tuple[Kept, Kept]]
+) -> Kept:
+    """What is kept at `depth`, from a model of `step` blocks, or of that and of twice as many where blocks differ."""
     model = built(step)
+    whole, in_blocks = kept(model)
     if type(model) is LanguageModel:
-        whole, in_blocks = _kept(model, tokens(model))
-        return Kept(whole.passes + in_blocks * (depth / step - 1), whole.state * depth / step)
-    one = _kept(model, tokens(model))[0]
-    if depth <= step:
-        return one
-    two = _kept(built(2 * step), tokens(model))[0]
-    return Kept(*(less + (more - less) * (depth / step - 1) for less, more in zip(one, two, strict=True)))
+        more = Kept(in_blocks.passes, whole.state, in_blocks.masks)
+    elif depth <= step:
+        return whole
+    else:
+        more = Kept(*(two - one for one, two in zip(whole, kept(built(2 * step))[0], strict=True)))
+    return Kept(*(one + further * (depth / step - 1) for one, further in zip(whole, more, strict=True)))
 
 
-def _kept(model: nn.Module, length: int) -> tuple[Kept, float]:
-    """What one model's forward pass keeps of a text of so many tokens, for each: in all, and of that in its blocks."""
+def _kept(model: nn.Module, length: int, window: int) -> tuple[Kept, Kept]:
+    """What one model's forward pass keeps of a text of so many tokens: in all, and of that in its blocks.
+
+    A mask is what no learned number has a part in, and has a row for each token of a window.
+    """
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}  # held to the end, so that no other takes the place of one
-    inside: set[int] = set()
+    inside, masks = set[int](), set[int]()
     within = 0
 
     def keep(tensor: Tensor) -> Tensor:
@@ -102,6 +125,8 @@ def _kept(model: nn.Module, length: int) -> tuple[Kept, float]:
         if storage._cdata not in weights and storage._cdata not in kept:
             kept[storage._cdata] = storage
             inside.update([storage._cdata] if within else [])
+            is_mask = not tensor.requires_grad and tensor.dim() > 1 and tensor.shape[-1] >= tensor.shape[-2] == window
+            masks.update([storage._cdata] if is_mask else [])
         return tensor
 
     def step_in(*_: Any) -> None:
@@ -118,6 +143,9 @@ def _kept(model: nn.Module, length: int) -> tuple[Kept, float]:
     tokens = torch.zeros(1, length, dtype=torch.long)
     with probing(), torch.autograd.graph.saved_tensors_hooks(keep, lambda held: held):
         _, state = model(tokens)
-    weighed = {one: storage.nbytes() for one, storage in kept.items()}
-    found = Kept(sum(weighed.values()) / tokens.numel(), state_bytes(state) / tokens.numel())
-    return found, sum(weighed[one] for one in inside) / tokens.numel()
+
+    def weigh(some: set[int]) -> int:
+        return sum(kept[one].nbytes() for one in some)
+
+    whole = Kept(weigh(kept.keys() - masks) / length, state_bytes(state) / length, weigh(masks))
+    return whole, Kept(weigh(inside - masks) / length, 0.0, weigh(inside & masks))

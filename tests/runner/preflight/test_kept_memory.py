@@ -7,10 +7,14 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import baselines  # noqa: F401  fills the registry
+from models import registry
+from models.matching.solver import solve
 from models.ops.neural_memory import activation_checkpointing
-from models.shell.model import Size
+from models.shell.model import Size, assemble
+from runner.preflight import kept_memory
 from runner.preflight.kept_memory import kept_per_token
 from schema.places import ROOT
 
@@ -43,7 +47,48 @@ def test_no_compiler_of_torch_is_imported():
 def test_a_window_that_no_text_fills_is_not_counted_as_full():
     wide, texts = json.dumps({"window": 512}), 64
     found = kept_per_token.__wrapped__("transformer-window", SIZE, wide, longest=texts)
-    assert (
-        found.passes == kept_per_token.__wrapped__("transformer-window", SIZE, '{"window": 64}', longest=texts).passes
-    )
-    assert found.passes < 0.9 * kept_per_token.__wrapped__("transformer-window", SIZE, wide).passes
+    filled = kept_per_token.__wrapped__("transformer-window", SIZE, '{"window": 64}', longest=texts)
+    assert found.passes == filled.passes
+    assert found.of(texts) < 0.9 * kept_per_token.__wrapped__("transformer-window", SIZE, wide).of(texts)
+
+
+@pytest.mark.parametrize("name", ["titans-mag", "titans-mal", "transformer-window"])
+@pytest.mark.parametrize("texts", [128, 192, 320])
+def test_a_wide_window_is_run_narrower_and_its_masks_grow_with_its_square(name, texts, monkeypatch):
+    settings = json.dumps({"window": 128})
+    monkeypatch.setattr(kept_memory, "SHORTEST", 32)
+    exact = kept_per_token.__wrapped__(name, SIZE, settings, longest=texts)
+    monkeypatch.setattr(kept_memory, "NARROW", 64)
+    found = kept_per_token.__wrapped__(name, SIZE, settings, longest=texts)
+    assert found.passes == pytest.approx(exact.passes, rel=0.1)  # a memory's last chunk may be filled up
+    assert found.masks == pytest.approx(exact.masks, rel=0.1)
+
+
+@pytest.mark.parametrize("window", [32, 512])
+def test_masks_are_counted_once_however_many_rows_and_heads_share_them(window):
+    size, settings, rows, length = Size(2, 512, 2, 16), {"window": window, "provider": "sdpa"}, 5, 2 * window
+    found = kept_per_token.__wrapped__("transformer-window", size, json.dumps(settings), longest=length)
+    assert found.of(rows * length) == pytest.approx(_kept_of(size, settings, rows, length), rel=0.05)
+
+
+def _kept_of(size: Size, settings: dict, rows: int, length: int) -> int:
+    """Bytes that the model itself keeps of so many rows."""
+    entry, kept = registry.entry("transformer-window"), {}
+    model = assemble(entry, size, solve(entry, size, settings), settings)
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda held: held):
+        model(torch.zeros(rows, length, dtype=torch.long))
+    return sum(storage.nbytes() for one, storage in kept.items() if one not in weights)
+
+
+def test_states_stored_now_and_then_and_a_wide_window_are_counted_together(monkeypatch):
+    settings = json.dumps({"window": 128, "store_every": 128})
+    exact = kept_per_token.__wrapped__("titans-mag", SIZE, settings, longest=512)
+    monkeypatch.setattr(kept_memory, "NARROW", 32)
+    found = kept_per_token.__wrapped__("titans-mag", SIZE, settings, longest=512)
+    assert found.of(5120) == pytest.approx(exact.of(5120), rel=0.1)

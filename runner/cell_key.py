@@ -7,6 +7,7 @@ import hashlib
 import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from models.shell.model import NO_SETTINGS, Size
 from results.cell import Cell
 from results.rows import provenance, store
 from results.rows.row import canonical, exam_of
-from runner.build import opponents, settings_of, terms
+from runner.build import at_one_vocabulary, opponents, settings_of, terms
 from runner.preflight import remembered
 from schema.places import ROOT
 from tasks.language_modelling.transfer import AfterText
@@ -145,16 +146,23 @@ def _shape(cell: Cell, vocab: int | None) -> str:
     if not cell.model or not vocab:
         return ""
     size, match = terms(cell.size, vocab)
+    if match.by != "flops":
+        size = at_one_vocabulary(size)  # no vocabulary has a part in other shapes, and a search takes a while
     settings = {name: value for name, value in settings_of(cell).items() if name != "provider"}  # computes the same
-    find = partial(_solved, cell.model, size, settings, match)
+    find = partial(_solved, cell.model, size, [settings_of(cell), settings], match)
     try:
         return remembered.of_model("shape", cell.model, settings, (size, match), find)
     except (NoMatch, ValueError, TypeError):  # the last: a setting that the model does not know
         return ""
 
 
-def _solved(model: str, size: Size, settings: dict[str, Any], match: Match) -> str:
-    return repr(solve(registry.entry(model), size, settings, match))
+def _solved(model: str, size: Size, settings: Sequence[dict[str, Any]], match: Match) -> str:
+    """With the first settings that can be solved: those of the cell, whose search its model shares, if its provider is here."""
+    *first, last = settings
+    for own in first:
+        with suppress(NoMatch, ValueError, TypeError):
+            return repr(solve(registry.entry(model), size, own, match))
+    return repr(solve(registry.entry(model), size, last, match))
 
 
 @cache
@@ -163,10 +171,19 @@ def _code_hash(own: frozenset[Path], measured_by: tuple[str, ...], shape: str = 
 
     A folder among its own is a user's package, which counts with all of its files.
     """
+    find = partial(_found_code_hash, own, measured_by, shape)
+    if not all(path.is_relative_to(ROOT) for path in own):
+        return find()  # a user's
+    names = sorted(path.relative_to(ROOT).as_posix() for path in own)
+    return remembered.of_code(f"hash of code: {names} {measured_by} {shape}", find)
+
+
+def _found_code_hash(own: frozenset[Path], measured_by: tuple[str, ...], shape: str) -> str:
     packages = {path for path in own if path.is_dir()}
     inside = {file for package in packages for file in user_file.files_in(package)}
     modules = (own - packages) | {file for file in inside if file.suffix == ".py"}
-    return provenance.code_hash(provenance.named(ROOT, _closure(modules, measured_by) | inside, packages), shape)
+    named = provenance.named(ROOT, _closure(frozenset(modules), measured_by) | inside, packages)
+    return provenance.code_hash(named, shape, _sources)
 
 
 def _further(wanted: Mapping[str, Any]) -> tuple[str, ...]:
@@ -179,11 +196,14 @@ def _model_files(model: str, settings: Mapping[str, Any]) -> set[Path]:
     return {user_file.source_of(name) for name in registry.together(model, settings)}
 
 
+_sources = provenance.Sources()  # of this checkout, each of whose files a process reads once
+
+
 def _closure(own: frozenset[Path], measured_by: tuple[str, ...]) -> set[Path]:
     """Every file that these import; of the runner's files each alone, since they know every wing."""
     named = {ROOT / name for name in measured_by}
     runner = {path for path in named if path.is_relative_to(ROOT / "runner")}
-    return provenance.import_closure(ROOT, own | named - runner, without=_never() - own, whole=ROOT / WHOLE) | runner
+    return provenance.import_closure(ROOT, own | named - runner, _never() - own, ROOT / WHOLE, _sources) | runner
 
 
 @cache  # a run asks for a closure a model and task, and the patterns search the whole tree

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, lru_cache, partial
@@ -125,15 +125,17 @@ def _is_trained(cell: Cell, checkpoints: CheckpointSettings | None) -> bool:
     return any((checkpoints.folder / key / store.FACTS).exists() for key in keys)
 
 
-def _kept_facts(folder: Path) -> Iterator[ForecastFacts]:
-    for path in folder.glob(f"*/{store.FACTS}"):
+def _kept_facts(folder: Path) -> tuple[ForecastFacts, ...]:
+    return _facts_in(folder, folder.stat().st_mtime_ns) if folder.exists() else ()
+
+
+@lru_cache(maxsize=4)  # every cell of a plan asks for those of all checkpoints
+def _facts_in(folder: Path, changed: int) -> tuple[ForecastFacts, ...]:
+    found = []
+    for path in sorted(folder.glob(f"*/{store.FACTS}")):
         with suppress(OSError, ValueError):  # what is damaged is told where it would be used
-            yield _facts(path, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=4096)  # every cell of a plan asks for those of all checkpoints
-def _facts(path: Path, changed: int) -> ForecastFacts:
-    return read_json(path, ForecastFacts)
+            found.append(read_json(path, ForecastFacts))
+    return tuple(found)
 
 
 def _row_work(row: Row) -> float | None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import io
 import os
 import platform
 import re
 import subprocess
-import tokenize
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +22,11 @@ from schema.places import ROOT
 PROVIDERS = ("triton", "fla-core", "mamba-ssm", "causal-conv1d", "flash-attn")
 
 C_FILES = (".c", ".h")
+# Python's strings and comments, each from its first sign; a string between three quotes may hold lines.
+APART = re.compile(
+    r'''"""(?:\\.|[^\\])*?"""|\'\'\'(?:\\.|[^\\])*?\'\'\'|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|\#[^\n]*''',
+    re.DOTALL,
+)
 INCLUDED = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 
@@ -89,24 +93,41 @@ def dirty(root: Path = ROOT) -> bool:
     return status is None or bool(status)
 
 
-def code_hash(files: Iterable[tuple[str, Path]], besides: str = "") -> str:
+@dataclass(frozen=True)
+class Sources:
+    """What files of a checkout import and do, each read once: for the many closures and hashes of a process."""
+
+    near: dict[Path, tuple[Path, ...]] = field(default_factory=dict)
+    told: dict[Path, bytes] = field(default_factory=dict)
+
+
+def code_hash(files: Iterable[tuple[str, Path]], besides: str = "", sources: Sources | None = None) -> str:
     """A hash over (relative name, what it does) of files, and `besides`; neither their order nor where they lie matters.
 
     Comments, docstrings and empty lines of Python and C are left out: a number that was measured stays valid when they change.
+    What `sources` know of a file is not read again, and what they do not know of one below the checkout is told them.
     """
+    told = Sources().told if sources is None else sources.told
     digest = hashlib.sha256(besides.encode())
     for name, path in sorted({(str(name), Path(path)) for name, path in files}):
-        content = Path(path).read_bytes()
-        if name.endswith(".py"):
-            content = _effective(content)
-        elif name.endswith(C_FILES):
-            content = _effective_c(content)
+        content = told.get(path)
+        if content is None:
+            content = _done_by(name, path)
+            if path.is_relative_to(ROOT):
+                told[path] = content
         digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()[:16]
 
 
-@lru_cache(maxsize=4096)  # more than there are files, or a run over all models reads each again and again
+def _done_by(name: str, path: Path) -> bytes:
+    """What a file holds, of code without what changes nothing."""
+    content = path.read_bytes()
+    if name.endswith(".py"):
+        return _effective(content)
+    return _effective_c(content) if name.endswith(C_FILES) else content
+
+
 def _effective(content: bytes) -> bytes:
     """Python source without comments, docstrings and empty lines outside strings; as it is where it does not parse.
 
@@ -115,17 +136,18 @@ def _effective(content: bytes) -> bytes:
     try:
         text = content.decode()
         documented = _documented(text, _tree(content, ""))
-        tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
-    except (SyntaxError, UnicodeDecodeError, tokenize.TokenError):
+    except (SyntaxError, UnicodeDecodeError):
         return content
     lines = dict(enumerate(text.split("\n"), start=1))
     in_strings: set[int] = set()
-    for token in tokens:
-        (first, column), (last, _) = token.start, token.end
-        if token.type == tokenize.COMMENT:
-            lines[first] = lines[first][:column]
-        elif last > first:
-            in_strings |= set(range(first, last + 1))
+    row, before = 1, 0
+    for found in APART.finditer(text):
+        row += text.count("\n", before, found.start())
+        before = found.start()
+        if found[0][0] == "#":
+            lines[row] = lines[row][: before - text.rfind("\n", 0, before) - 1]
+        elif rows := found[0].count("\n"):
+            in_strings |= set(range(row, row + rows + 1))
     kept = [
         line if row in in_strings else line.rstrip()
         for row, line in lines.items()
@@ -143,7 +165,7 @@ def _effective_c(content: bytes) -> bytes:
 def _documented(text: str, tree: ast.Module) -> set[int]:
     """The rows of Python's docstrings that share no row with code."""
     rows, lines = set(), text.split("\n")
-    for node in ast.walk(tree):
+    for node in [tree, *_statements(tree)]:
         documentable = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         if not documentable or ast.get_docstring(node, clean=False) is None:
             continue
@@ -160,10 +182,13 @@ def named(root: Path, files: Iterable[Path], packages: Iterable[Path] = ()) -> l
     Those in one of the folders `packages` are named from it, with its own name.
     """
     roots = [_resolved(root), *(_resolved(package).parent for package in packages)]
+    above = [
+        f"{one.as_posix().rstrip('/')}/" for one in roots
+    ]  # texts: a checkout has many files, and a run many hashes
     found = []
-    for path in sorted(map(_resolved, files)):
-        above = next((one for one in roots if path.is_relative_to(one)), path.parent)
-        found.append((path.relative_to(above).as_posix(), path))
+    for text, path in sorted((path.as_posix(), path) for path in map(_resolved, files)):
+        begins = next((one for one in above if text.startswith(one)), None)
+        found.append((path.name if begins is None else text.removeprefix(begins), path))
     return found
 
 
@@ -176,35 +201,47 @@ def matching(root: Path, pattern: str) -> list[Path]:
 
 
 def import_closure(
-    root: Path, files: Iterable[Path], without: Iterable[Path] = (), whole: Path | None = None
+    root: Path,
+    files: Iterable[Path],
+    without: Iterable[Path] = (),
+    whole: Path | None = None,
+    sources: Sources | None = None,
 ) -> set[Path]:
     """`files` and every module below `root` that they import, transitively, read from their text without running it.
 
     Packages on the way count by their __init__.py; one below `whole` counts with all of its files, those in C with what they
-    include too. Modules in `without` are neither counted nor followed. Raises SyntaxError for a file that is not Python,
-    FileNotFoundError for one that is not there.
+    include too. Modules in `without` are neither counted nor followed; `sources` as in `code_hash`, those of one root and one
+    `whole`. Raises SyntaxError for a file that is not Python, FileNotFoundError for one that is not there.
     """
-    root = _resolved(root)
+    root, near = _resolved(root), Sources().near if sources is None else sources.near
     left_out = set(map(_resolved, without))
     waiting = list(map(_resolved, files))
     closure: set[Path] = set()
-    packages: set[Path] = set()  # of `whole`, met so far
     while waiting:
         file = waiting.pop()
         if file in closure or file in left_out:
             continue
         closure.add(file)
-        if file.suffix in C_FILES:
-            waiting += _included(file)
-            continue
-        for name in _imported(root, file):
-            waiting += _module_files(root, name)
-        if whole is not None and file.is_relative_to(whole) and file.parent != whole:
-            package = whole / file.relative_to(whole).parts[0]
-            if package not in packages:
-                packages.add(package)
-                waiting += (found for suffix in (".py", *C_FILES) for found in package.rglob(f"*{suffix}"))
+        beside = near.get(file)
+        if beside is None:
+            beside = _near(root, file, whole, near)
+            if file.is_relative_to(root):
+                near[file] = beside
+        waiting += beside
     return closure
+
+
+def _near(root: Path, file: Path, whole: Path | None, near: dict[Path, tuple[Path, ...]]) -> tuple[Path, ...]:
+    """The files that one brings with it: those it imports or includes, and below `whole` those of its package."""
+    if file.suffix in C_FILES:
+        return tuple(_included(file))
+    found = [beside for name in _imported(root, file) for beside in _module_files(root, name)]
+    if whole is not None and file.is_relative_to(whole) and file.parent != whole:
+        package = whole / file.relative_to(whole).parts[0]
+        if package not in near:
+            near[package] = tuple(one for suffix in (".py", *C_FILES) for one in package.rglob(f"*{suffix}"))
+        found += near[package]
+    return tuple(dict.fromkeys(found))
 
 
 @lru_cache(maxsize=4096)  # every closure of a run names the same files
@@ -232,15 +269,23 @@ def _tree(content: bytes, filename: str) -> ast.Module:
         raise
 
 
+def _statements(node: ast.AST) -> Iterator[ast.stmt]:
+    """The statements below a node, in whatever stands in another; expressions, most of a tree, hold none."""
+    for inner in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for one in getattr(node, inner, ()):
+            if isinstance(one, ast.stmt):
+                yield one
+            yield from _statements(one)
+
+
 @lru_cache(maxsize=4096)
 def _parsed(content: bytes) -> ast.Module:
     return ast.parse(content)
 
 
-@lru_cache(maxsize=4096)  # every closure of a run reads the same files
 def _names(content: bytes, package: tuple[str, ...], filename: str) -> tuple[str, ...]:
     found: dict[str, None] = {}
-    for node in ast.walk(_tree(content, filename)):
+    for node in _statements(_tree(content, filename)):
         if isinstance(node, ast.Import):
             found.update(dict.fromkeys(alias.name for alias in node.names))
         elif isinstance(node, ast.ImportFrom) and (

@@ -200,7 +200,8 @@ def _dry_run(
     folder, key = folder_of(comparison.RESULTS, plan.comparison), keys_among(here)
     done, planned = store.statuses(here), cells(plan, here, key)
     with _surroundings_kept(), said.silence() as warned:  # a user's code is asked what it costs
-        ahead.ask(ahead.questions(planned, comparison.RESULTS, _is_elsewhere(arguments, plan)))
+        elsewhere = _is_elsewhere(arguments, plan)
+        ahead.ask(ahead.questions(planned, comparison.RESULTS, elsewhere, checkpoints, key if done else None))
         _check(planned, arguments, plan, console)
         with console.capture() as beside:
             devices = {cell.device for cell in planned}

@@ -25,6 +25,7 @@ import torch
 from results.cell import Cell
 from runner import costs
 from runner.build import settings_of
+from runner.checkpoints.trained_model import CheckpointSettings
 from runner.preflight import capacity, remembered
 from runner.preflight.refusals import structure
 from runner.schedule.forecast import files_of_rows, readable
@@ -36,10 +37,17 @@ END_WITH_PARENT = 1  # prctl's name of it is PR_SET_PDEATHSIG
 Question = Callable[[], Any]
 
 
-def questions(cells: Sequence[Cell], results: Path, elsewhere: bool) -> list[Question]:
+def questions(
+    cells: Sequence[Cell],
+    results: Path,
+    elsewhere: bool,
+    checkpoints: CheckpointSettings | None = None,
+    key: Callable[[Cell], str] | None = None,
+) -> list[Question]:
     """What a dry run of these cells will ask: the rows below `results` that timed something, and its models, each once.
 
-    None where a cell asks for more than there can be: that is told before a model is built. `elsewhere` as in `check_cells`.
+    Of models whether they are among `checkpoints` too, and the `key` of a cell of each of their tasks, if one is given. None
+    where a cell asks for more than there can be: that is told before a model is built. `elsewhere` as in `check_cells`.
     """
     models: dict[tuple[str, ...], dict[tuple[str, ...], Cell]] = {}
     try:
@@ -53,18 +61,23 @@ def questions(cells: Sequence[Cell], results: Path, elsewhere: bool) -> list[Que
         return []
     devices = {cell.device for cell in cells}
     files = [partial(readable, path, devices) for path in files_of_rows(results)]
-    return [*(partial(_of_model, alike) for alike in ours), *files]  # the short ones last: the copies end together
+    return [
+        *(partial(_of_model, alike, checkpoints, key) for alike in ours),
+        *files,
+    ]  # the short ones last: the copies end together
 
 
 def _is_kept(cell: Cell) -> bool:
     return remembered.is_of_the_house(cell.model, settings_of(cell))
 
 
-def _of_model(cells: Sequence[Cell]) -> None:
+def _of_model(cells: Sequence[Cell], checkpoints: CheckpointSettings | None, key: Callable[[Cell], str] | None) -> None:
     """What is asked of the one model of these cells, each of another task."""
     structure(cells[0])
     for cell in cells:
-        costs.of_cell(cell, checkpoints=None)
+        costs.of_cell(cell, checkpoints)
+        if key is not None:
+            key(cell)
 
 
 def ask(questions: Sequence[Question]) -> None:

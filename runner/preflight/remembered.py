@@ -65,6 +65,11 @@ def of_model(what: str, model: str, settings: Mapping[str, Any], asked: Any, fin
     return _unless_warned(f"{what}: {model} {dict(settings)!r} {asked!r}", _code(), find)
 
 
+def of_code(what: str, find: Callable[[], Any]) -> Any:
+    """What `find` reads in the checkout's code alone, or read in it as long as no file of it has changed."""
+    return of_stamped(what, _code(), find) if _current else find()
+
+
 def of_file(what: str, path: Path, find: Callable[[], Any]) -> Any:
     """What `find` reads in a file, in JSON's types, or read in it as long as it has not changed; what warns warns again."""
     if not _current:
@@ -132,6 +137,8 @@ def is_of_the_house(model: str, settings: Mapping[str, Any]) -> bool:
 @cache
 def _code() -> str:
     """What tells one state of the checkout's code, and one torch, from another."""
-    files: Collection[Path] = sorted(path for name in CODE for path in (ROOT / name).rglob("*.py"))
+    files: Collection[Path] = sorted(
+        path for name in CODE for suffix in ("py", "c", "h") for path in (ROOT / name).rglob(f"*.{suffix}")
+    )
     stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(f"{torch.__version__} {stats}".encode()).hexdigest()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import subprocess
 import sys
+import tokenize
 import tomllib
 from pathlib import Path
 
@@ -144,3 +147,26 @@ def test_versions_name_the_providers_that_are_installed_and_no_other(installed, 
     monkeypatch.setattr(provenance.metadata, "version", version)
     found = provenance._versions.__wrapped__()
     assert set(dict(found)) - {"titanomachy", "python", "torch", "numpy", "platform", "machine"} == set(installed)
+
+
+def test_comments_and_strings_are_where_python_sees_them():
+    for path in [*(ROOT / "runner").rglob("*.py"), *(ROOT / "results").rglob("*.py"), *(ROOT / "schema").rglob("*.py")]:
+        text = path.read_text(encoding="utf-8")
+        lines = text.split("\n")
+        starts = [0, *itertools.accumulate(len(line) + 1 for line in lines)]
+        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+        seen = [starts[one.start[0] - 1] + one.start[1] for one in tokens if one.type == tokenize.COMMENT]
+        assert [found.start() for found in provenance.APART.finditer(text) if found[0][0] == "#"] == seen, path
+
+
+def test_what_is_known_of_a_file_of_the_checkout_is_not_read_again():
+    sources, path = provenance.Sources(), ROOT / "bench.py"
+    asked = provenance.import_closure(ROOT, [path], sources=sources)
+    first = provenance.code_hash([("bench.py", path)], sources=sources)
+    assert path in sources.near and asked == provenance.import_closure(ROOT, [path], sources=sources)
+    sources.told[path] = b"other"
+    assert (
+        provenance.code_hash([("bench.py", path)], sources=sources)
+        != first
+        == provenance.code_hash([("bench.py", path)])
+    )

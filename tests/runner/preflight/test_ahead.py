@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 import baselines  # noqa: F401  fills the registry
-from runner import costs
+from runner import cell_key, costs
 from runner.preflight import ahead, remembered
 from runner.preflight.refusals import structure
 from schema.places import CACHE
@@ -96,6 +96,19 @@ def test_a_dry_run_of_cells_finds_its_answers(monkeypatch, tmp_path):
         costs._model.cache_clear()
         assert structure(CELL) and costs.of_cell(CELL, None).operations
     costs._model.cache_clear()
+
+
+def test_keys_of_cells_that_may_be_measured_are_found_too(monkeypatch, tmp_path):
+    in_copies(monkeypatch)
+    key = cell_key.keys_among([])
+    expected = key(CELL)
+    cell_key._code_hash.cache_clear()
+    with remembered.kept():
+        ahead.ask(ahead.questions([CELL], tmp_path, elsewhere=False, key=key))
+        cell_key._code_hash.cache_clear()
+        monkeypatch.setattr(cell_key, "_found_code_hash", lambda *given: pytest.fail("code was read"))
+        assert key(CELL) == expected
+    cell_key._code_hash.cache_clear()
 
 
 def test_of_cells_that_no_machine_holds_nothing_is_asked(tmp_path):

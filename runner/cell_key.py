@@ -172,7 +172,7 @@ def _code_hash(own: frozenset[Path], measured_by: tuple[str, ...], shape: str = 
     A folder among its own is a user's package, which counts with all of its files.
     """
     find = partial(_found_code_hash, own, measured_by, shape)
-    if not all(path.is_relative_to(ROOT) for path in own):
+    if not all(map(_sources.keep, own)):
         return find()  # a user's
     names = sorted(path.relative_to(ROOT).as_posix() for path in own)
     return remembered.of_code(f"hash of code: {names} {measured_by} {shape}", find)
@@ -196,7 +196,7 @@ def _model_files(model: str, settings: Mapping[str, Any]) -> set[Path]:
     return {user_file.source_of(name) for name in registry.together(model, settings)}
 
 
-_sources = provenance.Sources()  # of this checkout, each of whose files a process reads once
+_sources = provenance.Sources(remembered.CODE)  # each file of the house is read once a process
 
 
 def _closure(own: frozenset[Path], measured_by: tuple[str, ...]) -> set[Path]:

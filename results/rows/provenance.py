@@ -95,26 +95,31 @@ def dirty(root: Path = ROOT) -> bool:
 
 @dataclass(frozen=True)
 class Sources:
-    """What files of a checkout import and do, each read once: for the many closures and hashes of a process."""
+    """What the files of some folders import and do, each read once: for the many closures and hashes of a process."""
 
+    folders: tuple[Path, ...] = ()
     near: dict[Path, tuple[Path, ...]] = field(default_factory=dict)
     told: dict[Path, bytes] = field(default_factory=dict)
+
+    def keep(self, path: Path) -> bool:
+        """Whether a file is in one of the folders; of others, which may be a user's, nothing is kept."""
+        return any(path.is_relative_to(folder) for folder in self.folders)
 
 
 def code_hash(files: Iterable[tuple[str, Path]], besides: str = "", sources: Sources | None = None) -> str:
     """A hash over (relative name, what it does) of files, and `besides`; neither their order nor where they lie matters.
 
     Comments, docstrings and empty lines of Python and C are left out: a number that was measured stays valid when they change.
-    What `sources` know of a file is not read again, and what they do not know of one below the checkout is told them.
+    What `sources` know of a file is not read again, and what they do not know of one of their own is told them.
     """
-    told = Sources().told if sources is None else sources.told
+    sources = Sources() if sources is None else sources
     digest = hashlib.sha256(besides.encode())
     for name, path in sorted({(str(name), Path(path)) for name, path in files}):
-        content = told.get(path)
+        content = sources.told.get(path)
         if content is None:
             content = _done_by(name, path)
-            if path.is_relative_to(ROOT):
-                told[path] = content
+            if sources.keep(path):
+                sources.told[path] = content
         digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()[:16]
@@ -213,34 +218,35 @@ def import_closure(
     include too. Modules in `without` are neither counted nor followed; `sources` as in `code_hash`, those of one root and one
     `whole`. Raises SyntaxError for a file that is not Python, FileNotFoundError for one that is not there.
     """
-    root, near = _resolved(root), Sources().near if sources is None else sources.near
+    root, sources = _resolved(root), Sources() if sources is None else sources
     left_out = set(map(_resolved, without))
     waiting = list(map(_resolved, files))
     closure: set[Path] = set()
+    packages: dict[Path, tuple[Path, ...]] = {}  # of `whole`, met so far
     while waiting:
         file = waiting.pop()
         if file in closure or file in left_out:
             continue
         closure.add(file)
-        beside = near.get(file)
+        beside = sources.near.get(file)
         if beside is None:
-            beside = _near(root, file, whole, near)
-            if file.is_relative_to(root):
-                near[file] = beside
+            beside = _near(root, file, whole, packages)
+            if sources.keep(file):
+                sources.near[file] = beside
         waiting += beside
     return closure
 
 
-def _near(root: Path, file: Path, whole: Path | None, near: dict[Path, tuple[Path, ...]]) -> tuple[Path, ...]:
+def _near(root: Path, file: Path, whole: Path | None, packages: dict[Path, tuple[Path, ...]]) -> tuple[Path, ...]:
     """The files that one brings with it: those it imports or includes, and below `whole` those of its package."""
     if file.suffix in C_FILES:
         return tuple(_included(file))
     found = [beside for name in _imported(root, file) for beside in _module_files(root, name)]
     if whole is not None and file.is_relative_to(whole) and file.parent != whole:
         package = whole / file.relative_to(whole).parts[0]
-        if package not in near:
-            near[package] = tuple(one for suffix in (".py", *C_FILES) for one in package.rglob(f"*{suffix}"))
-        found += near[package]
+        if package not in packages:
+            packages[package] = tuple(one for suffix in (".py", *C_FILES) for one in package.rglob(f"*{suffix}"))
+        found += packages[package]
     return tuple(dict.fromkeys(found))
 
 

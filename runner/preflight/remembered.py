@@ -24,7 +24,7 @@ from schema.places import ROOT, cache_folder
 
 FILE = "forecasts.json"  # in the cache's folder, which may be emptied at any time
 LOCK_SECONDS = 5.0
-CODE = ("models", "baselines", "tasks", "runner", "results", "schema")
+CODE = tuple(ROOT / name for name in ("models", "baselines", "tasks", "runner", "results", "schema"))
 
 
 @dataclass
@@ -138,7 +138,7 @@ def is_of_the_house(model: str, settings: Mapping[str, Any]) -> bool:
 def _code() -> str:
     """What tells one state of the checkout's code, and one torch, from another."""
     files: Collection[Path] = sorted(
-        path for name in CODE for suffix in ("py", "c", "h") for path in (ROOT / name).rglob(f"*.{suffix}")
+        path for folder in CODE for suffix in ("py", "c", "h") for path in folder.rglob(f"*.{suffix}")
     )
     stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(f"{torch.__version__} {stats}".encode()).hexdigest()

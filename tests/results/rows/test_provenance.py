@@ -159,14 +159,19 @@ def test_comments_and_strings_are_where_python_sees_them():
         assert [found.start() for found in provenance.APART.finditer(text) if found[0][0] == "#"] == seen, path
 
 
-def test_what_is_known_of_a_file_of_the_checkout_is_not_read_again():
-    sources, path = provenance.Sources(), ROOT / "bench.py"
-    asked = provenance.import_closure(ROOT, [path], sources=sources)
-    first = provenance.code_hash([("bench.py", path)], sources=sources)
-    assert path in sources.near and asked == provenance.import_closure(ROOT, [path], sources=sources)
-    sources.told[path] = b"other"
-    assert (
-        provenance.code_hash([("bench.py", path)], sources=sources)
-        != first
-        == provenance.code_hash([("bench.py", path)])
-    )
+def test_what_is_known_of_a_file_in_their_folders_is_not_read_again_and_of_others_nothing_is_kept(tmp_path):
+    house, mine = tmp_path / "house" / "a.py", tmp_path / "mine.py"
+    write(tmp_path, {"house/a.py": "import mine\n", "mine.py": "x = 1\n"})
+    sources, named = provenance.Sources((tmp_path / "house",)), [("a.py", house), ("mine.py", mine)]
+
+    def told():
+        return provenance.import_closure(tmp_path, [house], sources=sources), provenance.code_hash(
+            named, sources=sources
+        )
+
+    first = told()
+    assert first[0] == {house, mine} and set(sources.near) == set(sources.told) == {house}
+    write(tmp_path, {"house/a.py": "x = 2\n"})
+    assert told() == first
+    write(tmp_path, {"mine.py": "x = 3\n"})
+    assert told()[1] != first[1]

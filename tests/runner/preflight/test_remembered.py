@@ -60,12 +60,13 @@ def test_other_code_is_asked_anew(monkeypatch):
     assert asked_twice() == [0, 1]
 
 
-def test_a_file_of_code_that_was_touched_is_other_code(tmp_path, monkeypatch):
-    monkeypatch.setattr(remembered, "ROOT", tmp_path)
+@pytest.mark.parametrize("name", ["one.py", "one.c", "one.h"])
+def test_a_file_of_code_that_was_touched_is_other_code(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(remembered, "CODE", (tmp_path / "models",))
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "one.py").write_text("1")
+    (tmp_path / "models" / name).write_text("1")
     before = remembered._code.__wrapped__()
-    (tmp_path / "models" / "one.py").write_text("22")
+    (tmp_path / "models" / name).write_text("22")
     assert remembered._code.__wrapped__() != before
 
 

@@ -187,9 +187,8 @@ def named(root: Path, files: Iterable[Path], packages: Iterable[Path] = ()) -> l
     Those in one of the folders `packages` are named from it, with its own name.
     """
     roots = [_resolved(root), *(_resolved(package).parent for package in packages)]
-    above = [
-        f"{one.as_posix().rstrip('/')}/" for one in roots
-    ]  # texts: a checkout has many files, and a run many hashes
+    # as texts: a checkout has many files, and a run asks for many hashes
+    above = [f"{one.as_posix().rstrip('/')}/" for one in roots]
     found = []
     for text, path in sorted((path.as_posix(), path) for path in map(_resolved, files)):
         begins = next((one for one in above if text.startswith(one)), None)

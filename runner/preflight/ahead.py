@@ -61,10 +61,10 @@ def questions(
         return []
     devices = {cell.device for cell in cells}
     files = [partial(readable, path, devices) for path in files_of_rows(results)]
-    return [
-        *(partial(_of_model, alike, checkpoints, key) for alike in ours),
-        *files,
-    ]  # the short ones last: the copies end together
+    models_first = [
+        partial(_of_model, alike, checkpoints, key) for alike in ours
+    ]  # then the short ones: all end together
+    return [*models_first, *files]
 
 
 def _is_kept(cell: Cell) -> bool:

@@ -18,6 +18,7 @@ from models.matching.solver import solve
 from models.ops.providers import probing
 from models.shell.model import LanguageModel, Shape, Size, assemble
 from runner.build import at_one_vocabulary
+from schema.settings import parameters
 
 PROBED = 128  # width of the model that is run to see what is kept for a backward pass, where the asked one is wider
 SHORTEST = 128  # tokens of the text that shows what a forward pass keeps
@@ -67,10 +68,7 @@ def kept_per_token(name: str, size: Size, settings: str, match: Match = PARAMETE
         own["provider"] = "auto"  # the one asked for may need another device, and keeps about as much
     shape = _shape(name, size, settings, match)
     least = max(SHORTEST, 2 * (own.get("store_every") or 0))
-    narrowed = _narrowed(own.get("window", 0), longest, least)
-    if narrowed > 1:
-        own["window"] = round(own["window"] / narrowed)
-        longest = longest if longest >= 2 * narrowed * own["window"] else round(longest / narrowed)
+    own, longest, narrowed = _narrower(entry, own, longest, least)
     heads = max(1, size.heads * PROBED // size.width) if size.width > PROBED else size.heads
     share = heads / size.heads
     small = replace(size, width=size.width // size.heads * heads, heads=heads)
@@ -89,10 +87,20 @@ def kept_per_token(name: str, size: Size, settings: str, match: Match = PARAMETE
     return Kept(passes / share, state / share, masks * narrowed**2)
 
 
-def _narrowed(window: int, longest: int, least: int) -> float:
-    """How much narrower than asked a window is run, with texts of `least` tokens or more: as narrow as NARROW where texts fill it
-    twice; else only so much that its share of a text stays what it is."""
-    return max(1.0, window / NARROW if longest >= 2 * window else min(longest / least, window / NARROW))
+def _narrower(
+    entry: registry.Entry, own: dict[str, Any], longest: int, least: int
+) -> tuple[dict[str, Any], int, float]:
+    """The settings with which a window is run, the longest text with them, and how much narrower than asked it is.
+
+    As narrow as NARROW where texts fill it twice; else only so much that its share of a text, of `least` tokens or more, stays.
+    """
+    if "window" not in (known := parameters(entry.cls)):
+        return own, longest, 1.0
+    window = own.get("window", known["window"].default)
+    is_filled = longest >= 2 * window
+    narrowed = max(1.0, window / NARROW if is_filled else min(longest / least, window / NARROW))
+    own = own | {"window": round(window / narrowed)}
+    return own, longest if is_filled else round(longest / narrowed), narrowed
 
 
 def _at_depth(
@@ -113,7 +121,7 @@ def _at_depth(
 def _kept(model: nn.Module, length: int, window: int) -> tuple[Kept, Kept]:
     """What one model's forward pass keeps of a text of so many tokens: in all, and of that in its blocks.
 
-    A mask is what no learned number has a part in, and has a row for each token of a window.
+    A mask is what no learned number has a part in, of no row or head by itself, with a line for each token of a window.
     """
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}  # held to the end, so that no other takes the place of one
@@ -125,7 +133,7 @@ def _kept(model: nn.Module, length: int, window: int) -> tuple[Kept, Kept]:
         if storage._cdata not in weights and storage._cdata not in kept:
             kept[storage._cdata] = storage
             inside.update([storage._cdata] if within else [])
-            is_mask = not tensor.requires_grad and tensor.dim() > 1 and tensor.shape[-1] >= tensor.shape[-2] == window
+            is_mask = not tensor.requires_grad and tensor.dim() == 2 and tensor.shape[1] >= tensor.shape[0] == window
             masks.update([storage._cdata] if is_mask else [])
         return tensor
 

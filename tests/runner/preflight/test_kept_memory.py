@@ -92,3 +92,8 @@ def test_states_stored_now_and_then_and_a_wide_window_are_counted_together(monke
     monkeypatch.setattr(kept_memory, "NARROW", 32)
     found = kept_per_token.__wrapped__("titans-mag", SIZE, settings, longest=512)
     assert found.of(5120) == pytest.approx(exact.of(5120), rel=0.1)
+
+
+def test_a_window_of_the_model_itself_is_counted_as_one_that_is_asked_for():
+    found, asked = (kept_per_token.__wrapped__("transformer-window", SIZE, own) for own in ("{}", '{"window": 64}'))
+    assert found == asked and found.masks

@@ -94,9 +94,10 @@ def _narrower(
 
     As narrow as NARROW where texts fill it twice; else only so much that its share of a text, of `least` tokens or more, stays.
     """
-    if "window" not in (known := parameters(entry.cls)):
+    known = parameters(entry.cls)
+    window = own.get("window", known["window"].default) if "window" in known else None
+    if not isinstance(window, int):  # some models take None, and decide by themselves
         return own, longest, 1.0
-    window = own.get("window", known["window"].default)
     is_filled = longest >= 2 * window
     narrowed = max(1.0, window / NARROW if is_filled else min(longest / least, window / NARROW))
     own = own | {"window": round(window / narrowed)}

@@ -181,9 +181,11 @@ def _model(name: str, size: Size, match: Match, settings: str, length: int) -> t
 
 
 def _kept(name: str, size: Size, settings: str, match: Match, length: int) -> Kept:
-    longest = max(length, kept_memory.SHORT)
-    find = partial(kept_per_token, name, size, settings, match, longest)
-    return Kept(*remembered.of_model("kept", name, json.loads(settings), (size, match, longest), find))
+    longest, own = max(length, kept_memory.SHORT), json.loads(settings)
+    if (own.get("store_every") or 0) >= length:  # no text is so long that a state is stored within it
+        own["store_every"] = None
+    find = partial(kept_per_token, name, size, canonical(own), match, longest)
+    return Kept(*remembered.of_model("kept", name, own, (size, match, longest), find))
 
 
 def table(changed: dict[str, int], length: int, names: Sequence[str] | None = None) -> Table:

@@ -12,21 +12,13 @@ import torch
 import baselines  # noqa: F401  fills the registry
 from models import registry
 from models.matching.solver import solve
-from models.ops.neural_memory import activation_checkpointing
-from models.shell.model import Size, assemble
+from models.shell.model import Size, assemble, deep_enough
 from runner.preflight import kept_memory
 from runner.preflight.kept_memory import kept_per_token
 from schema.places import ROOT
 
 SIZE = Size(2, 32, 2, 2)
 SETTINGS = json.dumps({"store_every": 32})
-
-
-@pytest.mark.parametrize("name", ["titans-lmm", "titans-mac"])
-def test_states_stored_now_and_then_keep_what_they_keep_in_training(name, monkeypatch):
-    found = kept_per_token.__wrapped__(name, SIZE, SETTINGS)
-    monkeypatch.setattr(activation_checkpointing, "is_probing", lambda: False)
-    assert found == kept_per_token.__wrapped__(name, SIZE, SETTINGS)
 
 
 @pytest.mark.parametrize("name", ["s4", "armt"])
@@ -97,3 +89,9 @@ def test_states_stored_now_and_then_and_a_wide_window_are_counted_together(monke
 def test_a_window_of_the_model_itself_is_counted_as_one_that_is_asked_for():
     found, asked = (kept_per_token.__wrapped__("transformer-window", SIZE, own) for own in ("{}", '{"window": 64}'))
     assert found == asked and found.masks
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_every_model_is_counted(name):
+    kept = kept_per_token.__wrapped__(name, deep_enough(registry.entry(name), Size(40, 32, 1, 2)), "{}")
+    assert kept.passes > 0 and kept.state >= 0 and kept.masks >= 0

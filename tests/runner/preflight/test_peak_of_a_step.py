@@ -20,7 +20,7 @@ ROWS, TIME, WIDTH, DEPTH, HEADS = 4, 128, 32, 4, 2
 WORDS = 4096
 
 
-def forecast_and_held(model, vocab, again, monkeypatch, at_once=2**24):
+def forecast_and_held(model, vocab, again, monkeypatch, at_once=2**24, **settings):
     """Bytes that a step of one backward pass is forecast to need, and that its weights, averages and tensors take."""
     monkeypatch.setattr(loss, "LOGITS_AT_ONCE", at_once)
     monkeypatch.setattr(costs, "LOGITS_AT_ONCE", at_once)
@@ -28,9 +28,15 @@ def forecast_and_held(model, vocab, again, monkeypatch, at_once=2**24):
     budget = {"steps": 1, "batch_tokens": ROWS * TIME} | ({"activation_checkpointing": True} if again else {})
     size = {"width": WIDTH, "depth": DEPTH, "heads": HEADS}
     cell = dataclasses.replace(
-        CELL, model=model, task="language-modelling", task_settings=task, size=size, budget=budget
+        CELL,
+        model=model,
+        settings=settings,
+        task="language-modelling",
+        task_settings=task,
+        size=size,
+        budget=budget,
     )
-    built = seeded(model, Size(vocab, **size), 0)
+    built = seeded(model, Size(vocab, **size), 0, **settings)
     texts = torch.randint(vocab, (ROWS, TIME + 1), generator=torch.Generator().manual_seed(0))
     batch = Batch(texts[:, :-1].contiguous(), texts[:, 1:].contiguous(), {})
     with loss.checkpointed(built, again):
@@ -60,6 +66,13 @@ def test_with_many_words(model, again, at_once, monkeypatch):
 def test_with_few_words(again, monkeypatch):
     forecast, held = forecast_and_held("transformer", 300, again, monkeypatch)
     assert forecast == pytest.approx(held, rel=CLOSE)
+
+
+@pytest.mark.parametrize("every", [16, 64, TIME])
+@pytest.mark.parametrize("model, close", [("titans-lmm", CLOSE / 3), ("titans-mac", CLOSE / 2)])
+def test_states_stored_now_and_then_are_counted(model, close, every, monkeypatch):
+    forecast, held = forecast_and_held(model, 300, False, monkeypatch, store_every=every, provider="chunked")
+    assert forecast == pytest.approx(held, rel=close)
 
 
 def test_the_state_is_gone_before_the_logits_are_taken_apart(monkeypatch):

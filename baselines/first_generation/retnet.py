@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models.law import Law
-from models.layers import RMSNorm, rotary, split_heads
+from models.layers import RMSNorm, gated, rotary, split_heads
 from models.ops.flops import Flops
 from models.ops.scan import scan
 from models.ops.scan.flops import scan_flops
@@ -65,7 +64,7 @@ class RetNet(nn.Module):
         k = rotary(k, start, self.frequency) * k.shape[-1] ** -0.5
         decay = self.log_decay.to(torch.promote_types(x.dtype, torch.float32)).expand(x.shape[0], x.shape[1], -1)
         y, matrix = scan(q, k, v, log_forget=decay, state=matrix, provider=self.provider)
-        y = F.silu(self.gate(x)) * self.norm(y).flatten(2)
+        y = gated(self.norm(y).flatten(2), self.gate(x), self.provider)
         return self.out(y), (matrix, start + x.shape[1])
 
     def flops(self, time: int) -> Flops:

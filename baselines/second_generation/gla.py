@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.law import Law
-from models.layers import RMSNorm, at_least_float32, split_heads
+from models.layers import RMSNorm, at_least_float32, gated, split_heads
 from models.ops.flops import Flops
 from models.ops.scan import scan
 from models.ops.scan.flops import scan_flops
@@ -84,7 +84,7 @@ class GLA(nn.Module):
             state=None if state is None else state[0],
             provider=self.provider,
         )
-        return self.out(self.norm(y).flatten(2) * F.silu(self.gate(x))), (matrix,)
+        return self.out(gated(self.norm(y).flatten(2), self.gate(x), self.provider)), (matrix,)
 
     def flops(self, time: int) -> Flops:
         """Of the scan."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.law import Law
-from models.layers import RMSNorm, ShortConvolution, at_least_float32, convolved, split_heads, step_bias
+from models.layers import RMSNorm, ShortConvolution, at_least_float32, convolved_parts, gated, split_heads, step_bias
 from models.ops.flops import Flops
 from models.ops.log_linear import log_linear
 from models.ops.log_linear.flops import log_linear_flops
@@ -83,8 +83,7 @@ class LogLinearMamba2(nn.Module):
         """y [b, t, width] and the state."""
         tail, begun = (None, None) if state is None else (state[0], state[1:])
         z, x, step, weights = self.project(x).split(self.widths, dim=-1)
-        x, tail = convolved(self.convolution, x, tail)
-        x, B, C = x.split([self.inner, self.states, self.states], dim=-1)
+        (x, B, C), tail = convolved_parts(self.convolution, x, tail, [self.inner, self.states, self.states])
         delta = F.softplus(at_least_float32(step) + self.step_bias)
         weights = F.softplus(self.L * at_least_float32(split_heads(weights, self.heads)))
         x = split_heads(x, self.heads)
@@ -99,7 +98,7 @@ class LogLinearMamba2(nn.Module):
             provider=self.provider,
         )
         y = (y + self.D[:, None] * x).flatten(2)
-        return self.out(self.norm(y * F.silu(z))), (tail, buckets, count)
+        return self.out(self.norm(gated(y, z, self.provider))), (tail, buckets, count)
 
     def flops(self, time: int) -> Flops:
         """Of log-linear attention."""

@@ -19,7 +19,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.law import Law
-from models.layers import RMSNorm, ShortConvolution, at_least_float32, convolved, gated, maps, split_heads, step_bias
+from models.layers import (
+    RMSNorm,
+    ShortConvolution,
+    at_least_float32,
+    convolved_parts,
+    gated,
+    maps,
+    split_heads,
+    step_bias,
+)
 from models.ops.flops import Flops
 from models.ops.scan import scan
 from models.ops.scan.flops import scan_flops
@@ -72,8 +81,7 @@ class Mamba2(nn.Module):
         z, x, step = maps(x, self.project, provider=self.provider)[0].split(
             [self.inner, self.inner + 2 * self.states, self.heads], dim=-1
         )
-        x, tail = convolved(self.convolution, x, tail)
-        x, B, C = x.split([self.inner, self.states, self.states], dim=-1)
+        (x, B, C), tail = convolved_parts(self.convolution, x, tail, [self.inner, self.states, self.states])
         delta = F.softplus(at_least_float32(step) + self.step_bias)
         x = split_heads(x, self.heads)
         y, matrix = scan(

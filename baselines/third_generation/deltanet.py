@@ -65,8 +65,9 @@ class DeltaNet(nn.Module):
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         tail, matrix = (None, None) if state is None else state
         qkv, rate = maps(x, self.qkv, self.rate, provider=self.provider)
-        (q, k, v), tail = convolved_heads(self.convolution, qkv, tail, [self.out.in_features] * 3, self.heads, unit=2)
-        q = q * q.shape[-1] ** -0.5
+        inner = self.out.in_features
+        scale = (inner // self.heads) ** -0.5
+        (q, k, v), tail = convolved_heads(self.convolution, qkv, tail, [inner] * 3, self.heads, 2, scale)
         rate = self.highest_rate * rate.sigmoid()
         y, matrix = scan(q, k, v, rate=rate, compare=True, state=matrix, provider=self.provider)
         return maps(self.norm(y).flatten(2), self.out, provider=self.provider)[0], (tail, matrix)

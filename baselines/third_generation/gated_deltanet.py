@@ -73,8 +73,8 @@ class GatedDeltaNet(nn.Module):
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         tail, matrix = (None, None) if state is None else state
         qkv, step, rate, gate = maps(x, self.qkv, self.step, self.rate, self.gate, provider=self.provider)
-        (q, k, v), tail = convolved_heads(self.convolution, qkv, tail, self.widths, self.heads, unit=2)
-        q = q * q.shape[-1] ** -0.5
+        scale = (self.widths[0] // self.heads) ** -0.5
+        (q, k, v), tail = convolved_heads(self.convolution, qkv, tail, self.widths, self.heads, 2, scale)
         step, rate = at_least_float32(step), at_least_float32(rate)
         log_forget = -self.A_log.exp() * F.softplus(step + self.step_bias)
         rate = self.highest_rate * rate.sigmoid()

@@ -88,8 +88,8 @@ class ChannelGated(nn.Module):
         tail, matrix = (None, None) if state is None else state
         qkv = self.qkv(x)
         widths = [qkv.shape[-1] // 3] * 3
-        (q, k, v), tail = convolved_heads(self.convolution, qkv, tail, widths, self.heads, unit=2)
-        q = q * q.shape[-1] ** -0.5
+        scale = (widths[0] // self.heads) ** -0.5
+        (q, k, v), tail = convolved_heads(self.convolution, qkv, tail, widths, self.heads, 2, scale)
         compare, write, v = self.erased_and_written(x, k, v)
         y, matrix = erase_and_write(
             q, compare, write, v, log_forget=self.log_forget(x), state=matrix, provider=self.provider

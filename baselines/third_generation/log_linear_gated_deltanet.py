@@ -75,8 +75,8 @@ class LogLinearGatedDeltaNet(nn.Module):
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor, int] | None = None):
         """y [b, t, width] and the state."""
         tail, begun = (None, None) if state is None else (state[0], state[1:])
-        (q, k, v), tail = convolved_heads(self.convolution, self.qkv(x), tail, self.widths, self.heads, unit=2)
-        q = q * q.shape[-1] ** -0.5
+        scale = (self.widths[0] // self.heads) ** -0.5
+        (q, k, v), tail = convolved_heads(self.convolution, self.qkv(x), tail, self.widths, self.heads, 2, scale)
         step, rate = at_least_float32(self.step(x)), at_least_float32(self.rate(x))
         y, (buckets, count) = log_linear(
             q,

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from models.ops.dense import native as dense
 from models.ops.dense import rotary as whole_text
+from models.ops.dense import training
 from models.ops.flops import Flops, product_flops
 from models.ops.short_convolution import native as compiled_convolution
 from models.ops.short_convolution import short_convolution
+from models.ops.short_convolution.activated import Heads, activated
 
 
 class RMSNorm(nn.Module):
@@ -34,6 +36,8 @@ class RMSNorm(nn.Module):
         weight = self._parameters.get("weight")
         if dense.is_short(x, self.provider) and (weight is None or weight.dtype is x.dtype):
             return dense.rms_norm(x, weight, self.eps)
+        if (found := training.rms_norm(x, weight, self.eps, self.provider)) is not None:
+            return found
         weight = None if weight is None else weight.to(x.dtype)  # one dtype, or torch leaves its fused form
         return F.rms_norm(x, self.shape, weight, self.eps)
 
@@ -53,7 +57,10 @@ class SwiGLU(nn.Module):
             gate_up, down = (dense.plain(layer, x.dtype) for layer in (self.gate_up, self.down))
             if gate_up is not None and down is not None and gate_up[1] is down[1] is None:
                 return dense.swiglu(x, gate_up[0], down[0])
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        gate_up = self.gate_up(x)
+        if (found := training.gated_halves(gate_up, self.provider)) is not None:
+            return self.down(found)
+        gate, up = gate_up.chunk(2, dim=-1)
         return self.down(F.silu(gate) * up)
 
 
@@ -76,16 +83,22 @@ class ShortConvolution(nn.Module):
             if part is not None:
                 nn.init.uniform_(part, -(kernel**-0.5), kernel**-0.5)
 
-    def activated(
-        self, x: Tensor, state: Tensor | None = None, head: int = 1, unit: int = 0
-    ) -> tuple[Tensor, Tensor] | None:
-        """SiLU of the convolution in one call, its first `unit` channels in heads of unit length (`l2_norm`), and the state.
+    def activated(self, x: Tensor, state: Tensor | None, heads: Heads) -> tuple[list[Tensor], Tensor] | None:
+        """SiLU of the convolution in one call, in parts of which some are in heads of unit length (`l2_norm`), and the state.
 
-        None where there is no such call: with gradients, in half precision, or where compiled code is not to compute.
+        None where there is no such call: in half precision, with gradients in few channels, where nothing compiled is to compute.
         """
         if self.provider in dense.PLAIN or self._forward_hooks or self._forward_pre_hooks:
             return None
-        return compiled_convolution.heads(x, self.weight, self.bias, state, head, unit)
+        if (found := activated(x, self.weight, self.bias, state, heads)) is not None:
+            return found
+        unit = sum(heads.widths[: heads.unit])
+        found = compiled_convolution.heads(x, self.weight, self.bias, state, heads.head, unit, heads.eps)
+        return (
+            None
+            if found is None
+            else (_first_scaled(list(found[0].split(heads.widths, dim=-1)), heads.scale), found[1])
+        )
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return short_convolution.form_or_auto(self.provider)(x, self.weight, self.bias, state)
@@ -101,34 +114,57 @@ def maps(x: Tensor, *layers: nn.Module, provider: str = "auto") -> list[Tensor]:
 
 def convolved(convolution: nn.Module, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
     """`silu(conv(x))` [b, t, d] and the convolution's state."""
-    if isinstance(convolution, ShortConvolution) and (found := convolution.activated(x, state)) is not None:
-        return found
+    [x], state = convolved_parts(convolution, x, state, [x.shape[-1]])
+    return x, state
+
+
+def convolved_parts(
+    convolution: nn.Module, x: Tensor, state: Tensor | None, widths: Sequence[int]
+) -> tuple[list[Tensor], Tensor]:
+    """`silu(conv(x))` in parts of `widths` channels, each [b, t, its width], and the convolution's state."""
+    if isinstance(convolution, ShortConvolution):
+        if (found := convolution.activated(x, state, Heads(tuple(widths)))) is not None:
+            return found
     x, state = convolution(x, state)
-    return F.silu(x), state
+    return list(F.silu(x).split(widths, dim=-1)), state
 
 
 def convolved_heads(
-    convolution: nn.Module, x: Tensor, state: Tensor | None, widths: Sequence[int], heads: int, unit: int
+    convolution: nn.Module,
+    x: Tensor,
+    state: Tensor | None,
+    widths: Sequence[int],
+    heads: int,
+    unit: int,
+    scale: float = 1.0,
 ) -> tuple[list[Tensor], Tensor]:
     """`silu(conv(x))` in parts of `widths` channels, each [b, t, h, d], the first `unit` of unit length; and the state.
 
-    Those that are brought to unit length (`l2_norm`) are equally wide.
+    Those that are brought to unit length (`l2_norm`) are equally wide; the first of them is multiplied by `scale` then.
     """
     found = None
     if isinstance(convolution, ShortConvolution):
-        found = convolution.activated(x, state, widths[0] // heads, sum(widths[:unit]))
-    if found is None:
-        x, state = convolution(x, state)
-        parts = [split_heads(part, heads) for part in F.silu(x).split(widths, dim=-1)]
-        return [l2_norm(part) if place < unit else part for place, part in enumerate(parts)], state
-    x, state = found
-    return [split_heads(part, heads) for part in x.split(widths, dim=-1)], state
+        found = convolution.activated(x, state, Heads(tuple(widths), widths[0] // heads, unit, scale))
+    if found is not None:
+        parts, state = found
+        return [split_heads(part, heads) for part in parts], state
+    x, state = convolution(x, state)
+    parts = [split_heads(part, heads) for part in F.silu(x).split(widths, dim=-1)]
+    parts[:unit] = map(l2_norm, parts[:unit])
+    return _first_scaled(parts, scale), state
+
+
+def _first_scaled(parts: list[Tensor], scale: float) -> list[Tensor]:
+    return parts if scale == 1.0 else [parts[0] * scale, *parts[1:]]
 
 
 def gated(y: Tensor, z: Tensor, provider: str = "auto") -> Tensor:
-    """`y * silu(z)`, alike in shape; short ones compiled where no gradient is needed and the provider allows it."""
-    if y.shape == z.shape and y.dtype is z.dtype and dense.is_short(y, provider):
-        return dense.gated(y, z)
+    """`y * silu(z)`, alike in shape; compiled where the provider allows it, of a short y or in a training."""
+    if y.shape == z.shape and y.dtype is z.dtype:
+        if dense.is_short(y, provider):
+            return dense.gated(y, z)
+        if (found := training.gated(y, z, provider)) is not None:
+            return found
     return y * F.silu(z)
 
 

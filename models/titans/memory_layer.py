@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from models.layers import RMSNorm, ShortConvolution, at_least_float32, convolved_heads, maps
 from models.layers.derived import Derived
 from models.ops.dense import native as dense
+from models.ops.dense import training
 from models.ops.flops import Flops
 from models.ops.neural_memory import deep_memory, linear_memory
 from models.ops.neural_memory.activation_checkpointing import stored_every
@@ -217,6 +218,8 @@ class HeadNorm(RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         if dense.is_short(x, self.provider) and self.gain.dtype is x.dtype:
             return dense.rms_norm(x, self.gain, self.eps).flatten(2)
+        if (found := training.rms_norm(x, self.gain, self.eps, self.provider)) is not None:
+            return found.flatten(2)
         return super().forward(x).flatten(2) * self.gain
 
 

@@ -5,21 +5,10 @@
    REAL float or double   KERNEL inputs a token   LANES a divisor of width
    Layouts: x, y [batch, time, width]; weight [KERNEL, width], the newest input's last; bias [width] or NULL; state, the inputs
    before the text, [batch, KERNEL - 1, width]; the weights' gradients [batch, KERNEL + 1, width], the bias' last. */
-#include "../native.h"
+#include "text.h"
 
 #define SIDE 4 /* vectors of channels that one walk over the text takes along: whole lines of the cache */
 #define EACH_COLUMN(j) for (int j = 0; j < side; j++)
-
-typedef struct {
-  long batch, time, width;
-  const real *x, *weight, *bias, *state;
-} text;
-
-/* Input t of a row of the batch, which before the text is the state's. */
-static inline const real *input(const text *in, long n, long t, long c) {
-  if (t < 0) return in->state + (n * (KERNEL - 1) + KERNEL - 1 + t) * in->width + c;
-  return in->x + (n * in->time + t) * in->width + c;
-}
 
 static inline __attribute__((always_inline)) void walk(const text *in, long n, long c, int side, real *y) {
   vec weight[KERNEL][SIDE], bias[SIDE] = {{0}};

@@ -28,7 +28,9 @@ from models.ops.short_convolution.chunked import computed_in
 SOURCE = Path(__file__).with_name("native.c")
 
 
-class _Text(ctypes.Structure):
+class Text(ctypes.Structure):
+    """A batch of texts, as `text.h` has it."""
+
     _fields_ = [(name, ctypes.c_long) for name in ("batch", "time", "width")]
     _fields_ += [(name, ctypes.c_void_p) for name in ("x", "weight", "bias", "state")]
 
@@ -71,13 +73,15 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor) -> t
     kernel = weight.shape[-1]
     own = x.contiguous(), weight[:, 0].T.contiguous(), None if bias is None else bias.contiguous(), state.contiguous()
     y = torch.empty_like(own[0])
-    text = _Text(*x.shape, *(address(one) for one in own))
+    text = Text(*x.shape, *(address(one) for one in own))
     _built(x, kernel).forward(ctypes.byref(text), pointer(y), torch.get_num_threads())
-    if x.shape[1] >= kernel - 1:
-        last = own[0][:, x.shape[1] - kernel + 1 :].clone()
-    else:
-        last = torch.cat([own[3][:, x.shape[1] :], own[0]], 1)
-    return y, last, own
+    return y, after(own[0], own[3]), own
+
+
+def after(x: Tensor, state: Tensor) -> Tensor:
+    """The last inputs behind a text x with these before it."""
+    kept = state.shape[1]
+    return x[:, x.shape[1] - kept :].clone() if x.shape[1] >= kept else torch.cat([state[:, x.shape[1] :], x], 1)
 
 
 def heads(
@@ -109,7 +113,7 @@ def heads(
     expect(weight=(weight, (width, 1, kernel)), bias=(bias, (width,)), state=(state, (batch, kernel - 1, width)))
     x, weight, state = x.contiguous(), weight.contiguous(), state.contiguous()
     y, last = torch.empty_like(x), torch.empty_like(state)
-    text = _Text(batch, time, width, x.data_ptr(), weight.data_ptr(), address(bias), state.data_ptr())
+    text = Text(batch, time, width, x.data_ptr(), weight.data_ptr(), address(bias), state.data_ptr())
     run(ctypes.byref(text), y.data_ptr(), last.data_ptr(), head, unit, eps, torch.get_num_threads())
     note("native")
     return y, last
@@ -140,7 +144,7 @@ class _Convolution(torch.autograd.Function):
         (kernel, _), time = weight.shape, x.shape[1]
         dx, dstate = torch.empty_like(x), torch.empty_like(state)
         dweight = x.new_empty(len(x), kernel + 1, x.shape[2])
-        text = _Text(*x.shape, *(address(one) for one in (x, weight, bias, state)))
+        text = Text(*x.shape, *(address(one) for one in (x, weight, bias, state)))
         given = (dy.contiguous(), dx, dstate, dweight)
         _built(x, kernel).backward(ctypes.byref(text), *(pointer(one) for one in given), torch.get_num_threads())
         kept = min(time, kernel - 1)

@@ -12,7 +12,12 @@ from torch.autograd.function import once_differentiable
 
 
 def by_hand(backward: Callable) -> Callable:
-    """Decorates `backward(ctx, *gradients)` of an autograd Function: differentiable once, computed in its tensors' own dtype.
+    """Decorates `backward(ctx, *gradients)` of an autograd Function: differentiable once, `in_own_dtype`."""
+    return once_differentiable(in_own_dtype(backward))
+
+
+def in_own_dtype(backward: Callable) -> Callable:
+    """Decorates `backward(ctx, *gradients)` of an autograd Function: computed in its tensors' own dtype.
 
     A user may call `loss.backward()` under autocast, which would turn its products into half precision against sums in
     float32; the forward pass has autocast switched off, and so must the backward pass.
@@ -24,4 +29,4 @@ def by_hand(backward: Callable) -> Callable:
         with torch.autocast(device, enabled=False):
             return backward(ctx, *gradients)
 
-    return once_differentiable(run)
+    return run

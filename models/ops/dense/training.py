@@ -1,20 +1,23 @@
 """RMS norm and SiLU gates of many rows compiled, forward and back, while a model trains. The C lies in `training.c`.
 
 PyTorch takes a norm's way back as a dozen operators and a gate's as five, each of which reads and writes the text; here each
-number is read once, and nothing is kept for it that is not kept anyway. What is not covered is None and goes on with PyTorch:
+number is read once, and nothing is kept for it that is not kept anyway. A gradient that is to be differentiated again is
+PyTorch's. What is not covered is None and goes on with PyTorch:
 without gradients, half precision, autocast, off the CPU, inside torch.compile and `probing`, without a compiler.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from models.ops.autograd import by_hand
+from models.ops.autograd import in_own_dtype
 from models.ops.dense.native import KINDS, PLAIN
 from models.ops.native_build import REGISTER, compiled, lanes, remembered
 from models.ops.providers import NotCovered, is_probing, note
@@ -79,25 +82,37 @@ def _functions(kind: torch.dtype) -> dict[str, Callable]:
         return {}
 
 
+def _differentiated(
+    plain: Callable[..., Tensor], given: Sequence[Tensor | None], dy: Tensor
+) -> tuple[Tensor | None, ...]:
+    """The gradients of `plain(*given)` in PyTorch, which can be differentiated again."""
+    wanted = [one for one in given if one is not None and one.requires_grad]
+    found = iter(torch.autograd.grad(plain(*given), wanted, dy, create_graph=True))
+    return tuple([next(found) if one is not None and one.requires_grad else None for one in given])
+
+
 class _Norm(torch.autograd.Function):
     """`apply(x, gain, eps)`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
+        ctx.save_for_backward(x, gain)
+        ctx.eps = eps
         x, width = x.contiguous(), x.shape[-1]
         y, gain = torch.empty_like(x), None if gain is None else gain.contiguous()
         own, gains = (None, width) if gain is None else (gain.data_ptr(), gain.numel())
         _functions(x.dtype)["norm_forward"](
             x.data_ptr(), own, y.data_ptr(), x.numel() // width, width, gains, eps, torch.get_num_threads()
         )
-        ctx.save_for_backward(x, gain)
-        ctx.eps = eps
         return y
 
     @staticmethod
-    @by_hand
+    @in_own_dtype
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        (x, gain), dy = ctx.saved_tensors, dy.contiguous()
+        x, gain = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return *_differentiated(partial(_norm, eps=ctx.eps), (x, gain), dy), None
+        x, dy, gain = x.contiguous(), dy.contiguous(), None if gain is None else gain.contiguous()
         width, dx = x.shape[-1], torch.empty_like(x)
         dgain = None if gain is None else x.new_zeros(BLOCKS, *gain.shape)
         own, gains, sums = (None, width, None) if gain is None else (gain.data_ptr(), gain.numel(), dgain.data_ptr())
@@ -106,6 +121,12 @@ class _Norm(torch.autograd.Function):
             torch.get_num_threads(),
         )  # fmt: skip
         return dx, None if dgain is None else dgain.sum(0), None
+
+
+def _norm(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
+    width = x.shape[-1]
+    y = F.rms_norm(x, (width,), eps=eps)
+    return y if gain is None else y * (gain if gain.numel() == width else gain.view(-1, width))
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -138,17 +159,22 @@ class _Gate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, z: Tensor) -> Tensor:
-        u, z = _rows(u), _rows(z)
         ctx.save_for_backward(u, z)
-        return _forward(u, z)
+        return _forward(_rows(u), _rows(z))
 
     @staticmethod
-    @by_hand
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
+    @in_own_dtype
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         u, z = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return _differentiated(_gated, (u, z), dy)
         du, dz = (torch.empty(dy.shape, dtype=dy.dtype) for _ in range(2))
-        _backward(u, z, dy, du, dz)
+        _backward(_rows(u), _rows(z), dy, du, dz)
         return du, dz
+
+
+def _gated(u: Tensor, z: Tensor) -> Tensor:
+    return u * F.silu(z)
 
 
 class _Halves(torch.autograd.Function):
@@ -156,16 +182,17 @@ class _Halves(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, zu: Tensor) -> Tensor:
-        zu = _rows(zu)
         ctx.save_for_backward(zu)
-        z, u = zu.chunk(2, -1)
+        z, u = _rows(zu).chunk(2, -1)
         return _forward(u, z)
 
     @staticmethod
-    @by_hand
-    def backward(ctx: Any, dy: Tensor) -> Tensor:
+    @in_own_dtype
+    def backward(ctx: Any, dy: Tensor) -> Tensor | None:
         [zu] = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return _differentiated(lambda zu: _gated(*reversed(zu.chunk(2, -1))), (zu,), dy)[0]
         made = torch.empty(zu.shape, dtype=zu.dtype)
-        (z, u), (dz, du) = zu.chunk(2, -1), made.chunk(2, -1)
+        (z, u), (dz, du) = _rows(zu).chunk(2, -1), made.chunk(2, -1)
         _backward(u, z, dy, du, dz)
         return made

@@ -92,6 +92,20 @@ def test_swiglu(kind, bound, inner):
     held_to_torch(run, [x, *layer.parameters()], bound)
 
 
+@pytest.mark.parametrize("form", ["norm", "a wide gain", "gate", "swiglu"])
+def test_may_be_differentiated_twice(form):
+    torch.manual_seed(0)
+    x, z = (drawn(1, 2, 2, 3, kind=torch.float64) for _ in range(2))
+    gain = drawn(6 if form == "a wide gain" else 3, kind=torch.float64)
+    run, given = {
+        "norm": (lambda x, gain: training.rms_norm(x, gain, 1e-3), (x, gain)),
+        "a wide gain": (lambda x, gain: training.rms_norm(x, gain, 1e-3), (x, gain)),
+        "gate": (training.gated, (x, z)),
+        "swiglu": (training.gated_halves, (drawn(1, 2, 6, kind=torch.float64),)),
+    }[form]
+    assert torch.autograd.gradcheck(run, given) and torch.autograd.gradgradcheck(run, given)
+
+
 def test_threads_change_no_digit():
     found, before = [], torch.get_num_threads()
     try:

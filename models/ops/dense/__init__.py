@@ -1,1 +1,1 @@
-"""What a layer does with a few rows in one call each, compiled: RMS norm, linear maps, SwiGLU (`native`)."""
+"""What a layer does around its products, compiled: few rows (`native`, `rows`), whole texts (`rotary`), `training`."""

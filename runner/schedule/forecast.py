@@ -219,17 +219,20 @@ def forecast(
 def _table(title: str, groups: Sequence[_Group]) -> Table:
     """One row a model and task, each on one line of a terminal of 80 columns; trials stand first, under a word of their own."""
     columns = ("model", "task", "to do", "FLOPs", "memory", "time")
-    table = Table(
-        *columns, title=title, box=None, pad_edge=False, padding=(0, 1, 0, 0)
-    )  # the longest names leave one blank
+    # The longest names leave one blank, which is part of the text: to pad each cell the table takes half as long again.
+    table = Table(*_apart(columns), title=title, box=None, padding=0)
     kinds = sorted({group.is_trial for group in groups}, reverse=True)
     for is_trial in kinds:
         if len(kinds) > 1 or is_trial:
             table.add_row(SECTIONS[is_trial])
         for group in groups:
             if group.is_trial == is_trial:
-                table.add_row(*group.row(6))
+                table.add_row(*_apart(group.row(6)))
     return table
+
+
+def _apart(cells: Sequence[str]) -> list[str]:
+    return [*(f"{text} " for text in cells[:-1]), cells[-1]]
 
 
 def matched(plan: Plan, cells: Sequence[Cell], cost: Callable[[Cell], Cost]) -> Table | None:

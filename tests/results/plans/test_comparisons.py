@@ -41,7 +41,8 @@ SMALL = {
     "zero-shot-needle": {"variants": ["s-niah-1"], "length": 1024, "test_lengths": [1024], "depths": [0.5], "samples": 2},
     "few-shot-babilong": {"questions": ["qa1"], "length": 64, "test_lengths": [1024], "samples": 2},
     **dict.fromkeys(
-        ("selective-copying", "state-tracking", "forgetting", "overflow", "flow", "nonlinear-recall"), {"samples": 2}
+        ("selective-copying", "state-tracking", "modular-arithmetic", "forgetting", "overflow", "flow", "nonlinear-recall"),
+        {"samples": 2},
     ),
 }  # fmt: skip
 LARGE = ("one-gpu", "one-gpu-quick", "paper")

@@ -94,11 +94,10 @@ class ShortConvolution(nn.Module):
             return found
         unit = sum(heads.widths[: heads.unit])
         found = compiled_convolution.heads(x, self.weight, self.bias, state, heads.head, unit, heads.eps)
-        return (
-            None
-            if found is None
-            else (_first_scaled(list(found[0].split(heads.widths, dim=-1)), heads.scale), found[1])
-        )
+        if found is None:
+            return None
+        y, last = found
+        return _first_scaled(list(y.split(heads.widths, dim=-1)), heads.scale), last
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return short_convolution.form_or_auto(self.provider)(x, self.weight, self.bias, state)

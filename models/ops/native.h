@@ -125,6 +125,12 @@ static inline vec sigmoid(vec x) {
   return choose(x < 0, low * share, share);
 }
 
+/* The same by the quicker exponential. */
+static inline vec quick_sigmoid(vec x) {
+  vec low = quick_exp_of_negative(choose(x < 0, x, -x)), share = 1 / (1 + low);
+  return choose(x < 0, low * share, share);
+}
+
 /* tanh: near 0 its series, elsewhere from e^-2|x|, which would lose digits there. */
 static inline vec tanh_of(vec x) {
   if (sizeof(real) == 8) {

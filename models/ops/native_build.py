@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from models.ops import recording
-from models.ops.providers import NotCovered
+from models.ops.providers import NotCovered, is_probing
 from schema.places import cache_folder
 
 # No -ffast-math: it takes infinities and NaN for impossible, and changes how the whole process rounds numbers near zero.
@@ -70,6 +70,20 @@ def compiler() -> list[str]:
 def without_autocast() -> AbstractContextManager:
     """A block in which the CPU computes in its tensors' own dtypes; nothing is done where it does so already."""
     return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else _AS_IT_IS
+
+
+def is_trained_whole(*tensors: Tensor | None) -> bool:
+    """Whether compiled code may take a training step whole: a gradient is wanted, of CPU tensors of one dtype, float32 or 64.
+
+    Never inside torch.compile, autocast, or `probing`, where nothing compiled is counted. The first tensor is not None.
+    """
+    x = tensors[0]
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or is_probing():
+        return False
+    if not x.is_cpu or x.dtype not in KINDS or not x.numel():
+        return False
+    given = [one for one in tensors if one is not None]
+    return all(one.dtype is x.dtype for one in given) and any(one.requires_grad for one in given)
 
 
 def in_kind(kind: torch.dtype, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -61,10 +61,8 @@ def questions(
         return []
     devices = {cell.device for cell in cells}
     files = [partial(readable, path, devices) for path in files_of_rows(results)]
-    models_first = [
-        partial(_of_model, alike, checkpoints, key) for alike in ours
-    ]  # then the short ones: all end together
-    return [*models_first, *files]
+    models_first = [partial(_of_model, alike, checkpoints, key) for alike in ours]
+    return [*models_first, *files]  # the short ones last: all end together
 
 
 def _is_kept(cell: Cell) -> bool:

@@ -75,11 +75,6 @@ void norm_backward(const real *x, const real *gain, const real *dy, real *dx, re
     }
 }
 
-static inline vec quick_sigmoid(vec x) {
-  vec low = quick_exp_of_negative(choose(x < 0, x, -x)), share = 1 / (1 + low);
-  return choose(x < 0, low * share, share);
-}
-
 /* Rows of u lie `us` numbers apart, and so on; those of y and dy side by side. */
 void gate_forward(const real *u, long us, const real *z, long zs, real *y, long rows, long width, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.ops.autograd import in_own_dtype
-from models.ops.dense.native import KINDS, PLAIN
-from models.ops.native_build import REGISTER, compiled, lanes, remembered
-from models.ops.providers import NotCovered, is_probing, note
+from models.ops.dense.native import PLAIN
+from models.ops.native_build import REGISTER, compiled, is_trained_whole, lanes, remembered
+from models.ops.providers import NotCovered, note
 
 SOURCE = Path(__file__).with_name("training.c")
 ARGUMENTS = {"norm_forward": "pppllldi", "norm_backward": "pppppllldi"}
@@ -57,13 +57,7 @@ def gated_halves(zu: Tensor, provider: str = "auto") -> Tensor | None:
 
 def _is_covered(provider: str, *tensors: Tensor | None) -> bool:
     x = tensors[0]
-    if not torch.is_grad_enabled() or torch.compiler.is_compiling() or provider in PLAIN or is_probing():
-        return False
-    if not x.is_cpu or x.dtype not in KINDS or x.dim() < 3 or not x.numel() or torch.is_autocast_enabled("cpu"):
-        return False
-    if any(one is not None and one.dtype is not x.dtype for one in tensors):
-        return False
-    return any(one is not None and one.requires_grad for one in tensors) and bool(_functions(x.dtype))
+    return provider not in PLAIN and x.dim() > 2 and is_trained_whole(*tensors) and bool(_functions(x.dtype))
 
 
 def _is_wide(x: Tensor) -> bool:

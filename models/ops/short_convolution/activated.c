@@ -28,11 +28,6 @@ static inline real *place(const outputs *out, const group *g, long n, long time,
   return out->parts[g->part] + (n * time + t) * g->stride + g->offset;
 }
 
-static inline vec quick_sigmoid(vec x) {
-  vec low = quick_exp_of_negative(choose(x < 0, x, -x)), share = 1 / (1 + low);
-  return choose(x < 0, low * share, share);
-}
-
 typedef struct { /* the inputs that a token hears, the newest last */
   const real *row[KERNEL];
 } window;

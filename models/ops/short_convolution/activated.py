@@ -17,13 +17,12 @@ import torch
 from torch import Tensor
 
 from models.ops.autograd import by_hand
-from models.ops.native_build import address, expect, lanes, library, remembered
-from models.ops.providers import NotCovered, is_probing, note
+from models.ops.native_build import address, expect, is_trained_whole, lanes, library, remembered
+from models.ops.providers import NotCovered, note
 from models.ops.recording import Library
 from models.ops.short_convolution.native import Text, after
 
 SOURCE = Path(__file__).with_name("activated.c")
-KINDS = (torch.float32, torch.float64)
 # Channels from which it computes, with unit heads and without: narrower texts keep torch's SiLU, to whose digits the trainings
 # that are committed come again. (Mamba-2 of width 64 convolves 408 channels.)
 LEAST_IN_HEADS, LEAST = 256, 448
@@ -71,10 +70,8 @@ def activated(
     None where that is not covered: without gradients, few channels, half precision or autocast, off the CPU, inside
     torch.compile, without a compiler; and inside `probing`, where nothing compiled is counted.
     """
-    wanted = any(one is not None and one.requires_grad for one in (x, weight, bias, state))
-    if not torch.is_grad_enabled() or not wanted or not _is_covered(x, weight, bias, state, heads):
-        return None
-    if _built(x.dtype, weight.shape[2], heads) is None:
+    is_wide = x.shape[2] >= (LEAST_IN_HEADS if heads.unit else LEAST) and heads.head <= WIDEST
+    if not is_wide or not is_trained_whole(x, weight, bias, state) or _built(x.dtype, weight.shape[2], heads) is None:
         return None
     (batch, _, width), kernel = x.shape, weight.shape[2]
     if state is None:
@@ -83,16 +80,6 @@ def activated(
     *parts, last = _Activated.apply(x, weight, bias, state, heads)
     note("native")
     return parts, last
-
-
-def _is_covered(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None, heads: Heads) -> bool:
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or is_probing():
-        return False
-    if not x.is_cpu or x.dtype not in KINDS or not x.numel():
-        return False
-    if any(one is not None and one.dtype is not x.dtype for one in (weight, bias, state)):
-        return False
-    return x.shape[2] >= (LEAST_IN_HEADS if heads.unit else LEAST) and heads.head <= WIDEST
 
 
 def _lanes(heads: Heads, kind: torch.dtype) -> int:

@@ -46,19 +46,22 @@ class Listener(TorchDispatchMode):
         super().__init__()
         self.calls: list[Call] = []
         self.held: list[Any] = []
+        self.outside: list[int] = []  # memory that was there before the step
         self.written: set[int] = set()  # memory that operators of PyTorch change where it lies, as far as they say so
         self.missing = ""
         self._only_read: set[int] = set()  # memory that compiled functions leave as it is
         self._places: dict[int, tuple[int, int]] = {}  # of a storage: where it begins and ends
         for tensor in known:
-            self._hold(tensor)
+            self._come(tensor)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         found = func(*args, **kwargs)
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         made = [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
-        for tensor in (*given, *made):
+        for tensor in given:
+            self._come(tensor)
+        for tensor in made:
             self._hold(tensor)
         reads = frozenset(storage_of(tensor) for tensor in given)
         written = [a for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
@@ -94,7 +97,7 @@ class Listener(TorchDispatchMode):
     def kept(self, found: Any) -> None:
         for leaf in tree_leaves(found):
             if isinstance(leaf, Tensor):
-                self._hold(leaf)
+                self._come(leaf)
 
     def only_read(self, tensor: Tensor) -> None:
         self._hold(tensor)
@@ -107,6 +110,12 @@ class Listener(TorchDispatchMode):
                 return storage
         self.missing = self.missing or "A compiled function reads memory that nobody is known to hold."
         return 0
+
+    def _come(self, tensor: Tensor) -> None:
+        """A tensor that is used, of this step or from outside."""
+        if storage_of(tensor) not in self._places:
+            self.outside.append(storage_of(tensor))
+        self._hold(tensor)
 
     def _hold(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from models.ops import providers, recording
 from models.shell.decoding.calls import Call, Listener, ReadOut, joined, storage_of
+from models.shell.decoding.moving import Inputs, Moving
 from models.shell.decoding.place import Place, Places
 from models.shell.decoding.returned import Returned
 from models.shell.decoding.surroundings import Surroundings
@@ -33,41 +34,55 @@ class Given(NamedTuple):
 
 
 class Record:
-    """The calls of a step, on memory of their own: `record(given)` copies in, calls, and copies out."""
+    """The calls of a step: `record(given)` says where tokens and state lie, and where what is new is to lie, and calls."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        inputs: list[Tensor],
-        places: Places,
-        returned: Returned,
-        listener: Listener,
-        names: set[str],
-    ):
-        self.inputs, self.places, self.names, self.returned = inputs, places, tuple(names), returned
-        needed = _needed(listener.calls, [*inputs, *places.tensors])
-        self.calls = joined([*needed, *returned.calls])
+    def __init__(self, heard: Heard, found: Any):
+        """`found` is what the layers returned of the step that was heard."""
+        self.places, self.names = heard.places, tuple(heard.names)
+        own, listener, kept = heard.inputs, heard.listener, heard.unchanged()
+        needed = _needed(listener.calls, [*own, *self.places.tensors])
+        self.returned = Returned(found, kept)
+        moving = Moving(listener.calls, needed, [*listener.outside, *self.returned.storages()])
+        self.inputs = Inputs(own, list(kept), moving)
+        self.returned.written(moving)
+        self.calls = joined([*moving.ahead_of(needed), *self.returned.calls])
+        self.nbytes = sum(one.nbytes for one in own)  # of the state that it holds
         self._held = listener.held  # all memory that the calls name by its address
-        self._hangs_on = Surroundings(model)
-
-    @property
-    def nbytes(self) -> int:
-        """Of the state that it holds."""
-        return sum(one.nbytes for one in self.inputs)
+        self._hangs_on = Surroundings(heard.model)
 
     def holds(self) -> bool:
         """Whether the model is as it was when the step was written down."""
         return self._hangs_on.are_the_same()
 
     def __call__(self, given: Given) -> Any:
-        torch._foreach_copy_(self.inputs, given.tensors)
+        self.inputs.put(given.tensors)
         self.places.put(given.numbers)
         made = self.returned.made()
+        self.run()
+        return self.returned.tree(made, given.tensors)
+
+    def run(self) -> None:
+        """Make the calls, with inputs and results where these were said to lie last."""
         for again, arguments in self.calls:
             again(*arguments)
         for name in self.names:
             providers.note(name)
-        return self.returned.tree(made, given.tensors)
+
+
+class Heard(NamedTuple):
+    """A step that was written down: what it was given, the same in memory of the record's own, and what it did with it."""
+
+    model: nn.Module
+    given: list[Tensor]
+    inputs: list[Tensor]
+    places: Places
+    listener: Listener
+    names: set[str]
+
+    def unchanged(self) -> dict[int, Tensor]:
+        """The inputs, by their places, that the step left as they were."""
+        written, pairs = self.listener.written, enumerate(zip(self.inputs, self.given, strict=True))
+        return {index: mine for index, (mine, theirs) in pairs if _is_left(mine, theirs, written)}
 
 
 def recorded(
@@ -90,12 +105,7 @@ def recorded(
         raise NotRecorded(listener.missing)
     if "native" not in names or not _is_plain(found):
         raise NotRecorded("Nothing compiled computes here, or the state is made of more than tensors and numbers.")
-    kept = {
-        index: mine
-        for index, (mine, theirs) in enumerate(zip(inputs, given, strict=True))
-        if storage_of(mine) not in listener.written and torch.equal(mine, theirs)
-    }
-    return Record(model, inputs, places, Returned(found, kept), listener, names), _copied(found)
+    return Record(Heard(model, given, inputs, places, listener, names), found), _copied(found)
 
 
 def _own(state: Any, given: list[Tensor], inputs: list[Tensor], places: Iterator[Any]) -> Any:
@@ -122,6 +132,10 @@ def _read(read: Callable, tokens: Tensor, state: Any, places: Places) -> Any:
     if places.asked:
         raise NotRecorded("The layers ask for numbers.", places.asked)
     return found
+
+
+def _is_left(mine: Tensor, theirs: Tensor, written: set[int]) -> bool:
+    return storage_of(mine) not in written and torch.equal(mine, theirs)
 
 
 def _needed(calls: Sequence[Call], inputs: Sequence[Tensor]) -> list[Call]:

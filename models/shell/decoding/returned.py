@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.ops.prepared_calls.operators import Operator, copy
+from models.ops.prepared_calls.operators import copy
 from models.shell.decoding.calls import Call, storage_of
+from models.shell.decoding.moving import Moving
 from models.shell.decoding.place import Place
 
 
@@ -30,21 +31,36 @@ class Returned:
 
         A cache that was written into is handed out like a result.
         """
+        self._own: list[Tensor] = []  # the record's own memory, of which something is handed out
         self.calls: list[Call] = []
-        self._sources: list[Tensor] = []  # the record's own memory, of which copies are handed out
+        self._sources: list[Tensor] = []  # of it, what prepared calls write or copy
         self._tree = self._marked(found, kept)
-        self._places = (ctypes.c_long * len(self._sources))()  # where the copies lie
-        for place, source in enumerate(self._sources):
-            self._written(copy(torch.empty_like(source), source), place)
+        self._places = (ctypes.c_long * len(self._sources))()  # where lies what is handed out
+
+    def storages(self) -> list[int]:
+        """The memory of what is handed out, as often as a part of it is."""
+        return [*map(storage_of, self._own)]
+
+    def written(self, moving: Moving) -> None:
+        """Let the calls of a step write where it is handed out what they can, and copy the rest."""
+        for index, source in enumerate(self._sources):
+            to = ctypes.c_long.from_buffer(self._places, index * ctypes.sizeof(ctypes.c_long))
+            if not moving.follow(source, to):
+                [call] = copy(torch.empty_like(source), source).calls
+                call = call._replace(whole=(to, *call.whole[1:]))
+                self.calls.append(Call(None, (), frozenset(), frozenset(), False, [call]))
 
     def made(self) -> list[Tensor]:
-        """New tensors, where the next calls of `calls` write."""
-        made = [*map(torch.empty_like, self._sources)]
+        """New tensors, where the next calls write."""
+        return self.put([*map(torch.empty_like, self._sources)])
+
+    def put(self, made: list[Tensor]) -> list[Tensor]:
+        """Let the next calls write into these tensors, which are returned."""
         self._places[:] = [*map(Tensor.data_ptr, made)]
         return made
 
     def tree(self, made: Sequence[Tensor], given: Sequence[Tensor]) -> Any:
-        """What is returned of a step: copies of the record's own memory, and what passed through as it came."""
+        """What is returned of a step: the new tensors, and what passed through as it came."""
         return _filled(self._tree, iter(made), given)
 
     def _marked(self, found: Any, kept: Mapping[int, Tensor]) -> Any:
@@ -55,17 +71,11 @@ class Returned:
         for place, mine in kept.items():
             if _is_same(mine, found):
                 return _Passed(place)
+        self._own.append(found)
         if copy(torch.empty_like(found), found) is None:  # copied in Python
             return found
         self._sources.append(found)
         return _Made
-
-    def _written(self, operator: Operator, place: int) -> None:
-        """Let a prepared copy go to where the tensor at a place lies then."""
-        [call] = operator.calls
-        to = ctypes.c_long.from_buffer(self._places, place * ctypes.sizeof(ctypes.c_long))
-        call = call._replace(whole=(to, *call.whole[1:]))
-        self.calls.append(Call(None, (), frozenset(), frozenset(), False, [call]))
 
 
 def _filled(tree: Any, made: Iterator[Tensor], given: Sequence[Tensor]) -> Any:

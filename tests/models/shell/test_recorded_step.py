@@ -93,17 +93,55 @@ def test_float64_has_its_own_digits():
 def settled(name="gated-deltanet", **settings):
     """A model that decodes from a record, and a state to go on from."""
     model = made(name, **settings)
-    _, state = decoded(model, text())
+    _, state = decoded(model, text(time=128))
     assert records(model)
     return model, state
 
 
-def test_a_state_that_is_given_stays_as_it_is_and_can_be_gone_on_from_twice():
-    model, state = settled()
+@pytest.mark.parametrize("name", MODELS)
+def test_a_state_that_is_given_stays_as_it_is_and_can_be_gone_on_from_twice(name):
+    model, state = settled(name, **MODELS[name])
     before = [leaf.clone() for leaf in leaves(state)]
     first = decoded(model, text(time=5), state)
     assert all(map(torch.equal, before, leaves(state)))
     assert is_equal(first, decoded(model, text(time=5), state))
+
+
+def test_states_are_read_where_they_are_given_and_written_where_they_are_handed_out():
+    model, state = settled()
+    [record] = records(model)
+    assert (
+        not record.returned.calls and len(record.inputs._copied) == 1
+    )  # tokens, whose indices an operator may have to refuse
+    own = [one.clone() for one in record.inputs._own]
+    assert is_equal(decoded(model, text(time=4), state), of_layers(model, text(time=4), state))
+    assert all(map(torch.equal, own[1:], record.inputs._own[1:]))
+
+
+class Sharing(nn.Module):
+    """A mixer whose state has a part of the state before, a weight, a tensor of its own, and one sum twice."""
+
+    norm = None
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.other = nn.Parameter(torch.randn(1, 32)), torch.randn(1, 2, 32)
+
+    def forward(self, x, state=None):
+        new = x.new_zeros(len(x), 2, x.shape[2])
+        old = new if state is None else state[0]
+        after = torch.cat([old[:, 1:], x[:, -1:] + self.weight], 1) + self.other
+        return x + after[:, :1] + self.other[:, :1], (after, old[:, :1], self.weight.detach(), self.other, after[:, 1:])
+
+
+def test_memory_that_parts_of_a_state_share_with_others_stays_where_it_is():
+    torch.manual_seed(0)
+    model, tokens = LanguageModel(SIZE, [Block(32, Sharing(), 16)]).eval(), text(time=60)
+    found, state = decoded(model, tokens[:, :40])
+    assert is_equal((found, state), of_layers(model, tokens[:, :40])) and records(model)
+    before = [leaf.clone() for leaf in leaves(state)]
+    assert is_equal(decoded(model, tokens[:, 40:], state), of_layers(model, tokens[:, 40:], state))
+    assert all(map(torch.equal, before, leaves(state)))
 
 
 def test_what_is_returned_belongs_to_the_caller():

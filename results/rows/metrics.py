@@ -72,6 +72,7 @@ METRICS = {
     "training_flops_per_token": Metric("work of training", LOWER, "FLOPs/token"),
     "matrix_product_flops_per_second": Metric("speed of a matrix product", HIGHER, "FLOP/s"),
     "finite_output": Metric("finite output", NEITHER),
+    "weights_error": Metric("largest difference of a logit by rounded weights", LOWER, RELATIVE),
     # how it came about
     "loss_in_training": Metric("loss in training", LOWER, "nats"),
     "training_loss": Metric("training loss", LOWER, "nats", True),

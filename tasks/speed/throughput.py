@@ -27,6 +27,7 @@ from tasks.task import Measurement
 BUSY = 0.75  # least share of the wall time that our own thread must have computed, or the repeats are taken again
 TRIES = 3
 MEDIAN_ONLY = ("peak_memory_bytes",)
+WEIGHTS = ("float32", "bfloat16")
 
 Keep = Callable[[dict[str, Any]], None]
 
@@ -37,6 +38,7 @@ class Throughput:
 
     `decode_only` leaves training and prefill out and reaches each length in pieces of `piece` tokens, the state carried from
     one length to the next; 1 is a decode of the whole context. `compile` puts the whole model through torch.compile.
+    With `weights = "bfloat16"` the weights of maps and embeddings are rounded to it and read so; states stay float32.
     """
 
     lengths: tuple[int, ...] = (256, 1024, 4096)
@@ -46,8 +48,13 @@ class Throughput:
     decode_only: bool = False
     piece: int = 1024
     compile: bool = False
+    weights: str = WEIGHTS[0]
 
     def __post_init__(self):
+        if self.weights not in WEIGHTS:
+            raise ValueError(f"throughput.weights must be {' or '.join(WEIGHTS)}, not {self.weights!r}.")
+        if self.weights != WEIGHTS[0] and not self.decode_only:
+            raise ValueError('throughput.weights = "bfloat16" is for decoding: set decode_only = true beside it.')
         if not self.lengths or min(self.lengths) < 1:
             raise ValueError(f"throughput.lengths must be positive context lengths, not {self.lengths}.")
         if min(self.repeats, self.decode, self.batch_tokens, self.piece) < 1:

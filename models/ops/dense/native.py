@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from models.ops.dense.half_weights import half_of
 from models.ops.native_build import compiled, lanes, remembered
 from models.ops.providers import NotCovered, note
 
@@ -61,6 +62,12 @@ def _functions(kind: torch.dtype) -> dict[str, Callable]:
         return {}
 
 
+@remembered
+def _half(name: str) -> Callable:
+    """A compiled map whose weights lie in bfloat16; numbers are float32."""
+    return compiled(SOURCE, torch.float32, name, ARGUMENTS[name], LANES=lanes(64, torch.float32), HALF=1)
+
+
 def rms_norm(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
     """`x / sqrt(mean(x^2) + eps) * gain` over the last axis. A gain may be wider: then it lies over several rows at once."""
     x, width = x.contiguous(), x.shape[-1]
@@ -74,8 +81,9 @@ def rms_norm(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`x W^T + bias`, x [.., in], weight [out, in]."""
     x, (out, width) = x.contiguous(), weight.shape
-    y = x.new_empty(*x.shape[:-1], out)
-    _functions(x.dtype)["linear"](
+    y, half = x.new_empty(*x.shape[:-1], out), half_of(weight)
+    run, weight = (_functions(x.dtype)["linear"], weight) if half is None else (_half("linear"), half)
+    run(
         x.data_ptr(), weight.data_ptr(), None if bias is None else bias.data_ptr(), y.data_ptr(),
         x.numel() // width, width, out, torch.get_num_threads(),
     )  # fmt: skip
@@ -85,8 +93,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def swiglu(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
     """`W_down (silu(W_gate x) * W_up x)`; gate_up [2 inner, width] and down [width, inner]."""
     x, (width, inner) = x.contiguous(), down.shape
-    room, y = x.new_empty(2 * inner), torch.empty_like(x)
-    _functions(x.dtype)["swiglu"](
+    room, y, run = x.new_empty(2 * inner), torch.empty_like(x), _functions(x.dtype)["swiglu"]
+    halves = half_of(gate_up), half_of(down)
+    if None not in halves:
+        run, (gate_up, down) = _half("swiglu"), halves
+    run(
         x.data_ptr(), gate_up.data_ptr(), down.data_ptr(), room.data_ptr(), y.data_ptr(),
         x.numel() // width, width, inner, torch.get_num_threads(),
     )  # fmt: skip

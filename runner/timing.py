@@ -28,8 +28,7 @@ def timed(cell: Cell, progress: Progress) -> dict[str, Any]:
     model = added_memory.timed(cell, build(cell, 256))
     found, begun, kept = [], time.perf_counter(), []
     run = {"dtype": cell.dtype, "device": cell.device, "keep": kept.append}
-    if settings.weights == "bfloat16":
-        found.append((None, "weights_error", _rounded(model, cell.device), ERROR_TOKENS, {}))
+    error = _rounded(model, cell.device) if settings.weights == "bfloat16" else None
     with compiled(model, settings.compile):
         for m in measure_throughput(model, settings, state_bytes, **run):
             found.append((None, *m))
@@ -38,6 +37,8 @@ def timed(cell: Cell, progress: Progress) -> dict[str, Any]:
         work = counts.training_flops(model, length)
         if work is not None:
             found.append((None, "training_flops_per_token", work, 1, {"length": length}))
+    if error is not None:
+        found.append((None, "weights_error", error, ERROR_TOKENS, {}))
     found.append((None, "timing_seconds", time.perf_counter() - begun, 1, {}))
     parameters = parameter_count(model)
     state = max(int(m[2]) for m in found if m[1] == "state_bytes")

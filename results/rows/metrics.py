@@ -72,7 +72,6 @@ METRICS = {
     "training_flops_per_token": Metric("work of training", LOWER, "FLOPs/token"),
     "matrix_product_flops_per_second": Metric("speed of a matrix product", HIGHER, "FLOP/s"),
     "finite_output": Metric("finite output", NEITHER),
-    "weights_error": Metric("largest difference of a logit by rounded weights", LOWER, RELATIVE),
     # how it came about
     "loss_in_training": Metric("loss in training", LOWER, "nats"),
     "training_loss": Metric("training loss", LOWER, "nats", True),
@@ -81,6 +80,7 @@ METRICS = {
     "evaluation_seconds": Metric("evaluation time", LOWER, "seconds", True),
     "weights_age_seconds": Metric("age of the weights", LOWER, "seconds", True),
     "timing_seconds": Metric("time that the timing took", LOWER, "seconds", True),
+    "weights_error": Metric("largest difference of a logit by rounded weights", LOWER, RELATIVE, True),
     "machine_load": Metric("load of the machine", NEITHER, "", True),
     "scorer_disagreement": Metric("disagreement of the scorers", NEITHER, "", True),
     "validation_loss": Metric("validation loss", LOWER, "nats", True),

@@ -50,9 +50,7 @@ def test_a_model_decodes_as_one_of_float32_whose_weights_are_these_numbers(name)
 
 @pytest.mark.parametrize(("rows", "width", "out"), [(1, 32, 8), (3, 37, 41), (1, 64, 130), (2, 5, 3)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_map_reads_its_weights_in_bfloat16_as_the_same_numbers(
-    rows, width, out, bias, monkeypatch
-):
+def test_a_map_reads_its_weights_in_bfloat16_as_the_same_numbers(rows, width, out, bias, monkeypatch):
     torch.manual_seed(0)
     layer, x = torch.nn.Linear(width, out, bias), torch.randn(rows, 1, width)
     half_weights(layer)

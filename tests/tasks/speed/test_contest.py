@@ -139,3 +139,29 @@ def test_fused_attention_is_counted_and_a_causal_one_half(causal):
 
     product = 2 * 1 * 2 * 16 * 16 * 8
     assert contest.count_flops(step) == (2 + 5) * product // (2 if causal else 1)
+
+
+class Within(torch.autograd.Function):
+    """A layer whose gradient is taken inside of its backward pass, through a module that its forward pass called."""
+
+    @staticmethod
+    def forward(ctx, x, layer):
+        with torch.enable_grad():
+            ctx.x = x.detach().requires_grad_()
+            ctx.y = layer(ctx.x)
+        return ctx.y.detach()
+
+    @staticmethod
+    def backward(ctx, dy):
+        return *torch.autograd.grad(ctx.y, ctx.x, dy), None
+
+
+def test_products_are_counted_where_a_backward_pass_goes_through_a_module_by_itself():
+    layer, x = torch.nn.Linear(16, 16, bias=False), torch.randn(8, 16, requires_grad=True)
+
+    def step():
+        y = Within.apply(x, layer)
+        y.sum().backward()
+        return y
+
+    assert contest.count_flops(step) == 2 * 2 * 8 * 16 * 16

@@ -36,7 +36,7 @@ class Moving:
     def follow(self, tensor: Tensor, base: ctypes.c_long) -> bool:
         """From now on the calls find at `base` where the tensor lies, read at each token; False where one of them cannot."""
         first, length = tensor.data_ptr(), tensor.untyped_storage().nbytes()
-        if storage_of(tensor) in self._fixed or length > tensor.nbytes:
+        if storage_of(tensor) in self._fixed or length != tensor.nbytes:
             return False
         found = [(place, at - first) for place, at in self._addresses if first <= at < first + length]
         self._moves += [Move(place, base, more) for place, more in found]

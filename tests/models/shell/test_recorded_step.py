@@ -144,6 +144,22 @@ def test_memory_that_parts_of_a_state_share_with_others_stays_where_it_is():
     assert all(map(torch.equal, before, leaves(state)))
 
 
+class Spread(nn.Module):
+    """A mixer whose state is one number a row, spread over a width that it takes no memory for."""
+
+    norm = None
+
+    def forward(self, x, state=None):
+        before = x.new_zeros(len(x), 1, 1) if state is None else state[0][..., :1]
+        return x + before, ((before + x[:, -1:, :1]).expand(-1, -1, 32),)
+
+
+def test_a_state_that_takes_less_memory_than_it_has_numbers_is_handed_out_whole():
+    torch.manual_seed(0)
+    model, tokens = LanguageModel(SIZE, [Block(32, Spread(), 16)]).eval(), text(time=40)
+    assert is_equal(decoded(model, tokens), of_layers(model, tokens)) and records(model)
+
+
 def test_what_is_returned_belongs_to_the_caller():
     model, state = settled()
     (y, after), expected = decoded(model, text(time=1), state), of_layers(model, text(time=2), state)

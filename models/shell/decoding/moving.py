@@ -63,6 +63,7 @@ class Inputs:
         self._copied = [place for place in range(len(own)) if place not in self._read]
         self._own, self._layout = own, [own[place].stride() for place in self._read]
         self._to = [own[place] for place in self._copied]
+        self.copied = sum(one.nbytes for one in self._to)  # bytes at each token
 
     def put(self, tensors: Sequence[Tensor]) -> None:
         """Let the calls read these tensors."""

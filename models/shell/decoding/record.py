@@ -15,7 +15,8 @@ from models.shell.decoding.place import Place, Places
 from models.shell.decoding.returned import Returned
 from models.shell.decoding.surroundings import Surroundings
 
-LARGEST = 1 << 22  # bytes of tokens and state, of which a record holds its own
+LARGEST = 1 << 26  # bytes of tokens and state, of which a record holds its own
+COPIED = 1 << 22  # of them, those that are copied at each token: more take longer than is spared
 
 
 class NotRecorded(RuntimeError):
@@ -97,7 +98,7 @@ def recorded(
     places, given, inputs = Places(numbers, known), [tokens], [tokens.clone()]
     state = _own(state, given, inputs, iter(places.first))
     if sum(one.nbytes for one in inputs) > LARGEST:
-        raise NotRecorded("A large state takes longer to copy than is spared, in as many records as it has shapes.")
+        raise NotRecorded("Records of a state so large would hold too much, in as many as it has shapes.")
     listener = Listener([*inputs, *places.tensors, *model.parameters(), *model.buffers()])
     with recording.heard_by(listener), providers.watch() as names, ReadOut(listener), listener:
         found = _read(read, inputs[0], state, places)
@@ -105,7 +106,10 @@ def recorded(
         raise NotRecorded(listener.missing)
     if "native" not in names or not _is_plain(found):
         raise NotRecorded("Nothing compiled computes here, or the state is made of more than tensors and numbers.")
-    return Record(Heard(model, given, inputs, places, listener, names), found), _copied(found)
+    record = Record(Heard(model, given, inputs, places, listener, names), found)
+    if record.inputs.copied + record.returned.copied > COPIED:
+        raise NotRecorded("A large state takes longer to copy than is spared.")
+    return record, _copied(found)
 
 
 def _own(state: Any, given: list[Tensor], inputs: list[Tensor], places: Iterator[Any]) -> Any:

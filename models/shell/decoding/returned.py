@@ -31,6 +31,7 @@ class Returned:
 
         A cache that was written into is handed out like a result.
         """
+        self.copied = 0  # bytes at each token
         self._own: list[Tensor] = []  # the record's own memory, of which something is handed out
         self.calls: list[Call] = []
         self._sources: list[Tensor] = []  # of it, what prepared calls write or copy
@@ -48,6 +49,7 @@ class Returned:
             if not moving.follow(source, to):
                 [call] = copy(torch.empty_like(source), source).calls
                 call = call._replace(whole=(to, *call.whole[1:]))
+                self.copied += source.nbytes
                 self.calls.append(Call(None, (), frozenset(), frozenset(), False, [call]))
 
     def made(self) -> list[Tensor]:

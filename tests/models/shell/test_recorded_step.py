@@ -246,6 +246,15 @@ def test_a_large_state_has_no_record(monkeypatch):
     assert not records(model)
 
 
+@pytest.mark.parametrize(("name", "has_record"), [("gated-deltanet", True), ("linear-attention", False)])
+def test_of_a_large_state_what_is_copied_counts(name, has_record, monkeypatch):
+    """Linear attention's state goes through operators of PyTorch."""
+    monkeypatch.setattr("models.shell.decoding.record.COPIED", 300)
+    model = made(name)
+    decoded(model, text())
+    assert bool(records(model)) is has_record
+
+
 def test_probing_and_other_threads_do_not_take_it():
     model, state = settled()
     [entry] = model._steps._entries.values()

@@ -30,7 +30,8 @@ def test_addresses_are_found_as_arguments_in_structures_and_in_arrays():
     given = Outer((HIGH + 1, None), 0.5, Inner(HIGH, HIGH + 2))  # a count is no address, however large
     array = (ctypes.c_void_p * 2)(HIGH + 3, HIGH + 4)
     run = compiled(walking.SOURCE, torch.float32, "probe", "ppl").run
-    found = dict(addresses(prepared(run, (ctypes.byref(given), array, HIGH + 5))))
+    call = prepared(run, (ctypes.byref(given), array, HIGH + 5))  # its arguments lie in its memory
+    found = dict(addresses(call))
     places = {address - HIGH: place for place, address in found.items() if HIGH <= address <= HIGH + 5}
     assert sorted(places) == [1, 2, 3, 4, 5]
     base = ctypes.c_long(HIGH + 64)

@@ -21,6 +21,7 @@ _NAME = "_in_bfloat16"
 class _Half(NamedTuple):
     copy: Tensor
     version: int  # of the weight that it is a copy of
+    address: int  # where that lay: a model that goes to another dtype or device keeps its versions
 
 
 @torch.no_grad()
@@ -34,7 +35,7 @@ def half_weights(model: nn.Module) -> int:
     for weight in weights:
         copy = weight.to(torch.bfloat16)
         weight.copy_(copy)
-        setattr(weight, _NAME, _Half(_laid_out(copy), weight._version))
+        setattr(weight, _NAME, _Half(_laid_out(copy), weight._version, weight.data_ptr()))
     return sum(weight.numel() for weight in weights)
 
 
@@ -47,6 +48,8 @@ def _laid_out(weight: Tensor) -> Tensor:
 
 
 def half_of(weight: Tensor) -> Tensor | None:
-    """The copy in bfloat16 that lies beside a weight; None where there is none, or the weight has been written since."""
+    """The copy in bfloat16 that lies beside a weight; None where there is none, or the weight was written or moved since."""
     half = getattr(weight, _NAME, None)
-    return only_read(half.copy) if half is not None and half.version == weight._version else None
+    if half is None or half.version != weight._version or half.address != weight.data_ptr():
+        return None
+    return only_read(half.copy)

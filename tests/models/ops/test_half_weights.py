@@ -73,6 +73,13 @@ def test_a_weight_that_is_written_is_read_in_float32_again():
     assert torch.equal(decoded(model, text()), decoded(copy.deepcopy(model), text()))
 
 
+def test_a_model_that_goes_to_another_dtype_is_read_in_that():
+    model = seeded("gated-deltanet", SIZE, 0).eval()
+    half_weights(model)
+    model.double()
+    assert torch.equal(decoded(model, text()), decoded(copy.deepcopy(model), text()))
+
+
 def test_what_is_no_float32_map_stays_as_it_is():
     model = seeded("gated-deltanet", SIZE, 0).double()
     before = [one.clone() for one in model.parameters()]

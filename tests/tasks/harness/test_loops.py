@@ -190,7 +190,13 @@ def test_decoding_alone_reads_the_context_in_pieces_and_trains_nothing(spoilt, f
     assert [m.value for m in found if m.metric == "state_bytes"][0] >= 10 + 2 * 3 + 5
 
 
-@pytest.mark.parametrize("settings", [{"lengths": ()}, {"lengths": (0,)}, {"repeats": 0}, {"decode": 0}, {"piece": 0}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lengths": ()}, {"lengths": (0,)}, {"repeats": 0}, {"decode": 0}, {"piece": 0},
+        {"weights": "bfloat16"}, {"weights": "int4", "decode_only": True},
+    ],
+)  # fmt: skip
 def test_impossible_timings_are_refused(settings):
     with pytest.raises(ValueError, match="throughput"):
         Throughput(**settings)

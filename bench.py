@@ -24,7 +24,7 @@ from schema import checkout
 from schema.places import ROOT
 
 if TYPE_CHECKING:
-    from runner.commands.arguments import Command
+    from runner.commands.shared.arguments import Command
 
 COMMANDS = {  # each by the module of runner/commands/ that brings it, imported when it is called
     "list": "list", "run": "run", "report": "report", "submit": "report", "verify": "verify", "check": "check",
@@ -47,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     A fault of the program is 2 as well, and its one line says where it lies and how to get the traceback.
     """
     from models import user_file  # imports torch, which a dry run that is printed again does without
-    from runner.commands import arguments as command_line
-    from runner.commands import terminal
+    from runner.commands.shared import arguments as command_line
+    from runner.commands.shared import terminal
     from tasks.text import cache
 
     console = terminal.console()

@@ -2,7 +2,7 @@
 
 The standard library alone, since nothing is installed yet. torch goes in first and alone, since the build that is wanted
 depends on the machine: PyTorch's CPU build where no NVIDIA driver is found, else the default of the package index, which
-brings CUDA. `uv` installs where it is there, pip otherwise.
+brings CUDA. `uv` installs, which pip brings where it is not there; pip itself where it has sources of its own.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 OLDEST = (3, 11)
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 SECONDS = 5.0  # that the index may take to answer
+SOURCES = ("index-url", "find-links", "no-index")  # settings of pip that say where packages lie
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -62,25 +63,46 @@ def torch_index(gpu: bool) -> str | None:
     return None
 
 
-def install(python: Path, *packages: str) -> None:
+def uv_for(python: Path) -> str | None:
+    """`uv`, which installs several times as fast as pip: the machine's own, else one that pip brings into the environment.
+
+    None where pip is to install: it is told where packages lie (a mirror, a folder of wheels), which uv does not read, or
+    cannot bring uv.
+    """
+    told = subprocess.run([str(python), "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
+    if any(source in told for source in SOURCES):
+        return None
+    if found := shutil.which("uv"):
+        return found
+    brought = subprocess.run([*_pip(python), "--retries", "1", "uv"], stderr=subprocess.DEVNULL)
+    return str(python.with_name("uv")) if brought.returncode == 0 else None
+
+
+def _pip(python: Path) -> list[str]:
+    pins = str(ROOT / "constraints.txt")
+    return [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", pins]
+
+
+def install(python: Path, uv: str | None, *packages: str) -> None:
     """Install packages, held to the pins, into the environment of `python`: by uv where it is there and can, else by pip."""
-    given = ["-c", str(ROOT / "constraints.txt"), *packages]
-    if uv := shutil.which("uv"):
-        # The pinned torch lies in two indexes: of both the best version is wanted, as pip takes it.
-        command = [uv, "pip", "install", "--quiet", "--python", str(python), "--index-strategy", "unsafe-best-match"]
-        if subprocess.run([*command, *given]).returncode == 0:
+    if uv:
+        # The pinned torch lies in two indexes: of both the best version is wanted, as pip takes it. Certificates are the
+        # machine's, as pip's are.
+        chosen = ["--index-strategy", "unsafe-best-match", "-c", str(ROOT / "constraints.txt")]
+        command = [uv, "pip", "install", "--quiet", "--python", str(python), *chosen, *packages]
+        if subprocess.run(command, env={**os.environ, "UV_SYSTEM_CERTS": "1"}).returncode == 0:
             return
         print("uv could not install this (it says why above): going on with pip.", flush=True)
-    subprocess.run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *given], check=True)
+    subprocess.run([*_pip(python), *packages], check=True)
 
 
 def make(folder: Path, extras: str, gpu: bool) -> None:
     """The environment `folder` with pinned torch, then the project from its checkout with `extras`."""
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
-    index = torch_index(gpu)
-    install(python, *(["--extra-index-url", index] if index else []), "torch")
-    install(python, "-e", f"{ROOT}[{extras}]")
+    index, uv = torch_index(gpu), uv_for(python)
+    install(python, uv, *(["--extra-index-url", index] if index else []), "torch")
+    install(python, uv, "-e", f"{ROOT}[{extras}]")
 
 
 def main() -> int:

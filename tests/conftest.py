@@ -72,7 +72,7 @@ def light_fonts(monkeypatch) -> None:
 @pytest.fixture
 def results(tmp_path, monkeypatch, light_fonts) -> Path:
     """A results folder of its own with one comparison, `tiny`, and the place of a cache beside it."""
-    from runner.commands import comparison  # needs more than the environment of the kernels' tests has
+    from runner.commands.shared import comparison  # needs more than the environment of the kernels' tests has
 
     monkeypatch.setattr(comparison, "RESULTS", tmp_path)
     monkeypatch.setenv("TITANOMACHY_CACHE", str(tmp_path / "cache"))  # and put back what --cache changes

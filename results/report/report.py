@@ -80,8 +80,21 @@ def report(
         told=opening.sentences(verdicts, evaluations),
         leading=opening.leading(drawings, verdicts, forms, evaluations, opens_with),
     )
+    _write_all(out_dir, evaluations, beside, drawings, look, tables)
+    return out_dir / "report.md"
+
+
+def _write_all(
+    out_dir: Path,
+    evaluations: Sequence[Evaluation],
+    beside: Sequence[Evaluation | None],
+    drawings: Sequence[Drawing],
+    look: PageText,
+    tables: Sequence[Printed],
+) -> None:
+    """The tables and both pages of a report, in place of those of an earlier one."""
     drawn = {
-        one.slug: _tables(one, other, reference_model) | _curve_files(one)
+        one.slug: _tables(one, other, look.reference_model) | _curve_files(one)
         for one, other in zip(evaluations, beside, strict=True)
     }
     files = {name: text for own in drawn.values() for name, text in own.items()} | _printed_files(look, tables)
@@ -89,12 +102,9 @@ def report(
         _write(out_dir / "tables" / name, text)
     page = markdown_page.page(evaluations, drawn, drawings, look, list(_printed_files(PageText(""), tables)))
     _write(out_dir / "report.md", page)
-    _write(
-        out_dir / "report.html",
-        html_page.page(evaluations, beside, drawings, look, _cards(evaluations, reference_model)),
-    )
+    cards = _cards(evaluations, look.reference_model)
+    _write(out_dir / "report.html", html_page.page(evaluations, beside, drawings, look, cards))
     _clear(out_dir, page)
-    return out_dir / "report.md"
 
 
 def in_colour(named: Collection[str], claims: Sequence[Claim]) -> set[str]:

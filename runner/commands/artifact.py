@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from results.rows import store
-from runner.commands.arguments import Command, add_comparison
-from runner.commands.comparison import families, loaded, shown
+from runner.commands.shared.arguments import Command, add_comparison
+from runner.commands.shared.comparison import families, loaded, shown
 from schema import whole_file
 
 

@@ -17,7 +17,7 @@ from torch import nn
 import tasks
 from models.conformance import streaming
 from runner.checkpoints import added_memory, store
-from runner.commands.arguments import (
+from runner.commands.shared.arguments import (
     SETTING,
     Command,
     add_model_files,

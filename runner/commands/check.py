@@ -17,7 +17,7 @@ from models import registry, user_file
 from models.conformance import diagnosis, kit
 from models.shell.model import Size
 from runner.build import sized
-from runner.commands.arguments import SETTING, Command, settings_in, size_in
+from runner.commands.shared.arguments import SETTING, Command, settings_in, size_in
 from runner.preflight.device import hour
 
 

@@ -12,8 +12,8 @@ from rich.console import Console
 from results.plans import reader
 from results.rows import store as rows
 from runner.checkpoints.export import export
-from runner.commands.arguments import Command, add_model_files, model_files_of
-from runner.commands.comparison import RESULTS, shown
+from runner.commands.shared.arguments import Command, add_model_files, model_files_of
+from runner.commands.shared.comparison import RESULTS, shown
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:

@@ -15,9 +15,9 @@ from rich.table import Table
 
 import tasks
 from results.plans.plan import Plan
-from runner.commands.arguments import Command, add_comparison
-from runner.commands.comparison import loaded, shown
 from runner.commands.export_results import new_folder
+from runner.commands.shared.arguments import Command, add_comparison
+from runner.commands.shared.comparison import loaded, shown
 from schema import shortened, whole_file
 from tasks.babilong.questions import SIMULATOR
 from tasks.harness.records import is_generated, records

@@ -21,8 +21,9 @@ from models.law import Law
 from results.plans import reader
 from results.plans.files import LAPTOP, scales
 from runner import costs
-from runner.commands import comparison, operations, terminal
-from runner.commands.arguments import Command, size_in
+from runner.commands import operations
+from runner.commands.shared import comparison, terminal
+from runner.commands.shared.arguments import Command, size_in
 from schema import shortened
 from tasks.speed.throughput import Throughput
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from runner.checkpoints import store
-from runner.commands.arguments import Command, add_model_files, add_provider, model_files_of, names_in
+from runner.commands.shared.arguments import Command, add_model_files, add_provider, model_files_of, names_in
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from models import registry, user_file
 from models.shell.model import Size
 from results.cell import Cell
 from runner.build import opponents, sized
-from runner.commands.arguments import SETTING, Command, settings_of, size_in
+from runner.commands.shared.arguments import SETTING, Command, settings_of, size_in
 from runner.contests import entrant_step, is_counted
 from runner.preflight import capacity
 from runner.preflight.refusals import check_cells

@@ -18,8 +18,8 @@ from results.plans.plan import Plan
 from results.report.families import Families
 from results.rows import committed, store, submission
 from runner.cell_key import identify
-from runner.commands.arguments import Command, add_comparison, add_with_committed, names_in
-from runner.commands.comparison import RESULTS, cells, committed_rows, families, loaded, shown
+from runner.commands.shared.arguments import Command, add_comparison, add_with_committed, names_in
+from runner.commands.shared.comparison import RESULTS, cells, committed_rows, families, loaded, shown
 from schema import shortened, suggestion
 
 OVERVIEW = RESULTS / "overview"

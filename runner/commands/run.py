@@ -23,10 +23,10 @@ from runner import costs
 from runner.cell_key import identify, keys_among
 from runner.checkpoints.store import default_folder
 from runner.checkpoints.trained_model import CheckpointSettings
-from runner.commands import comparison
-from runner.commands.arguments import SETTING, Command, add_comparison, add_provider, add_with_committed
-from runner.commands.comparison import cells, changed, committed_rows, shown
 from runner.commands.report import draw
+from runner.commands.shared import comparison
+from runner.commands.shared.arguments import SETTING, Command, add_comparison, add_provider, add_with_committed
+from runner.commands.shared.comparison import cells, changed, committed_rows, shown
 from runner.measure import measure, prepare
 from runner.preflight import ahead, remembered, said
 from runner.preflight.refusals import check_cells

@@ -7,7 +7,7 @@ import argparse
 from rich.console import Console
 
 import tasks
-from runner.commands.arguments import SETTING, Command, settings_of
+from runner.commands.shared.arguments import SETTING, Command, settings_of
 from tasks.show import render
 
 

@@ -20,8 +20,8 @@ from runner.again import retrained
 from runner.again.rebuilt import rebuild
 from runner.again.rederived import rederive
 from runner.checkpoints import model_files
-from runner.commands.arguments import Command, add_comparison, names_in
-from runner.commands.comparison import families, loaded, shown
+from runner.commands.shared.arguments import Command, add_comparison, names_in
+from runner.commands.shared.comparison import families, loaded, shown
 
 ALL = "all"
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 import bench
 import tasks
-from runner.commands import terminal
+from runner.commands.shared import terminal
 from runner.schedule.forecast import SECTIONS
 from schema.places import ROOT
 from tasks.babilong.babi import released

@@ -14,8 +14,8 @@ import bench
 import tasks
 from models import registry
 from results.plans import reader
-from runner.commands import arguments as command_line
-from runner.commands.arguments import names_in, settings_in
+from runner.commands.shared import arguments as command_line
+from runner.commands.shared.arguments import names_in, settings_in
 from schema.places import ROOT
 from schema.settings import parameters
 from tasks.harness.floors import sit

@@ -19,7 +19,7 @@ from schema.places import ROOT
 
 @pytest.fixture
 def environment(monkeypatch):
-    """The script as a module, on a Linux machine without a driver and without uv, installing nothing."""
+    """The script as a module, on a Linux machine without a driver and without uv."""
     spec = importlib.util.spec_from_file_location("environment", ROOT / ".ci" / "environment.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -31,12 +31,14 @@ def environment(monkeypatch):
 
 @pytest.fixture
 def commands(environment, monkeypatch) -> list[list[str]]:
-    """The commands that the script runs, which are noted instead."""
+    """The commands that the script runs, which are noted instead: pip has no sources of its own and cannot bring uv."""
     noted: list[list[str]] = []
 
-    def run(command, check=False):
-        noted.append([*map(str, command)])
-        return subprocess.CompletedProcess(command, 1 if "broken-uv" in str(command[0]) else 0)
+    def run(command, **_):
+        if "config" not in command:
+            noted.append([*map(str, command)])
+        fails = "broken-uv" in str(command[0]) or command[-1] == "uv"
+        return subprocess.CompletedProcess(command, int(fails), stdout="global.cert='/etc/ssl/cert.pem'\n")
 
     monkeypatch.setattr(environment.subprocess, "run", run)
     return noted
@@ -66,7 +68,7 @@ def test_without_a_driver_the_cpu_index_is_taken_where_it_answers(environment, c
     environment.make(Path("env"), "test", gpu=False)
     torch = next(command for command in commands if command[-1] == "torch")
     assert torch[torch.index("--extra-index-url") + 1] == server
-    assert [command[-1] for command in commands] == ["env", "torch", f"{ROOT}[test]"]  # torch first and alone
+    assert [command[-1] for command in commands] == ["env", "uv", "torch", f"{ROOT}[test]"]  # torch first and alone
 
 
 def test_an_index_that_does_not_answer_is_one_sentence_within_seconds(environment, commands, capsys, monkeypatch):
@@ -100,6 +102,30 @@ def test_uv_installs_where_it_is_there(environment, commands, server, monkeypatc
     assert [command[0] for command in commands[1:]] == ["/usr/bin/uv", "/usr/bin/uv"]
 
 
+def test_pip_brings_uv_where_it_is_not_there(environment, commands, monkeypatch):
+    noting = environment.subprocess.run
+    monkeypatch.setattr(
+        environment.subprocess,
+        "run",
+        lambda command, **_: subprocess.CompletedProcess(noting(command).args, 0, stdout=""),
+    )
+    environment.make(Path("env"), "test", gpu=True)
+    assert [command[0] for command in commands] == [sys.executable, "env/bin/python", "env/bin/uv", "env/bin/uv"]
+
+
+@pytest.mark.parametrize("told", ["global.index-url='https://mirror/simple'", ":env:.find-links='/wheels'"])
+def test_pip_installs_where_it_is_told_where_packages_lie(told, environment, commands, monkeypatch):
+    noting = environment.subprocess.run
+    monkeypatch.setattr(
+        environment.subprocess,
+        "run",
+        lambda command, **_: subprocess.CompletedProcess(noting(command).args, 0, stdout=told),
+    )
+    monkeypatch.setattr(environment.shutil, "which", lambda name: "/usr/bin/uv" if name == "uv" else None)
+    environment.make(Path("env"), "test", gpu=True)
+    assert [command[0] for command in commands[1:]] == ["env/bin/python"] * 2
+
+
 def test_pip_goes_on_in_one_sentence_where_uv_cannot(environment, commands, capsys, monkeypatch):
     monkeypatch.setattr(environment.shutil, "which", lambda name: "/usr/bin/broken-uv" if name == "uv" else None)
     environment.make(Path("env"), "test", gpu=True)
@@ -108,7 +134,7 @@ def test_pip_goes_on_in_one_sentence_where_uv_cannot(environment, commands, caps
 
 
 def test_a_failed_install_is_a_sentence_and_exit_2(environment, capsys, monkeypatch):
-    def fail(command, check=False):
+    def fail(command, **_):
         raise subprocess.CalledProcessError(1, command)
 
     monkeypatch.setattr(environment.subprocess, "run", fail)

@@ -20,7 +20,7 @@ from models import registry
 from results.plans import reader
 from runner import costs
 from runner.checkpoints.trained_model import CheckpointSettings
-from runner.commands import comparison
+from runner.commands.shared import comparison
 from runner.schedule.disk import Disk
 
 H100 = 0.4 * 989e12  # operations a second that a forecast states in bfloat16

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import baselines  # noqa: F401  fills the registry
 from runner.build import layer
-from runner.commands.arguments import settings_in
+from runner.commands.shared.arguments import settings_in
 from tasks.speed.contest import Step, layer_step
 from tests.support.layers import cell_of
 from tests.support.time_of_recurrences import Clock, taken

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 import baselines  # noqa: F401  fills the registry
 from models.language_model import Size, seeded
 from models.matching import counts
-from runner.commands.arguments import settings_in
+from runner.commands.shared.arguments import settings_in
 
 REFERENCE, VOCAB = "transformer", 256
 SIZE = Size(VOCAB, 64, 3, 4)

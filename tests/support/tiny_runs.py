@@ -16,7 +16,7 @@ from schema.places import ROOT
 from tests.support.tiny_plan import tiny_plan
 
 DRIVER = (
-    "import sys, pathlib, bench; from runner.commands import comparison; comparison.RESULTS = pathlib.Path(sys.argv[1]); "
+    "import sys, pathlib, bench; from runner.commands.shared import comparison; comparison.RESULTS = pathlib.Path(sys.argv[1]); "
     "sys.exit(bench.main(sys.argv[2:]))"
 )
 SNAPSHOTS = "\nsnapshot_minutes = 0.005"

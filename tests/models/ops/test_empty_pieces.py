@@ -12,13 +12,11 @@ import baselines  # noqa: F401  fills the registry
 from models import registry
 from models.conformance.subject import difference
 from models.language_model import Size, seeded
-from models.ops.associative_memory.retention_rule import RetentionRule
-from models.ops.associative_memory.window_recurrence import WindowRule
-from models.ops.neural_memory.recurrence import Rule
 from models.ops.providers import operations
 from models.shell.carried_state import StateMismatch
 from models.shell.model import deep_enough
 from tests.support.models import CORE, core_first
+from tests.support.operation_inputs import given_to
 
 SIZE = Size(vocab=64, width=32, depth=1, heads=2)
 PROVIDED = [name for name in registry.names() if "provider" in inspect.signature(registry.entry(name).cls).parameters]
@@ -159,82 +157,6 @@ def test_error_that_is_not_the_states_stays_itself():
     _, state = model(text())
     with pytest.raises(IndexError):
         model(text() + 64, state)
-
-
-def given_to(operation: str, time: int) -> tuple[tuple, dict]:
-    """Inputs of an operation over `time` tokens: two rows, three heads."""
-    x = torch.randn(2, time, 3, 4)
-    if operation == "scan":
-        return (x, x, x), {"state": torch.randn(2, 3, 4, 4), "log_forget": -x[..., 0].abs()}
-    if operation == "erase and write":
-        return (x, x, x, x), {"state": torch.randn(2, 3, 4, 4), "log_forget": -x.abs()}
-    if operation == "selective":
-        flat = x.flatten(2)
-        return (flat, flat.abs(), -torch.ones(12, 4), x[:, :, 0], x[:, :, 1]), {"state": torch.randn(2, 12, 4)}
-    if operation == "diagonal":
-        flat = x.flatten(2)
-        return (flat.sigmoid(), flat), {"state": torch.randn(2, 12)}
-    if operation == "diagonal outer":
-        flat, gate = x.flatten(2), x[:, :, 0].sigmoid()
-        return (flat, flat.sigmoid(), x[:, :, 1], gate, x[:, :, 2]), {"state": torch.randn(2, 4, 12)}
-    if operation == "recurrent cell":
-        weights = torch.randn(48, 12), torch.randn(1, 48, 12)
-        return (x.flatten(2), *weights), {"cell": "lstm", "state": torch.randn(2, 2, 12)}
-    if operation == "trapezoidal":
-        state = torch.randn(2, 3, 2), torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4), torch.randn(2, 3, 4)
-        gates = {
-            "log_forget": -x[..., 0].abs(),
-            "delta": x[..., 1].abs(),
-            "trapezoid": x[..., 2],
-            "speed": x[:, :, 0, :2],
-        }
-        biases = {"bias_q": torch.randn(3, 4), "bias_k": torch.randn(3, 4), "skip": torch.randn(3)}
-        return (x, x, x), {**gates, **biases, "state": state}
-    if operation == "short convolution":
-        return (x.flatten(2), torch.randn(12, 1, 4)), {"state": torch.randn(2, 3, 12)}
-    if operation == "log-linear":
-        return (x, x, x, x.abs()), {"log_forget": -x[..., 0].abs()}
-    if operation in ("convolution", "liquid convolution"):
-        numbers = [torch.full((12, 5), 0.3 + 0.4j)] * 3
-        degree, state = ({}, (12, 5, 2)) if operation == "convolution" else ({"degree": 2}, (2, 12, 5, 2))
-        return (x.flatten(2), *numbers), {"state": torch.randn(2, *state), **degree}
-    if operation == "test-time training":
-        weights, norm = (torch.randn(3, 5, 4),), (torch.ones(3, 4), torch.zeros(3, 4))
-        return (x, x, x), {"rate": x[..., 0].abs(), "factor": torch.ones(4), "weights": weights, "norm": norm}
-    if operation == "ridge read":
-        state = torch.randn(2, 3, 4, 4)
-        return (x, x, x), {
-            "log_forget": -x[..., 0].abs(),
-            "rate": x[..., 0].abs(),
-            "ridge": torch.ones(3, 4),
-            "state": (state, state),
-        }
-    if operation == "fast weights":
-        rates = {"rates": x[..., :3].abs(), "momentum": x[..., 0].sigmoid()}
-        return (x, x, x), {**rates, "weights": (torch.randn(3, 4, 4),) * 3, "chunk": 4}
-    if operation == "routed attention":
-        state = torch.randn(2, 3, 5, 2, 4), torch.randn(2, 3, 5, 2, 4), torch.full((2, 3, 5), 2)
-        return (x, x, x, x.argmax(-1)), {"clusters": 5, "window": 3, "scale": 0.5, "state": state}
-    if operation == "balanced attention":
-        state = torch.randn(2, 3, 4, 3, 4), torch.randn(2, 3, 4, 3, 4), torch.randn(2, 3, 4, 3)
-        return (x, x, x, x), {"window": 3, "scale": 0.5, "state": state}
-    if operation == "kernel attention":
-        return (x, x, x), {"kernel": "square"}
-    if operation == "block and kernel attention":
-        return (x, x, x, x, x), {"block": 3}
-    if operation == "window and kernel attention":
-        return (x, x, x), {"projection": torch.randn(6, 4), "window": 3}
-    gates = {gate: x[..., 0].sigmoid() for gate in ("momentum", "rate", "keep")}
-    if operation in ("retention memory", "window memory"):
-        retention = operation == "retention memory"
-        gates["threshold" if retention else "weight"] = gates.pop("momentum")
-        return (x, x, x), {
-            **gates,
-            "initial": (torch.randn(3, 4, 4),),
-            "rule": (RetentionRule if retention else WindowRule)(4),
-        }
-    initial = (torch.randn(3, 4, 4),) * (1 if operation == "linear memory" else 2)
-    return (x, x, x), {**gates, "initial": initial, "rule": Rule(4)}
 
 
 @pytest.mark.parametrize("provider", ["recurrence", "chunked"])

@@ -7,7 +7,7 @@ import pytest
 from results.plans import sizes
 from results.plans.entries import in_steps
 from results.plans.toml_reader import PlanError
-from runner.commands import arguments
+from runner.commands.shared import arguments
 
 
 def test_the_camera_readys_sizes_come_from_its_table():

@@ -14,7 +14,7 @@ from models import registry
 from results.plans import reader as plans
 from results.plans.reader import PlanError
 from results.plans.toml_reader import TableReader
-from runner.commands import terminal
+from runner.commands.shared import terminal
 from schema import parse_toml
 from schema.words import LONGEST_LINE
 from tests.support.tiny_plan import tiny_plan

@@ -15,7 +15,7 @@ from runner.cell_key import MEASURED_BY, _closure
 from runner.cell_key import identify as key_of
 from runner.checkpoints.store import read_training
 from runner.checkpoints.trained_model import CheckpointSettings
-from runner.commands.comparison import cells
+from runner.commands.shared.comparison import cells
 from runner.measure import measure
 from runner.schedule import worker
 from runner.schedule.board import Board, folder_of

@@ -14,7 +14,7 @@ from results.report.figures.kinds.names import apart
 from results.report.figures.words import Word, Words
 from results.report.findings.claims import judge
 from results.rows import store
-from runner.commands.comparison import families
+from runner.commands.shared.comparison import families
 from schema.places import ROOT
 from tests.support import synthetic
 from tests.support.figure_faults import faults

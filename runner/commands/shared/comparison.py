@@ -21,7 +21,7 @@ from results.report.families import ShownFamily
 from results.rows import store
 from runner.cell_key import identify, without_exam_settings
 from runner.checkpoints import model_files
-from runner.commands.arguments import names_in, seeds_in, settings_in, size_in
+from runner.commands.shared.arguments import names_in, seeds_in, settings_in, size_in
 from runner.measure import with_own_files
 from schema.places import ROOT
 

@@ -36,6 +36,7 @@ TRIALS = SETTLED - 2  # of them, at which the record is compared with the layers
 IN_VAIN = 3  # records that ended before they were of use, after which there is no other
 MOST = 160  # kinds of state that are remembered: a segment that fills up goes through one after the other
 HELD = 1 << 28  # bytes of states in all records of a model
+NATIVE = "native"  # the provider whose calls make a record worth its trouble
 _allowed = True
 
 Read = Callable[[Tensor, Any], tuple[Tensor, Any]]
@@ -87,14 +88,23 @@ class RecordedSteps:
         key = self._key(kind, step)
         entry = self._entries.get(key)
         if entry is None:  # the first of its kind, which may never come again
-            self._remember(key)
-            return None
+            return self._met(key, step)
         if entry.is_refused:
             return None
         if entry.record is None or not entry.record.holds():
             return self._begun(kind, entry, step)
         entry.uses += 1
         return entry.tried(step) if entry.uses <= TRIALS else entry.record(step.given)
+
+    def _met(self, key: tuple | None, step: _Step) -> tuple[Tensor, Any] | None:
+        """What the layers say to the first of a kind; where nothing compiled computed it, no record is tried for it."""
+        entry = self._remember(key)
+        if entry is None:
+            return None
+        with providers.watch() as names:
+            found = step.read(step.tokens, step.state)
+        entry.is_refused = NATIVE not in names
+        return found
 
     def _key(self, kind: tuple, step: _Step) -> tuple | None:
         """The kind of state, with the numbers that the layers look at; None where these will not come again."""

@@ -106,6 +106,13 @@ def test_plain_pytorch_and_states_whose_shape_or_calls_hang_on_the_place_have_no
     assert not records(model)
 
 
+@pytest.mark.parametrize("name", ["gated-deltanet", "mamba2"])
+def test_where_nothing_compiled_computes_no_record_is_tried(name, monkeypatch):
+    """Listening to a step takes some thirty times as long as the step, for each place in a segment."""
+    monkeypatch.setattr("models.shell.decoding.recorded_step.recorded", lambda *_: pytest.fail("a record was tried"))
+    decoded(made(name, provider="chunked"), text())
+
+
 def test_probing_and_other_threads_do_not_take_it():
     model, state = settled()
     [entry] = model._steps._entries.values()

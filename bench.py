@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 COMMANDS = {  # each by the module of runner/commands/ that brings it, imported when it is called
     "list": "list", "run": "run", "report": "report", "submit": "report", "verify": "verify", "check": "check",
-    "profile": "profile", "zero-shot": "lm_eval", "ask": "ask", "export": "export",
-    "show": "show", "artifact": "artifact", "export-results": "export_results",
-    "export-data": "export_data",
+    "profile": "profile", "zero-shot": "lm_eval", "ask": "ask", "export": "exports.model",
+    "show": "show", "artifact": "exports.artifact", "export-results": "exports.results",
+    "export-data": "exports.data",
 }  # fmt: skip
 
 

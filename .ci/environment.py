@@ -66,8 +66,8 @@ def torch_index(gpu: bool) -> str | None:
 def uv_for(python: Path) -> str | None:
     """`uv`, which installs several times as fast as pip: the machine's own, else one that pip brings into the environment.
 
-    None where pip is to install: it is told where packages lie (a mirror, a folder of wheels), which uv does not read, or
-    cannot bring uv.
+    None where pip is to install: it is told where packages lie (a mirror, a folder of wheels), which uv does not read, or it
+    cannot bring uv, which is said.
     """
     told = subprocess.run([str(python), "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
     if any(source in told for source in SOURCES):
@@ -75,7 +75,10 @@ def uv_for(python: Path) -> str | None:
     if found := shutil.which("uv"):
         return found
     brought = subprocess.run([*_pip(python), "--retries", "1", "uv"], stderr=subprocess.DEVNULL)
-    return str(python.with_name("uv")) if brought.returncode == 0 else None
+    if brought.returncode == 0:
+        return str(python.with_name("uv"))
+    print("pip could not bring uv, which is faster: going on with pip.", flush=True)
+    return None
 
 
 def _pip(python: Path) -> list[str]:
@@ -90,7 +93,7 @@ def install(python: Path, uv: str | None, *packages: str) -> None:
         # machine's, as pip's are.
         chosen = ["--index-strategy", "unsafe-best-match", "-c", str(ROOT / "constraints.txt")]
         command = [uv, "pip", "install", "--quiet", "--python", str(python), *chosen, *packages]
-        if subprocess.run(command, env={**os.environ, "UV_SYSTEM_CERTS": "1"}).returncode == 0:
+        if subprocess.run(command, env={"UV_SYSTEM_CERTS": "1", **os.environ}).returncode == 0:
             return
         print("uv could not install this (it says why above): going on with pip.", flush=True)
     subprocess.run([*_pip(python), *packages], check=True)

@@ -11,6 +11,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +20,7 @@ from schema.places import ROOT
 
 @pytest.fixture
 def environment(monkeypatch):
-    """The script as a module, on a Linux machine without a driver and without uv."""
+    """The script as a module, on a Linux machine without a driver and without uv on its path."""
     spec = importlib.util.spec_from_file_location("environment", ROOT / ".ci" / "environment.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -30,15 +31,22 @@ def environment(monkeypatch):
 
 
 @pytest.fixture
-def commands(environment, monkeypatch) -> list[list[str]]:
-    """The commands that the script runs, which are noted instead: pip has no sources of its own and cannot bring uv."""
+def pip() -> SimpleNamespace:
+    """What pip says that it was told, and whether it can bring uv."""
+    return SimpleNamespace(told="global.cert='/etc/ssl/cert.pem'\n", brings_uv=True)
+
+
+@pytest.fixture
+def commands(environment, pip, monkeypatch) -> list[list[str]]:
+    """The commands that the script runs, which are noted instead."""
     noted: list[list[str]] = []
 
     def run(command, **_):
-        if "config" not in command:
-            noted.append([*map(str, command)])
-        fails = "broken-uv" in str(command[0]) or command[-1] == "uv"
-        return subprocess.CompletedProcess(command, int(fails), stdout="global.cert='/etc/ssl/cert.pem'\n")
+        if "config" in command:
+            return subprocess.CompletedProcess(command, 0, stdout=pip.told)
+        noted.append([*map(str, command)])
+        fails = "broken-uv" in str(command[0]) or (command[-1] == "uv" and not pip.brings_uv)
+        return subprocess.CompletedProcess(command, int(fails))
 
     monkeypatch.setattr(environment.subprocess, "run", run)
     return noted
@@ -102,25 +110,21 @@ def test_uv_installs_where_it_is_there(environment, commands, server, monkeypatc
     assert [command[0] for command in commands[1:]] == ["/usr/bin/uv", "/usr/bin/uv"]
 
 
-def test_pip_brings_uv_where_it_is_not_there(environment, commands, monkeypatch):
-    noting = environment.subprocess.run
-    monkeypatch.setattr(
-        environment.subprocess,
-        "run",
-        lambda command, **_: subprocess.CompletedProcess(noting(command).args, 0, stdout=""),
-    )
+def test_pip_brings_uv_where_it_is_not_there(environment, commands):
     environment.make(Path("env"), "test", gpu=True)
     assert [command[0] for command in commands] == [sys.executable, "env/bin/python", "env/bin/uv", "env/bin/uv"]
 
 
+def test_pip_that_cannot_bring_uv_says_so_and_installs(environment, commands, pip, capsys):
+    pip.brings_uv = False
+    environment.make(Path("env"), "test", gpu=True)
+    assert [command[0] for command in commands[1:]] == ["env/bin/python"] * 3
+    assert capsys.readouterr().out == "pip could not bring uv, which is faster: going on with pip.\n"
+
+
 @pytest.mark.parametrize("told", ["global.index-url='https://mirror/simple'", ":env:.find-links='/wheels'"])
-def test_pip_installs_where_it_is_told_where_packages_lie(told, environment, commands, monkeypatch):
-    noting = environment.subprocess.run
-    monkeypatch.setattr(
-        environment.subprocess,
-        "run",
-        lambda command, **_: subprocess.CompletedProcess(noting(command).args, 0, stdout=told),
-    )
+def test_pip_installs_where_it_is_told_where_packages_lie(told, environment, commands, pip, monkeypatch):
+    pip.told = told
     monkeypatch.setattr(environment.shutil, "which", lambda name: "/usr/bin/uv" if name == "uv" else None)
     environment.make(Path("env"), "test", gpu=True)
     assert [command[0] for command in commands[1:]] == ["env/bin/python"] * 2

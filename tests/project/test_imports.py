@@ -35,7 +35,7 @@ FLOORS = {  # of a wing, the lowest first: what stands on a floor imports from t
 FULL = 12  # entries of a folder at most
 OF_ONE_KIND = (  # folders whose entries are all of one kind may hold more
     "baselines/*", "baselines/oracles/parity", "models/ops", "results/published", "results/comparisons/*", "tests/support",
-    "tests/models/ops", "runner/commands",
+    "tests/models/ops",
 )  # fmt: skip
 
 

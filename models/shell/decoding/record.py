@@ -17,6 +17,7 @@ from models.shell.decoding.surroundings import Surroundings
 
 LARGEST = 1 << 26  # bytes of tokens and state, of which a record holds its own
 COPIED = 1 << 22  # of them, those that are copied at each token: more take longer than is spared
+NATIVE = "native"  # the provider whose calls make a record worth its trouble
 
 
 class NotRecorded(RuntimeError):
@@ -104,7 +105,7 @@ def recorded(
         found = _read(read, inputs[0], state, places)
     if listener.missing:
         raise NotRecorded(listener.missing)
-    if "native" not in names or not _is_plain(found):
+    if NATIVE not in names or not _is_plain(found):
         raise NotRecorded("Nothing compiled computes here, or the state is made of more than tensors and numbers.")
     record = Record(Heard(model, given, inputs, places, listener, names), found)
     if record.inputs.copied + record.returned.copied > COPIED:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from models.ops import providers
-from models.shell.decoding.record import Given, NotRecorded, Record, recorded
+from models.shell.decoding.record import NATIVE, Given, NotRecorded, Record, recorded
 from schema.terms import DECODING_WARM_UP
 
 ROWS = 4  # beyond, arithmetic takes longer than what is spared
@@ -36,7 +36,6 @@ TRIALS = SETTLED - 2  # of them, at which the record is compared with the layers
 IN_VAIN = 3  # records that ended before they were of use, after which there is no other
 MOST = 160  # kinds of state that are remembered: a segment that fills up goes through one after the other
 HELD = 1 << 28  # bytes of states in all records of a model
-NATIVE = "native"  # the provider whose calls make a record worth its trouble
 _allowed = True
 
 Read = Callable[[Tensor, Any], tuple[Tensor, Any]]

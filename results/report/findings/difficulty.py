@@ -1,4 +1,4 @@
-"""Which difficulty of a pilot passes: where the best models neither know everything nor next to nothing."""
+"""Which difficulty of a pilot passes: there the best models know neither everything nor next to nothing, nor do they guess."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from results.report.evaluations import Evaluation
+from results.report.statistics import wilson
 from results.report.tables import columns
 from results.rows import metrics
 from results.rows.row import canonical
@@ -24,12 +25,14 @@ class Difficulty:
     metric: str
     where: dict[str, Any]
     best: tuple[tuple[str, float], ...]
+    guesses: int = 0  # of the best models, those not shown by their answers to be better than the best trivial baseline
 
     @property
     def verdict(self) -> str:
         """Whether comparisons may ask this."""
         shares = [share for _, share in self.best]
         counts = {"too easy": sum(s > HIGHEST for s in shares), "too hard": sum(s < LOWEST for s in shares)}
+        counts["no better than guessing"] = self.guesses
         odd = [f"{text} for {count} of {len(shares)}" for text, count in counts.items() if count]
         return ", ".join(odd) or "passes"
 
@@ -63,7 +66,7 @@ def markdown(evaluations: Sequence[Evaluation]) -> str:
         lines.append(f"| {one.title} | {asked} | {named} | {one.verdict} |")
     note = (
         f"<sub>A difficulty passes where the best {BEST} models, means over seeds, lie between {100 * LOWEST:.0f} and "
-        f"{100 * HIGHEST:.0f} %.</sub>"
+        f"{100 * HIGHEST:.0f} % and above the best trivial baseline.</sub>"
     )
     return "\n".join(lines) + "\n\n" + note
 
@@ -77,5 +80,7 @@ def _settings(evaluation: Evaluation, metric: str) -> list[dict[str, Any]]:
 
 def _difficulty(evaluation: Evaluation, metric: str, where: dict[str, Any]) -> Difficulty:
     points = [(model.label, evaluation.point(model.label, metric, where)) for model in evaluation.learners]
-    known = sorted(((label, point.value) for label, point in points if point), key=lambda one: (-one[1], one[0]))
-    return Difficulty(evaluation.title, metric, where, tuple(known[:BEST]))
+    known = sorted(((label, point) for label, point in points if point), key=lambda one: (-one[1].value, one[0]))[:BEST]
+    guess = evaluation.best_floor(metric, where)
+    guesses = sum(guess is not None and wilson(point.value, point.count)[0] <= guess[1] for _, point in known)
+    return Difficulty(evaluation.title, metric, where, tuple((label, point.value) for label, point in known), guesses)

@@ -32,6 +32,18 @@ def test_the_best_models_must_neither_know_everything_nor_next_to_nothing():
     assert good.told == "needle, accuracy, pairs 4: passes (best: transformer 90.0, retnet 50.0, mamba 40.0)"
 
 
+def test_a_difficulty_at_which_the_best_only_guess_does_not_pass():
+    """Half of the answers are right without any learning where there are two of them."""
+    floors = {"floor: guess": 0.5, "cheat: last value": 0.55}
+    rows = synthetic.rows_of(
+        synthetic.cell("", "needle", "floors"), [(name, "accuracy", share, 100, {}) for name, share in floors.items()]
+    )
+    for model, share in {"transformer": 0.9, "retnet": 0.52, "mamba": 0.49}.items():
+        rows += synthetic.rows_of(synthetic.cell(model, "needle"), [(None, "accuracy", share, 100, {})])
+    [one] = difficulty.difficulties(evaluations.grouped(rows))
+    assert one.verdict == "no better than guessing for 2 of 3"
+
+
 def test_the_report_of_a_pilot_shows_them():
     page = difficulty.markdown(found())
     assert "| needle | accuracy, pairs 4 | transformer 90.0, retnet 50.0, mamba 40.0 | passes |" in page

@@ -15,7 +15,7 @@ from rich.table import Table
 
 import tasks
 from results.plans.plan import Plan
-from runner.commands.export_results import new_folder
+from runner.commands.exports.results import new_folder
 from runner.commands.shared.arguments import Command, add_comparison
 from runner.commands.shared.comparison import loaded, shown
 from schema import shortened, whole_file

@@ -1,0 +1,1 @@
+"""The commands that write for elsewhere: a model for transformers, scores and data for other projects, a paper's appendix."""

@@ -12,7 +12,7 @@ class Law(NamedTuple):
         S <- forget(S);  S <- S + write(v - compare(S));  y = read(S)
 
     Each is a few words or a short formula in the paper's letters, "-" where the model has no such step: Gated DeltaNet is
-    `Law(forget="a, per head, from x", compare="S k", write="b (v - S k) k^T", read="S q")`.
+    `Law(forget="a, per head, from x", compare="S^T k", write="b k (v - S^T k)^T", read="S^T q")`.
     """
 
     forget: str

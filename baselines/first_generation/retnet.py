@@ -2,7 +2,7 @@
 
 Sun et al. 2023, arXiv 2307.08621, eqs. 5 to 8, with the authors' code (torchscale) where the two differ:
 
-    S <- g_h S + k v^T,   y = S q,   g_h = 1 - 2^(-5-h)
+    S <- g_h S + k v^T,   y = S^T q,   g_h = 1 - 2^(-5-h)
     out = W_o ( silu(W_g x) * norm_h(y) ),   q and k rotated, k scaled by d_k^-1/2
 
 The norm of each head is a root-mean-square norm without gain; values are twice as wide as the model. Rotation is pure (no xPos
@@ -26,7 +26,7 @@ from models.registry import register
 @register(
     "retnet",
     paper="Sun et al. 2023, arXiv 2307.08621",
-    equation="S <- g_h S + k v^T;  y = S q,  g_h = 1 - 2^(-5-h)",
+    equation="S <- g_h S + k v^T;  y = S^T q,  g_h = 1 - 2^(-5-h)",
 )
 class RetNet(nn.Module):
     """Retention. State: the matrix [b, h, k, v] and the place in the text, for the rotation."""
@@ -35,7 +35,7 @@ class RetNet(nn.Module):
         forget="g_h, per head, fixed",
         compare="-",
         write="k v^T",
-        read="S q",
+        read="S^T q",
     )
     period = 64  # the chunk of the chunked form
     fixed_state = True

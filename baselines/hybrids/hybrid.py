@@ -29,7 +29,7 @@ LAYERS = ("gated-deltanet", "transformer")
 @register(
     "hybrid",
     paper="Lieber et al. 2024, arXiv 2403.19887; Yang et al. 2024, arXiv 2412.06464",
-    equation="layer i = pattern[i mod n]; by default S <- a S + b k (v - a S k)^T, then softmax(q K^T) V",
+    equation="layer i = pattern[i mod n]; by default S <- a S + b k (v - a S^T k)^T, then softmax(q K^T) V",
 )
 class AnyHybrid(Hybrid):
     """Layers of the token mixers that `layers` names. State: a tuple of the layers' own."""

@@ -32,7 +32,7 @@ from models.registry import register
 @register(
     "log-linear-mamba2",
     paper="Guo et al. 2025, arXiv 2506.04761",
-    equation="S^l <- a S^l, merged by age;  S^0 = Delta B x^T;  y = sum_l w^l S^l C + D x",
+    equation="S^l <- a S^l, merged by age;  S^0 = Delta B x^T;  y = sum_l w^l S^l^T C + D x",
 )
 class LogLinearMamba2(nn.Module):
     """The log-linear Mamba-2 block. State: the convolution's inputs, buckets [b, h, levels - 1, N, head width], a count."""
@@ -41,7 +41,7 @@ class LogLinearMamba2(nn.Module):
         forget="a, per head, from x; levels merge by age",
         compare="-",
         write="Delta B x^T to level 0",
-        read="sum_l w^l S^l C + D x",
+        read="sum_l w^l S^l^T C + D x",
     )
     period = 64  # the chunk of the chunked form
     fixed_state = True

@@ -38,7 +38,7 @@ from models.registry import register
 @register(
     "mamba2",
     paper="Dao and Gu 2024, arXiv 2405.21060",
-    equation="S <- a S + Delta B x^T;  y = S C + D x,  a = exp(-exp(A) Delta)",
+    equation="S <- a S + Delta B x^T;  y = S^T C + D x,  a = exp(-exp(A) Delta)",
 )
 class Mamba2(nn.Module):
     """The Mamba-2 block. State: the convolution's last inputs and S [b, h, N, head width]."""
@@ -47,7 +47,7 @@ class Mamba2(nn.Module):
         forget="a, per head, from x",
         compare="-",
         write="Delta B x^T",
-        read="S C + D x",
+        read="S^T C + D x",
     )
     period = 64  # the chunk of the chunked form
     fixed_state = True

@@ -2,7 +2,7 @@
 
 Yang et al. 2024, arXiv 2406.06484, after Schlag et al. 2021, arXiv 2102.11174, with the published layer's defaults:
 
-    S <- S + b k (v - S k)^T,   y = S q
+    S <- S + b k (v - S^T k)^T,   y = S^T q
     q, k = l2(silu(conv(W x))), v = silu(conv(W_v x)), b = sigmoid(W_b x), q scaled by d_k^-1/2, RMSNorm per head before W_o
 
 `negative_eigenvalues` doubles b (Grazzi et al. 2024, arXiv 2411.12537), so that the transition's eigenvalues reach -1.
@@ -28,16 +28,16 @@ from models.registry import register
 @register(
     "deltanet",
     paper="Yang et al. 2024, arXiv 2406.06484",
-    equation="S <- S + b k (v - S k)^T;  y = S q",
+    equation="S <- S + b k (v - S^T k)^T;  y = S^T q",
 )
 class DeltaNet(nn.Module):
     """The delta-rule layer. State: the convolutions' last inputs and S [b, h, k, v]."""
 
     law = Law(
         forget="-",
-        compare="S k",
-        write="b k (v - S k)^T",
-        read="S q",
+        compare="S^T k",
+        write="b k (v - S^T k)^T",
+        read="S^T q",
     )
     period = 64  # the chunk of the chunked form
     fixed_state = True

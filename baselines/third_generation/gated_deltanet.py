@@ -2,7 +2,7 @@
 
 Yang, Kautz, Hatamizadeh 2024, arXiv 2412.06464, eq. 10 and Section 3.3, as the authors' code (NVlabs/GatedDeltaNet) has it:
 
-    S <- a S,   S <- S + b k (v - S k)^T,   y = S q
+    S <- a S,   S <- S + b k (v - S^T k)^T,   y = S^T q
     a = exp(-exp(A_log) softplus(W_a x + bias)), b = sigmoid(W_b x + bias); out = W_o ( norm_h(y) * silu(W_g x) )
 
 q, k = l2(silu(conv(W x))) of 3/4 width, v = silu(conv(W_v x)) of 3/2 width, q scaled by d_k^-1/2. Norm, then gate. Weights are
@@ -31,16 +31,16 @@ from models.registry import register
 @register(
     "gated-deltanet",
     paper="Yang, Kautz and Hatamizadeh 2024, arXiv 2412.06464",
-    equation="S <- a S;  S <- S + b k (v - S k)^T;  y = S q",
+    equation="S <- a S;  S <- S + b k (v - S^T k)^T;  y = S^T q",
 )
 class GatedDeltaNet(nn.Module):
     """The gated delta-rule layer. State: the convolution's last inputs and S [b, h, k, v]."""
 
     law = Law(
         forget="a, per head, from x",
-        compare="S k",
-        write="b k (v - S k)^T",
-        read="S q",
+        compare="S^T k",
+        write="b k (v - S^T k)^T",
+        read="S^T q",
     )
     period = 64  # the chunk of the chunked form
     fixed_state = True

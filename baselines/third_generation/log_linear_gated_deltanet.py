@@ -30,7 +30,7 @@ from models.registry import register
 @register(
     "log-linear-gated-deltanet",
     paper="Guo et al. 2025, arXiv 2506.04761",
-    equation="S^l <- a (I - b k k^T) S^l, merged by age;  S^0 = b k v^T;  y = sum_l w^l S^l q",
+    equation="S^l <- a (I - b k k^T) S^l, merged by age;  S^0 = b k v^T;  y = sum_l w^l S^l^T q",
 )
 class LogLinearGatedDeltaNet(nn.Module):
     """The log-linear gated delta-rule layer. State: the convolution's inputs, buckets [b, h, levels - 1, k, v], a count."""

@@ -29,6 +29,24 @@ def beside(ours: Sequence[Row], reference: Sequence[Row]) -> list[Row]:
     ]
 
 
+def what_differs(ours: Sequence[Row], reference: Sequence[Row]) -> str:
+    """Why no row of `reference` may stand beside `ours`: what the first task that both have was measured under, in each."""
+    there = {row["task"]: row for row in reference if _steps(row)}
+    here = next((row for row in ours if _steps(row) and row["task"] in there), None)
+    if here is None:
+        return "the committed rows train on none of these tasks"
+    mine, other = _conditions(here), _conditions(there[here["task"]])
+    found = [f"{name} {mine.get(name)} here, {other.get(name)} there" for name in mine if mine[name] != other.get(name)]
+    return f"{here['task']}: {'; '.join(found)}" if found else "every model of theirs was measured here"
+
+
+def _conditions(row: Row) -> dict[str, Any]:
+    """What `_exam` compares, by name."""
+    named = {"steps": _steps(row), **{name: value for name, value in row["budget"].items() if name != "steps"}}
+    named |= {**row["settings"]["task"], "evaluation": exam_of(row)}
+    return named | {"data": row["data_hash"], **{name: row[name] for name in SETUP}}
+
+
 def _steps(row: Row) -> int | None:
     """The steps of the training that a row belongs to, a trial's those of the whole; None where nothing is trained."""
     if row["family"] == FLOOR_FAMILY or not row["budget"]:

@@ -139,6 +139,8 @@ def draw(
     if with_committed:
         rows, own = committed.beside(rows, reference), len(rows)
         console.print(f"{len(rows) - own} committed rows stand beside {own} of this machine")
+        if reference and len(rows) == own:
+            console.print(f"None was measured as yours: {committed.what_differs(rows, reference)}.")
     check_shown(show, rows)
     out = folder if is_reference else folder / "report"
     asked = {

@@ -75,7 +75,9 @@ def check_cells(cells: Sequence[Cell], elsewhere: bool = False, unread: bool = F
             other = names.setdefault(structure(cell), name)
             if other != name:
                 warnings.warn(
-                    f"{other} and {name} are built alike; change a setting of one, or leave one out.", stacklevel=2
+                    f"{other} and {name} are built alike but, perhaps, for their first weights; if that is not meant, "
+                    "change a setting of one, or leave one out.",
+                    stacklevel=2,
                 )
 
 

@@ -81,6 +81,20 @@ def test_a_command_parses_and_names_what_is_there(command: Command):
     assert unknown(command) == []
 
 
+BESIDE = {one.words[1] for one in EVERY if "--with-committed" in one.words and named(one)} - set(ANY)
+
+
+def test_committed_rows_that_pages_set_beside_a_readers_were_measured_as_the_plan_is_now():
+    assert BESIDE
+    for comparison in BESIDE:
+        (folder,) = (ROOT / "results" / "comparisons").glob(f"*/{comparison}")
+        plan, packed = (
+            tomllib.loads((where / "plan.toml").read_text(encoding="utf-8")) for where in (folder, folder / "reference")
+        )
+        for part in ("tasks", "budget", "size", "dtype", "threads"):
+            assert plan.get(part) == packed.get(part), f"{comparison}: {part}"
+
+
 @pytest.mark.parametrize("name", bench.COMMANDS)
 def test_every_command_has_the_help_that_pages_speak_of(name: str, capsys):
     with pytest.raises(SystemExit) as ended:

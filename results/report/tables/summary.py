@@ -10,6 +10,7 @@ from results.report.findings import solved
 from results.report.tables import columns, table
 from results.report.tables.columns import Column
 from results.rows import metrics, readers
+from results.rows.committed import MARK
 
 NOTE = (
     "Bold: the best, and whoever lies within the interval of the best; underlined: the next, and whoever lies within its "
@@ -153,7 +154,11 @@ def _speed(evaluations: Sequence[Evaluation], shown: Sequence[tuple[Evaluation, 
 
 
 def _rate(evaluation: Evaluation, model: Model) -> str:
-    rows = [row for row in evaluation.measured(model.label, TRAINED) if row["where"].get("tokens") and row["value"]]
+    rows = [
+        row
+        for row in evaluation.measured(model.label, TRAINED)
+        if row["where"].get("tokens") and row["value"] and not row.get(MARK)  # seconds of another machine
+    ]
     if not rows:
         return ""
     return f"{sum(row['where']['tokens'] for row in rows) / sum(row['value'] for row in rows):,.0f}"

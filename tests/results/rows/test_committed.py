@@ -72,3 +72,24 @@ def test_committed_models_are_marked_in_tables_figures_and_conditions(tmp_path, 
     alone = next(one for one in evaluations.grouped(reference) if one.task == "needle")
     for model in FEW:
         assert exam.point(model, "compact_exact_match", {}) == alone.point(model, "compact_exact_match", {})
+
+
+def test_a_committed_model_has_no_speed_of_training_beside_ours(tmp_path, light_fonts):
+    rows = committed.beside(synthetic.comparison(("titans-mac",)), synthetic.comparison(FEW))
+    rows = [row for row in rows if row["task"] != "throughput"]
+    text = report.report(rows, tmp_path).read_text(encoding="utf-8")
+    table = next(part for part in text.split("\n\n") if "tokens/s in training" in part)
+    speed = {line.split("|")[2].strip(): line.split("|")[-2].strip() for line in table.splitlines()[2:]}
+    assert speed["titans-mac"] and speed["transformer °"] == speed["deltanet °"] == ""
+
+
+def test_where_nothing_committed_fits_it_is_said_what_differs():
+    ours = [row for row in synthetic.comparison(("titans-mac",)) if row["task"] == "needle"]
+    reference = synthetic.comparison(FEW)
+    budget = {"steps": 400, "batch_tokens": 4096}
+    longer = [{**row, "budget": budget} if row["budget"] else row for row in reference]
+    assert committed.what_differs(ours, longer) == "needle: steps 200 here, 400 there"
+    assert committed.what_differs(ours, [row for row in reference if row["task"] != "needle"]) == (
+        "the committed rows train on none of these tasks"
+    )
+    assert committed.what_differs(ours, ours) == "every model of theirs was measured here"

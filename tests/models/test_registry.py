@@ -96,7 +96,7 @@ def test_a_hybrid_has_the_laws_of_its_layers():
         "a, per key channel, from x; then g_h, per head, fixed",
         "S^T k; then -",
         "b k (v - S^T k)^T; then k v^T",
-        "S^T q; then S^T q",
+        "S^T q",
     )
     assert entry.says("reading", {"layers": "liquid-s4,retnet"}).startswith("liquid-s4: causal")
 

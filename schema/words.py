@@ -65,6 +65,15 @@ def message(error: BaseException, longest: int = LONGEST_FAULT) -> str:
     return f"{text[:head]}...{text[-(longest - 3 - head) :]}"
 
 
+def several(count: int, noun: str) -> str:
+    """So many of what the noun names.
+
+    >>> several(1, "model"), several(1_000, "model")
+    ('1 model', '1,000 models')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def one_line(text: str, longest: int = LONGEST_LINE) -> str:
     """The text on one line, cut in the middle where it is too long."""
     text = " ".join(text.split())

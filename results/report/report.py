@@ -139,7 +139,7 @@ def _findings(
 ) -> tuple[Section, ...]:
     """What is said of the whole: the verdicts on claims, and which orderings hold."""
     found = [
-        Section("What papers claim", markdown(verdicts, schedule)),
+        Section("Claims", markdown(verdicts, schedule)),
         Section("What may be said of the order", pairwise.markdown(evaluations, schedule)),
     ]
     return tuple(section for section in found if section.text)

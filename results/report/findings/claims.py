@@ -40,6 +40,13 @@ class ClaimVerdict:
         return "; ".join(filter(None, [self.reason, self.price]))
 
     @property
+    def _as_both(self) -> str:
+        """Why a level says little, where the question was too hard for both models, or too easy."""
+        if not self.extreme:
+            return ""
+        return ", for both solve it" if self.extreme == grounds.TOO_EASY else ", and neither learned it"
+
+    @property
     def sentence(self) -> str:
         """The verdict in a sentence about the two models."""
         claim = self.claim
@@ -49,7 +56,8 @@ class ClaimVerdict:
         if self.verdict in (OPPOSITE, NOT_REPRODUCED):
             return f"{worse} does better than {better}, against the claim"
         if self.verdict == LEVEL:
-            return f"{better} and {worse} lie less than {grounds.quantity(claim.metric, claim.margin)} apart"
+            near = grounds.quantity(claim.metric, claim.margin)
+            return f"{better} and {worse} lie less than {near} apart{self._as_both}"
         if self.verdict == NOT_MEASURED:
             return f"no rows hold {better} against {worse}"
         return f"whether {better} or {worse} does better is not decided"

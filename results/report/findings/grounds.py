@@ -15,6 +15,7 @@ from results.report.statistics import Difference
 from results.rows import metrics
 from schema.terms import tolerance
 
+TOO_EASY = "the question is too easy for both"
 ROUNDS = "Of a claim about speed read round for seed: all models are timed in turn, once a round, on this machine. "
 
 
@@ -71,7 +72,7 @@ def extreme(claim: Claim, found: Evidence) -> str:
         return f"neither is better than {found.evaluation.counted()}"
     points = [found.evaluation.point(name, claim.metric, claim.where) for name in pair]
     if metrics.is_accuracy(claim.metric) and all(point.value >= solved.SOLVED for point in points):
-        return "the question is too easy for both"
+        return TOO_EASY
     return ""
 
 

@@ -15,6 +15,7 @@ from results.report.overview.matrix import Evidence, Source, entry, evidence, le
 from results.report.pages import provenance
 from results.report.pages.template import template
 from results.rows import metrics
+from schema.words import several
 
 TITLE = "All comparisons at a glance"
 CAPTION = "Models by abilities, coloured by rank"
@@ -128,7 +129,9 @@ def _tally(sources: Sequence[Source]) -> str:
         if little == 1
         else ("ask what neither of their models learned or both know, and say")
     )
-    return f"{sum(counts.values())} claims: {told}." + (f" {little} of the decided {what} little." if little else "")
+    return f"{several(sum(counts.values()), 'claim')}: {told}." + (
+        f" {little} of the decided {what} little." if little else ""
+    )
 
 
 def _claims(sources: Sequence[Source]) -> str:

@@ -10,6 +10,7 @@ from results.report.figures.catalogue import Drawing
 from results.report.pages import provenance
 from results.report.section import PageText, Section
 from results.report.tables import summary
+from schema.words import several
 
 CURVES = "training-curves.csv"
 LANGUAGES = {"-wide.csv": "CSV with a line a model", ".md": "Markdown", ".csv": "CSV", ".tex": "LaTeX"}
@@ -49,13 +50,20 @@ def _opening(evaluations: Sequence[Evaluation], look: PageText, leading: Drawing
 
 
 def _contents(evaluations: Sequence[Evaluation]) -> str:
-    asked = [(one, len(one.learners), len(one.floors)) for one in evaluations]
-    beside = "trivial baselines, heuristics and references"
-    lines = [f"- {evaluation.title}: {models} models, {others} {beside}" for evaluation, models, others in asked]
+    lines = [f"- {one.title}: {_held(one)}" for one in evaluations]
     hidden = [evaluation for evaluation in evaluations if not evaluation.main]
     if hidden:
         lines.append(f"- {len(hidden)} of these repeat a task under another set-up; figures leave them out")
     return "\n".join(["What follows:", "", *lines])
+
+
+def _held(evaluation: Evaluation) -> str:
+    """How many models an evaluation holds, and how many others, if any."""
+    models, others = several(len(evaluation.learners), "model"), len(evaluation.floors)
+    beside = (
+        "trivial baseline, heuristic or reference" if others == 1 else "trivial baselines, heuristics and references"
+    )
+    return f"{models}, {others} {beside}" if others else models
 
 
 def _evaluation(

@@ -21,8 +21,9 @@ from results.report.findings.claims import (
 from results.report.tables import summary
 from results.report.tables.columns import Column
 from results.rows import metrics
+from schema.words import several
 
-SIGNS = {SAME: "✔", REPRODUCED: "✔", OPPOSITE: "✘", NOT_REPRODUCED: "✘", LEVEL: "=", UNDECIDED: "?", NOT_MEASURED: "–"}
+SIGNS = {SAME: "✔", REPRODUCED: "✔", OPPOSITE: "✘", NOT_REPRODUCED: "✘", LEVEL: "=", UNDECIDED: "?", NOT_MEASURED: "○"}
 
 
 def sentences(verdicts: Sequence[ClaimVerdict], evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
@@ -76,16 +77,17 @@ def _led(evaluation: Evaluation, column: Column) -> str:
     points = [(model, evaluation.point(model.label, column.metric, column.where)) for model in evaluation.learners]
     known = sorted(((m, p) for m, p in points if p), key=lambda pair: (-way * pair[1].value, pair[0].label))
     if not known or not way:
-        return f"**{evaluation.title}**: {len(known)} models measured."
+        return f"**{evaluation.title}**: {several(len(known), 'model')} measured."
     (best, point), *others = known
     bar = evaluation.bar(column.metric, column.where)
     has_learner = any(evaluation.learned(model.label, column.metric, column.where) != "no" for model, _ in known)
     if bar and not has_learner:
+        who = f"none of {len(known)} models is" if others else "no model is"
         return (
-            f"**{evaluation.title}, {column.header}**: none of {len(known)} models is better than {evaluation.counted()} "
+            f"**{evaluation.title}, {column.header}**: {who} better than {evaluation.counted()} "
             f"({metrics.number(column.metric, bar[1])}); {best.title} comes nearest with {_value(column, point)}."
         )
-    parts = [f"{best.title} is best with {_value(column, point)}"]
+    parts = [f"{best.title} {'is best with' if others else 'has'} {_value(column, point)}"]
     if others:
         names = [model.label for model, _ in others if summary.ties(way, known[0][1], evaluation, model, column)]
         parts.append(_tied(names) if names else f"then {others[0][0].title} with {_value(column, others[0][1])}")
@@ -98,7 +100,8 @@ def _learned(evaluation: Evaluation, column: Column, models: Sequence[Model]) ->
     """How many are better than all that need not learn, by their interval or, of one seed, without any."""
     verdicts = [evaluation.learned(model.label, column.metric, column.where) for model in models]
     sure, unsure = verdicts.count("yes"), verdicts.count("maybe")
-    better = f"of {len(models)} models are better than {evaluation.counted()}"
+    are = "are" if len(models) > 1 else "is"
+    better = f"of {several(len(models), 'model')} {are} better than {evaluation.counted()}"
     if not unsure:
         return f"{sure} {better} by their interval"
     return f"{unsure} {better}, of one seed without an interval" + (f", {sure} more by their interval" if sure else "")

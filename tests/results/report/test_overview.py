@@ -120,8 +120,8 @@ def test_the_page_holds_every_number_and_claim(sources, tmp_path):
     place = "../large/report.md#numbers-language-modelling"
     assert f"[**2.500 ± 0.000**]({place}) <sub>1</sub>" in text and f"[text]({place})" in text
     assert "<u>" in text and "[text](../small/report.md#numbers-language-modelling)" in text
-    assert "4 models in 2 comparisons, 3 abilities and costs. 1 claims: " in text
-    assert "1 claims" in text and "RetNet beats attention" in text
+    assert "4 models in 2 comparisons, 3 abilities and costs. 1 claim: " in text
+    assert "RetNet beats attention" in text
     assert "## The other evaluations of each ability" in text
     html = (tmp_path / "overview.html").read_text()
     parser = Tags()
@@ -210,6 +210,7 @@ def test_the_tally_says_which_decided_claims_say_little(sources):
     ]
     easy = Source("easy", "Easy", "../easy/report.md", evaluations, tuple(level))
     assert page._tally([easy]) == (
-        "1 claims: 1 level at this scale. 1 of the decided asks what neither of its models learned or both know, and says little."
+        "1 claim: 1 level at this scale. 1 of the decided asks what neither of its models learned or both know, and says little."
     )
+    assert level[0].sentence == "retnet and transformer lie less than 5 points apart, for both solve it"
     assert "says little" not in page._tally(sources)

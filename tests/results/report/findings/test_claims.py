@@ -135,10 +135,10 @@ def test_the_report_shows_verdicts_orderings_and_cards(tmp_path):
     rows = synthetic.comparison(FEW, seeds=range(5))
     claim = Claim(**TABLE)
     page = report.report(rows, tmp_path, claims=[claim], only=[]).read_text()
-    assert "## What papers claim" in page and "RetNet, Table 1" in page and "at this scale" in page
+    assert "## Claims" in page and "RetNet, Table 1" in page and "at this scale" in page
     assert "## What may be said of the order" in page
     assert page.count("**Fairness card.**") == 3  # of the three trained tasks, none of the timing
-    assert "## What papers claim" not in report.report(rows, tmp_path, only=[]).read_text()
+    assert "## Claims" not in report.report(rows, tmp_path, only=[]).read_text()
 
 
 def test_ranks_are_compared_from_twenty_blocks_up(tmp_path):

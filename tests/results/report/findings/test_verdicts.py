@@ -93,6 +93,9 @@ def test_a_question_too_hard_or_too_easy_for_both_is_told():
     rows = [row for own in exams[0].rows.values() for row in own]
     said = judged(evaluations.grouped(rows + floor)).reason
     assert "neither is better than the best trivial baseline" in said
+    near = [row | {"value": 0.3} if row["metric"] == "accuracy" else row for row in rows]
+    level = judged(evaluations.grouped(near + floor), margin=0.05)
+    assert level.sentence.endswith(" lie less than 5 points apart, and neither learned it")
 
 
 def test_a_control_stands_beside_its_claim_with_its_parameters():

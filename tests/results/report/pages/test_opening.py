@@ -128,6 +128,19 @@ def test_where_nobody_learned_nobody_is_called_best():
     assert "is best" not in sentence
 
 
+def test_a_single_model_is_not_called_best_nor_counted_as_many():
+    rows = rows_of(
+        cell("", "language-modelling", "floors"), [("floor: guess", "bits_per_byte", 4.0, 400, {"length": 64})]
+    )
+    rows += rows_of(cell("mamba", "language-modelling"), [(None, "bits_per_byte", 2.5, 400, {"length": 64})])
+    (sentence,) = opening.sentences([], evaluations.grouped(rows))
+    assert "mamba has 2.500; 1 of 1 model is better than" in sentence and "best with" not in sentence
+    page = markdown_page.page(
+        evaluations.grouped(rows), {"language-modelling": {"language-modelling.md": "numbers"}}, [], PageText("T")
+    )
+    assert "- language-modelling: 1 model, 1 trivial baseline, heuristic or reference\n" in page
+
+
 def test_a_page_breaks_lines_in_a_table():
     assert "70.0<br>1 of 5" in markdown("| a |\n|---|\n| 70.0<br>1 of 5 |") and "&lt;i&gt;" in markdown("<i>")
     assert markdown("<sub>A note.</sub>") == "<p><sub>A note.</sub></p>\n"

@@ -1,12 +1,14 @@
-"""Committed rows beside this machine's: models that were not measured here stand in the same tables and figures."""
+"""Committed rows beside this machine's, in the same tables and figures, or as what a run goes on from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from results.cell import TRIAL
-from results.rows import labels
+from results.rows import labels, predictions, store
 from results.rows.row import FLOOR_FAMILY, canonical, exam_of
 
 Row = dict[str, Any]
@@ -38,6 +40,37 @@ def what_differs(ours: Sequence[Row], reference: Sequence[Row]) -> str:
     mine, other = _conditions(here), _conditions(there[here["task"]])
     found = [f"{name} {mine.get(name)} here, {other.get(name)} there" for name in mine if mine[name] != other.get(name)]
     return f"{here['task']}: {'; '.join(found)}" if found else "every model of theirs was measured here"
+
+
+def fitting(
+    here: Sequence[Row], reference: Sequence[Row], planned: Callable[[Sequence[Row]], Iterable[str]]
+) -> list[Row]:
+    """The rows of `reference` of cells that are planned and have no rows `here`: equal keys say equal code, data and settings,
+    of timings the machine's kind too.
+
+    `planned(rows)` gives the keys of the cells that these rows ask for; trials ask for more, so it is asked until nothing is new.
+    Cells that failed there are left out.
+    """
+    there: dict[str, list[Row]] = {}
+    for row in store.attempts(reference):
+        there.setdefault(row["cell"], []).append(row)
+    measured = {cell: rows for cell, rows in there.items() if any(row["status"] == "ok" for row in rows)}
+    have, found = {row["cell"] for row in here}, []
+    while new := [key for key in dict.fromkeys(planned([*here, *found])) if key in measured.keys() - have]:
+        have |= set(new)
+        found += [row for key in new for row in measured[key]]
+    return found
+
+
+def take_over(folder: Path, rows: Sequence[Row]) -> None:
+    """Put rows of a comparison's `reference/`, with their cells' predictions, among the rows of its folder."""
+    source, target = Path(folder) / "reference" / predictions.FOLDER, Path(folder) / predictions.FOLDER
+    for cell in dict.fromkeys(row["cell"] for row in rows):
+        if (packed := predictions.path_of(source, cell)).is_file():
+            target.mkdir(exist_ok=True)
+            shutil.copyfile(packed, predictions.path_of(target, cell))
+    if rows:
+        store.append(Path(folder) / "rows.jsonl", rows)
 
 
 def _conditions(row: Row) -> dict[str, Any]:

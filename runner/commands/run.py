@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -18,7 +19,7 @@ from results.plans.files import folder_of
 from results.plans.method.claims import without_control
 from results.plans.plan import Plan
 from results.plans.reader import load
-from results.rows import store
+from results.rows import committed, store
 from runner import costs
 from runner.cell_key import identify, keys_among
 from runner.checkpoints.store import default_folder
@@ -26,7 +27,7 @@ from runner.checkpoints.trained_model import CheckpointSettings
 from runner.commands.report import draw
 from runner.commands.shared import comparison
 from runner.commands.shared.arguments import SETTING, Command, add_comparison, add_provider, add_with_committed
-from runner.commands.shared.comparison import cells, changed, committed_rows, shown
+from runner.commands.shared.comparison import cells, changed, committed_rows, key_of, shown
 from runner.measure import measure, prepare
 from runner.preflight import ahead, remembered, said
 from runner.preflight.refusals import check_cells
@@ -67,6 +68,11 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--no-checkpoints", action="store_true", help="keep no trained models, use none that are kept")
     add("--cache", metavar="DIR", help="where trained models and prepared corpora are kept, not .cache")
     add("--retry-failed", action="store_true", help="measure failed cells again")
+    add(
+        "--from-committed",
+        action="store_true",
+        help="go on from the committed rows: what this same code measured for them is not measured again",
+    )
     add("--dry-run", action="store_true", help="print the cells and their cost, measure nothing")
     add_with_committed(command)
     add("--log", choices=("tensorboard",), help="write losses for it while models train, in the comparison's folder")
@@ -105,10 +111,15 @@ def _under_torchrun(arguments: argparse.Namespace, plan: Plan) -> Plan:
 def _run(arguments: argparse.Namespace, plan: Plan, console: Console) -> int:
     folder = folder_of(comparison.RESULTS, plan.comparison)
     here = store.read(folder / "rows.jsonl", plan.comparison)
+    taken, sentence = _taken_over(arguments, plan, folder, here, console) if arguments.from_committed else ([], "")
+    here += taken
     checkpoints = None if arguments.no_checkpoints else CheckpointSettings(default_folder(), plan.snapshot_minutes)
     if arguments.dry_run:
         with remembered.kept():
-            return _dry_run(arguments, plan, here, checkpoints, console)
+            return _dry_run(arguments, plan, here, checkpoints, console, sentence)
+    if arguments.from_committed:
+        committed.take_over(folder, taken)
+        console.print(sentence, soft_wrap=True)
     found = cells(plan, here)
     with _surroundings_kept():  # what the workers inherit, a user's constructor may change
         _check(found, arguments, plan, console)
@@ -120,6 +131,18 @@ def _run(arguments: argparse.Namespace, plan: Plan, console: Console) -> int:
     keys = {identify(cell).key for cell in [*cells(load(folder), measured), *cells(plan, measured)]}
     draw(plan, folder, keys, console, arguments.with_committed)
     return 1 if summary.failed else 0
+
+
+def _taken_over(
+    arguments: argparse.Namespace, plan: Plan, folder: Path, here: list, console: Console
+) -> tuple[list[dict[str, Any]], str]:
+    """The committed rows that count as measured here, and how many cells they are, in a sentence."""
+    reference = committed_rows(folder, console)
+    key = keys_among([*here, *reference]) if arguments.dry_run else key_of
+    found = committed.fitting(here, reference, lambda rows: [key(cell) for cell in cells(plan, rows, key)])
+    cells_taken = counted(len({row["cell"] for row in found}))
+    why = "" if found else ": none was measured by the code of now for what is planned and lacks rows here"
+    return found, f"{cells_taken} of the committed rows count as measured here{why}"
 
 
 def _check(found: list[Cell], arguments: argparse.Namespace, plan: Plan, console: Console) -> None:
@@ -194,9 +217,14 @@ def _board(arguments: argparse.Namespace, folder: Path) -> AbstractContextManage
 
 
 def _dry_run(
-    arguments: argparse.Namespace, plan: Plan, here: list, checkpoints: CheckpointSettings | None, console: Console
+    arguments: argparse.Namespace,
+    plan: Plan,
+    here: list,
+    checkpoints: CheckpointSettings | None,
+    console: Console,
+    opening: str,
 ) -> int:
-    """Print what a run would do and cost; no data are read or downloaded for it."""
+    """Print `opening`, and what a run would do and cost; no data are read or downloaded for it."""
     folder, key = folder_of(comparison.RESULTS, plan.comparison), keys_among(here)
     done, planned = store.statuses(here), cells(plan, here, key)
     with _surroundings_kept(), said.silence() as warned:  # a user's code is asked what it costs
@@ -204,6 +232,7 @@ def _dry_run(
         ahead.ask(ahead.questions(planned, comparison.RESULTS, elsewhere, checkpoints, key if done else None))
         _check(planned, arguments, plan, console)
         with console.capture() as beside:
+            console.print(opening, end="\n" * bool(opening), soft_wrap=True)
             devices = {cell.device for cell in planned}
             past = (
                 timings(comparison.RESULTS, devices)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+
 import bench
-from results.rows import store
+from results.rows import store, submission
 from runner import training
 from tests.support.tiny_plan import tiny_plan
 
@@ -55,3 +57,20 @@ def test_a_grid_is_searched_once_and_its_best_rate_trained(results, capsys):
     assert "optimiser: AdamW" in page and f"deltanet ({best:g})" in page and "not measured here" in page
     assert bench.main(["run", "tiny", *ALONE]) == 0
     assert "0 cells measured, 6 already there" in capsys.readouterr().out
+    _goes_on_from_what_is_committed(results / "tiny", capsys)
+
+
+def _goes_on_from_what_is_committed(tiny, capsys):
+    """Without rows of its own a run takes the trials, then what they decide, and measures nothing; a dry run leaves all as it is."""
+    submission.pack(tiny, tiny / "plan.toml", store.read(tiny / "rows.jsonl"))
+    (tiny / "rows.jsonl").unlink()
+    shutil.rmtree(tiny / "predictions")
+    capsys.readouterr()
+    assert bench.main(["run", "tiny", *ALONE, "--from-committed", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("6 cells of the committed rows count as measured here") and "6 cells, 0 to be measured" in said
+    assert not (tiny / "rows.jsonl").exists()
+    assert bench.main(["run", "tiny", *ALONE, "--from-committed"]) == 0
+    assert "0 cells measured, 6 already there" in capsys.readouterr().out
+    assert bench.main(["verify", "tiny"]) == 0 and bench.main(["run", "tiny", *ALONE, "--from-committed"]) == 0
+    assert "0 cells of the committed rows count as measured here: none was" in capsys.readouterr().out

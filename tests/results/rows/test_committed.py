@@ -93,3 +93,18 @@ def test_where_nothing_committed_fits_it_is_said_what_differs():
         "the committed rows train on none of these tasks"
     )
     assert committed.what_differs(ours, ours) == "every model of theirs was measured here"
+
+
+def test_a_run_goes_on_from_the_committed_cells_that_it_plans_and_lacks():
+    reference = synthetic.comparison(FEW)
+    first, second, third, *_, failed = dict.fromkeys(row["cell"] for row in reference)
+    reference = [row | {"status": "failed"} if row["cell"] == failed else row for row in reference]
+    here = [row for row in reference if row["cell"] == first]
+
+    def planned(rows):
+        """The second cell decides that there is a third."""
+        return [first, second, failed, "not there", *([third] if second in {row["cell"] for row in rows} else [])]
+
+    found = committed.fitting(here, reference, planned)
+    assert [row for row in reference if row["cell"] in (second, third)] == found
+    assert committed.fitting([*here, *found], reference, planned) == []

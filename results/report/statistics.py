@@ -39,14 +39,15 @@ class Difference:
         return 1 if self.mean > 0 else -1
 
 
-def wilson(share: float, count: int) -> tuple[float, float]:
+def wilson(share: float, count: int, level: float = LEVEL) -> tuple[float, float]:
     """Wilson's score interval of a proportion `share` of `count` trials (E. B. Wilson, 1927); (0, 1) for no trial.
 
-    By its formula, since scipy's takes whole successes alone, and a share of partly right answers is none.
+    It misses the true share in `level` of all cases. By its formula, since scipy's takes whole successes alone, and a share of
+    partly right answers is none.
     """
     if count <= 0:
         return 0.0, 1.0
-    share, z = min(1.0, max(0.0, share)), NORMAL
+    share, z = min(1.0, max(0.0, share)), NORMAL if level == LEVEL else float(special.ndtri(1 - level / 2))
     centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
     return (0.0 if share == 0 else max(0.0, centre - half)), (1.0 if share == 1 else min(1.0, centre + half))

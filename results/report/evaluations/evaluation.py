@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from results.report import statistics
 from results.report.evaluations import pooling
 from results.report.evaluations.model import Model
 from results.report.evaluations.pooling import Point, Row, RowIndex, items
@@ -148,14 +149,29 @@ class Evaluation:
         return readers.counted({model.reader for model in self.floors})
 
     def learned(self, label: str, metric: str, where: Mapping[str, Any]) -> str:
-        """ "yes" if better than the bar by the interval, "no", or "maybe": better, but without an interval."""
+        """ "yes": better than the bar by the interval; "some": not so, but some of its seeds are by their own; "no"; or "maybe":
+        better, but without an interval.
+        """
         point, bar, way = self.point(label, metric, where), self.bar(metric, where), metrics.direction(metric)
         if point is None or bar is None:
             return ""
         bound = point.low if way > 0 else point.high
         if bound is None:
             return "maybe" if way * (point.value - bar[1]) > 0 else "no"
-        return "yes" if way * (bound - bar[1]) > 0 else "no"
+        if way * (bound - bar[1]) > 0:
+            return "yes"
+        return "some" if self.seeds_above(label, metric, where, bar[1])[0] else "no"
+
+    def seeds_above(self, label: str, metric: str, where: Mapping[str, Any], bar: float) -> tuple[int, int]:
+        """(seeds of a model whose share of right answers is above `bar`, all its seeds): each by its own interval, so wide that
+        all of them together err no more often than one at 95 %. None of a single seed, whose interval is the mean's, nor of what
+        is no share.
+        """
+        seeds = self._index.by_seed(label, metric, where)
+        if len(seeds) < 2 or not metrics.is_accuracy(metric) or metrics.direction(metric) < 0:
+            return 0, len(seeds)
+        level = statistics.LEVEL / len(seeds)
+        return sum(statistics.wilson(*one, level)[0] > bar for one in seeds.values()), len(seeds)
 
     def reason(self, label: str, where: Mapping[str, Any]) -> str:
         """Why there is no number: the failed rows' reasons, or that the model or this part was not run."""

@@ -137,6 +137,12 @@ class RowIndex:
             self._points[key] = aggregate(metric, rows) if rows else None
         return self._points[key]
 
+    def by_seed(self, label: str, metric: str, where: Where) -> dict[int, tuple[float, int]]:
+        """Each whole seed's value and what it counts."""
+        rows = self.whole(label, metric, where)
+        counts = {row["seed"]: sum(one["count"] for one in rows if one["seed"] == row["seed"]) for row in rows}
+        return {seed: (value, counts[seed]) for seed, value in by_seed(rows).items()}
+
 
 def items(where: Where) -> frozenset:
     """Settings as a set of items, for looking up and for what covers what."""

@@ -99,11 +99,11 @@ def _led(evaluation: Evaluation, column: Column) -> str:
 def _learned(evaluation: Evaluation, column: Column, models: Sequence[Model]) -> str:
     """How many are better than all that need not learn, by their interval or, of one seed, without any."""
     verdicts = [evaluation.learned(model.label, column.metric, column.where) for model in models]
-    sure, unsure = verdicts.count("yes"), verdicts.count("maybe")
+    sure, unsure, some = (verdicts.count(one) for one in ("yes", "maybe", "some"))
     are = "are" if len(models) > 1 else "is"
     better = f"of {several(len(models), 'model')} {are} better than {evaluation.counted()}"
     if not unsure:
-        return f"{sure} {better} by their interval"
+        return f"{sure} {better} by their interval" + (f", {some} more in some of their seeds" if some else "")
     return f"{unsure} {better}, of one seed without an interval" + (f", {sure} more by their interval" if sure else "")
 
 

@@ -16,8 +16,9 @@ NOTE = (
     "Bold: the best, and whoever lies within the interval of the best; underlined: the next, and whoever lies within its "
     "interval. ± half of the 95 % confidence interval; in brackets behind a speed: from the 10 % to the 90 % quantile of its "
     "repeats. ✓ better than the best trivial baseline and the best shortcut heuristic by that interval, (✓) better, but one seed "
-    "gives no interval; did not learn: an accuracy that is not better than guessing. Trivial baselines guess; shortcut "
-    "heuristics read without understanding what is asked. Where some seeds of a model have 95 % or more and others less than "
+    "gives no interval; did not learn: an accuracy that is not better than guessing, in no seed either; where "
+    "the mean over seeds is not but some seeds are, their number stands below it. Trivial baselines guess; shortcut heuristics "
+    "read without understanding what is asked. Where some seeds of a model have 95 % or more and others less than "
     "75 %, the number of those that solved the task stands below its mean."
 )
 FEW = 4  # models that are named one by one
@@ -111,10 +112,14 @@ def _cell(evaluation: Evaluation, model: Model, column: Column, rank: int) -> st
     if point is None:
         return table.cell(evaluation, model, column)
     text = table.with_spread(evaluation, model, column, point)
+    below = _solved(evaluation, model, column)
     if _is_chance(evaluation, column, point):
-        return NOT_LEARNED + (f" ({text})" if metrics.number(column.metric, point.value) != "0.0" else "")
+        good, seeds = _above_guesses(evaluation, model, column)
+        if not good:
+            return NOT_LEARNED + (f" ({text})" if metrics.number(column.metric, point.value) != "0.0" else "")
+        below = below or f"<br>learned by {good} of {seeds} seeds"
     marked = {1: f"**{text}**", 2: f"<u>{text}</u>"}.get(rank, text)
-    return marked + table.mark(evaluation, model, column) + _solved(evaluation, model, column)
+    return marked + table.mark(evaluation, model, column) + below
 
 
 def _solved(evaluation: Evaluation, model: Model, column: Column) -> str:
@@ -130,6 +135,12 @@ def _is_chance(evaluation: Evaluation, column: Column, point: Point) -> bool:
     guess = evaluation.best_floor(column.metric, column.where)
     bound = point.value if point.low is None else point.low
     return metrics.number(column.metric, point.value) == "0.0" or (guess is not None and bound <= guess[1])
+
+
+def _above_guesses(evaluation: Evaluation, model: Model, column: Column) -> tuple[int, int]:
+    """Seeds that are better than the best guess by their own intervals, and all seeds."""
+    guess = evaluation.best_floor(column.metric, column.where)
+    return (0, 0) if guess is None else evaluation.seeds_above(model.label, column.metric, column.where, guess[1])
 
 
 def _sizes(evaluations: Sequence[Evaluation]) -> list[Cost]:

@@ -9,7 +9,7 @@ import random
 import pytest
 
 from results.report import evaluations, statistics
-from results.report.tables import csv_file, table
+from results.report.tables import csv_file, summary, table
 from results.rows import metrics, store
 from tests.support import synthetic
 from tests.support.synthetic import cell, rows_of
@@ -126,6 +126,20 @@ def test_two_equal_seeds_do_not_make_a_lucky_guess_learned():
     assert exam.learned("retnet", "accuracy", {}) == "no"
     point = exam.point("retnet", "accuracy", {})
     assert (point.low, point.high) == statistics.wilson(0.35, 80) and point.seeds == 2
+
+
+def test_a_mean_that_shows_nothing_says_how_many_seeds_learned():
+    """A task that some seeds learn and others do not has a wide interval, which is no sign that nothing was learned."""
+    exam = small({"retnet": [0.9, 0.9, 0.1], "mamba": [0.36, 0.1, 0.1], "transformer": [0.9, 0.9, 0.9]}, floor=0.3)
+    names = ("transformer", "retnet", "mamba")
+    assert [exam.learned(name, "accuracy", {}) for name in names] == ["yes", "some", "no"]
+    assert [exam.seeds_above(name, "accuracy", {}, 0.3) for name in names] == [(3, 3), (2, 3), (0, 3)]
+    page = summary.markdown([exam])
+    assert "<br>learned by 2 of 3 seeds" in page and page.count("did not learn") == 1
+    assert statistics.wilson(0.36, 100)[0] < 0.3 < statistics.wilson(0.4, 100)[0]
+    level = 0.05 / 3
+    assert statistics.wilson(0.4, 100, level)[0] < 0.3, "of three seeds one that is lucky by itself is none"
+    assert small({"retnet": [0.4, 0.1, 0.1]}, floor=0.3).learned("retnet", "accuracy", {}) == "no"
 
 
 def test_an_interval_of_shares_is_printed_and_ends_at_0_and_1():

@@ -23,6 +23,7 @@ from runner.training import floors, trained, tried
 from schema import surroundings
 from schema.terms import Progress
 from tasks.harness import snapshots
+from tasks.speed import small_numbers
 
 
 def prepare() -> None:
@@ -48,11 +49,12 @@ def measure(
 
     With `checkpoints`, trained models are kept and those that are there already are not trained again. What the cell leaves
     changed in torch or in this process is put back, and told in a warning: the next cell finds what this one found. Beside what a
-    training tells of itself, `progress` is given the losses of all steps so far, after each.
+    training tells of itself, `progress` is given the losses of all steps so far, after each. Subnormal numbers count as zero.
     """
     torch.set_num_threads(cell.threads)
     user_file.load_files(cell.model_files, own_process=True)
-    with surroundings.kept() as changed, snapshots.watch_losses(lambda losses: progress({EVERY: losses})):
+    watched = snapshots.watch_losses(lambda losses: progress({EVERY: losses}))
+    with surroundings.kept() as changed, small_numbers.as_zero(), watched:
         found = _measured(cell, progress, checkpoints)
     if changed:
         warnings.warn(f"{cell.describe()} changed {', '.join(changed)}; it is put back.", stacklevel=2)

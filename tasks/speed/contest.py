@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tasks.harness import peak_memory
 from tasks.harness.precision import precision
 from tasks.speed.quantiles import spread
+from tasks.speed.small_numbers import as_zero
 from tasks.task import Measurement
 
 BUSY = 0.75  # least share of a round's wall time that our own threads must have computed, or the round is held again
@@ -143,7 +144,7 @@ def hold(
     """
     outcome = Outcome({entrant.name: CandidateResult() for entrant in entrants}, [], (os.getloadavg()[0],) * 2)
     begun = outcome.load[0]
-    with precision(dtype, device):
+    with precision(dtype, device), as_zero():
         steps = {}
         for entrant in entrants:
             progress({"length": length, "entrant": entrant.name})

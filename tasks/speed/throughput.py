@@ -22,6 +22,7 @@ from schema.terms import DECODING_WARM_UP
 from tasks.harness import peak_memory
 from tasks.harness.precision import precision
 from tasks.speed.quantiles import spread
+from tasks.speed.small_numbers import as_zero
 from tasks.task import Measurement
 
 BUSY = 0.75  # least share of the wall time that our own thread must have computed, or the repeats are taken again
@@ -77,7 +78,7 @@ def measure(
     """
     model.to(device)
     before = os.getloadavg()[0]
-    with precision(dtype, device):
+    with precision(dtype, device), as_zero():
         if settings.decode_only:
             yield from _decoding(model, settings, state_bytes, device, vocab, keep)
         else:

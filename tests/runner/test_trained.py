@@ -61,14 +61,16 @@ def test_a_grid_is_searched_once_and_its_best_rate_trained(results, capsys):
 
 
 def _goes_on_from_what_is_committed(tiny, capsys):
-    """Without rows of its own a run takes the trials, then what they decide, and measures nothing; a dry run leaves all as it is."""
+    """Without rows of its own a run takes the trials, then what they decide, and measures nothing; a dry run leaves all."""
     submission.pack(tiny, tiny / "plan.toml", store.read(tiny / "rows.jsonl"))
     (tiny / "rows.jsonl").unlink()
     shutil.rmtree(tiny / "predictions")
     capsys.readouterr()
     assert bench.main(["run", "tiny", *ALONE, "--from-committed", "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("6 cells of the committed rows count as measured here") and "6 cells, 0 to be measured" in said
+    assert (
+        said.startswith("6 cells of the committed rows count as measured here") and "6 cells, 0 to be measured" in said
+    )
     assert not (tiny / "rows.jsonl").exists()
     assert bench.main(["run", "tiny", *ALONE, "--from-committed"]) == 0
     assert "0 cells measured, 6 already there" in capsys.readouterr().out

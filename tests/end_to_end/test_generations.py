@@ -52,7 +52,12 @@ def rows_of(cell):
 )
 def test_a_model_goes_through_the_plan(name, cache):
     plan = plans.load(PLAN).with_overrides(
-        models=[name], steps=2, settings=LITTLE, size={"width": 32, "heads": 2}, budget={"steps": 2, "batch_tokens": 64}
+        models=[name],
+        seeds=[0],
+        steps=2,
+        settings=LITTLE,
+        size={"width": 32, "heads": 2},
+        budget={"steps": 2, "batch_tokens": 64},
     )
     cells = [cell for cell in plans.cells(plan, registry.names()) if cell.model == name]
     assert len(cells) == len(plan.tasks) + len(plan.timings)

@@ -54,7 +54,7 @@ def fitting(
     there: dict[str, list[Row]] = {}
     for row in store.attempts(reference):
         there.setdefault(row["cell"], []).append(row)
-    measured = {cell: rows for cell, rows in there.items() if any(row["status"] == "ok" for row in rows)}
+    measured = {cell: rows for cell, rows in there.items() if any(row["status"] != "failed" for row in rows)}
     have, found = {row["cell"] for row in here}, []
     while new := [key for key in dict.fromkeys(planned([*here, *found])) if key in measured.keys() - have]:
         have |= set(new)

@@ -118,7 +118,6 @@ def _run(arguments: argparse.Namespace, plan: Plan, console: Console) -> int:
         with remembered.kept():
             return _dry_run(arguments, plan, here, checkpoints, console, sentence)
     if arguments.from_committed:
-        committed.take_over(folder, taken)
         console.print(sentence, soft_wrap=True)
     found = cells(plan, here)
     with _surroundings_kept():  # what the workers inherit, a user's constructor may change
@@ -177,6 +176,9 @@ def _measured(
             while batch := _not_asked(plan, rows, are_trials, asked):
                 asked |= set(map(repr, batch))
                 display.expect(len(asked))
+                if arguments.from_committed:  # what trials that were measured just now decide may be there as well
+                    taken, _ = _taken_over(arguments, plan, rows.parent, store.read(rows), console)
+                    committed.take_over(rows.parent, taken)
                 summary += schedule.run(
                     batch,
                     partial(measure, checkpoints=checkpoints),

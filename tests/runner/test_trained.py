@@ -74,5 +74,13 @@ def _goes_on_from_what_is_committed(tiny, capsys):
     assert not (tiny / "rows.jsonl").exists()
     assert bench.main(["run", "tiny", *ALONE, "--from-committed"]) == 0
     assert "0 cells measured, 6 already there" in capsys.readouterr().out
+    rows = store.read(tiny / "rows.jsonl")
+    without = [row for row in rows if row["settings"].get("stage") != "trial"]
+    submission.pack(tiny, tiny / "plan.toml", without)
+    (tiny / "rows.jsonl").unlink()
+    assert bench.main(["run", "tiny", *ALONE, "--from-committed"]) == 0
+    assert "3 cells measured, 3 already there" in capsys.readouterr().out, (
+        "trainings at the rates that new trials choose"
+    )
     assert bench.main(["verify", "tiny"]) == 0 and bench.main(["run", "tiny", *ALONE, "--from-committed"]) == 0
     assert "0 cells of the committed rows count as measured here: none was" in capsys.readouterr().out

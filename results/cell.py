@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from schema.words import several
+
 TRIAL, CHOSEN = "trial", "chosen"  # stages of a cell whose learning rate is searched for
 UNKNOWN_RATE = 0.0  # of a cell whose trials have not ended, or none of whose trials gave a loss
 
@@ -65,4 +67,4 @@ class Cell:
 
 def counted(cells: int) -> str:
     """So many cells, in words: "1 cell", "2 cells"."""
-    return f"{cells} cell{'' if cells == 1 else 's'}"
+    return several(cells, "cell")

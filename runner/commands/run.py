@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -111,13 +111,15 @@ def _under_torchrun(arguments: argparse.Namespace, plan: Plan) -> Plan:
 def _run(arguments: argparse.Namespace, plan: Plan, console: Console) -> int:
     folder = folder_of(comparison.RESULTS, plan.comparison)
     here = store.read(folder / "rows.jsonl", plan.comparison)
-    taken, sentence = _taken_over(arguments, plan, folder, here, console) if arguments.from_committed else ([], "")
+    reference = committed_rows(folder, console) if arguments.from_committed else []
+    taken = _fitting(plan, here, reference, keys_among([*here, *reference]) if arguments.dry_run else key_of)
+    sentence = _told(taken) if arguments.from_committed else ""
     here += taken
     checkpoints = None if arguments.no_checkpoints else CheckpointSettings(default_folder(), plan.snapshot_minutes)
     if arguments.dry_run:
         with remembered.kept():
             return _dry_run(arguments, plan, here, checkpoints, console, sentence)
-    if arguments.from_committed:
+    if sentence:
         console.print(sentence, soft_wrap=True)
     found = cells(plan, here)
     with _surroundings_kept():  # what the workers inherit, a user's constructor may change
@@ -125,23 +127,24 @@ def _run(arguments: argparse.Namespace, plan: Plan, console: Console) -> int:
         if not _is_elsewhere(arguments, plan):
             with remembered.kept(), console.status("counting memory"):
                 costs.check_memory(found)
-    summary = _measured(plan, folder / "rows.jsonl", len(found), arguments, checkpoints, console)
+    summary = _measured(plan, folder / "rows.jsonl", len(found), arguments, checkpoints, console, reference)
     measured = store.read(folder / "rows.jsonl")
     keys = {identify(cell).key for cell in [*cells(load(folder), measured), *cells(plan, measured)]}
     draw(plan, folder, keys, console, arguments.with_committed)
     return 1 if summary.failed else 0
 
 
-def _taken_over(
-    arguments: argparse.Namespace, plan: Plan, folder: Path, here: list, console: Console
-) -> tuple[list[dict[str, Any]], str]:
-    """The committed rows that count as measured here, and how many cells they are, in a sentence."""
-    reference = committed_rows(folder, console)
-    key = keys_among([*here, *reference]) if arguments.dry_run else key_of
-    found = committed.fitting(here, reference, lambda rows: [key(cell) for cell in cells(plan, rows, key)])
-    cells_taken = counted(len({row["cell"] for row in found}))
-    why = "" if found else ": none was measured by the code of now for what is planned and lacks rows here"
-    return found, f"{cells_taken} of the committed rows count as measured here{why}"
+def _fitting(plan: Plan, here: list, reference: list, key: Callable[[Cell], str]) -> list[dict[str, Any]]:
+    """The committed rows that count as measured here."""
+    if not reference:
+        return []
+    return committed.fitting(here, reference, lambda rows: [key(cell) for cell in cells(plan, rows, key)])
+
+
+def _told(taken: list[dict[str, Any]]) -> str:
+    """How many committed cells count as measured here, in a sentence."""
+    why = "" if taken else ": none was measured by the code of now for what is planned and lacks rows here"
+    return f"{counted(len({row['cell'] for row in taken}))} of the committed rows count as measured here{why}"
 
 
 def _check(found: list[Cell], arguments: argparse.Namespace, plan: Plan, console: Console) -> None:
@@ -163,10 +166,12 @@ def _measured(
     arguments: argparse.Namespace,
     checkpoints: CheckpointSettings | None,
     console: Console,
+    reference: list[dict[str, Any]],
 ) -> schedule.Summary:
     """What came of the plan's cells, measured into `rows`; trials first: they say which rate the others are trained at.
 
-    What the rows then ask for beside, trials beyond an edge that won and further seeds of open claims, is measured too.
+    Rows of `reference` count as measured, also of what these trials decide. What the rows then ask for beside, trials beyond an
+    edge that won and further seeds of open claims, is measured too.
     """
     begun, summary, asked = time.monotonic(), schedule.Summary(), set()
     display = Display(count, quiet=arguments.quiet)
@@ -176,9 +181,7 @@ def _measured(
             while batch := _not_asked(plan, rows, are_trials, asked):
                 asked |= set(map(repr, batch))
                 display.expect(len(asked))
-                if arguments.from_committed:  # what trials that were measured just now decide may be there as well
-                    taken, _ = _taken_over(arguments, plan, rows.parent, store.read(rows), console)
-                    committed.take_over(rows.parent, taken)
+                committed.take_over(rows.parent, _fitting(plan, store.read(rows), reference, key_of))
                 summary += schedule.run(
                     batch,
                     partial(measure, checkpoints=checkpoints),

@@ -1,4 +1,4 @@
-"""Numbers below the smallest normal one count as zero, as on a GPU.
+"""Numbers below the smallest normal one count as zero.
 
 What a recurrence has forgotten, and gradients from far ahead, shrink until a float has no leading one any more: below 1.2e-38 in
 float32. Some processors take a hundred times as long for such a number. On a Xeon a training step of `titans-lmm` on 4,096 tokens

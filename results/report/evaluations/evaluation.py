@@ -167,7 +167,7 @@ class Evaluation:
         all of them together err no more often than one at 95 %. None of a single seed, whose interval is the mean's, nor of what
         is no share.
         """
-        seeds = self._index.by_seed(label, metric, where)
+        seeds = pooling.counted_by_seed(self._index.whole(label, metric, where))
         if len(seeds) < 2 or not metrics.is_accuracy(metric) or metrics.direction(metric) < 0:
             return 0, len(seeds)
         level = statistics.LEVEL / len(seeds)

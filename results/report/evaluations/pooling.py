@@ -137,12 +137,6 @@ class RowIndex:
             self._points[key] = aggregate(metric, rows) if rows else None
         return self._points[key]
 
-    def by_seed(self, label: str, metric: str, where: Where) -> dict[int, tuple[float, int]]:
-        """Each whole seed's value and what it counts."""
-        rows = self.whole(label, metric, where)
-        counts = {row["seed"]: sum(one["count"] for one in rows if one["seed"] == row["seed"]) for row in rows}
-        return {seed: (value, counts[seed]) for seed, value in by_seed(rows).items()}
-
 
 def items(where: Where) -> frozenset:
     """Settings as a set of items, for looking up and for what covers what."""
@@ -182,10 +176,15 @@ def aggregate(metric: str, rows: Sequence[Row]) -> Point:
 
 def by_seed(rows: Sequence[Row]) -> dict[int, float]:
     """Each seed's rows, in the order of the text of their settings, pooled by count; seeds ascending."""
+    return {seed: value for seed, (value, _) in counted_by_seed(rows).items()}
+
+
+def counted_by_seed(rows: Sequence[Row]) -> dict[int, tuple[float, int]]:
+    """The same, each with what it counts."""
     groups: dict[int, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["seed"], []).append(row)
-    return {seed: _pooled(groups[seed]) for seed in sorted(groups)}
+    return {seed: (_pooled(groups[seed]), sum(row["count"] for row in groups[seed])) for seed in sorted(groups)}
 
 
 def _pooled(rows: list[Row]) -> float:

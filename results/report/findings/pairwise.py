@@ -12,6 +12,7 @@ from results.report.tables import summary
 from results.report.tables.columns import Column
 from results.rows import metrics
 from results.rows.row import canonical
+from schema.words import several
 
 MOST_NAMED = 4  # models that do not differ from one another are counted, not named, beyond so many
 
@@ -86,8 +87,7 @@ def _about_ranks(blocks: Sequence[Mapping[str, float]]) -> str:
 def _said(pairs: Sequence[Difference], way: int) -> str:
     most = max(pair.seeds for pair in pairs)
     if most < statistics.FEWEST_SEEDS:
-        seeds = f"{most} shared seed{'s' if most > 1 else ''}"
-        return f"No ordering is stated: {seeds}, and one is stated from {statistics.FEWEST_SEEDS} up."
+        return f"No ordering is stated: {several(most, 'shared seed')}, and one is stated from {statistics.FEWEST_SEEDS} up."
     stated = sum(pair.shown != 0 for pair in pairs)
     note = (
         f"Paired t tests over seeds, Holm's correction over {len(pairs)} pairs: {stated} show a difference, for "

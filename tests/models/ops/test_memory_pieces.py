@@ -11,6 +11,7 @@ from models.ops.neural_memory import deep_memory, native
 from models.ops.neural_memory.recurrence import Rule, State, recurrence
 from models.ops.providers import watch
 
+# All widths are multiples of 16: they fill the vectors of every processor, up to 512 bits of float32.
 BATCH, HEADS = 2, 3
 ERRORS = {torch.float64: (1e-13, 1e-12), torch.float32: (2e-6, 1e-5)}  # of outputs, of gradients
 RULES = [Rule(16), Rule(24, "silu"), Rule(70), Rule(100, exclusive=True), Rule(1000, "silu", exclusive=True)]
@@ -88,7 +89,7 @@ def largest(found: list[Tensor], right: list[Tensor]) -> float:
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize(
     ("time", "widths", "layers"),
-    [(70, (16, 8), 1), (1, (16, 8, 24), 1), (33, (8, 24, 16), 2), (95, (16, 32, 16), 1), (70, (8, 16, 16, 24), 3)],
+    [(70, (32, 16), 1), (1, (32, 16, 48), 1), (33, (16, 48, 32), 2), (95, (16, 32, 16), 1), (70, (16, 32, 32, 48), 3)],
 )
 def test_pieces_are_the_law(time, widths, layers, rule, dtype):
     tokens, initial = given(time, widths, layers), weights(widths)
@@ -103,7 +104,7 @@ def test_pieces_are_the_law(time, widths, layers, rule, dtype):
 @pytest.mark.parametrize("kind", ["ends", "closed"])
 @pytest.mark.parametrize("rule", RULES[1:4], ids=str)
 def test_a_text_in_parts_is_the_whole_whatever_its_gates(rule, kind):
-    widths = (8, 16, 8)
+    widths = (16, 32, 16)
     tokens, initial = given(90, widths, 1, kind), weights(widths)
     right = with_gradients(recurrence, tokens, initial, rule, [90])
     found = with_gradients(native.native, tokens, initial, rule, [1, 40, 0, 9, 40])
@@ -115,7 +116,7 @@ def test_a_text_in_parts_is_the_whole_whatever_its_gates(rule, kind):
 @pytest.mark.parametrize("kind", ["mixed", "ends"])
 @pytest.mark.parametrize("rule", [Rule(1), Rule(1, exclusive=True), Rule(3), Rule(15)], ids=str)
 def test_a_matrix_whose_anchors_lie_inside_a_piece_is_the_law(rule, kind, dtype):
-    widths = (16, 8)
+    widths = (32, 16)
     tokens, initial = given(75, widths, 1, kind), weights(widths)
     right = with_gradients(recurrence, tokens, initial, rule, [75])
     tokens, initial = {name: x.to(dtype) for name, x in tokens.items()}, tuple(w.to(dtype) for w in initial)
@@ -126,7 +127,7 @@ def test_a_matrix_whose_anchors_lie_inside_a_piece_is_the_law(rule, kind, dtype)
 
 
 def test_it_reads_without_a_gradient_too():
-    widths = (8, 16, 8)
+    widths = (16, 32, 16)
     tokens, initial = given(130, widths), weights(widths)
     with torch.no_grad():
         y, state = native.native(**tokens, initial=initial, rule=Rule(48))
@@ -146,7 +147,7 @@ def test_two_threads_give_the_digits_of_one():
         assert all(map(torch.equal, one, two))
 
 
-@pytest.mark.parametrize(("widths", "dtype"), [((64, 256, 64), torch.float32), ((24, 400, 24), torch.bfloat16)])
+@pytest.mark.parametrize(("widths", "dtype"), [((64, 256, 64), torch.float32), ((48, 400, 48), torch.bfloat16)])
 def test_auto_trains_large_layers_in_pieces(monkeypatch, widths, dtype):
     """Token by token they are slower than chunks, which were taken before. Half precision is computed in float32."""
     monkeypatch.setattr(native, "FROM", 1 << 12)

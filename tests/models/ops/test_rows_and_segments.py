@@ -47,7 +47,7 @@ FORMS = {
     ),
     "gated": (gated, lambda x: F.silu(x[..., :21]) * x[..., 21:], [(3, 5, 42)]),
     "inside": (lambda x: inside(x, 2), lambda x: attention(x, 2), [(3, 29, 96)]),
-    "inside, one row": (lambda x: inside(x, 2), lambda x: attention(x, 2), [(1, 1, 48)]),
+    "inside, one row": (lambda x: inside(x, 2), lambda x: attention(x, 2), [(1, 1, 96)]),
     "inside, blocks": (lambda x: inside(x, 1), lambda x: attention(x, 1), [(2, 80, 48)]),
     "across": (lambda q, x: across(q, x, 2), lambda q, x: read(q, x, 2), [(3, 31, 32), (3, 13, 64)]),
     "across, few": (lambda q, x: across(q, x, 2), lambda q, x: read(q, x, 2), [(2, 3, 32), (2, 50, 64)]),

@@ -38,7 +38,7 @@ from models.titans.miras_memory import PAPERS, Miras, MirasMemory, rule_of
 @register(
     "memora",
     paper="Behrouz, Razaviyayn, Zhong and Mirrokni 2025, arXiv 2504.13173",
-    equation="W <- softmax(a log W - r grad |M(k) - v|^2);  y = M(q)",
+    equation="W <- softmax(a log W - r grad |M(k) - v|^2), once a chunk;  y = M(q)",
 )
 class Memora(Miras):
     """The layer. State: the convolution's last inputs; W at the last anchor and the open chunk's tokens."""

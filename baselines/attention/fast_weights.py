@@ -51,7 +51,7 @@ def dpfp(x: Tensor, nu: int) -> Tensor:
 @register(
     "fast-weights",
     paper="Schlag, Irie and Schmidhuber 2021, arXiv 2102.11174",
-    equation="W <- W + b (v - W k) k^T;  y = W q,  q and k by DPFP, each of sum 1",
+    equation="W <- W + b (v - W k) k^T;  y = W q / sqrt(d),  q and k by DPFP, each of sum 1",
 )
 class FastWeights(nn.Module):
     """The fast weight layer. State: the matrix [b, h, features, d], and under `update="sum"` the sum of keys [b, h, features]."""

@@ -13,7 +13,8 @@ scaled by d_k^-1/2. decay and d are 1 at first; `correction` = 0.02 is what the 
 The released kernel norms p as well, so that b has no effect on the comparison; here b weakens it, as the paper has it, and
 `normed_comparison` is the released behaviour.
 
-Deviation: exp(A_log) is drawn from 0.001 to 16, theirs from 0, whose logarithm is not finite.
+Deviations: exp(A_log) is drawn from 0.001 to 16, theirs from 0, whose logarithm is not finite; linear maps are drawn as
+`nn.Linear` draws them, by the library's whole models normal with 0.02.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ Hatamizadeh, Choi, Kautz 2026, arXiv 2605.22791, by flash-linear-attention's lay
 and all else as above; e = w = b would be Kimi Delta Attention.
 
 Linear maps are drawn normal with 0.02 and biases are 0, as both models' releases have it. `negative_eigenvalues` doubles b or e
-(Grazzi et al. 2024, arXiv 2411.12537); `lower_bound` l gives gates a = exp(l sigmoid(exp(A_log) (W_2 W_1 x + bias))).
+(Grazzi et al. 2024, arXiv 2411.12537); `lower_bound` l gives gates a = exp(l sigmoid(exp(A_log) (W_2 W_1 x + bias))), with A_log
+0 at first as in the library, so that no channel's gate is pushed to its end from the start.
 
 Deviations: the models of Kimi Linear have one layer of full attention to three of these, here all layers are alike; heads are
 the model's, not of width 128; convolutions stay as `nn.Conv1d` draws them. The code of Gated DeltaNet-2's authors was not read.
@@ -71,7 +72,8 @@ class ChannelGated(nn.Module):
         self.convolution = ShortConvolution(3 * inner, kernel, provider=provider)
         rank = inner // heads
         self.step = nn.Sequential(nn.Linear(width, rank, bias=False), nn.Linear(rank, inner, bias=False))
-        self.A_log = nn.Parameter(torch.empty(heads).uniform_(1, 16).log())
+        speeds = torch.empty(heads).uniform_(1, 16).log()  # drawn in any case: what is drawn after it stays as it is
+        self.A_log = nn.Parameter(speeds if lower_bound is None else torch.zeros(heads))
         self.step_bias = nn.Parameter(step_bias(inner))
         self.gate = nn.Sequential(nn.Linear(width, rank, bias=False), nn.Linear(rank, inner))
         self.norm = RMSNorm(rank, eps=1e-5)

@@ -9,7 +9,9 @@ Liu et al. 2024, arXiv 2407.14207, Sections 3 and 4, as the authors' code (Crani
 Each channel's row of S is fitted to x_d = S_d . k by one implicit step; of its full matrix 1 - D k k^T the paper keeps the
 diagonal. Expansion 2, a convolution of 4, 16 states, rank width / 16; weights are drawn as torch draws them, skip is 1. It mixes
 channels itself, so the shell adds no SwiGLU and depth is solved instead. skip does not decay, as in Mamba's code, from which
-theirs comes. No deviation is known.
+theirs comes.
+
+Deviation: the released model begins with a bias of 0 and draws its output map narrower with depth.
 """
 
 from __future__ import annotations

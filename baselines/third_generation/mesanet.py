@@ -8,7 +8,8 @@ von Oswald et al. 2025, arXiv 2506.05233, in the form of `MesaNet` of flash-line
 
 Values pass no convolution, q has no scale, and there is no output gate. The systems are solved by at most `steps` steps of
 conjugate gradients, whose products are scans (`models/ops/ridge_read/chunked.py`); the gradient is that of the exact solution.
-Weights are drawn as `nn.Linear` draws them. The ridge l does not decay, as in the library.
+Weights are drawn as `nn.Linear` draws them, by the library's whole models normal with 0.02. The ridge l does not decay, as in the
+library.
 
 Deviation: the library adds 1e-5 to the denominators of conjugate gradients and begins with q / (diag(H) + l) in decoding; here
 a row begins with 0 and stops by itself once its residual is rounding, in decoding as in training.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,9 +16,10 @@ from results.rows import provenance
 from results.rows.columns import COLUMNS, NO_NUMBER, SCHEMA, check
 
 __all__ = ["COLUMNS", "FLOOR_FAMILY", "FLOOR_ORDER", "NO_NUMBER", "SCHEMA", "Identity", "Measured", "canonical"]
-__all__ += ["cell_of_row", "check", "exam_of", "failure", "key", "key_of_row", "now", "one_attempt", "rows"]
+__all__ += ["cell_of_row", "check", "diverged", "exam_of", "failure", "key", "key_of_row", "now", "one_attempt", "rows"]
 
 FLOOR_FAMILY, FLOOR_ORDER = "floor", 99
+LONGEST = 300  # letters of a reason
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,11 @@ def rows(cell: Cell, identity: Identity, measured: Measured) -> list[dict[str, A
     return made
 
 
+def diverged(reason: str) -> set[str]:
+    """The metrics that a failed row's reason names; none of a reason that names none, or so many that it was cut."""
+    return set(re.findall(r"(\w+) is (?:nan|-?inf|None)", reason)) if len(reason) < LONGEST else set()
+
+
 def failure(cell: Cell, identity: Identity, reason: str, status: str = "failed") -> list[dict[str, Any]]:
     """The row of a cell that gave no number, with the reason in one sentence; of a benchmark one for each candidate."""
     if cell.entrants:
@@ -168,7 +175,7 @@ def one_attempt(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _failed(reason: str) -> dict[str, Any]:
     sentence = " ".join(str(reason).split()) or "failed without a message"
-    return {"metric": "", "value": None, "count": 0, "status": "failed", "reason": sentence[:300]}
+    return {"metric": "", "value": None, "count": 0, "status": "failed", "reason": sentence[:LONGEST]}
 
 
 def _shared(cell: Cell, identity: Identity) -> dict[str, Any]:

@@ -22,7 +22,7 @@ ONLY = {"cheat: last toucher's room": ("qa2",)}  # what can be said to some ques
 BAG_ITEMS = 1000  # training items of each question that its bag of words is fitted to
 COMMON = frozenset({"the", "is", "in", "of", "to", "a", "did", "does", "was", "where", "what", "who"})  # name nothing
 WORD = re.compile(r"[a-z]+", re.IGNORECASE)
-SENTENCE = re.compile(r"[A-Z][a-z ]+\.")
+BEGUN = re.compile(r"(?=\b([A-Z][^.!?\n]*\.))")  # from any capital letter to the full stop, one within another
 Say = Callable[[str, str, str], str]  # names one label for (question's name, context, question)
 
 
@@ -87,7 +87,7 @@ def words_of(facts: str, asked: str) -> list[str]:
 
 def story_of(context: str, known: set[str]) -> str:
     """The sentences of a context that are told in training too: whoever trained knows facts from book text."""
-    return " ".join(fact for fact in SENTENCE.findall(context) if fact in known)
+    return " ".join(fact for fact in BEGUN.findall(context) if fact in known)
 
 
 def _bags(polled: dict[str, list[Item]]) -> Say:

@@ -73,7 +73,10 @@ def draw(
     if source != SIMULATOR:
         released = [told for told in _released(source, question, split) if fits(told.item)]
         if not released:
-            raise ValueError(f"'{source}' has no {split} question of {question} that fits: ask a larger length.")
+            raise ValueError(
+                f"'{source}' has no {split} question of {question} that fits and that no training on another source may have "
+                "told: ask a larger length or other files."
+            )
         if split == "train":
             return [pick(random, released) for _ in range(count)]
         released = list({_asked(told.item): told for told in released}.values())
@@ -91,6 +94,19 @@ def draw(
     if stories < count and (split == "train" or not fitting):
         raise ValueError(f"No story of {question} was found that fits: raise the length.")
     return _shuffled(random, fitting, min(count, len(fitting)))
+
+
+def untold(taught: str, source: str, question: str) -> Callable[[Item], bool]:
+    """Whether a test item of `source` is none that training on `taught` may have told; one source keeps its splits apart itself.
+
+    The simulator tells in training whatever begins as stories of its training's share do; files tell what they hold.
+    """
+    if kind(taught) == kind(source):
+        return lambda item: True
+    if taught == SIMULATOR:
+        return lambda item: split_of(question, item.facts) == "test"
+    told = {_asked(item) for split in ("train", "validation") for item in items(taught, question, split)}
+    return lambda item: _asked(item) not in told
 
 
 def _asked(item: Item) -> tuple[tuple[str, ...], str]:

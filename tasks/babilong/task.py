@@ -18,7 +18,7 @@ from tasks.babilong.babi.facts import TASKS
 from tasks.babilong.babi.story import Item
 from tasks.babilong.floors import floors
 from tasks.babilong.prompt import words_around
-from tasks.babilong.questions import SIMULATOR, StoryQuestion, check, draw, kind, least_length, official_most
+from tasks.babilong.questions import SIMULATOR, StoryQuestion, check, draw, kind, least_length, official_most, untold
 from tasks.babilong.samples import LongText, SampleWriter, batch
 from tasks.babilong.scoring import DISAGREEMENT, generated, held, same, supporting
 from tasks.babilong.tokens import as_many
@@ -54,7 +54,8 @@ class BABILong(Task):
 
     `source` names a folder or archive of the released bAbI files (or `$VARIABLE`, which names one), whose own splits are
     then asked instead of the simulator's stories; `test_sources` are those of the test alone: `("simulator", "FOLDER")`
-    asks both of one model, and `stories` tells the rows apart. Stories too long for a length are not drawn: under the
+    asks both of one model, and `stories` tells the rows apart; of the other source than the training's are asked only those that
+    training cannot have told, a fifth of the released ones. Stories too long for a length are not drawn: under the
     templates other than `compact` by BABILong's own rule, facts + 1 <= (length - 300) // 8 (its "1k" is 1,000 tokens),
     and always those that would not fit. No evaluation asks a question about the same facts twice. `left_out()` tells which
     questions cannot be asked at which length at all. `lessons="all"` trains on every
@@ -187,9 +188,12 @@ class BABILong(Task):
             most_facts = min(most_facts, official_most(length))
         step = STEP if self.tokenizer is BYTES and source == SIMULATOR else 1
 
+        may_ask = untold(self.source, source, question)
+
         def fits(item: Item) -> bool:
             written = self._writer.least(item, question)
-            return len(item.facts) <= most_facts and written <= most and bool(length or written % step == 0)
+            fitting = len(item.facts) <= most_facts and written <= most and bool(length or written % step == 0)
+            return fitting and may_ask(item)
 
         return draw(random, source, split, question, count, most_facts, fits)
 

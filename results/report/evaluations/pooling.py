@@ -10,7 +10,7 @@ from typing import Any
 
 from results.report import statistics
 from results.rows import metrics
-from results.rows.row import canonical
+from results.rows.row import canonical, diverged
 
 Row = dict[str, Any]
 Where = Mapping[str, Any]
@@ -78,9 +78,10 @@ class RowIndex:
         return found
 
     @cached_property
-    def _lost(self) -> list[Where]:
-        """The settings of rows without a number that say which part of their cell they are."""
-        return [row["where"] for rows in self._rows.values() for row in rows if row["status"] != "ok" and row["where"]]
+    def _lost(self) -> list[tuple[Where, set[str]]]:
+        """The settings of rows without a number that say which part of their cell they are, and which metrics they lack."""
+        failed = [row for rows in self._rows.values() for row in rows if row["status"] != "ok" and row["where"]]
+        return [(row["where"], diverged(row["reason"])) for row in failed]
 
     @cached_property
     def _asked(self) -> dict[str, list[tuple[str, frozenset]]]:
@@ -88,7 +89,8 @@ class RowIndex:
         found = {}
         for metric, known in self.wheres.items():
             keys = {frozenset(one) for one in known.values()}
-            lost = {canonical(one): one for one in self._lost if frozenset(one) in keys}
+            fitting = [one for one, lacked in self._lost if frozenset(one) in keys and (not lacked or metric in lacked)]
+            lost = {canonical(one): one for one in fitting}
             found[metric] = [(text, items(one)) for text, one in (known | lost).items()]
         return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from results.plans.method.claims import Claim
 from results.plans.method.looks import Schedule
@@ -38,6 +38,7 @@ class Evidence:
     direction: Decision
     level: Decision | None
     schedule: Schedule | None = None
+    others: tuple[str, ...] = ()  # titles of further evaluations that the claim fits too, and that are not looked at
 
     def shown(self, is_decided: bool, is_level: bool) -> int:
         """The look (from 0) whose difference stands beside a verdict: the one that decided; of an open claim the last."""
@@ -55,13 +56,16 @@ def gather(
     claim: Claim, evaluations: Sequence[Evaluation], schedule: Schedule | None = None, most: int | None = None
 ) -> Evidence | None:
     """The evidence on a claim, from no more than `most` looks; None where no seed of both models is measured."""
+    fitting = []
     for evaluation in evaluations:
-        names = [claim.better, claim.worse, *([claim.control] if claim.control else [])]
-        values = {name: evaluation.by_seed(name, claim.metric, claim.where) for name in names}
+        values = {name: evaluation.by_seed(name, claim.metric, claim.where) for name in claim.models}
         if evaluation.main and evaluation.task == claim.task and values[claim.better] and values[claim.worse]:
             if statistics.paired(claim.better, claim.worse, values) is not None:
-                return _weighed(claim, evaluation, values, schedule, most)
-    return None
+                fitting.append((evaluation, values))
+    if not fitting:
+        return None
+    found = _weighed(claim, *fitting[0], schedule, most)
+    return found and replace(found, others=tuple(evaluation.title for evaluation, _ in fitting[1:]))
 
 
 def reached(claim: Claim, evaluation: Evaluation, schedule: Schedule) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from results.plans.method.claims import Claim
 from results.plans.method.looks import Schedule
 from results.report import statistics
+from results.report.evaluations import Evaluation
 from results.report.findings import price as prices
 from results.report.findings import solved
 from results.report.findings.evidence import Evidence
@@ -59,10 +60,23 @@ def ground(claim: Claim, found: Evidence, p: float, level: float | None, is_deci
         parts.append(f"within {quantity(claim.metric, claim.margin)}: p {level:.2g}")
     if not is_level and p >= statistics.LEVEL:
         parts.append("no difference shown")
+    parts += _left_out(claim, found.evaluation)
+    if found.others:
+        parts.append(f"asked in {found.evaluation.title} alone, though {' and '.join(found.others)} would fit too")
     last = found.differences[-1]
     if last.seeds > gap.seeds:
         parts.append(f"over all {found.evaluation.repeats(last.seeds)} {difference(claim.metric, last)}")
     return "; ".join(parts)
+
+
+def _left_out(claim: Claim, evaluation: Evaluation) -> list[str]:
+    """Whose seeds take no part, because they failed or lack a part of what is asked."""
+    lost = {name: evaluation.lost(name, claim.metric, claim.where) for name in (claim.better, claim.worse)}
+    return [
+        f"without {gone} of {seeds} seeds of {name}, which gave no number"
+        for name, (gone, seeds) in lost.items()
+        if gone
+    ]
 
 
 def extreme(claim: Claim, found: Evidence) -> str:
@@ -163,6 +177,7 @@ def note(schedule: Schedule | None, has_timings: bool = False) -> str:
         f"corrected by Holm over all claims, gives p < 0.05. {paid}"
         "Level is said where the plan names a margin beforehand and both one-sided t tests, corrected by Holm "
         "over all claims with a margin, show with p < 0.05 that the means lie within it. "
+        "Fisher's tests, of seeds that solved the task, are corrected over claims, not for looks. "
         "Scale: parameters, tokens and protocol of the rows; "
         "reproduced and not reproduced are said only where all three are the paper's."
     )

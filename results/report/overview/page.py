@@ -14,6 +14,7 @@ from results.report.overview import figures
 from results.report.overview.matrix import Evidence, Source, entry, evidence, leading, models
 from results.report.pages import provenance
 from results.report.pages.template import template
+from results.report.tables import columns
 from results.rows import metrics
 from schema.words import several
 
@@ -27,8 +28,8 @@ NOTE = (
 MARKS = (
     "Behind ±: half of the 95 % confidence interval over seeds or rounds; in brackets the interval itself, of timings from the "
     "10 % to the 90 % quantile of the repeats. Small: the rank within the column, by the mean alone; bold: the best, underlined: "
-    "the second. ✓ better than the best trivial baseline and the best shortcut heuristic by that interval, (✓) better, but one "
-    "seed gives no interval. Empty: not measured in that comparison."
+    "the second. ✓ better than the best trivial baseline and the best shortcut heuristic by that interval, "
+    f"{columns.UNSURE}. Empty: not measured in that comparison."
 )
 LINKED = {
     "md": "Every number leads to the tables and conditions it is from.",

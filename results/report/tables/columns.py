@@ -12,6 +12,7 @@ from results.rows.row import canonical
 
 WIDEST = 8  # columns of numbers that a reader still takes in at once
 AVERAGED = ("depth",)  # settings that tables average over; figures show them
+UNSURE = "(✓) better, but without an interval, as of one seed of what is no share"
 END = 1.0  # the depth that stands apart
 
 

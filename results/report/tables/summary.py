@@ -15,8 +15,8 @@ from results.rows.committed import MARK
 NOTE = (
     "Bold: the best, and whoever lies within the interval of the best; underlined: the next, and whoever lies within its "
     "interval. ± half of the 95 % confidence interval; in brackets behind a speed: from the 10 % to the 90 % quantile of its "
-    "repeats. ✓ better than the best trivial baseline and the best shortcut heuristic by that interval, (✓) better, but one seed "
-    "gives no interval; did not learn: an accuracy that is not better than guessing, in no seed either; where "
+    "repeats. ✓ better than the best trivial baseline and the best shortcut heuristic by that "
+    f"interval, {columns.UNSURE}; did not learn: an accuracy that is not better than guessing, in no seed either; where "
     "the mean over seeds is not but some seeds are, their number stands below it. Trivial baselines guess; shortcut heuristics "
     "read without understanding what is asked. Where some seeds of a model have 95 % or more and others less than "
     "75 %, the number of those that solved the task stands below its mean."

@@ -100,8 +100,7 @@ def notes(evaluation: Evaluation, table: Table) -> str:
         )
     if any(evaluation.bar(column.metric, column.where) for column in table.columns):
         parts.append(
-            f"✓ better than {evaluation.counted()} by its 95 % confidence interval, (✓) better, but one seed gives no interval; "
-            "no mark: not better"
+            f"✓ better than {evaluation.counted()} by its 95 % confidence interval, {columns.UNSURE}; no mark: not better"
         )
     parts += inapplicable(evaluation, table)
     return "; ".join(dict.fromkeys(parts)) + ("." if parts else "")

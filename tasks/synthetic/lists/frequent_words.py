@@ -12,6 +12,7 @@ from tasks.synthetic.symbol_task import SymbolTask, SymbolText, Where, length_of
 from tasks.task import IGNORE
 
 ASK, WORDS = 0, 1  # the question mark, and the first word
+TRIES = 1000  # texts in a row whose words tie, after which settings are given up
 
 
 class FrequentWords(SymbolTask):
@@ -53,6 +54,8 @@ class FrequentWords(SymbolTask):
             ),
         )
 
+        self.draw(Random(0), {"length": self.shortest})  # raises where hardly any text can be asked about
+
     def lesson(self, draws: Random, progress: float) -> Where:
         return {"length": length_of_lesson(draws, progress, self.shortest, self.length)}
 
@@ -63,14 +66,17 @@ class FrequentWords(SymbolTask):
     def draw(self, draws: Random, where: Where) -> SymbolText:
         words = draws.sample(range(WORDS, self.vocab), self.vocab - WORDS)
         weights = [rank**-self.alpha for rank in range(1, len(words) + 1)]
-        while True:
+        for _ in range(TRIES):
             tokens = draws.choices(words, weights, k=where["length"] - self.asked)
             ranked = Counter(tokens).most_common(self.asked + 1)
             counts = [count for _, count in ranked] + [0] * (self.asked + 1 - len(ranked))
             if all(more > less for more, less in pairwise(counts)):
-                break
-        asked = [word for word, _ in ranked[: self.asked]]
-        return SymbolText([*tokens, ASK, *asked[:-1]], [IGNORE] * len(tokens) + asked)
+                asked = [word for word, _ in ranked[: self.asked]]
+                return SymbolText([*tokens, ASK, *asked[:-1]], [IGNORE] * len(tokens) + asked)
+        raise ValueError(
+            f"frequent-words found no text of {where['length']} at alpha {self.alpha:g} whose {self.asked + 1} most frequent "
+            "words differ in their counts: raise the length, or bring alpha nearer to 1."
+        )
 
     def symbol(self, token: int) -> str:
         return "?" if token == ASK else f"w{token}"

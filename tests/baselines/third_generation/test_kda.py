@@ -98,6 +98,18 @@ def test_lower_bound_holds_gates_above_it():
     assert gates.min() >= -5 and gates.min() < -4.9
 
 
+@pytest.mark.parametrize("cls", [KimiDeltaAttention, GatedDeltaNet2])
+def test_gates_with_a_bound_begin_at_the_speed_of_the_library(cls):
+    """`safe_gate` of flash-linear-attention 0.6.0 has A_log 0; drawn as without a bound, nearly no channel would forget."""
+    drawn = []
+    for settings in ({}, {"lower_bound": -5.0}):
+        torch.manual_seed(0)
+        drawn.append(cls(WIDTH, HEADS, **settings))
+    plain, bounded = drawn
+    assert plain.A_log.gt(0).all() and bounded.A_log.eq(0).all()
+    assert torch.equal(plain.out.weight, bounded.out.weight)
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [({"inner": 15}, "must be a multiple of the 2 heads"), ({"lower_bound": 0.0}, "must be below 0")],

@@ -42,6 +42,25 @@ def test_a_lost_part_is_missed_where_no_other_model_has_it():
     assert "failed in part: 1 of 3 (diverged: accuracy is nan)" in line(asked("mamba", lost=(1.0,)), "mamba")
 
 
+def test_what_only_some_parts_ask_is_whole_without_the_others():
+    """The generated answers are marked at two depths alone; that a model diverges at the third says nothing of them."""
+    generated = [(None, "generated_accuracy", 0.5, 10, {"length": 64, "depth": d}) for d in DEPTHS[:2]]
+    both = [(None, "accuracy", 1.0, 10, {"length": 64, "depth": d}) for d in DEPTHS] + generated
+    broken = [(*one[:2], float("nan") if one[4]["depth"] == 1.0 else one[2], *one[3:]) for one in both]
+    rows = rows_of(cell("retnet", "needle"), both) + rows_of(cell("mamba", "needle"), broken)
+    (exam,) = evaluations.grouped(rows)
+    for model in ("retnet", "mamba"):
+        assert exam.point(model, "generated_accuracy", {}).value == 0.5
+    assert exam.point("retnet", "accuracy", {}).value == 1.0 and exam.point("mamba", "accuracy", {}) is None
+
+
+@pytest.mark.parametrize("reason", ["diverged: no number", "diverged: accuracy is nan, generated_accuracy is inf"])
+def test_a_part_lost_by_all_is_missed_in_what_its_reason_names_or_in_all(reason):
+    rows = asked("retnet", lost=(1.0,))
+    rows = [row | ({"reason": reason} if row["status"] == "failed" else {}) for row in rows]
+    assert evaluations.grouped(rows)[0].point("retnet", "accuracy", {}) is None
+
+
 def test_a_seed_of_which_a_part_is_missing_takes_no_part_and_is_told():
     rows = asked("retnet") + asked("retnet", seed=1, lost=(0.5,)) + asked("mamba")
     assert "100.0, 1 of 2 seeds failed" in line(rows, "retnet")

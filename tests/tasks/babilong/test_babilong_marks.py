@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from tasks.babilong.babi.facts import TASKS
-from tasks.babilong.floors import majorities
+from tasks.babilong.floors import majorities, story_of
 from tasks.babilong.questions import split_of
 from tasks.babilong.scoring import last_mentioned, last_touchers_room, last_unasked_label, matches
 from tasks.babilong.task import BABILong
@@ -99,6 +99,18 @@ def test_floors_have_the_marks_of_the_exam_and_tell_guesses_from_cheats() -> Non
     room = {(m.metric, m.where["length"]): m.value for m in floors["cheat: last toucher's room"]}
     assert room["choice_accuracy", 256] == room["exact_accuracy", 256] == pytest.approx(sum(right) / 12)
     assert sum(right) > 6
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_bag_of_words_is_given_every_fact_of_a_text_and_no_book(name) -> None:
+    task = BABILong(questions=(name,), length=1024, test_lengths=(1024,), samples=3)
+    (exam,) = task.exams("test")
+    items = task._exam_items("simulator", "test", name, 1024)
+    known = {fact for item in items for fact in item.facts}
+    found = sorted(story_of(context, known) for context, _ in task.read(exam))
+    assert found == sorted(" ".join(item.facts) for item in items)
+    around = "It was late; and so {} Then John Bull, Esq. spoke."
+    assert all(story_of(around.format(fact), known) == fact for fact in known)
 
 
 def test_majority_is_counted_on_training_stories() -> None:

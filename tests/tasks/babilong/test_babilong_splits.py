@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -106,3 +107,29 @@ def test_the_length_filter_of_other_templates_is_babilongs() -> None:
     items = task._exam_items(SIMULATOR, "test", "qa2", 1000)
     assert all(len(item.facts) + 1 <= (1000 - 300) // 8 for item in items)
     assert official_most(1000) == 86 and least_length(86) <= 1000 < least_length(87)
+
+
+def released(folder: Path, name: str, train: int, test: int) -> str:
+    """A folder of stories written as bAbI's files are, some of them told in both splits."""
+    folder.mkdir()
+    for split, first, count in (("train", 0, train), ("test", train // 2, test)):
+        lines = []
+        for seed in range(first, first + count):
+            item = list(TASKS[name].story(Random(seed)))[0]
+            lines += [f"{place} {fact}" for place, fact in enumerate(item.facts, 1)]
+            supports = " ".join(str(index + 1) for index in item.supports)
+            lines.append(f"{len(item.facts) + 1} {item.question}\t{item.answer}\t{supports}")
+        (folder / f"{name}_x_{split}.txt").write_text("\n".join(lines) + "\n")
+    return str(folder)
+
+
+@pytest.mark.parametrize("taught", ["simulator", "files"])
+def test_no_test_question_of_the_other_source_may_have_been_trained(tmp_path, taught) -> None:
+    """Two facts are the whole of qa4's stories, so that a few thousand lessons tell nearly all of them."""
+    files = released(tmp_path / "tasks", "qa4", 600, 600)
+    source, other = (SIMULATOR, files) if taught == "simulator" else (files, SIMULATOR)
+    task = BABILong(("qa4",), 256, (0,), 500, source=source, test_sources=(other,))
+    asked = {(item.facts, item.question) for item in task._exam_items(other, "test", "qa4", 0)}
+    lessons = draw(Random(0), source, "train", "qa4", 4000, 2, lambda item: True)
+    trained = {(told.item.facts, told.item.question) for told in lessons}
+    assert len(asked) > 20 and len(trained) > 300 and not asked & trained

@@ -20,6 +20,8 @@ IMPOSSIBLE = [
     ("common-words", {"rare": (0,)}, "rare words, at least 1"),
     ("common-words", {"vocab": 20}, "a vocab of at least 36"),
     ("frequent-words", {"alpha": 0.0}, "an alpha above 0"),
+    ("frequent-words", {"alpha": 10.0}, "bring alpha nearer to 1"),
+    ("frequent-words", {"alpha": 0.01, "asked": 12, "length": 640}, "raise the length"),
     ("frequent-words", {"asked": 0}, "asked and samples of at least 1"),
     ("frequent-words", {"length": 32}, "lengths of at least 48"),
     ("frequent-words", {"vocab": 4}, "a vocab of at least 5"),

@@ -16,6 +16,7 @@ from results.report.tables import table
 from tests.support import synthetic
 
 FEW = ("transformer", "retnet")
+WHERE = {"length": 512}
 TABLE = {
     "text": "RetNet beats attention", "source": "RetNet, Table 1", "better": "retnet", "worse": "transformer",
     "task": "language-modelling", "metric": "bits_per_byte", "where": {"length": 512},
@@ -51,6 +52,25 @@ def test_directions_follow_the_metric_and_the_evidence():
     assert verdict(exams(LOW, HIGH), better="mamba").reason == "not measured here"
     elsewhere = verdict(exams(LOW, HIGH), where={"lenght": 512})
     assert elsewhere.reason == "retnet is measured here, but none of its rows tells bits per byte, lenght 512"
+
+
+def test_a_ground_names_failed_seeds_and_evaluations_that_would_fit_too():
+    rows = []
+    for model, values in (("retnet", [1.0, 1.1, 1.2, 1.3, 1.4, float("nan")]), ("transformer", 6 * [2.0])):
+        for seed, value in enumerate(values):
+            cell = synthetic.cell(model, "language-modelling", seed=seed)
+            rows += synthetic.rows_of(cell, [(None, "bits_per_byte", value, 9, WHERE)])
+    (one,) = evaluations.grouped(rows)
+    found = verdict([one])
+    assert (
+        found.verdict == "same direction at this scale"
+        and "without 1 of 6 seeds of retnet, which gave no" in found.reason
+    )
+    twice = verdict([one, dataclasses.replace(one, title="the other")])
+    assert (
+        "asked in language-modelling alone, though the other would fit too" in twice.reason
+        and "fit" not in found.reason
+    )
 
 
 def timings(rounds):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 from results.cell import UNKNOWN_RATE
@@ -12,6 +13,7 @@ from results.report.tables import summary, table
 from schema.terms import state_tolerance, tolerance
 
 Row = dict[str, Any]
+FELL = 1.5  # times the loss at a training's end, above which its trials ended before it had learned most
 
 
 def markdown(evaluation: Evaluation, reference_model: str = "transformer") -> str:
@@ -130,9 +132,10 @@ def _rate_deviations(evaluation: Evaluation) -> list[str]:
         "at the lowest of their grid, so that a better one may lie beyond": [],
         "at the highest of their grid, so that a better one may lie beyond": [],
         "chosen by next to nothing, as the losses of the trials hardly differ": [],
+        "chosen before learning set in, which trials as short cannot foretell": [],
         "did not learn, for lack of budget and not of a rate, since all trials ended on one plateau": [],
     }
-    lowest, highest, alike, unlearned = named.values()
+    lowest, highest, alike, early, unlearned = named.values()
     for model in evaluation.learners:
         if not (tried := trials(evaluation, model)):
             continue
@@ -146,7 +149,22 @@ def _rate_deviations(evaluation: Evaluation) -> list[str]:
         if learning_rates.is_plateau(losses):
             told = unlearned if _did_not_learn(evaluation, model) else alike
             told += [f"{model.label} ({losses[0]:.3f} to {losses[-1]:.3f})"]
+        elif (end := _fell_later(evaluation, model, losses)) is not None:
+            early.append(f"{model.label} ({losses[0]:.3f} at best, {end:.3f} at the end of training)")
     return failed + [f"{what}: {', '.join(models)}" for what, models in named.items() if models]
+
+
+def _fell_later(evaluation: Evaluation, model: Model, losses: Sequence[float]) -> float | None:
+    """The loss at the end of a model's trainings, where after their steps it fell by more than twice of what parts its trials.
+
+    None elsewhere, and where a loss falls as slowly as that of text does.
+    """
+    ended = [row["value"] for row in evaluation.measured(model.label, "training_loss")]
+    if len(losses) < 2 or not ended:
+        return None
+    end = fmean(ended)
+    apart = losses[len(losses) // 2] - losses[0]
+    return end if losses[0] > FELL * end and apart < (losses[0] - end) / 2 else None
 
 
 def _did_not_learn(evaluation: Evaluation, model: Model) -> bool:

@@ -203,6 +203,27 @@ def test_trials_that_end_alike_are_named(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("trials", "end", "is_named"),
+    [((2.3, 2.0, 2.2), 0.5, True), ((2.3, 0.9, 2.0), 0.5, False), ((2.3, 2.0, 2.2), 1.9, False)],
+)
+def test_rates_chosen_before_learning_set_in_are_named(tmp_path, trials, end, is_named):
+    """At 2.0 a training that ends at 0.5 had learned nothing yet; rates a tenth apart there say nothing of who learns."""
+    losses = {("retnet", rate): loss for rate, loss in zip((1e-3, 2e-3, 4e-3), trials, strict=True)}
+    needle, _ = measured(tmp_path, losses | {pair: 2.0 * 1000 * pair[1] for pair in LOSSES if pair[0] == "transformer"})
+    row = next(row for row in needle.rows["retnet"] if row["status"] == "ok")
+    needle.rows["retnet"].append({**row, "metric": "training_loss", "value": end, "where": {}})
+    said = [one for one in fairness.deviations(needle) if "before learning set in" in one]
+    assert (
+        said
+        == [
+            "learning rate: chosen before learning set in, which trials as short cannot foretell: "
+            f"retnet ({min(trials):.3f} at best, {end:.3f} at the end of training)"
+        ]
+        * is_named
+    )
+
+
 def test_a_model_that_did_not_learn_lacks_budget_and_not_a_rate(tmp_path):
     plateau = {(model, rate): 1.83 + rate for model, rate in LOSSES}
     needle, _ = measured(tmp_path, plateau)

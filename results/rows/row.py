@@ -156,7 +156,7 @@ def rows(cell: Cell, identity: Identity, measured: Measured) -> list[dict[str, A
 
 def diverged(reason: str) -> set[str]:
     """The metrics that a failed row's reason names; none of a reason that names none, or so many that it was cut."""
-    return set(re.findall(r"(\w+) is (?:nan|-?inf|None)", reason)) if len(reason) < LONGEST else set()
+    return set(re.findall(r"(?:^diverged: |, )(\w+) is (?:nan|-?inf|None)", reason)) if len(reason) < LONGEST else set()
 
 
 def failure(cell: Cell, identity: Identity, reason: str, status: str = "failed") -> list[dict[str, Any]]:

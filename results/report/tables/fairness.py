@@ -155,9 +155,10 @@ def _rate_deviations(evaluation: Evaluation) -> list[str]:
 
 
 def _fell_later(evaluation: Evaluation, model: Model, losses: Sequence[float]) -> float | None:
-    """The loss at the end of a model's trainings, where after their steps it fell by more than twice of what parts its trials.
+    """The loss that a model's trainings ended at, where its trials ended too early to tell rates apart; None elsewhere.
 
-    None elsewhere, and where a loss falls as slowly as that of text does.
+    Too early: the best trial lies far above that end, and less than half as far below the middling trial. A loss of text, which
+    falls evenly, does not lie far above.
     """
     ended = [row["value"] for row in evaluation.measured(model.label, "training_loss")]
     if len(losses) < 2 or not ended:
